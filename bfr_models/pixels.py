@@ -1,0 +1,40 @@
+"""Pixels: uint8 pictures to float tensors and back, and the one resize that everything uses."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+Uint8Image = NDArray[np.uint8]
+"""(H, W, 3) uint8 RGB."""
+
+
+def to_tensor(image: Uint8Image) -> Tensor:
+    """(H, W, 3) uint8 in [0, 255] -> (3, H, W) float32 in [-1, 1]."""
+    pixels = np.ascontiguousarray(image.transpose(2, 0, 1))
+    return torch.from_numpy(pixels).float().div(127.5).sub(1.0)
+
+
+def to_uint8(images: Tensor) -> NDArray[np.uint8]:
+    """(..., 3, H, W) float in [-1, 1] -> (..., H, W, 3) uint8, rounded (not truncated) and clipped."""
+    levels = images.detach().float().add(1.0).mul(127.5).round().clamp(0, 255)
+    return levels.to("cpu", torch.uint8).movedim(-3, -1).contiguous().numpy()
+
+
+def resize(images: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Antialiased bicubic resize of (B, C, H, W); overshoot is kept, the caller clips.
+
+    Untouched when the size is right already.
+    """
+    height_width = (size, size) if isinstance(size, int) else size
+    if tuple(images.shape[-2:]) == height_width:
+        return images
+    return F.interpolate(images, height_width, mode="bicubic", antialias=True, align_corners=False)
+
+
+def face_tensor(image: Uint8Image, size: int) -> Tensor:
+    """An aligned face of any size as a method's input: (3, size, size) in [-1, 1]."""
+    return resize(to_tensor(image)[None], size)[0].clamp(-1, 1)

@@ -1,0 +1,119 @@
+"""The table of methods: start reading here. Listing and checking methods imports no torch.
+
+A method of your own needs no change here: expose a `MethodSpec` under the entry-point group `bfr.methods`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from bfr_models.errors import BfrError, UsageError, unknown
+from bfr_models.methods import presets
+from bfr_models.types import Restorer
+
+ASSETS = Path(__file__).parent / "assets"
+ENTRY_POINTS = "bfr.methods"
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    name: str
+    target: str  # "module:Class", imported when a worker loads it; called with (ResolvedMethod, device)
+    paper: str
+    summary: str
+    presets: tuple[presets.Preset, ...]
+
+
+BUILT_IN = (
+    #          name           target (under bfr_models.methods)                     paper
+    MethodSpec("passthrough", "bfr_models.methods.passthrough:Passthrough", "-",
+               "bicubic resize; the baseline", presets.PASSTHROUGH),
+    MethodSpec("estimator", "bfr_models.methods.estimator:Estimator", "arXiv:2212.06512",
+               "DifFace's regression network alone: faithful, too smooth", presets.ESTIMATOR),
+    MethodSpec("difface", "bfr_models.methods.difface:DifFace", "arXiv:2212.06512",
+               "the estimate, diffused to step N and denoised by an unconditional prior", presets.DIFFACE),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ResolvedMethod:
+    """A method with everything decided that changes its output: what a worker needs to load it."""
+
+    method: str
+    preset: presets.Preset
+    options: Any  # the preset's options class, with the user's changes
+    weights: Mapping[str, Mapping[str, str]]  # component -> {file, sha256}
+    target: str
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What changes the output, as plain data."""
+        return {
+            "method": self.method,
+            "preset": dataclasses.asdict(self.preset),
+            "options": dataclasses.asdict(self.options),
+            "weights": {component: dict(weight) for component, weight in self.weights.items()},
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that change whenever the method's output may."""
+        canonical = json.dumps(self.description, sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+@cache
+def methods() -> dict[str, MethodSpec]:
+    """All methods by name: the built-in ones and those of installed packages."""
+    table = {spec.name: spec for spec in BUILT_IN}
+    for entry in entry_points(group=ENTRY_POINTS):
+        spec = entry.load()
+        if not isinstance(spec, MethodSpec) or spec.name in table:
+            raise UsageError(f"entry point {entry.value!r}: expected a MethodSpec with a new name, found {spec!r}")
+        table[spec.name] = spec
+    return table
+
+
+def resolve_method(name: str, preset: str | None = None, options: Mapping[str, object] | None = None) -> ResolvedMethod:
+    """Checks names and options and reads the weights' checksums. UsageError lists what is known."""
+    if name not in methods():
+        raise unknown("method", name, list(methods()))
+    spec = methods()[name]
+    by_name = {p.name: p for p in spec.presets}
+    if preset is not None and preset not in by_name:
+        raise unknown(f"preset of {name}", preset, list(by_name))
+    chosen = by_name[preset] if preset is not None else spec.presets[0]
+    known = [field.name for field in dataclasses.fields(chosen.options)]  # type: ignore[arg-type]
+    for option in options or {}:
+        if option not in known:
+            raise UsageError(f"unknown option {option!r} of {name}; known: {', '.join(known) or 'none'}")
+    chosen_options = dataclasses.replace(chosen.options, **(options or {}))  # type: ignore[type-var]
+    limit = getattr(chosen, "max_timestep", None)
+    if limit is not None and chosen_options.start_timestep > limit:  # type: ignore[attr-defined]
+        raise UsageError(f"expected start_timestep <= {limit}, as far as the prior of {chosen.name} is trained")
+    weights = {component: _weight(stem) for component, stem in chosen.weights.items()}
+    return ResolvedMethod(name, chosen, chosen_options, weights, spec.target)
+
+
+def load_method(resolved: ResolvedMethod, device: str = "cpu") -> Restorer:
+    """Imports the method and loads its networks onto `device`."""
+    module, _, attribute = resolved.target.partition(":")
+    restorer: Restorer = getattr(importlib.import_module(module), attribute)(resolved, device)
+    return restorer
+
+
+def _weight(stem: str) -> dict[str, str]:
+    card = ASSETS / f"{stem}.json"
+    try:
+        return {"file": f"{stem}.safetensors", "sha256": json.loads(card.read_text())["sha256"]}
+    except (OSError, ValueError, KeyError):
+        raise BfrError(f"expected a weight card at {card}, found none that reads; reinstall the package") from None

@@ -1,0 +1,49 @@
+"""`python -m bfr_models.training difface prior --data faces.parquet --out DIR`: training on a bare GPU box.
+
+Needs torch, diffusers, pyarrow, Pillow and safetensors; neither ray nor prefect. `bfr train` is the same
+loop with data and results anywhere fsspec reaches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from bfr_models.errors import BfrError
+from bfr_models.training.components import get_component
+from bfr_models.training.data import read_faces
+from bfr_models.training.loop import TrainingRun, train
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bfr_models.training", description=__doc__)
+    parser.add_argument("method")
+    parser.add_argument("component")
+    parser.add_argument("--data", type=Path, required=True, help="Parquet of aligned faces: a file or a folder")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--preset", default="face128")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=0, help="processes that prepare batches")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--evaluate-every", type=int, default=500)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--compile", action="store_true")
+    a = vars(parser.parse_args())
+    method, name, preset, data = (a.pop(key) for key in ("method", "component", "preset", "data"))
+    try:
+        component = get_component(method, name, preset)
+        run = TrainingRun(name=f"{method}-{preset}-{name}", **a)
+        faces = read_faces(data, component.recipe.size)
+        train(component, faces, run)
+    except BfrError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""The contract between the engine and a restoration method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:  # methods are listed and checked without torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class FaceBatch:
+    """Aligned faces on their way through a method.
+
+    `images` is (B, 3, H, W) float32 in [-1, 1], RGB. `seeds` holds one seed per face, derived from
+    (run seed, row id): a face's result depends on nothing else, whatever batch it travels in.
+    """
+
+    ids: tuple[str, ...]
+    images: Tensor
+    seeds: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.images.shape)
+        if len(shape) != 4 or shape[1] != 3 or str(self.images.dtype) != "torch.float32":
+            raise ValueError(f"expected images (B, 3, H, W) float32, got {shape} {self.images.dtype}")
+        if not len(self.ids) == len(self.seeds) == shape[0]:
+            raise ValueError(
+                f"expected one id and one seed per image, got {len(self.ids)} ids, "
+                f"{len(self.seeds)} seeds, {shape[0]} images"
+            )
+
+    def with_images(self, images: Tensor) -> FaceBatch:
+        """The same faces, in the same order, with other pixels."""
+        return replace(self, images=images)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Restorer(Protocol):
+    """A method with its networks loaded. No base class: any object of this shape will do."""
+
+    size: int
+    """Side of the square faces that it takes and gives, in pixels."""
+
+    def restore(self, batch: FaceBatch) -> FaceBatch:
+        """Same ids, same order, restored pixels in [-1, 1]."""
+        ...

@@ -1,0 +1,81 @@
+"""Restore every face of a dataset with one method."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from bfr_models.errors import BfrError
+from tasks._progress import RowProgress
+from tasks._shards import Shard
+from tasks.config import RestoreRun
+from tasks.finish_run import RunRecord, finish_run
+from tasks.plan_shards import Plan, plan_shards
+from tasks.restore_shards import restore_shards, worker_pool
+
+SHARDS_PER_SLICE = 5000
+
+Phase = Callable[..., Callable[..., Any]]
+"""How a phase of the recipe is called: as a Prefect task, or directly."""
+
+
+@flow(name="restore-dataset", flow_run_name="{run.method} of {run.source}")
+def restore_dataset(run: RestoreRun) -> RunRecord:
+    """Plan what is missing, restore it, report. Returns run.json."""
+    return _restore(run, _as_task)
+
+
+def restore_dataset_anyway(run: RestoreRun) -> RunRecord:
+    """`restore_dataset`, and where Prefect itself fails, the same without it: nothing done is done twice."""
+    try:
+        return restore_dataset(run)
+    except BfrError:
+        raise
+    except Exception as error:
+        print(f"Prefect failed ({type(error).__name__}: {error}); going on without it", file=sys.stderr)
+        return _restore(run, lambda function, name=None: function)
+
+
+def _restore(run: RestoreRun, phase: Phase) -> RunRecord:
+    started = datetime.now(UTC)
+    plan = phase(plan_shards)(run)
+    if plan.todo_count:
+        with worker_pool(run) as pool, _progress(run, plan) as progress:
+            for number, shards in enumerate(_slices(plan)):
+                restore = phase(restore_shards, f"restore-slice-{number}-of-{run.method}")
+                restore(pool, shards, lambda record: progress.advance(record["rows"]))
+    return phase(finish_run)(run, started)
+
+
+def _as_task(function: Callable[..., Any], name: str | None = None) -> Callable[..., Any]:
+    """A task that may be tried again, since every phase picks up where it stopped; our own errors are final."""
+    return task(
+        function,
+        task_run_name=name,
+        retries=2,
+        retry_delay_seconds=[2, 10],
+        retry_condition_fn=_not_our_own,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )
+
+
+def _not_our_own(_task: object, _run: object, state: Any) -> bool:
+    return not isinstance(state.result(raise_on_failure=False), BfrError)
+
+
+def _progress(run: RestoreRun, plan: Plan) -> RowProgress:
+    total = plan.rows
+    return RowProgress(run.method, total, total - sum(shard.rows for shard in plan.todo))
+
+
+def _slices(plan: Plan) -> Iterator[list[Shard]]:
+    todo = plan.todo
+    while shards := list(islice(todo, SHARDS_PER_SLICE)):
+        yield shards

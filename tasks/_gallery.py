@@ -1,0 +1,78 @@
+"""The pictures of a run's report: the first faces beside their inputs and ground truth, some of the rejects."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from bfr_models.errors import BfrError
+from tasks._report import Cell, GalleryRow, Reject
+from tasks._shards import Shard, from_table, require_unchanged, row_ids
+from tasks._storage import Store
+from tasks.config import RestoreRun
+from tasks.plan_shards import Plan
+
+GALLERY_ROWS = 24
+EXAMPLE_REJECTS = 50
+_CAPTION = (("identity", "identity_similarity", ".3f"), ("to gt", "identity_similarity_gt", ".3f"), ("dB", "psnr", ".1f"))
+
+
+def gallery_rows(
+    store: Store, plan: Plan, manifest: Sequence[Mapping[str, Any]], run: RestoreRun
+) -> list[GalleryRow]:
+    """Rows from the run's first shards, lowest identity first."""
+    found: list[dict[str, Any]] = []
+    for shard, entry in zip(from_table(plan.shards), manifest, strict=True):
+        if len(found) >= GALLERY_ROWS:
+            break
+        if entry["data"]:
+            rows = _first_rows(store, entry["data"], GALLERY_ROWS - len(found))
+            inputs = _inputs(shard, run.column)
+            found += [row | {"_input": inputs.get(row["id"])} for row in rows]
+    found.sort(key=lambda row: 2.0 if row["identity_similarity"] is None else row["identity_similarity"])
+    return [GalleryRow(row["id"], tuple(_cells(row, run))) for row in found]
+
+
+def example_rejects(store: Store, manifest: Sequence[Mapping[str, Any]]) -> list[Reject]:
+    """The first rejected rows of the run."""
+    found: list[Reject] = []
+    for path in (entry["rejected"] for entry in manifest if entry["rejected"]):
+        table = pq.read_table(io.BytesIO(store.read(path)), columns=["id", "error", "detail"])
+        found += [Reject(row["id"], row["error"], row["detail"]) for row in table.to_pylist()]
+        if len(found) >= EXAMPLE_REJECTS:
+            break
+    return found[:EXAMPLE_REJECTS]
+
+
+def _cells(row: Mapping[str, Any], run: RestoreRun) -> Iterator[Cell]:
+    caption = " · ".join(f"{label} {row[key]:{form}}" for label, key, form in _CAPTION if row[key] is not None)
+    yield Cell("input", row["_input"], "" if row["_input"] else "no longer in the source")
+    yield Cell(run.method, row["restored"]["bytes"], caption, row["identity_similarity"])
+    if run.gt_column:
+        yield Cell("gt", _bytes(row.get(run.gt_column)), "")
+
+
+def _first_rows(store: Store, path: str, count: int) -> list[dict[str, Any]]:
+    with store.open_input(path) as source:
+        batch = next(pq.ParquetFile(source).iter_batches(batch_size=count))
+        rows: list[dict[str, Any]] = batch.to_pylist()
+        return rows
+
+
+def _inputs(shard: Shard, column: str) -> dict[str, bytes | None]:
+    """Input pictures of a shard by row id; none if its file has changed or gone."""
+    try:
+        require_unchanged(shard)
+        with shard.open() as source:
+            table = pq.ParquetFile(source).read_row_groups(range(shard.row_group_start, shard.row_group_stop))
+    except (BfrError, OSError):
+        return {}
+    return dict(zip(row_ids(shard, table), map(_bytes, table[column].to_pylist()), strict=True))
+
+
+def _bytes(cell: Any) -> bytes | None:
+    data = cell.get("bytes") if isinstance(cell, dict) else cell
+    return data if isinstance(data, bytes) else None

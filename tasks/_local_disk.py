@@ -1,0 +1,82 @@
+"""Whole-or-nothing files on a local (or mounted) disk, and the walk that lists them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import PurePath
+
+from bfr_models.errors import UsageError
+
+_NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+def replace_file(path: str, data: bytes) -> None:
+    """Write a file whole, replacing what was there."""
+    _publish(path, data, os.replace)
+
+
+def create_file(path: str, data: bytes) -> bool:
+    """Write a file whole unless it exists; False when it does. One of many racing callers gets True."""
+    try:
+        _publish(path, data, os.link)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        raise UsageError(
+            f"expected a disk with hard links at {os.path.dirname(path)} (create-only files need them), "
+            f"found one without ({error.strerror}); write to another disk or to an object store"
+        ) from error
+    return True
+
+
+def list_files(folder: str) -> list[str]:
+    """Every file below a folder, as sorted paths relative to it with `/`; a path that is a file gives [""].
+
+    Links are followed, each real folder is entered once. A folder that cannot be read raises, so that
+    nothing is left out unsaid.
+    """
+    if os.path.isfile(folder):
+        return [""]
+    return sorted(PurePath(path).relative_to(folder).as_posix() for path in _walk(folder))
+
+
+def _publish(path: str, data: bytes, publish: Callable[[str, str], None]) -> None:
+    """Write to a temporary file beside `path`, then `publish(temporary, path)` in one step."""
+    folder = os.path.dirname(path)
+    os.makedirs(folder, exist_ok=True)
+    temporary = os.path.join(folder, f".{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut can leave the name with no bytes behind it
+        publish(temporary, path)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def _walk(folder: str) -> Iterator[str]:
+    entered = set()
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
+        real = os.path.realpath(place)
+        if real in entered:
+            folders.clear()
+            continue
+        entered.add(real)
+        folders.sort()
+        yield from (os.path.join(place, name) for name in files if not _is_temporary(name))
+
+
+def _is_temporary(name: str) -> bool:
+    return name.startswith(".") and name.endswith(".tmp")
+
+
+def _raise(error: OSError) -> None:
+    raise error

@@ -1,0 +1,72 @@
+"""Workers behind one small interface: Ray actors, or threads of this process.
+
+Each worker has at most `IN_HAND` shards: one on the accelerator, the other decoding, encoding or uploading.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Protocol
+
+from tasks._commits import Record
+from tasks._job import Job
+from tasks._shards import Shard
+
+IN_HAND = 2
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one shard in a worker's hands."""
+
+    shard: Shard
+    record: Record | None = None
+    error: BaseException | None = None
+    worker_lost: bool = False  # the worker died under it: perhaps, not surely, the shard's fault
+
+
+class Pool(Protocol):
+    def free_slots(self) -> int:
+        """How many shards could be submitted now."""
+        ...
+
+    def submit(self, shard: Shard) -> None: ...
+
+    def poll(self, timeout: float) -> list[Outcome]:
+        """What has ended, waiting at most `timeout` seconds for the first."""
+        ...
+
+    def close(self) -> None:
+        """Stops the workers without waiting for what they have in hand."""
+        ...
+
+
+class ThreadPool:
+    """One worker in this process: for tests, and for machines where Ray is not wanted."""
+
+    def __init__(self, job: Job) -> None:
+        from tasks._shard_worker import ShardWorker  # imports torch, which a driver of Ray actors never needs
+
+        self._worker = ShardWorker(job)
+        self._worker.load()
+        self._threads = ThreadPoolExecutor(IN_HAND)
+        self._in_hand: dict[Future[Record], Shard] = {}
+
+    def free_slots(self) -> int:
+        return IN_HAND - len(self._in_hand)
+
+    def submit(self, shard: Shard) -> None:
+        self._in_hand[self._threads.submit(self._worker.run, shard)] = shard
+
+    def poll(self, timeout: float) -> list[Outcome]:
+        done, _ = wait(self._in_hand, timeout, return_when=FIRST_COMPLETED)
+        return [_outcome(self._in_hand.pop(future), future) for future in done]
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _outcome(shard: Shard, future: Future[Record]) -> Outcome:
+    error = future.exception()
+    return Outcome(shard, error=error) if error else Outcome(shard, record=future.result())

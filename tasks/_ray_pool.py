@@ -1,0 +1,170 @@
+"""Long-lived Ray actors as workers. An actor that dies is replaced; its shards come back as outcomes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from bfr_models.errors import BfrError
+from tasks._commits import Record
+from tasks._job import Job
+from tasks._pool import IN_HAND, Outcome
+from tasks._shards import Shard
+
+START_TIMEOUT = 600.0  # seconds for the first actor to be placed and to load its method
+MIN_DEADLINE = 600.0  # seconds that any shard may take; else 20 x the longest so far
+MAX_LOSSES_IN_A_ROW = 6  # actors that die with nothing done in between: something else is wrong
+
+
+class _WorkerActor:
+    """A `ShardWorker` in a process of its own, which alone imports torch."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def load(self) -> None:
+        from tasks._shard_worker import ShardWorker
+
+        self._worker = ShardWorker(self._job)
+        self._worker.load()
+
+    def run(self, shard: Shard) -> Record:
+        return self._worker.run(shard)
+
+
+@dataclass
+class _Actor:
+    handle: Any
+    loading: Any  # the ref of `load`; None once the method is loaded
+    alive: bool = True
+    in_hand: dict[Any, tuple[Shard, float]] = field(default_factory=dict)
+
+    @property
+    def free_slots(self) -> int:
+        return IN_HAND - len(self.in_hand) if self.alive and self.loading is None else 0
+
+
+class RayPool:
+    """`workers` actors of `gpus` GPUs each. Connects to RAY_ADDRESS, or starts a cluster on this machine."""
+
+    def __init__(self, job: Job, workers: int, gpus: float) -> None:
+        self._job = job
+        self._class = ray.remote(_WorkerActor).options(
+            num_gpus=gpus, num_cpus=1, max_concurrency=IN_HAND + 1, max_restarts=0, max_task_retries=0
+        )
+        self._actors = [self._new_actor() for _ in range(workers)]
+        self._started = time.monotonic()
+        self._longest = 0.0
+        self._losses = 0
+
+    def free_slots(self) -> int:
+        return sum(actor.free_slots for actor in self._actors)
+
+    def submit(self, shard: Shard) -> None:
+        actor = max(self._actors, key=lambda actor: actor.free_slots)
+        actor.in_hand[actor.handle.run.remote(shard)] = (shard, time.monotonic())
+
+    def poll(self, timeout: float) -> list[Outcome]:
+        self._kill_what_hangs()
+        refs = [ref for actor in self._actors for ref in (*actor.in_hand, actor.loading) if ref is not None]
+        done, _ = ray.wait(refs, num_returns=1, timeout=timeout)
+        if done:  # and whatever else has ended by now
+            done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        outcomes = []
+        for actor in list(self._actors):
+            if actor.loading in done:
+                self._loaded(actor)
+            outcomes += [self._collect(actor, ref) for ref in list(actor.in_hand) if ref in done]
+        self._actors = [actor for actor in self._actors if actor.alive or actor.in_hand]
+        return outcomes
+
+    def close(self) -> None:
+        for actor in self._actors:
+            ray.kill(actor.handle)
+
+    def _new_actor(self) -> _Actor:
+        handle = self._class.remote(self._job)
+        return _Actor(handle, handle.load.remote())
+
+    def _loaded(self, actor: _Actor) -> None:
+        loading, actor.loading = actor.loading, None
+        try:
+            ray.get(loading)
+        except RayTaskError as error:
+            raise _cause(error) from None
+        except RayActorError as error:
+            self._replace(actor, error)
+
+    def _collect(self, actor: _Actor, ref: Any) -> Outcome:
+        shard, submitted = actor.in_hand.pop(ref)
+        try:
+            record = ray.get(ref)
+        except RayTaskError as error:
+            return Outcome(shard, error=_cause(error))
+        except RayActorError as error:
+            self._replace(actor, error)
+            return Outcome(shard, error=error, worker_lost=True)
+        self._longest = max(self._longest, time.monotonic() - submitted)
+        self._losses = 0
+        return Outcome(shard, record=record)
+
+    def _replace(self, actor: _Actor, error: RayActorError) -> None:
+        """A new actor for a dead one. What that one had in hand comes back through its failed calls."""
+        if not actor.alive:
+            return
+        actor.alive = False
+        self._losses += 1
+        if self._losses >= MAX_LOSSES_IN_A_ROW:
+            raise BfrError(
+                f"{self._losses} workers died in a row with nothing done in between, the last of: {error}; look for "
+                "memory (fewer --actors, a smaller --batch-size) and at Ray's logs, then run the same command again"
+            )
+        self._actors.append(self._new_actor())
+
+    def _kill_what_hangs(self) -> None:
+        now = time.monotonic()
+        deadline = max(MIN_DEADLINE, 20 * self._longest)
+        for actor in self._actors:
+            if any(now - submitted > deadline for _, submitted in actor.in_hand.values()):
+                ray.kill(actor.handle)
+        if all(actor.loading is not None for actor in self._actors) and now - self._started > START_TIMEOUT:
+            raise BfrError(
+                f"expected a worker to be ready within {START_TIMEOUT:.0f} s, none was; the cluster offers "
+                f"{ray.cluster_resources()}: lower --actors or --gpus-per-actor, or add nodes"
+            )
+
+
+def connect_ray() -> bool:
+    """Connects to RAY_ADDRESS or starts a local cluster; True if it was started or joined here.
+
+    Ray takes SIGTERM over when it starts; it is given back, so that whoever runs the flow hears it.
+    """
+    if ray.is_initialized():
+        return False
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    handler = signal.getsignal(signal.SIGTERM)
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(address=os.environ["RAY_ADDRESS"], **quiet)
+    else:  # nothing big goes through the object store
+        ray.init(include_dashboard=False, object_store_memory=256 * 2**20, **quiet)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
+    return True
+
+
+def cluster_gpus() -> int:
+    """GPUs that the connected cluster offers."""
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
+def _cause(error: RayTaskError) -> BaseException:
+    return error.cause if isinstance(error.cause, BaseException) else error

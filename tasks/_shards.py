@@ -1,0 +1,110 @@
+"""Shards: row-group ranges of source files, with ids that depend on the file alone.
+
+Appending files to a source renames nothing; a file that changes gets new shards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import accumulate
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from bfr_models.errors import BfrError
+from tasks._storage import Store
+
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("name", pa.string()),
+        ("version", pa.string()),
+        ("row_group_start", pa.int32()),
+        ("row_group_stop", pa.int32()),
+        ("first_row", pa.int64()),
+        ("rows", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The unit of work: row groups [row_group_start, row_group_stop) of one version of one file."""
+
+    id: str
+    source: str  # URL of the file
+    name: str  # the file's path inside the dataset, for row ids and people
+    version: str
+    row_group_start: int
+    row_group_stop: int
+    first_row: int  # in the file
+    rows: int
+
+    def open(self) -> BinaryIO:
+        """The source file, for range reads."""
+        folder, _, name = self.source.rpartition("/")
+        return Store(folder or "/").open_input(name)
+
+
+def shards_of_file(
+    source: str, name: str, version: str, group_rows: Sequence[int], shard_rows: int
+) -> Iterator[Shard]:
+    """Cuts a file into runs of whole row groups of about `shard_rows` rows, at least one group each."""
+    first_rows = [0, *accumulate(group_rows)]
+    start = 0
+    for stop in range(1, len(group_rows) + 1):
+        rows = first_rows[stop] - first_rows[start]
+        is_last = stop == len(group_rows)
+        if not is_last and rows + group_rows[stop] <= shard_rows:
+            continue
+        if rows:
+            shard_id = _stable_id(source, version, start, stop)
+            yield Shard(shard_id, source, name, version, start, stop, first_rows[start], rows)
+        start = stop
+
+
+def _stable_id(source: str, version: str, start: int, stop: int) -> str:
+    key = f"{source}\0{version}\0{start}\0{stop}"
+    return hashlib.blake2b(key.encode(), digest_size=10).hexdigest()
+
+
+def row_ids(shard: Shard, table: pa.Table) -> list[str]:
+    """The ids of a shard's rows: the column `id` where there is one, else `<file>#<row>`."""
+    given = table["id"].to_pylist() if "id" in table.column_names else [None] * table.num_rows
+    places = (f"{shard.name}#{shard.first_row + i}" for i in range(table.num_rows))
+    return [place if row_id is None else str(row_id) for row_id, place in zip(given, places, strict=True)]
+
+
+def to_table(shards: Sequence[Shard]) -> pa.Table:
+    """A plan as it is stored."""
+    return pa.Table.from_pylist([asdict(shard) for shard in shards], schema=SCHEMA)
+
+
+def from_table(table: pa.Table) -> Iterator[Shard]:
+    """The shards of a stored plan, one batch in memory at a time."""
+    names = [field.name for field in fields(Shard)]
+    for batch in table.select(names).to_batches(max_chunksize=4096):
+        for row in batch.to_pylist():
+            yield Shard(**row)
+
+
+def current_version(source: str) -> str | None:
+    """The version of a source file now; None if it has gone."""
+    folder, _, name = source.rpartition("/")
+    try:
+        return Store(folder or "/").info(name).version
+    except FileNotFoundError:
+        return None
+
+
+def require_unchanged(shard: Shard) -> None:
+    """BfrError if the shard's file is no longer the one that was planned."""
+    found = current_version(shard.source)
+    if found != shard.version:
+        raise BfrError(
+            f"{shard.source}: expected version {shard.version}, found {found or 'no file'}: it changed while the run "
+            "was under way; run the same command again, it plans the changed files anew"
+        )

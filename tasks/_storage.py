@@ -1,0 +1,244 @@
+"""Where datasets live: a root URL and the few verbs that this project uses on it.
+
+Everything that reads or writes goes through a `Store`, so that three promises hold on every kind of storage:
+
+* a file is there whole or not at all: its bytes are built in memory and put once, never streamed into an
+  open remote file (fsspec publishes whatever was written when the writer dies);
+* `create` has exactly one winner among racing processes (a hard link, or `If-None-Match: *`); `memory://`
+  looks and then puts, which is for tests in one thread;
+* nothing is answered from a listing cache: what another machine wrote a moment ago is seen.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from glob import has_magic
+from typing import Any, BinaryIO, cast
+
+from bfr_models.errors import UsageError
+from tasks._connection import connect, http_status, protocols, redact
+from tasks._local_disk import create_file, list_files, replace_file
+
+MAX_RECORD = 64 * 2**20
+"""Bytes that `create` takes: from 100 MiB on, uploads go in parts, where stores may ignore the condition."""
+
+_CONFLICT_TRIES = 6
+
+
+@dataclass(frozen=True)
+class FileVersion:
+    """A file as it was when it was looked at; `version` changes when its bytes do."""
+
+    path: str
+    size: int
+    version: str
+
+
+FileVersions = list[FileVersion]
+
+
+class Store:
+    """A folder, local or in an object store. Paths are relative to it, with `/` on every system.
+
+    Verbs raise the usual `OSError`s (`FileNotFoundError`, `PermissionError`...). A store travels to other
+    processes as its URL: each connects for itself.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._fs, self._root = connect(url)
+        self._local = "file" in protocols(self._fs)
+        self._url = self._root if self._local else url.rstrip("/")
+
+    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
+        return Store, (self._url,)
+
+    def __repr__(self) -> str:
+        return f"Store({redact(self._url)!r})"
+
+    def url(self, path: str = "") -> str:
+        """The address of a file for other programs: an absolute path, or a URL."""
+        return f"{self._url}/{path}" if path else self._url
+
+    def sub(self, path: str) -> Store:
+        """A folder of this store, over the same connection."""
+        inner = object.__new__(Store)
+        inner._fs, inner._local = self._fs, self._local
+        inner._root, inner._url = self._full(path), self.url(path)
+        return inner
+
+    def read(self, path: str) -> bytes:
+        """All bytes of a file."""
+        return cast(bytes, self._fs.cat_file(self._full(path)))
+
+    def write(self, path: str, data: bytes) -> None:
+        """Put a file whole, in one go, replacing what was there."""
+        if self._local:
+            replace_file(self._full(path), data)
+        else:
+            self._fs.pipe_file(self._full(path), data)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Put a file unless it exists. True: this call made it. False: it exists.
+
+        After a lost response a store may say "exists" of our own file, so whoever must know whose it is puts
+        a token into the bytes and reads them back. Raises ValueError above `MAX_RECORD` bytes.
+        """
+        if len(data) > MAX_RECORD:
+            raise ValueError(f"expected a record of at most {MAX_RECORD} bytes, got {len(data)} for {path}")
+        if self._local:
+            return create_file(self._full(path), data)
+        return self._put_if_none_match(self._full(path), data)
+
+    def exists(self, path: str) -> bool:
+        """Whether the file (or folder) is there now. Trouble is raised, not taken for a no."""
+        try:
+            self._fs.info(self._full(path))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def info(self, path: str) -> FileVersion:
+        """Size and version of one file."""
+        return self._version(path, self._fs.info(self._full(path)))
+
+    def list(self, prefix: str = "") -> list[str]:
+        """The files in a folder and below it, sorted; none when there is no such folder."""
+        return sorted(self._find(prefix))
+
+    def versions(self, prefix: str = "") -> FileVersions:
+        """As `list`, with sizes and versions, from the same one listing."""
+        return [self._version(path, found) for path, found in sorted(self._find(prefix).items())]
+
+    def glob(self, pattern: str) -> FileVersions:
+        """The files whose path matches (`*`, `?`, `[...]`, `**`), sorted."""
+        found = self._fs.glob(f"{self._root}/{pattern}", detail=True)
+        files = {self._relative(path): info for path, info in found.items() if info["type"] == "file"}
+        return [self._version(path, info) for path, info in sorted(files.items())]
+
+    def delete(self, path: str) -> None:
+        """Remove a file; that it is gone already is fine."""
+        with suppress(FileNotFoundError):
+            self._fs.rm_file(self._full(path))
+
+    def open_input(self, path: str, *, sequential: bool = False) -> BinaryIO:
+        """A seekable file. Each read is one request for just that range, as Parquet wants it; `sequential`
+        reads ahead instead, for archives."""
+        full = self._full(path)
+        if self._local:
+            return open(full, "rb")
+        if "memory" in protocols(self._fs):
+            return io.BytesIO(self.read(path))  # its own files share one position among all readers
+        if sequential:
+            return cast(BinaryIO, self._fs.open(full, "rb", cache_type="readahead", block_size=8 * 2**20))
+        return cast(BinaryIO, self._fs.open(full, "rb", cache_type="none"))
+
+    def _full(self, path: str) -> str:
+        if path.startswith("/") or ".." in path.split("/"):
+            raise ValueError(f"expected a path inside {self!r}, got {path!r}")
+        return f"{self._root}/{path}".rstrip("/") if path else self._root
+
+    def _relative(self, full: str) -> str:
+        return full[len(self._root) :].lstrip("/")
+
+    def _find(self, prefix: str) -> dict[str, dict[str, Any]]:
+        full = self._full(prefix)
+        try:
+            if self._local:
+                return {self._relative(f"{full}/{path}").rstrip("/"): {} for path in list_files(full)}
+            found = self._fs.find(full, detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        # A key that ends in "/" is a folder marker that some tools leave behind.
+        files = {path: info for path, info in found.items() if info["type"] == "file" and path[-1:] != "/"}
+        return {self._relative(path): info for path, info in files.items()}
+
+    def _version(self, path: str, found: dict[str, Any]) -> FileVersion:
+        if self._local:
+            stat = os.stat(self._full(path))
+            return FileVersion(path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
+        etag = str(found.get("ETag") or found.get("etag") or "").removeprefix("W/").strip('"')
+        size = int(found["size"] or 0)
+        return FileVersion(path, size, etag or f"{size}-{found.get('created', 0)}")
+
+    def _put_if_none_match(self, full: str, data: bytes) -> bool:
+        for attempt in range(_CONFLICT_TRIES):
+            try:
+                self._fs.pipe_file(full, data, mode="create")
+                return True
+            except OSError as error:
+                status = http_status(error)
+                if status == 412:
+                    return False
+                if status != 409 or attempt + 1 == _CONFLICT_TRIES:
+                    raise
+                # 409: another conditional put is under way and may still fail, so ask again.
+                time.sleep(random.uniform(0, 0.1 * 2**attempt))
+        raise AssertionError("the last try returns or raises")
+
+
+def open_source(url: str) -> list[tuple[Store, FileVersion]]:
+    """The Parquet files behind SRC (a folder, a glob or one file), sorted by path.
+
+    Names that start with `_` or `.` are passed over. Of a finished run (it has a `run.json`) only `data/` is
+    the dataset. UsageError when there is nothing, or nothing that can be read.
+    """
+    try:
+        store, found = _look(url)
+    except UsageError:
+        raise
+    except Exception as error:  # each driver has its own: aiohttp's, botocore's, google's
+        raise UsageError(
+            f"cannot read {redact(url)}: expected a dataset that this machine may read, found "
+            f"{type(error).__name__}; check the URL, the permissions, and the credentials in the environment "
+            "(s3: AWS_ACCESS_KEY_ID or AWS_PROFILE, AWS_ENDPOINT_URL)"
+        ) from error
+    files = [file for file in _of_the_dataset(url, found) if _is_parquet(file.path)]
+    if not files:
+        raise UsageError(
+            f"expected *.parquet files at {redact(url)}, found {len(found)} files and none of that kind; "
+            "check the path, or make a dataset of pictures with `bfr pack SRC DST`"
+        )
+    return [(store, file) for file in files]
+
+
+def _look(url: str) -> tuple[Store, list[FileVersion]]:
+    url = url.rstrip("/")
+    if url.startswith(("http://", "https://")):
+        return _one_file(url)  # plain web servers have no listing
+    store = Store(url)
+    if has_magic(url) and not store.exists(""):
+        steps = url.split("/")
+        fixed = next(i for i, step in enumerate(steps) if has_magic(step))
+        store = Store("/".join(steps[:fixed]) or ("/" if fixed else "."))
+        return store, store.glob("/".join(steps[fixed:]))
+    found = store.versions()
+    return _one_file(url) if [file.path for file in found] == [""] else (store, found)
+
+
+def _one_file(url: str) -> tuple[Store, list[FileVersion]]:
+    folder, slash, name = url.rpartition("/")
+    store = Store(folder or slash or ".")
+    return store, [store.info(name)]
+
+
+def _of_the_dataset(url: str, found: list[FileVersion]) -> list[FileVersion]:
+    """All files, or those of `data/` if the folder is a finished run."""
+    tops = {file.path.partition("/")[0] for file in found}
+    if "run.json" in tops:
+        return [file for file in found if file.path.startswith("data/")]
+    if {"plan", "commits"} <= tops:
+        raise UsageError(
+            f"expected a dataset or a finished run at {redact(url)}, found a run that is not finished; "
+            "run the `bfr restore` command that started it again, or name its files: `.../data/*.parquet`"
+        )
+    return found
+
+
+def _is_parquet(path: str) -> bool:
+    path = path.partition("?")[0]  # the query of a signed link
+    return path.endswith(".parquet") and not any(step.startswith(("_", ".")) for step in path.split("/"))

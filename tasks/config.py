@@ -1,0 +1,103 @@
+"""What a run is asked to do: the models that the command line, YAML files and Prefect's forms fill in."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from bfr_models.registry import ResolvedMethod, resolve_method
+
+Url = Annotated[str, AfterValidator(lambda url: url if "://" in url else os.path.abspath(url))]
+"""A path or a URL; a path is made absolute, since workers run in folders of their own."""
+
+
+class RestoreRun(BaseModel):
+    """One `bfr restore`: every row of a dataset through one method."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: Url = Field(description="dataset: a folder, a glob or one Parquet file, local or any fsspec URL")
+    destination: Url = Field(description="folder of the run; running again resumes")
+    method: str
+    preset: str | None = Field(None, description="named size and weights of the method; its first by default")
+    options: dict[str, str | int | float] = Field(
+        default_factory=dict, description="the method's own options"
+    )
+    column: str = Field("image", description="the picture column")
+    gt_column: str | None = Field(
+        None, description="column with the ground truth, for PSNR, SSIM and identity"
+    )
+    seed: int = 0
+    format: Literal["png", "webp", "jpeg"] = "png"
+    quality: int = Field(95, ge=1, le=100, description="of webp and jpeg")
+    keep_input: bool = Field(False, description="carry the input picture into the output")
+    min_identity: float | None = Field(
+        None, ge=-1, le=1, description="below it the face keeps its input pixels"
+    )
+    max_rejects: float = Field(
+        0.05, ge=0, le=1, description="share of rejected rows above which the exit code is 3"
+    )
+    actors: int | None = Field(None, ge=1, description="workers; one per GPU, or one, by default")
+    gpus_per_actor: float | None = Field(None, ge=0, description="1 where the cluster has GPUs by default")
+    batch_size: int | None = Field(None, ge=1, description="faces per call of the networks")
+    shard_rows: int = Field(32, ge=1, description="rows per shard, rounded up to whole row groups")
+    engine: Literal["ray", "local"] = Field("ray", description="'local' runs in threads of this process")
+
+    def resolve(self) -> ResolvedMethod:
+        """The method with everything decided; UsageError for what is unknown."""
+        return resolve_method(self.method, self.preset, self.options)
+
+
+class DegradeRun(BaseModel):
+    """One `bfr degrade`: a dataset of clean faces to one of (lq, gt) pairs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: Url
+    destination: Url
+    preset: str = "gfpgan"
+    size: int | None = Field(None, ge=16, le=2048, description="resize to this side first")
+    seed: int = 0
+    column: str = "image"
+    rows_per_file: int = Field(5000, ge=1)
+    row_group_rows: int = Field(32, ge=1)
+
+
+def semantic_settings(
+    run: RestoreRun, resolved: ResolvedMethod, recogniser: dict[str, str] | None
+) -> dict[str, Any]:
+    """All that decides the bytes of a run's output: two runs that differ here must not share a destination."""
+    return {
+        "method": resolved.description,
+        "fingerprint": resolved.fingerprint,
+        "recogniser": recogniser,
+        **run.model_dump(
+            include={
+                "seed",
+                "column",
+                "gt_column",
+                "format",
+                "quality",
+                "keep_input",
+                "min_identity",
+                "shard_rows",
+            }
+        ),
+    }
+
+
+def prepare_environment() -> None:
+    """Defaults for Prefect and Ray that suit a command line; what the user has set stays. Call before importing
+    either."""
+    defaults = {
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a first start makes its database: 20 s and more
+        "PREFECT_LOGGING_LEVEL": "ERROR",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)

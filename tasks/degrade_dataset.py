@@ -1,0 +1,104 @@
+"""From clean faces to (lq, gt) pairs, seeded per row."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bfr_models.degradation.degrade import degrade
+from bfr_models.degradation.presets import Preset, get_preset
+from bfr_models.errors import RowError, UsageError
+from bfr_models.pixels import face_tensor, to_uint8
+from bfr_models.rng import derive_seed
+from tasks._images import decode, encode
+from tasks._parquet import IMAGE, DatasetWriter, find_image_column, image_bytes, with_image_features
+from tasks._storage import FileVersion, Store, open_source
+from tasks.config import DegradeRun
+
+BATCH_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A row without a picture that decodes: there is nothing to degrade."""
+
+    id: str
+    error: str
+    detail: str
+
+
+@dataclass
+class DegradeReport:
+    rows: int = 0
+    files: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+def degrade_dataset(run: DegradeRun) -> DegradeReport:
+    """Writes `image` (degraded), `gt` (the original at the asked size) and the input's other columns."""
+    preset, destination = get_preset(run.preset), Store(run.destination)
+    if any(not path.startswith("part-") for path in destination.list()):
+        raise UsageError(f"expected an empty folder or an earlier dataset at {run.destination}, found other files")
+    report = DegradeReport()
+    with (
+        DatasetWriter(destination, run.rows_per_file, run.row_group_rows) as writer,
+        ThreadPoolExecutor(os.cpu_count()) as workers,
+    ):
+        for store, file in open_source(run.source):
+            for table, first_row in _batches(store, file, run.column):
+                ids = _ids(table, file, first_row)
+                cells = table[run.column].to_pylist()
+                pairs = list(workers.map(partial(_pair, run=run, preset=preset), ids, cells))
+                report.skipped += [pair for pair in pairs if isinstance(pair, Skipped)]
+                if (out := _with_pairs(table, run.column, ids, pairs)).num_rows:
+                    writer.write(out)
+    report.rows, report.files = writer.rows, len(writer.files)
+    return report
+
+
+def _batches(store: Store, file: FileVersion, column: str) -> Iterator[tuple[pa.Table, int]]:
+    with store.open_input(file.path) as source:
+        parquet = pq.ParquetFile(source)
+        find_image_column(parquet.schema_arrow, column)
+        first_row = 0
+        for batch in parquet.iter_batches(BATCH_ROWS):
+            yield pa.Table.from_batches([batch]), first_row
+            first_row += batch.num_rows
+
+
+def _ids(table: pa.Table, file: FileVersion, first_row: int) -> list[str]:
+    given = table["id"].to_pylist() if "id" in table.column_names else [None] * table.num_rows
+    return [f"{file.path}#{first_row + i}" if row is None else str(row) for i, row in enumerate(given)]
+
+
+def _pair(row_id: str, cell: object, run: DegradeRun, preset: Preset) -> tuple[bytes, bytes] | Skipped:
+    """(lq, gt) as PNG."""
+    try:
+        picture = decode(image_bytes(cell))
+    except RowError as error:
+        return Skipped(row_id, error.code, error.detail)
+    height, width = picture.pixels.shape[:2]
+    if height != width:
+        return Skipped(row_id, "not_square", f"expected a square face, found {width} x {height}; align it first")
+    gt = to_uint8(face_tensor(picture.pixels, run.size or width))
+    return encode(degrade(gt, preset, derive_seed(run.seed, row_id))), encode(gt)
+
+
+def _with_pairs(
+    table: pa.Table, column: str, ids: list[str], pairs: list[tuple[bytes, bytes] | Skipped]
+) -> pa.Table:
+    done = [(i, pair) for i, pair in enumerate(pairs) if not isinstance(pair, Skipped)]
+    kept = table.take(pa.array([i for i, _ in done], pa.int64()))
+    others = [name for name in kept.column_names if name not in ("id", "image", "gt", column)]
+    columns: dict[str, Any] = {"id": pa.array([ids[i] for i, _ in done], pa.string())}
+    for place, name in enumerate(("image", "gt")):
+        columns[name] = pa.array([{"bytes": pair[place], "path": None} for _, pair in done], IMAGE)
+    out = pa.table(columns | {name: kept[name] for name in others})
+    return out.replace_schema_metadata(with_image_features(out.schema, ["image", "gt"]).metadata)

@@ -1,0 +1,110 @@
+"""Restores the shards that a plan has left, with a pool of workers."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from bfr_models.errors import BfrError
+from tasks._commits import Record
+from tasks._dispatch import Dispatch
+from tasks._job import Job
+from tasks._pool import Pool, ThreadPool
+from tasks._shards import Shard
+from tasks.config import RestoreRun
+
+CPU_BATCH, GPU_BATCH = 8, 16
+WAIT_SECONDS = 0.2
+
+
+@contextmanager
+def worker_pool(run: RestoreRun) -> Iterator[Pool]:
+    """The run's workers, each with the method loaded once; gone when the block ends."""
+    if run.engine == "local":
+        pool: Pool = ThreadPool(make_job(run, device=_local_device(), threads=None))
+        try:
+            yield pool
+        finally:
+            pool.close()
+        return
+    import ray
+
+    from tasks._ray_pool import RayPool, cluster_gpus, connect_ray
+
+    connected_here = connect_ray()
+    try:
+        gpus = cluster_gpus()
+        per_actor = run.gpus_per_actor if run.gpus_per_actor is not None else min(1, gpus)
+        workers = run.actors or (max(1, int(gpus / per_actor)) if per_actor else 1)
+        threads = None if per_actor else max(1, (os.cpu_count() or 1) // workers)
+        pool = RayPool(make_job(run, "cuda" if per_actor else "cpu", threads), workers, per_actor)
+        try:
+            yield pool
+        finally:
+            pool.close()
+    finally:
+        if connected_here:
+            ray.shutdown()
+
+
+def restore_shards(pool: Pool, shards: Sequence[Shard], on_done: Callable[[Record], None]) -> None:
+    """Runs the dispatcher until the shards are done. BfrError, saying which, if some could not be.
+
+    The dispatcher has a thread of its own: the main thread must be in Python, not in Ray, when a signal
+    comes.
+    """
+    dispatch = Dispatch(pool, on_done)
+    failure: list[BaseException] = []
+    ended = threading.Event()
+
+    def run() -> None:
+        try:
+            dispatch.run(shards)
+        except BaseException as error:  # carried over to the main thread
+            failure.append(error)
+        finally:
+            ended.set()
+
+    thread = threading.Thread(target=run, name="dispatcher", daemon=True)
+    thread.start()
+    try:
+        while not ended.wait(WAIT_SECONDS):
+            pass
+    finally:
+        dispatch.stop.set()
+        thread.join(5)
+    if failure:
+        raise failure[0]
+    if dispatch.set_aside:
+        shard, error = dispatch.set_aside[0].shard, dispatch.set_aside[0].error
+        raise BfrError(
+            f"{len(dispatch.set_aside)} of {len(shards)} shards could not be done, the first {shard.id} (rows "
+            f"{shard.first_row} to {shard.first_row + shard.rows - 1} of {shard.source}): {type(error).__name__}: "
+            f"{error}; what is done is kept, the same command tries the rest again"
+        )
+
+
+def make_job(run: RestoreRun, device: str, threads: int | None) -> Job:
+    """What the workers of a run are told."""
+    return Job(
+        destination=run.destination,
+        method=run.resolve(),
+        seed=run.seed,
+        column=run.column,
+        gt_column=run.gt_column,
+        format=run.format,
+        quality=run.quality,
+        keep_input=run.keep_input,
+        min_identity=run.min_identity,
+        batch_size=run.batch_size or (CPU_BATCH if device == "cpu" else GPU_BATCH),
+        device=device,
+        threads=threads,
+    )
+
+
+def _local_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
