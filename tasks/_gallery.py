@@ -47,10 +47,14 @@ def example_rejects(store: Store, manifest: Sequence[Mapping[str, Any]]) -> list
     return found[:EXAMPLE_REJECTS]
 
 
+def caption(row: Mapping[str, Any]) -> str:
+    """The scores of a restored row in a few words."""
+    return " · ".join(f"{label} {row[key]:{form}}" for label, key, form in _CAPTION if row[key] is not None)
+
+
 def _cells(row: Mapping[str, Any], run: RestoreRun) -> Iterator[Cell]:
-    caption = " · ".join(f"{label} {row[key]:{form}}" for label, key, form in _CAPTION if row[key] is not None)
     yield Cell("input", row["_input"], "" if row["_input"] else "no longer in the source")
-    yield Cell(run.method, row["restored"]["bytes"], caption, row["identity_similarity"])
+    yield Cell(run.method, row["restored"]["bytes"], caption(row), row["identity_similarity"])
     if run.gt_column:
         yield Cell("gt", _bytes(row.get(run.gt_column)), "")
 

@@ -16,7 +16,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 from jinja2 import Environment, FileSystemLoader
 from PIL import Image, ImageOps
@@ -230,9 +230,10 @@ def _webp(image: Image.Image, side: int, quality: int, lossless: bool = False) -
     return buffer.getvalue()
 
 
-def _finite(value: object) -> float | int | None:
-    """The number, or None for anything else: JSON's NaN, a missing value, a string."""
-    return value if isinstance(value, int | float) and math.isfinite(value) else None
+def _finite(value: object) -> float | None:
+    """The number (numpy's too), or None for anything else: JSON's NaN, a missing value, a string."""
+    number = float(value) if isinstance(value, SupportsFloat) else math.nan
+    return number if math.isfinite(number) else None
 
 
 def _plain(value: object, limit: int = 300) -> str:

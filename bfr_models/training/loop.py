@@ -38,6 +38,7 @@ class TrainingRun:
     log_every: int = 20
     evaluate_every: int = 500
     compile: bool = False
+    publish: Callable[[], None] = lambda: None  # called whenever `out` holds new results
 
     def recipe(self, base: Recipe) -> Recipe:
         """The component's recipe with this run's changes."""
@@ -97,7 +98,7 @@ def train(component: Component, faces: Faces, run: TrainingRun, log: Callable[[s
     held_out = fixed_pairs(faces.held_out, recipe.size, recipe.degradations)
     started, losses = time.monotonic(), []
     for gt, lq in _batches(faces, recipe, run, state.step):
-        torch.manual_seed(hash((run.seed, state.step)))  # the loss's own draws: the same after a resume
+        torch.manual_seed(_step_seed(run.seed, state.step))  # the loss's own draws: the same after a resume
         losses.append(_step(component, forward, state, recipe, gt, lq, run.device))
         if state.step % run.log_every == 0:
             rate = len(losses) * recipe.batch_size / (time.monotonic() - started)
@@ -109,6 +110,7 @@ def train(component: Component, faces: Faces, run: TrainingRun, log: Callable[[s
             log(f"step {state.step}  held out: " + "  ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
             state.save(checkpoint)
             _export(component, recipe, faces, state, metrics, run)
+            run.publish()
             started = time.monotonic()
     return run.out / f"{run.name}.safetensors"
 
@@ -121,6 +123,10 @@ def learning_rate_at(step: int, recipe: Recipe) -> float:
     warmup = min(1.0, (step + 1) / recipe.warmup)
     decay = min(1.0, (recipe.steps - step) / max(1.0, recipe.decay * recipe.steps))
     return recipe.learning_rate * min(warmup, decay)
+
+
+def _step_seed(seed: int, step: int) -> int:
+    return seed * 1_000_003 + step
 
 
 def _step(

@@ -1,0 +1,30 @@
+"""Two real portraits, degraded many times, restored with every method, scored and reported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from flows.restore_dataset import restore_dataset_anyway
+from tasks.compare_runs import compare_runs
+from tasks.config import RestoreRun
+from tasks.demo_faces import make_demo_faces
+
+METHODS = ("difface",)
+
+
+@flow(name="demo")
+def run_demo(out: str, methods: list[str] | None = None) -> dict[str, Any]:
+    """Makes `out`/lq, restores it into `out`/<method> each, and reports in `out`/report."""
+    runs = [_run(out, method) for method in methods or METHODS]
+    for run in runs:
+        run.resolve()  # an unknown name is said before any work starts
+    make_demo_faces(f"{out}/lq")
+    records = {run.method: restore_dataset_anyway(run) for run in runs}
+    report = compare_runs("Two portraits", runs, list(records.values()), f"{out}/report")
+    return {"runs": records, "report": report}
+
+
+def _run(out: str, method: str) -> RestoreRun:
+    return RestoreRun(source=f"{out}/lq", destination=f"{out}/{method}", method=method, gt_column="gt", shard_rows=8)

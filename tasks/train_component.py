@@ -1,0 +1,56 @@
+"""Trains a component with data and results anywhere fsspec reaches; the loop is `bfr_models.training`'s."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bfr_models.training.components import get_component
+from bfr_models.training.data import read_faces
+from bfr_models.training.loop import TrainingRun, train
+from tasks._storage import Store, open_source
+
+
+def train_component(
+    method: str, component: str, preset: str, data: str, out: str, *, device: str | None = None, **settings: Any
+) -> dict[str, Any]:
+    """Runs the training on this machine; returns where the weights are. `settings` are `TrainingRun`'s."""
+    trained = get_component(method, component, preset)
+    destination = Store(out)
+    with tempfile.TemporaryDirectory(prefix="bfr-train-") as scratch:
+        faces_dir, run_dir = Path(scratch) / "faces", Path(scratch) / "run"
+        _download(data, faces_dir)
+        if settings.get("resume") and destination.exists("checkpoint.pt"):
+            run_dir.mkdir()
+            (run_dir / "checkpoint.pt").write_bytes(destination.read("checkpoint.pt"))
+            if destination.exists("metrics.jsonl"):
+                (run_dir / "metrics.jsonl").write_bytes(destination.read("metrics.jsonl"))
+        run = TrainingRun(
+            name=f"{method}-{preset}-{component}",
+            out=run_dir,
+            device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+            publish=lambda: _upload(run_dir, destination),
+            **settings,
+        )
+        weights = train(trained, read_faces(faces_dir, trained.recipe.size), run, log=_log)
+        return {"weights": destination.url(weights.name), "metrics": destination.url("metrics.jsonl")}
+
+
+def _download(url: str, folder: Path) -> None:
+    folder.mkdir()
+    for number, (store, file) in enumerate(open_source(url)):
+        (folder / f"{number:05d}.parquet").write_bytes(store.read(file.path))
+
+
+def _upload(folder: Path, destination: Store) -> None:
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            destination.write(file.relative_to(folder).as_posix(), file.read_bytes())
+
+
+def _log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
