@@ -17,8 +17,6 @@ from torch import Tensor, nn
 from bfr_models.errors import BfrError
 
 
-
-
 def parameters_of(network: nn.Module) -> dict[str, Tensor]:
     """The network's parameters by name, without buffers."""
     return {name: p.detach() for name, p in network.named_parameters()}
@@ -61,8 +59,7 @@ def load_weights(network: nn.Module, path: Path) -> str:
         for name, parameter in wanted.items():
             if parameter.shape != state[name].shape:
                 raise BfrError(
-                    f"{path.name}: {name}: expected shape {tuple(parameter.shape)}, "
-                    f"found {tuple(state[name].shape)}"
+                    f"{path.name}: {name}: expected shape {tuple(parameter.shape)}, found {tuple(state[name].shape)}"
                 )
             parameter.copy_(state[name])
     return sha256

@@ -246,7 +246,7 @@ def _run(
     show: Callable[[Any], None],
     as_json: bool,
     debug: bool,
-    exit_code: Callable[[Any], int] = lambda result: 0,
+    exit_code: Callable[[Any], int] = lambda _: 0,
 ) -> None:
     """Does a verb's work and ends the process as the contract says."""
     prepare_environment()

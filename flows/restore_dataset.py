@@ -21,8 +21,8 @@ from tasks.restore_shards import restore_shards, worker_pool
 
 SHARDS_PER_SLICE = 5000
 
-Phase = Callable[..., Callable[..., Any]]
-"""How a phase of the recipe is called: as a Prefect task, or directly."""
+Phase = Callable[[Callable[..., Any], str], Callable[..., Any]]
+"""(function, name) -> the function as a phase of the recipe: a Prefect task, or itself."""
 
 
 @flow(name="restore-dataset", flow_run_name="{run.method} of {run.source}")
@@ -39,40 +39,40 @@ def restore_dataset_anyway(run: RestoreRun) -> RunRecord:
         raise
     except Exception as error:
         print(f"Prefect failed ({type(error).__name__}: {error}); going on without it", file=sys.stderr)
-        return _restore(run, lambda function, name=None: function)
+        return _restore(run, lambda function, _name: function)
 
 
 def _restore(run: RestoreRun, phase: Phase) -> RunRecord:
     started = datetime.now(UTC)
-    plan = phase(plan_shards)(run)
+    plan: Plan = phase(plan_shards, "plan")(run)
     if plan.todo_count:
         with worker_pool(run) as pool, _progress(run, plan) as progress:
             for number, shards in enumerate(_slices(plan)):
-                restore = phase(restore_shards, f"restore-slice-{number}-of-{run.method}")
+                restore = phase(restore_shards, f"{run.method}-slice-{number}")
                 restore(pool, shards, lambda record: progress.advance(record["rows"]))
-    return phase(finish_run)(run, started)
+    record: RunRecord = phase(finish_run, "finish")(run, started)
+    return record
 
 
-def _as_task(function: Callable[..., Any], name: str | None = None) -> Callable[..., Any]:
+def _as_task(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     """A task that may be tried again, since every phase picks up where it stopped; our own errors are final."""
-    return task(
-        function,
+    settings = task(
         task_run_name=name,
         retries=2,
         retry_delay_seconds=[2, 10],
-        retry_condition_fn=_not_our_own,
+        retry_condition_fn=_is_not_final,
         cache_policy=NO_CACHE,
         persist_result=False,
     )
+    return settings(function)
 
 
-def _not_our_own(_task: object, _run: object, state: Any) -> bool:
+def _is_not_final(_task: object, _run: object, state: Any) -> bool:
     return not isinstance(state.result(raise_on_failure=False), BfrError)
 
 
 def _progress(run: RestoreRun, plan: Plan) -> RowProgress:
-    total = plan.rows
-    return RowProgress(run.method, total, total - sum(shard.rows for shard in plan.todo))
+    return RowProgress(run.method, plan.rows, plan.rows - sum(shard.rows for shard in plan.todo))
 
 
 def _slices(plan: Plan) -> Iterator[list[Shard]]:

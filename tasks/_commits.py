@@ -33,7 +33,7 @@ def commit_shard(store: Store, shard_id: str, files: Mapping[str, bytes], facts:
     `files` maps a folder of the run (`data`, `rejected`) to the bytes of its Parquet file.
     """
     attempt = uuid.uuid4().hex[:12]
-    entries = {}
+    entries: dict[str, dict[str, Any]] = {}
     for folder, data in files.items():
         path = f"{folder}/{shard_id}-{attempt}.parquet"
         store.write(path, data)

@@ -34,9 +34,7 @@ def to_16_bits(levels: NDArray[np.uint8]) -> NDArray[np.uint16]:
     return levels.astype(np.uint16) * np.uint16(257)
 
 
-def deep_png(
-    pixels: Uint16Image, icc: bytes | None, exif: bytes | None, dpi: tuple[float, float] | None
-) -> bytes:
+def deep_png(pixels: Uint16Image, icc: bytes | None, exif: bytes | None, dpi: tuple[float, float] | None) -> bytes:
     """A 16-bit PNG."""
     bgr = pixels if pixels.ndim == 2 else pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
     done, encoded = cv2.imencode(".png", np.ascontiguousarray(bgr), [cv2.IMWRITE_PNG_COMPRESSION, 2])

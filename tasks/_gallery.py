@@ -17,12 +17,14 @@ from tasks.plan_shards import Plan
 
 GALLERY_ROWS = 24
 EXAMPLE_REJECTS = 50
-_CAPTION = (("identity", "identity_similarity", ".3f"), ("to gt", "identity_similarity_gt", ".3f"), ("dB", "psnr", ".1f"))
+_CAPTION = (
+    ("identity", "identity_similarity", ".3f"),
+    ("to gt", "identity_similarity_gt", ".3f"),
+    ("dB", "psnr", ".1f"),
+)
 
 
-def gallery_rows(
-    store: Store, plan: Plan, manifest: Sequence[Mapping[str, Any]], run: RestoreRun
-) -> list[GalleryRow]:
+def gallery_rows(store: Store, plan: Plan, manifest: Sequence[Mapping[str, Any]], run: RestoreRun) -> list[GalleryRow]:
     """Rows from the run's first shards, lowest identity first."""
     found: list[dict[str, Any]] = []
     for shard, entry in zip(from_table(plan.shards), manifest, strict=True):

@@ -39,9 +39,7 @@ def deep_of(image: Image.Image, data: bytes) -> NDArray[np.uint16] | None:
     return deep if deep is not None and deep.shape[:2] == (image.height, image.width) else None
 
 
-def rgb_and_alpha(
-    image: Image.Image, deep: NDArray[np.uint16] | None
-) -> tuple[Uint8Image, Uint8Image | None]:
+def rgb_and_alpha(image: Image.Image, deep: NDArray[np.uint16] | None) -> tuple[Uint8Image, Uint8Image | None]:
     """(H, W, 3) colours as stored, and (H, W) alpha or None when the picture is opaque."""
     if deep is not None:
         levels = to_8_bits(deep)

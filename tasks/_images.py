@@ -172,7 +172,5 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 
 def _what_is_wrong(data: bytes, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):  # its message is a memory address
-        return (
-            f"expected a JPEG, PNG, WebP, TIFF, BMP or GIF, found {len(data)} bytes that start {data[:12]!r}"
-        )
+        return f"expected a JPEG, PNG, WebP, TIFF, BMP or GIF, found {len(data)} bytes that start {data[:12]!r}"
     return f"expected a whole picture, found a broken one ({type(error).__name__}: {str(error)[:200]})"

@@ -206,9 +206,7 @@ def _encoding(schema: pa.Schema) -> dict[str, Any]:
 def _holds_pictures(kind: pa.DataType) -> bool:
     if pat.is_struct(kind):
         return "bytes" in kind.names and _holds_pictures(kind.field("bytes").type)
-    return bool(
-        pat.is_binary(kind) or pat.is_large_binary(kind) or pat.is_string(kind) or pat.is_large_string(kind)
-    )
+    return bool(pat.is_binary(kind) or pat.is_large_binary(kind) or pat.is_string(kind) or pat.is_large_string(kind))
 
 
 def _short(kind: pa.DataType) -> str:

@@ -59,9 +59,7 @@ class Reject:
     detail: str
 
 
-def render_report(
-    title: str, runs: Sequence[Run], gallery: Sequence[GalleryRow], rejects: Sequence[Reject]
-) -> str:
+def render_report(title: str, runs: Sequence[Run], gallery: Sequence[GalleryRow], rejects: Sequence[Reject]) -> str:
     """The page, as HTML: at most about 6 MB of UTF-8, whatever is given."""
     page = _template().render(
         title=title,
@@ -109,17 +107,15 @@ def _summary(run: Run, label: str) -> dict[str, Any]:
 
 
 def _command(run: Run) -> str:
-    """The command line that asks for this run."""
-    given = dict(_at(run, "arguments") or {})
-    words = ["bfr", "restore", _plain(given.pop("source", "SRC")), _plain(given.pop("destination", "DST"))]
-    method = {key: _at(run, "method", key) for key in ("name", "preset")}
-    known = {"method": method["name"], "preset": method["preset"], "seed": _at(run, "seed")}
-    for key, value in (known | given).items():
-        if value is None or value is False or value == []:
-            continue
-        text = ",".join(map(str, value)) if isinstance(value, list | tuple) else _plain(value)
-        words += [f"--{str(key).replace('_', '-')}"] + ([] if value is True else [text])
-    return shlex.join(words)
+    """The command line that asks for this run: an argument is a flag, and so is each of the method's options."""
+    method = {"method": _at(run, "method", "name"), "preset": _at(run, "method", "preset"), "seed": _at(run, "seed")}
+    given = {key: value for key, value in (_at(run, "arguments") or {}).items() if value not in (None, False, [])}
+    words = ["bfr", "restore", given.pop("source", "SRC"), given.pop("destination", "DST")]
+    for key, value in (method | given | dict(given.pop("options", {}))).items():
+        if value is not None and not isinstance(value, Mapping):
+            text = ",".join(map(str, value)) if isinstance(value, list | tuple) else value
+            words += [f"--{str(key).replace('_', '-')}"] + ([] if value is True else [text])
+    return shlex.join(_plain(word, limit=4000) for word in words)
 
 
 def _rejects(runs: Sequence[Run], rejects: Sequence[Reject]) -> list[dict[str, Any]]:
@@ -226,7 +222,7 @@ def _picture(encoded: bytes, budget: int) -> dict[str, Any]:
 def _webp(image: Image.Image, side: int, quality: int, lossless: bool = False) -> bytes:
     image = image.copy()
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    image.save(buffer := io.BytesIO(), "WEBP", quality=quality, method=3, lossless=lossless)
+    image.save(buffer := io.BytesIO(), "WEBP", quality=quality, method=2, lossless=lossless)
     return buffer.getvalue()
 
 

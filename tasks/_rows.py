@@ -149,7 +149,9 @@ def _no_fetch(address: str) -> bytes | None:
     raise RowError("missing", f"expected picture bytes, found only the address {address[:200]!r}")
 
 
-def output_table(source: ShardInput, rows: Sequence[Row], values: Iterable[dict[str, Any]], keep_input: bool) -> pa.Table:
+def output_table(
+    source: ShardInput, rows: Sequence[Row], values: Iterable[dict[str, Any]], keep_input: bool
+) -> pa.Table:
     """The input's own columns of `rows`, then the results. An input column with a result's name moves aside."""
     assert source.table is not None, "rows of an unreadable row group are never restored"
     kept = source.table.take(pa.array([row.index for row in rows], pa.int64()))

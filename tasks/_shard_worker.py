@@ -55,8 +55,8 @@ class ShardWorker:
         job = self._job
         source = read_shard(shard, job.column, job.gt_column, job.seed, self._restorer.size)
         rows, restored, seconds = self._restore([row for row in source.rows if row.error is None])
-        faces = [(row, face, cost) for row, face, cost in zip(rows, restored, seconds, strict=True) if row.error is None]
-        failed = [row for row in source.rows if row.error is not None] + [row for row in rows if row.error is not None]
+        faces = [face for face in zip(rows, restored, seconds, strict=True) if face[0].error is None]
+        failed = [row for row in (*source.rows, *rows) if row.error is not None]
         return self._commit(shard, source, faces, sorted(failed, key=lambda row: row.index), started)
 
     def _restore(self, rows: Sequence[Row]) -> tuple[list[Row], list[Uint8Image], list[float]]:
@@ -158,4 +158,3 @@ def _as_input(face: Uint8Image, row: Row) -> Uint8Image:
         return face
     luma = np.rint(face @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
     return np.repeat(luma[..., None], 3, axis=2)
-

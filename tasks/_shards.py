@@ -49,9 +49,7 @@ class Shard:
         return Store(folder or "/").open_input(name)
 
 
-def shards_of_file(
-    source: str, name: str, version: str, group_rows: Sequence[int], shard_rows: int
-) -> Iterator[Shard]:
+def shards_of_file(source: str, name: str, version: str, group_rows: Sequence[int], shard_rows: int) -> Iterator[Shard]:
     """Cuts a file into runs of whole row groups of about `shard_rows` rows, at least one group each."""
     first_rows = [0, *accumulate(group_rows)]
     start = 0

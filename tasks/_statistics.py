@@ -21,9 +21,7 @@ ABSENT = {
 
 def summarise(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The statistics of some output rows, as a commit record holds them."""
-    return {
-        name: Summary.of((value[name] for value in values), width).to_json() for name, width in BIN_WIDTHS.items()
-    }
+    return {name: Summary.of((value[name] for value in values), width).to_json() for name, width in BIN_WIDTHS.items()}
 
 
 @dataclass

@@ -22,23 +22,15 @@ class RestoreRun(BaseModel):
     destination: Url = Field(description="folder of the run; running again resumes")
     method: str
     preset: str | None = Field(None, description="named size and weights of the method; its first by default")
-    options: dict[str, str | int | float] = Field(
-        default_factory=dict, description="the method's own options"
-    )
+    options: dict[str, str | int | float] = Field(default_factory=dict, description="the method's own options")
     column: str = Field("image", description="the picture column")
-    gt_column: str | None = Field(
-        None, description="column with the ground truth, for PSNR, SSIM and identity"
-    )
+    gt_column: str | None = Field(None, description="column with the ground truth, for PSNR, SSIM and identity")
     seed: int = 0
     format: Literal["png", "webp", "jpeg"] = "png"
     quality: int = Field(95, ge=1, le=100, description="of webp and jpeg")
     keep_input: bool = Field(False, description="carry the input picture into the output")
-    min_identity: float | None = Field(
-        None, ge=-1, le=1, description="below it the face keeps its input pixels"
-    )
-    max_rejects: float = Field(
-        0.05, ge=0, le=1, description="share of rejected rows above which the exit code is 3"
-    )
+    min_identity: float | None = Field(None, ge=-1, le=1, description="below it the face keeps its input pixels")
+    max_rejects: float = Field(0.05, ge=0, le=1, description="share of rejected rows above which the exit code is 3")
     actors: int | None = Field(None, ge=1, description="workers; one per GPU, or one, by default")
     gpus_per_actor: float | None = Field(None, ge=0, description="1 where the cluster has GPUs by default")
     batch_size: int | None = Field(None, ge=1, description="faces per call of the networks")
@@ -65,9 +57,7 @@ class DegradeRun(BaseModel):
     row_group_rows: int = Field(32, ge=1)
 
 
-def semantic_settings(
-    run: RestoreRun, resolved: ResolvedMethod, recogniser: dict[str, str] | None
-) -> dict[str, Any]:
+def semantic_settings(run: RestoreRun, resolved: ResolvedMethod, recogniser: dict[str, str] | None) -> dict[str, Any]:
     """All that decides the bytes of a run's output: two runs that differ here must not share a destination."""
     return {
         "method": resolved.description,

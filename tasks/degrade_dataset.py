@@ -91,9 +91,7 @@ def _pair(row_id: str, cell: object, run: DegradeRun, preset: Preset) -> tuple[b
     return encode(degrade(gt, preset, derive_seed(run.seed, row_id))), encode(gt)
 
 
-def _with_pairs(
-    table: pa.Table, column: str, ids: list[str], pairs: list[tuple[bytes, bytes] | Skipped]
-) -> pa.Table:
+def _with_pairs(table: pa.Table, column: str, ids: list[str], pairs: list[tuple[bytes, bytes] | Skipped]) -> pa.Table:
     done = [(i, pair) for i, pair in enumerate(pairs) if not isinstance(pair, Skipped)]
     kept = table.take(pa.array([i for i, _ in done], pa.int64()))
     others = [name for name in kept.column_names if name not in ("id", "image", "gt", column)]

@@ -87,6 +87,7 @@ def _manifest_row(record: _commits.Record) -> dict[str, Any]:
 
 def _run_record(run: RestoreRun, plan: Plan, totals: Totals, started: datetime) -> RunRecord:
     settings, now = check_settings(run), datetime.now(UTC)
+    recognised, has_gt = settings["recogniser"] is not None, run.gt_column is not None
     resolved = run.resolve()
     return {
         "schema": 1,
@@ -115,7 +116,7 @@ def _run_record(run: RestoreRun, plan: Plan, totals: Totals, started: datetime) 
             "wall_seconds": round((now - started).total_seconds(), 3),
         },
         "rejects": dict(totals.rejects.most_common()),
-        "statistics": totals.statistics(recognised=settings["recogniser"] is not None, has_gt=run.gt_column is not None),
+        "statistics": totals.statistics(recognised=recognised, has_gt=has_gt),
         "started": started.isoformat(timespec="seconds"),
         "finished": now.isoformat(timespec="seconds"),
     }

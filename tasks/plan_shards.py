@@ -45,7 +45,7 @@ class Plan:
 
     @property
     def todo_count(self) -> int:
-        return self.shards.num_rows - len(self.done)
+        return int(self.shards.num_rows) - len(self.done)
 
     @property
     def rows(self) -> int:
@@ -60,9 +60,7 @@ def check_settings(run: RestoreRun) -> dict[str, Any]:
     if store.exists("plan/spec.json"):
         _refuse_mixture(json.loads(store.read("plan/spec.json")), settings, run.destination)
     elif store.exists("run.json") or any(store.exists(folder) for folder in ("data", "commits")):
-        raise UsageError(
-            f"expected a new or an unfinished run at {run.destination}, found other files; use another"
-        )
+        raise UsageError(f"expected a new or an unfinished run at {run.destination}, found other files; use another")
     return settings
 
 
@@ -100,11 +98,9 @@ def latest_plan(store: Store) -> Plan:
 def _list_source(run: RestoreRun) -> Iterator[Shard]:
     files = open_source(run.source)
     with ThreadPoolExecutor(_READERS) as readers:
-        footers = readers.map(lambda file: _row_groups(*file, run), files)
+        footers = readers.map(lambda found: _row_groups(found[0], found[1], run), files)
         for (store, file), group_rows in zip(files, footers, strict=True):
-            yield from shards_of_file(
-                store.url(file.path), file.path, file.version, group_rows, run.shard_rows
-            )
+            yield from shards_of_file(store.url(file.path), file.path, file.version, group_rows, run.shard_rows)
 
 
 def _row_groups(store: Store, file: FileVersion, run: RestoreRun) -> list[int]:

@@ -27,4 +27,4 @@ def load_recogniser() -> Recogniser | None:
 def describe_recogniser() -> dict[str, str] | None:
     """Name and sha256 of the recogniser that would score a run now."""
     recogniser = load_recogniser()
-    return recogniser and {"name": recogniser.name, "sha256": recogniser.sha256}
+    return None if recogniser is None else {"name": recogniser.name, "sha256": recogniser.sha256}

@@ -22,9 +22,9 @@ def load_component(network: nn.Module, resolved: ResolvedMethod, component: str,
             "install the same version everywhere"
         )
     network.requires_grad_(False)
-    return network.eval().to(device, memory_format=torch.channels_last)
+    return network.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def autocast(device: str, precision: str) -> torch.autocast:
     """Mixed precision for the networks; samplers stay in float32. 'fp32' switches it off."""
-    return torch.autocast(device.split(":")[0], _DTYPES.get(precision), enabled=precision in _DTYPES)
+    return torch.autocast(device.split(":", maxsplit=1)[0], _DTYPES.get(precision), enabled=precision in _DTYPES)

@@ -63,7 +63,7 @@ class Preset:
 
 @dataclass(frozen=True)
 class EstimatorPreset(Preset):
-    estimator: SwinIRConfig = SwinIRConfig()
+    estimator: SwinIRConfig = field(default_factory=SwinIRConfig)
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class DifFacePreset(EstimatorPreset):
     at 128 px.
     """
 
-    prior: UNetConfig = UNetConfig(512, (32,))
-    max_timestep: int = 999
+    prior: UNetConfig = field(kw_only=True)
+    max_timestep: int = field(kw_only=True)
 
 
 _ESTIMATOR128 = SwinIRConfig(

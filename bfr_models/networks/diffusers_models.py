@@ -13,7 +13,8 @@ import sys
 from types import ModuleType
 
 
-def _torchvision_is_broken() -> bool:
+def torchvision_is_broken() -> bool:
+    """Whether a torchvision is installed that does not import."""
     if importlib.util.find_spec("torchvision") is None:
         return False
     try:
@@ -27,8 +28,8 @@ def _torchvision_is_broken() -> bool:
 
 def diffusers_module(name: str) -> ModuleType:
     """`diffusers.<name>`, imported so that it works with any torchvision or none."""
-    if _torchvision_is_broken():
+    if torchvision_is_broken():
         import_utils = importlib.import_module("diffusers.utils.import_utils")
-        import_utils._torchvision_available = False
-        import_utils._transformers_available = False
+        for flag in ("_torchvision_available", "_transformers_available"):
+            setattr(import_utils, flag, False)
     return importlib.import_module(f"diffusers.{name}")

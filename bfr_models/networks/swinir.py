@@ -29,7 +29,7 @@ class SwinIR(nn.Module):
             nn.PixelUnshuffle(c.unshuffle), nn.Conv2d(3 * c.unshuffle**2, c.embed_dim, 3, padding=1)
         )
         self.patch_embed = _PatchNorm(c.embed_dim)
-        rates = torch.linspace(0, c.drop_path, sum(c.depths)).split(list(c.depths))
+        rates = torch.split(torch.linspace(0, c.drop_path, sum(c.depths)), list(c.depths))
         self.layers = nn.ModuleList(_RSTB(c, rate.tolist()) for rate in rates)
         self.norm = nn.LayerNorm(c.embed_dim)
         self.conv_after_body = nn.Conv2d(c.embed_dim, c.embed_dim, 3, padding=1)
@@ -44,8 +44,8 @@ class SwinIR(nn.Module):
         self.apply(_init_weights)
         self.input_skip = c.input_skip
         if c.input_skip:
-            nn.init.zeros_(self.conv_last.weight)
-            nn.init.zeros_(self.conv_last.bias)
+            for parameter in self.conv_last.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, lq: Tensor) -> Tensor:
         x = self.conv_first(lq - self.mean)
@@ -81,8 +81,7 @@ class _RSTB(nn.Module):
         super().__init__()
         self.residual_group = nn.Module()
         self.residual_group.blocks = nn.ModuleList(
-            _SwinLayer(c, shift=0 if i % 2 == 0 else c.window_size // 2, drop_path=p)
-            for i, p in enumerate(drop_paths)
+            _SwinLayer(c, shift=0 if i % 2 == 0 else c.window_size // 2, drop_path=p) for i, p in enumerate(drop_paths)
         )
         self.conv = nn.Conv2d(c.embed_dim, c.embed_dim, 3, padding=1)
 

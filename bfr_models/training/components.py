@@ -59,7 +59,7 @@ class Estimator:
 
     def __init__(self, preset: DifFacePreset) -> None:
         self.config = preset.estimator
-        self.recipe = Recipe(preset.size, ("gfpgan", "difface"), steps=8000)
+        self.recipe = Recipe(preset.size, ("gfpgan", "gfpgan", "difface"), steps=8000)
 
     def build(self) -> nn.Module:
         return SwinIR(self.config)

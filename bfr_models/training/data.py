@@ -58,7 +58,8 @@ def read_faces(path: Path, size: int, column: str = "image") -> Faces:
     files = sorted(path.glob("**/*.parquet")) if path.is_dir() else [path]
     if not files or not all(file.is_file() for file in files):
         raise UsageError(f"expected a Parquet file or a folder of them, found none at {path}")
-    train, held_out = [], []
+    train: list[Uint8Image] = []
+    held_out: list[Uint8Image] = []
     for file in files:
         for batch in pq.ParquetFile(file).iter_batches(64, columns=[column]):
             for cell in batch.column(0).to_pylist():

@@ -54,7 +54,7 @@ class _State:
     """Everything a checkpoint holds."""
 
     def __init__(self, component: Component, device: str) -> None:
-        self.network = component.build().to(device, memory_format=torch.channels_last)
+        self.network = component.build().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = AveragedModel(self.network, avg_fn=_ema(component.recipe.ema))
         self.optimizer = torch.optim.AdamW(self.network.parameters(), betas=(0.9, 0.99), weight_decay=0.0)
         self.step = 0
@@ -94,7 +94,7 @@ def train(component: Component, faces: Faces, run: TrainingRun, log: Callable[[s
     if run.resume and checkpoint.exists():
         state.load(checkpoint, run.device)
         log(f"resuming at step {state.step}")
-    forward = torch.compile(state.network) if run.compile else state.network
+    forward: nn.Module = torch.compile(state.network) if run.compile else state.network  # type: ignore[assignment]
     held_out = fixed_pairs(faces.held_out, recipe.size, recipe.degradations)
     started, losses = time.monotonic(), []
     for gt, lq in _batches(faces, recipe, run, state.step):
@@ -109,7 +109,7 @@ def train(component: Component, faces: Faces, run: TrainingRun, log: Callable[[s
             metrics = _evaluate(component, state, held_out, run)
             log(f"step {state.step}  held out: " + "  ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
             state.save(checkpoint)
-            _export(component, recipe, faces, state, metrics, run)
+            _export(recipe, faces, state, metrics, run)
             run.publish()
             started = time.monotonic()
     return run.out / f"{run.name}.safetensors"
@@ -136,7 +136,7 @@ def _step(
         group["lr"] = learning_rate_at(state.step, recipe)
     gt, lq = (x.to(device, memory_format=torch.channels_last) for x in (gt, lq))
     forward.train()
-    with torch.autocast(device.split(":")[0], torch.bfloat16):
+    with torch.autocast(device.split(":", maxsplit=1)[0], torch.bfloat16):
         loss = component.loss(forward, gt, lq)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -171,9 +171,7 @@ def _evaluate(
     return metrics
 
 
-def _export(
-    component: Component, recipe: Recipe, faces: Faces, state: _State, metrics: dict[str, float], run: TrainingRun
-) -> None:
+def _export(recipe: Recipe, faces: Faces, state: _State, metrics: dict[str, float], run: TrainingRun) -> None:
     card = {
         "name": run.name,
         "parameters": sum(p.numel() for p in state.network.parameters()),

@@ -1,0 +1,127 @@
+"""What `bfr doctor` looks at: this machine, its accelerator, Ray, Prefect, the recogniser, the weights."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal
+from urllib.parse import urlsplit
+
+from bfr_models.registry import ASSETS, methods
+from bfr_models.weights import read_card
+from tasks._connection import redact
+from tasks.recognisers import WHY_NONE, describe_recogniser
+
+MIN_FREE_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at. `missing` is a choice that something cannot be done; `bad` is a fault."""
+
+    name: str
+    state: Literal["ok", "missing", "bad"]
+    found: str
+    advice: str = ""
+
+
+def check_machine() -> list[Check]:
+    """All checks; none of them changes or starts anything."""
+    checks = (_python, _disk, _accelerator, _torchvision, _ray, _prefect, _storage, _recogniser)
+    return [check() for check in checks] + list(_weights())
+
+
+def _python() -> Check:
+    return Check("machine", "ok", f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}")
+
+
+def _disk() -> Check:
+    free = shutil.disk_usage(".").free
+    found = f"{free / 2**30:.1f} GiB free here"
+    if free < MIN_FREE_BYTES:
+        return Check("disk", "bad", found, "expected at least 2 GiB for Ray's session files and local output")
+    return Check("disk", "ok", found)
+
+
+def _accelerator() -> Check:
+    import torch
+
+    if torch.cuda.is_available():
+        names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+        return Check("accelerator", "ok", f"{names}; torch {torch.__version__}")
+    advice = "the face128 presets run on a CPU; for GPUs install torch's CUDA build (README, 'On a GPU machine')"
+    return Check("accelerator", "missing", f"no CUDA device; torch {torch.__version__}", advice)
+
+
+def _torchvision() -> Check:
+    from bfr_models.networks.diffusers_models import torchvision_is_broken
+
+    if find_spec("torchvision") is None:
+        return Check("torchvision", "ok", "not installed; only facexlib needs it")
+    if torchvision_is_broken():
+        advice = (
+            "it was built for another torch: install a matching pair, or uninstall it; everything but facexlib works"
+        )
+        return Check("torchvision", "missing", "installed, but its compiled operators do not load", advice)
+    return Check("torchvision", "ok", importlib.metadata.version("torchvision"))
+
+
+def _ray() -> Check:
+    address = os.environ.get("RAY_ADDRESS")
+    version = importlib.metadata.version("ray")
+    if not address:
+        return Check("ray", "ok", f"{version}; no RAY_ADDRESS, a run starts its own cluster on this machine")
+    return _reachable("ray", address if "//" in address else f"ray://{address}", "RAY_ADDRESS")
+
+
+def _prefect() -> Check:
+    url = os.environ.get("PREFECT_API_URL")
+    version = importlib.metadata.version("prefect")
+    if not url:
+        return Check("prefect", "ok", f"{version}; no PREFECT_API_URL, a run starts its embedded server")
+    return _reachable("prefect", url, "PREFECT_API_URL")
+
+
+def _reachable(name: str, url: str, variable: str) -> Check:
+    parts = urlsplit(url)
+    port = parts.port or {"https": 443, "ray": 6379}.get(parts.scheme, 80)
+    try:
+        socket.create_connection((parts.hostname or "", port), timeout=3).close()
+    except OSError as error:
+        return Check(name, "bad", f"{redact(url)} does not answer ({error})", f"start it, or unset {variable}")
+    return Check(name, "ok", f"{redact(url)} answers")
+
+
+def _storage() -> Check:
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint:
+        return _reachable("object store", endpoint, "AWS_ENDPOINT_URL")
+    named = any(os.environ.get(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE"))
+    return Check("object store", "ok", "AWS credentials in the environment" if named else "no AWS credentials set")
+
+
+def _recogniser() -> Check:
+    found = describe_recogniser()
+    if found is None:
+        return Check("recogniser", "missing", "none: identity will not be scored", WHY_NONE)
+    return Check("recogniser", "ok", f"{found['name']}, sha256 {found['sha256'][:12]}")
+
+
+def _weights() -> Iterator[Check]:
+    stems = {stem for spec in methods().values() for preset in spec.presets for stem in preset.weights.values()}
+    for stem in sorted(stems):
+        path = ASSETS / f"{stem}.safetensors"
+        name = f"weights {stem}"
+        if not path.exists():
+            yield Check(name, "bad", f"no file {path}", "reinstall the package")
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != read_card(path)["sha256"]:
+            yield Check(name, "bad", "the sha256 is not the card's", "the file is damaged: reinstall the package")
+        else:
+            yield Check(name, "ok", f"{path.stat().st_size / 2**20:.1f} MiB, sha256 as its card says")
