@@ -27,4 +27,4 @@ def run_demo(out: str, methods: list[str] | None = None) -> dict[str, Any]:
 
 
 def _run(out: str, method: str) -> RestoreRun:
-    return RestoreRun(source=f"{out}/lq", destination=f"{out}/{method}", method=method, gt_column="gt", shard_rows=8)
+    return RestoreRun(source=f"{out}/lq", destination=f"{out}/{method}", method=method, gt_column="gt", shard_rows=4)

@@ -109,10 +109,10 @@ def _summary(run: Run, label: str) -> dict[str, Any]:
 def _command(run: Run) -> str:
     """The command line that asks for this run: an argument is a flag, and so is each of the method's options."""
     method = {"method": _at(run, "method", "name"), "preset": _at(run, "method", "preset"), "seed": _at(run, "seed")}
-    given = {key: value for key, value in (_at(run, "arguments") or {}).items() if value not in (None, False, [])}
+    given = {key: value for key, value in (_at(run, "arguments") or {}).items() if value not in (None, [])}
     words = ["bfr", "restore", given.pop("source", "SRC"), given.pop("destination", "DST")]
     for key, value in (method | given | dict(given.pop("options", {}))).items():
-        if value is not None and not isinstance(value, Mapping):
+        if value is not None and value is not False and not isinstance(value, Mapping):
             text = ",".join(map(str, value)) if isinstance(value, list | tuple) else value
             words += [f"--{str(key).replace('_', '-')}"] + ([] if value is True else [text])
     return shlex.join(_plain(word, limit=4000) for word in words)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks import _gallery
-from tasks._report import Cell, GalleryRow, render_report
+from tasks._report import MAX_ROWS, Cell, GalleryRow, render_report
 from tasks._storage import Store, open_source
 from tasks.config import RestoreRun
 from tasks.finish_run import RunRecord
@@ -20,7 +21,7 @@ def compare_runs(title: str, runs: Sequence[RestoreRun], records: Sequence[RunRe
     """Writes index.html and runs.json to `destination`; returns the page's address."""
     results = [_rows(Store(run.destination).sub("data").url()) for run in runs]
     gallery = []
-    for row_id, row in _rows(runs[0].source).items():
+    for row_id, row in islice(_rows(runs[0].source).items(), MAX_ROWS):
         outputs = [(run, result[row_id]) for run, result in zip(runs, results, strict=True) if row_id in result]
         gallery.append(GalleryRow(row_id, tuple(_cells(row, outputs, runs[0]))))
     store = Store(destination)

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _UNIT = 10**9
+_COARSE = 10
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Count, sum, sum of squares, range and histogram of finite values; `bins` maps floor(value / width)."""
+    """Count, sum, sum of squares, range and histogram of finite values. Bin i holds (i x width, (i + 1) x width]."""
 
     bin_width: float
     n: int = 0
@@ -32,7 +33,7 @@ class Summary:
         """Summary of the values that are there and finite."""
         finite = [float(v) for v in values if v is not None and math.isfinite(v)]
         scaled = [round(v * _UNIT) for v in finite]
-        bins = Counter(math.floor(v / bin_width) for v in finite)
+        bins = Counter(math.ceil(v / bin_width) - 1 for v in finite)
         low, high = min(finite, default=math.inf), max(finite, default=-math.inf)
         return cls(bin_width, len(finite), sum(scaled), sum(s * s for s in scaled), low, high, dict(bins))
 
@@ -88,7 +89,11 @@ class Summary:
         return cls(**{**data, "bins": bins})
 
     def to_report(self) -> dict[str, Any]:
-        """For people and run.json: mean, std, percentiles, histogram."""
+        """For people and run.json: mean, std, percentiles, and a histogram of bins ten times as wide."""
+        coarse: Counter[int] = Counter()
+        for index, count in self.bins.items():
+            coarse[index // _COARSE] += count
+        width = self.bin_width * _COARSE
         return {
             "n": self.n,
             "mean": self.mean,
@@ -96,6 +101,6 @@ class Summary:
             "min": self.low,
             "max": self.high,
             **{f"p{p:02d}": self.percentile(p) for p in (5, 50, 95)},
-            "bin_width": self.bin_width,
-            "histogram": [[index * self.bin_width, count] for index, count in sorted(self.bins.items())],
+            "bin_width": width,
+            "histogram": [[index * width, count] for index, count in sorted(coarse.items())],
         }

@@ -223,6 +223,12 @@ def test_provenance_has_hashes_versions_and_the_command_without_secrets() -> Non
     assert "hunter2" not in text
 
 
+def test_the_command_has_the_options_as_flags_and_keeps_what_arguments_leave_open() -> None:
+    arguments = {"source": "a b", "destination": "d", "preset": None, "options": {"steps": 20}, "max_rejects": 0.0}
+    text = Page(render_report("Title", [run(arguments=arguments)], [], [])).text
+    assert "bfr restore 'a b' d --method difface --preset face128 --seed 7 --max-rejects 0.0 --steps 20" in text
+
+
 def test_two_runs_of_one_method_have_different_names() -> None:
     text = Page(render_report("Title", [RUN, run(method__preset="ffhq512"), RUN], [], [])).text
     assert "difface (face128) #1, difface (ffhq512), difface (face128) #3" in text

@@ -1,0 +1,40 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
+
+.PHONY: demo test check lint bench clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/.demo  ## two portraits, degraded, restored, scored, reported
+	$(BIN)/bfr demo --out demo
+
+test: $(VENV)/.test  ## the whole test suite: no GPU, no network
+	$(BIN)/python -m pytest --quiet
+
+check: lint test  ## what CI runs
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.test  ## the figures of the README and of benchmarks/results
+	$(BIN)/python benchmarks/engine_overhead.py
+	$(BIN)/python benchmarks/small_scale.py
+
+clean:
+	rm -rf $(VENV) demo build dist
+
+# The stamps say what is installed: a second `make` installs nothing.
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml requirements.lock | $(VENV)/bin/python
+	$(PIP) --editable '.[offline]'
+	touch $@
+
+$(VENV)/.test: pyproject.toml requirements.lock | $(VENV)/bin/python
+	$(PIP) --editable '.[offline,test]'
+	touch $@ $(VENV)/.demo
