@@ -13,14 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any
 
-from bfr_models.errors import BfrError, UsageError, unknown
+from bfr_models.errors import UsageError, unknown
 from bfr_models.methods import presets
 from bfr_models.types import Restorer
+from bfr_models.weight_files import read_card, require_weight
 
-ASSETS = Path(__file__).parent / "assets"
 ENTRY_POINTS = "bfr.methods"
 
 
@@ -84,7 +83,10 @@ def methods() -> dict[str, MethodSpec]:
 
 
 def resolve_method(name: str, preset: str | None = None, options: Mapping[str, object] | None = None) -> ResolvedMethod:
-    """Checks names and options and reads the weights' checksums. UsageError lists what is known."""
+    """Checks names and options and reads the weights' checksums.
+
+    UsageError lists what is known, or says how to get weights that are not here: nothing is downloaded.
+    """
     if name not in methods():
         raise unknown("method", name, list(methods()))
     spec = methods()[name]
@@ -92,16 +94,10 @@ def resolve_method(name: str, preset: str | None = None, options: Mapping[str, o
     if preset is not None and preset not in by_name:
         raise unknown(f"preset of {name}", preset, list(by_name))
     chosen = by_name[preset] if preset is not None else spec.presets[0]
-    known = [field.name for field in dataclasses.fields(chosen.options)]  # type: ignore[arg-type]
-    for option in options or {}:
-        if option not in known:
-            raise UsageError(f"unknown option {option!r} of {name}; known: {', '.join(known) or 'none'}")
-    chosen_options = dataclasses.replace(chosen.options, **(options or {}))  # type: ignore[type-var]
-    limit = getattr(chosen, "max_timestep", None)
-    if limit is not None and chosen_options.start_timestep > limit:  # type: ignore[attr-defined]
-        raise UsageError(f"expected start_timestep <= {limit}, as far as the prior of {chosen.name} is trained")
+    chosen_options = _with_changes(chosen.options, options or {}, name)
+    chosen.check(chosen_options)
     weights = {component: _weight(stem) for component, stem in chosen.weights.items()}
-    return ResolvedMethod(name, chosen, chosen_options, weights, spec.target)
+    return ResolvedMethod(name, chosen, chosen_options, weights, chosen.target or spec.target)
 
 
 def load_method(resolved: ResolvedMethod, device: str = "cpu") -> Restorer:
@@ -111,9 +107,20 @@ def load_method(resolved: ResolvedMethod, device: str = "cpu") -> Restorer:
     return restorer
 
 
+def _with_changes(options: Any, changes: Mapping[str, object], method: str) -> Any:
+    """The options with the user's changes, each of its default's type: eta 1 and eta 1.0 are one setting."""
+    defaults = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    typed = {}
+    for option, value in changes.items():
+        if option not in defaults:
+            raise UsageError(f"unknown option {option!r} of {method}; known: {', '.join(defaults) or 'none'}")
+        expected = type(defaults[option])
+        typed[option] = float(value) if expected is float and type(value) is int else value
+        if defaults[option] is not None and type(typed[option]) is not expected:
+            raise UsageError(f"expected option {option!r} of {method} to be {expected.__name__}, got {value!r}")
+    return dataclasses.replace(options, **typed)
+
+
 def _weight(stem: str) -> dict[str, str]:
-    card = ASSETS / f"{stem}.json"
-    try:
-        return {"file": f"{stem}.safetensors", "sha256": json.loads(card.read_text())["sha256"]}
-    except (OSError, ValueError, KeyError):
-        raise BfrError(f"expected a weight card at {card}, found none that reads; reinstall the package") from None
+    path = require_weight(stem)
+    return {"file": path.name, "sha256": read_card(path)["sha256"]}

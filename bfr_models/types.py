@@ -14,12 +14,14 @@ class FaceBatch:
     """Aligned faces on their way through a method.
 
     `images` is (B, 3, H, W) float32 in [-1, 1], RGB. `seeds` holds one seed per face, derived from
-    (run seed, row id): a face's result depends on nothing else, whatever batch it travels in.
+    (run seed, row id): a face's result depends on nothing else, whatever batch it travels in. `masks`, for methods
+    that fill holes, is (B, 1, H, W) float32: 1 in the holes, 0 where the picture is known.
     """
 
     ids: tuple[str, ...]
     images: Tensor
     seeds: tuple[int, ...]
+    masks: Tensor | None = None
 
     def __post_init__(self) -> None:
         shape = tuple(self.images.shape)
@@ -30,13 +32,22 @@ class FaceBatch:
                 f"expected one id and one seed per image, got {len(self.ids)} ids, "
                 f"{len(self.seeds)} seeds, {shape[0]} images"
             )
+        if self.masks is not None:
+            _check_masks(self.masks, (shape[0], 1, *shape[2:]))
 
     def with_images(self, images: Tensor) -> FaceBatch:
-        """The same faces, in the same order, with other pixels."""
-        return replace(self, images=images)
+        """The same faces, in the same order, with other pixels, none of them holes."""
+        return replace(self, images=images, masks=None)
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+def _check_masks(masks: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(masks.shape) != shape or str(masks.dtype) != "torch.float32":
+        raise ValueError(f"expected masks {shape} float32, got {tuple(masks.shape)} {masks.dtype}")
+    if not bool(((masks == 0) | (masks == 1)).all()):
+        raise ValueError(f"expected masks of 0 and 1, got values in [{float(masks.min())}, {float(masks.max())}]")
 
 
 class Restorer(Protocol):

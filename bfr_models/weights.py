@@ -1,20 +1,26 @@
 """Weights as safetensors beside a JSON card: checked by sha256 before use, loaded strictly.
 
-A file holds a network's parameters as fp16; buffers that the constructor can rebuild are left out.
+A file holds a network's parameters; buffers that the constructor can rebuild are left out. Where the files are is
+`bfr_models.weight_files`'s to say. Nothing else in this project loads a weight file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from bfr_models.errors import BfrError
+from bfr_models.weight_files import damaged, read_card, unreadable
 
 
 def parameters_of(network: nn.Module) -> dict[str, Tensor]:
@@ -24,8 +30,7 @@ def parameters_of(network: nn.Module) -> dict[str, Tensor]:
 
 def save_weights(parameters: dict[str, Tensor], card: dict[str, object], path: Path) -> str:
     """Writes PATH (.safetensors, fp16) and its card (.json, with the sha256); returns the sha256."""
-    half = {name: p.to("cpu", torch.float16).contiguous() for name, p in parameters.items()}
-    data = save_safetensors(half)
+    data = encode_weights({name: p.to(torch.float16) for name, p in parameters.items()})
     sha256 = hashlib.sha256(data).hexdigest()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
@@ -34,22 +39,42 @@ def save_weights(parameters: dict[str, Tensor], card: dict[str, object], path: P
     return sha256
 
 
-def read_card(path: Path) -> dict[str, object]:
-    """The card beside a weight file."""
+def encode_weights(parameters: Mapping[str, Tensor]) -> bytes:
+    """The parameters as safetensors, each in its own dtype."""
+    return save_safetensors({name: p.cpu().contiguous() for name, p in parameters.items()})
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """The tensors of a published checkpoint: safetensors, or what `torch.save` wrote, out of its `state_dict` if
+    it has one. Only tensors and plain containers are unpickled: a file cannot run code."""
     try:
-        card: dict[str, object] = json.loads(path.with_suffix(".json").read_text())
-    except (OSError, ValueError) as error:
-        raise BfrError(f"expected a card beside {path.name}, found none that reads ({error}); reinstall") from None
-    return card
+        with path.open("rb") as file:
+            is_safetensors = file.read(9)[8:] == b"{"  # a header of JSON after its length
+        content: Any = (
+            load_safetensors(path.read_bytes())
+            if is_safetensors
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except UnpicklingError:  # torch's own message advises to run the file's code
+        raise BfrError(f"expected a checkpoint of tensors at {path}, found other objects or no checkpoint") from None
+    except (OSError, ValueError, RuntimeError, EOFError, KeyError, SafetensorError) as error:
+        raise BfrError(f"expected a checkpoint of tensors at {path}, found none that reads ({error})") from None
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else content
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise BfrError(f"expected tensors by name at {path}, found {type(state).__name__} with other things in it")
+    return dict(state)
 
 
 def load_weights(network: nn.Module, path: Path) -> str:
     """Fills every parameter of `network` from PATH, or raises; returns the file's sha256."""
-    data = path.read_bytes()
-    sha256 = hashlib.sha256(data).hexdigest()
     expected = read_card(path)["sha256"]
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from None
+    sha256 = hashlib.sha256(data).hexdigest()
     if sha256 != expected:
-        raise BfrError(f"{path.name}: expected sha256 {expected}, found {sha256}; the file is damaged: reinstall")
+        raise damaged(path, expected, sha256)
     state = load_safetensors(data)
     wanted = dict(network.named_parameters())
     if state.keys() != wanted.keys():

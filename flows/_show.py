@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 Result = Mapping[str, Any]
 
 _console = Console(highlight=False, soft_wrap=True)
+_STATES = {"present": "[green]yes[/]", "absent": "no", "damaged": "[red]damaged[/]"}
 _MARKS = {"ok": "[green]ok[/]", "missing": "[yellow]--[/]", "bad": "[red]!![/]"}
 
 
@@ -28,6 +30,19 @@ def restore(record: Result) -> None:
     for code, count in record["rejects"].items():
         _console.print(f"rejected as {code}: {count}")
     _console.print(f"report: {record['arguments']['destination']}/report/index.html")
+
+
+def estimate(facts: Result) -> None:
+    """What `bfr restore --plan` found."""
+    _console.print(
+        f"{facts['rows']} rows in {facts['shards']} shards of {facts['files']} files; "
+        f"{facts['rows_to_do']} rows in {facts['shards_to_do']} shards are to do"
+    )
+    if facts["rows_to_do"]:
+        _console.print(
+            f"about {timedelta(seconds=round(facts['seconds']))} on {facts['workers']} workers like this machine "
+            f"({facts['seconds_per_row']} s a row), {facts['bytes'] / 2**20:.1f} MiB of restored faces"
+        )
 
 
 def demo(result: Result) -> None:
@@ -66,3 +81,27 @@ def doctor(checks: list[Result]) -> None:
 
 def train(result: Result) -> None:
     _console.print(f"weights: {result['weights']}")
+
+
+def weights(rows: list[Result]) -> None:
+    """The table of `bfr weights list` and `verify`."""
+    view = Table(Column("weights", no_wrap=True), "licence", Column("MiB", justify="right"), "sha256", "here")
+    for row in rows:
+        licence = f"{row['licence'] or '?'}{'*' if row['non_commercial'] else ''}"
+        size = "?" if row["bytes"] is None else f"{row['bytes'] / 2**20:.1f}"
+        view.add_row(row["name"], licence, size, (row["sha256"] or "unknown")[:8], _STATES[row["state"]])
+    _console.print(view)
+    if any(row["non_commercial"] for row in rows):
+        _console.print("* non-commercial use only")
+    for row in rows:
+        if row["path"]:
+            _console.print(f"{row['name']}: {row['path']}", markup=False)
+        if row["state"] == "damaged":
+            _console.print(f"{row['name']}: {row['why']}", markup=False)
+
+
+def weights_here(rows: list[Result]) -> None:
+    """What `bfr weights fetch` and `import` brought."""
+    for row in rows:
+        was_here = " (was here)" if row.get("fetched") is False else ""
+        _console.print(f"{row['name']}: {row['path']}, sha256 {row['sha256'][:12]}{was_here}", markup=False)

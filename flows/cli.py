@@ -6,20 +6,16 @@ Every verb writes its result to standard output (with --json as one document), a
 from __future__ import annotations
 
 import dataclasses
-import json
-import signal
-import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
-from bfr_models.errors import BfrError, UsageError
-from flows import _show
-from tasks.config import DegradeRun, RestoreRun, prepare_environment
+from bfr_models.errors import UsageError
+from flows import _show, _weights_cli
+from flows._command import Debug, Json
+from flows._command import run as _run
+from tasks.config import DegradeRun, RestoreRun
 
 app = typer.Typer(
     name="bfr",
@@ -28,13 +24,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+app.add_typer(_weights_cli.app, name="weights")
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Tracebacks.")]
 Source = Annotated[str, typer.Argument(metavar="SRC", help="Dataset: a folder, a glob or one file; any fsspec URL.")]
 Destination = Annotated[str, typer.Argument(metavar="DST", help="Where to write; any fsspec URL.")]
-
-INTERRUPTED = 130
 
 
 @app.command(epilog="Example: `bfr demo --out demo`")
@@ -132,6 +125,7 @@ def restore(
     batch_size: Annotated[str, typer.Option(help="Faces per network call, or auto.")] = "auto",
     shard_rows: Annotated[int | None, typer.Option(help="Rows per shard, in whole row groups.")] = None,
     engine: Annotated[str | None, typer.Option(help="ray, or local: threads of this process.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Restore nothing: count, time a sample, estimate.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -147,6 +141,11 @@ def restore(
         "shard_rows": shard_rows, "engine": engine,
     }  # fmt: skip
 
+    def estimate() -> Any:
+        from tasks.estimate_run import estimate_run
+
+        return estimate_run(_restore_run(config, given, options))
+
     def work() -> Any:
         run = _restore_run(config, given, options)
         from tasks.plan_shards import check_settings
@@ -156,6 +155,8 @@ def restore(
 
         return restore_dataset_anyway(run)
 
+    if plan:
+        _run(estimate, _show.estimate, as_json, debug)
     _run(work, _show.restore, as_json, debug, exit_code=_too_many_rejects)
 
 
@@ -239,45 +240,6 @@ def _restore_run(config: Path | None, given: dict[str, Any], options: dict[str, 
 def _too_many_rejects(record: dict[str, Any]) -> int:
     totals, limit = record["totals"], record["arguments"]["max_rejects"]
     return 3 if totals["rejected"] > limit * totals["rows"] else 0
-
-
-def _run(
-    work: Callable[[], Any],
-    show: Callable[[Any], None],
-    as_json: bool,
-    debug: bool,
-    exit_code: Callable[[Any], int] = lambda _: 0,
-) -> None:
-    """Does a verb's work and ends the process as the contract says."""
-    prepare_environment()
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        result = work()
-    except BaseException as error:
-        code, message = _explain(error)
-        if debug:
-            traceback.print_exc()
-        if as_json:
-            print(json.dumps({"error": message, "exit_code": code}))
-        print(f"error: {message}", file=sys.stderr)
-        raise typer.Exit(code) from None
-    if as_json:
-        print(json.dumps(result, indent=2, default=str))
-    else:
-        show(result)
-    raise typer.Exit(exit_code(result))
-
-
-def _explain(error: BaseException) -> tuple[int, str]:
-    """Exit code and message of whatever ended a verb."""
-    if isinstance(error, BfrError):
-        return error.exit_code, str(error)
-    if isinstance(error, ValidationError):
-        faults = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}, found {e['input']!r}" for e in error.errors())
-        return UsageError.exit_code, "; ".join(faults)
-    if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "TerminationSignal":  # Prefect's SIGTERM
-        return INTERRUPTED, "interrupted; what is done is kept, the same command goes on from there"
-    return BfrError.exit_code, f"{type(error).__name__}: {error} (--debug shows where)"
 
 
 def main() -> None:

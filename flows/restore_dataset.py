@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import wraps
 from itertools import islice
 from typing import Any
 
@@ -20,9 +21,12 @@ from tasks.plan_shards import Plan, plan_shards
 from tasks.restore_shards import restore_shards, worker_pool
 
 SHARDS_PER_SLICE = 5000
+RETRY_DELAYS: list[float] = [2, 10]  # seconds
 
 Phase = Callable[[Callable[..., Any], str], Callable[..., Any]]
 """(function, name) -> the function as a phase of the recipe: a Prefect task, or itself."""
+
+OURS = "raised by the run itself, not by Prefect"
 
 
 @flow(name="restore-dataset", flow_run_name="{run.method} of {run.source}")
@@ -38,8 +42,15 @@ def restore_dataset_anyway(run: RestoreRun) -> RunRecord:
     except BfrError:
         raise
     except Exception as error:
+        if OURS in getattr(error, "__notes__", ()):
+            raise
         print(f"Prefect failed ({type(error).__name__}: {error}); going on without it", file=sys.stderr)
-        return _restore(run, lambda function, _name: function)
+        return restore_without_prefect(run)
+
+
+def restore_without_prefect(run: RestoreRun) -> RunRecord:
+    """The same recipe, its phases called as they are."""
+    return _restore(run, lambda function, _name: function)
 
 
 def _restore(run: RestoreRun, phase: Phase) -> RunRecord:
@@ -58,13 +69,25 @@ def _as_task(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     """A task that may be tried again, since every phase picks up where it stopped; our own errors are final."""
     settings = task(
         task_run_name=name,
-        retries=2,
-        retry_delay_seconds=[2, 10],
+        retries=len(RETRY_DELAYS),
+        retry_delay_seconds=RETRY_DELAYS,
         retry_condition_fn=_is_not_final,
         cache_policy=NO_CACHE,
         persist_result=False,
     )
-    return settings(function)
+    return settings(_marking_its_errors(function))
+
+
+def _marking_its_errors(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def call(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except Exception as error:
+            error.add_note(OURS)
+            raise
+
+    return call
 
 
 def _is_not_final(_task: object, _run: object, state: Any) -> bool:

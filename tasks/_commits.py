@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from tasks._storage import Store
@@ -25,6 +26,7 @@ Record = dict[str, Any]
 FOLDERS = ("data", "rejected")
 
 _READERS = 16
+_READ_AHEAD = 1024  # records in memory, of perhaps millions
 
 
 def commit_shard(store: Store, shard_id: str, files: Mapping[str, bytes], facts: Mapping[str, Any]) -> Record:
@@ -63,19 +65,26 @@ def read_commit(store: Store, shard_id: str) -> Record:
 
 def read_commits(store: Store, shard_ids: Iterable[str]) -> Iterator[Record]:
     """The records of many shards, in the given order, read side by side."""
+    left = iter(shard_ids)
     with ThreadPoolExecutor(_READERS) as readers:
-        yield from readers.map(lambda shard_id: read_commit(store, shard_id), shard_ids)
+        while some := list(islice(left, _READ_AHEAD)):
+            yield from readers.map(lambda shard_id: read_commit(store, shard_id), some)
 
 
-def vacuum(store: Store, keep: set[str]) -> list[str]:
-    """Removes every file of the run's folders that no live record names; returns what it removed.
+def orphans(store: Store, live: set[str], keep: set[str]) -> list[str]:
+    """The commits of shards that are no longer live, then the files that no live record names.
 
     Only when every live shard is committed: before that, a file may belong to an attempt under way.
     """
-    orphans = [path for folder in FOLDERS for path in store.list(folder) if path not in keep]
-    for path in orphans:
+    dead = sorted(committed_shards(store) - live)
+    files = [path for folder in FOLDERS for path in store.list(folder) if path not in keep]
+    return [_path(shard_id) for shard_id in dead] + files
+
+
+def vacuum(store: Store, paths: Iterable[str]) -> None:
+    """Removes orphans in their order: a commit goes before its files, else it would promise what is gone."""
+    for path in paths:
         store.delete(path)
-    return orphans
 
 
 def _path(shard_id: str) -> str:

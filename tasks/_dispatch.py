@@ -2,7 +2,8 @@
 
 A shard is todo -> in hand -> done, or back to todo, or set aside after too many tries:
 
-    the worker died           it may not be the shard's fault: `MAX_LOSSES` times
+    the worker died           it may not be the shard's fault: `MAX_LOSSES` times, the last of them alone, after all
+                              others, so that a shard which kills its worker takes no neighbour with it
     any other exception       storage trouble, say, which may pass: `MAX_ATTEMPTS` times
     BfrError                  trying again cannot help: the run stops at once
 """
@@ -38,36 +39,57 @@ class Dispatch:
 
     def run(self, shards: Iterable[Shard]) -> None:
         """Raises BfrError where going on makes no sense. What is committed stays."""
-        todo, again = iter(shards), deque[Shard]()
-        errors, losses = Counter[str](), Counter[str]()
+        todo = _Todo(shards)
         first = _FirstRows()
-        in_hand, exhausted = 0, False
+        in_hand = 0
         while not self.stop.is_set():
-            while self.pool.free_slots() and not (exhausted and not again):
-                shard = again.popleft() if again else next(todo, None)
-                if shard is None:
-                    exhausted = True
-                    continue
+            while self.pool.free_slots() and (shard := todo.take(in_hand)):
                 self.pool.submit(shard)
                 in_hand += 1
-            if exhausted and not again and not in_hand:
+            if not in_hand and todo.is_empty:
                 return
             for outcome in self.pool.poll(POLL_SECONDS):
                 in_hand -= 1
                 if outcome.record is not None:
                     self.on_done(outcome.record)
                     first.check(outcome.record)
-                elif self._may_try_again(outcome, errors, losses):
-                    again.append(outcome.shard)
-                else:
+                elif isinstance(outcome.error, BfrError):
+                    raise outcome.error
+                elif not todo.put_back(outcome):
                     self.set_aside.append(outcome)
 
-    def _may_try_again(self, outcome: Outcome, errors: Counter[str], losses: Counter[str]) -> bool:
-        if isinstance(outcome.error, BfrError):
-            raise outcome.error
-        counter, limit = (losses, MAX_LOSSES) if outcome.worker_lost else (errors, MAX_ATTEMPTS)
-        counter[outcome.shard.id] += 1
-        return counter[outcome.shard.id] < limit
+
+class _Todo:
+    """The shards that are left: new ones, those to try again, and last, one by one, those under suspicion."""
+
+    def __init__(self, shards: Iterable[Shard]) -> None:
+        self._new, self._again, self._suspects = iter(shards), deque[Shard](), deque[Shard]()
+        self._exhausted = False
+        self._errors, self._losses = Counter[str](), Counter[str]()
+
+    @property
+    def is_empty(self) -> bool:
+        return self._exhausted and not self._again and not self._suspects
+
+    def take(self, in_hand: int) -> Shard | None:
+        """The next shard; None if there is none now, `in_hand` being under way."""
+        if self._again:
+            return self._again.popleft()
+        if (shard := next(self._new, None)) is not None:
+            return shard
+        self._exhausted = True
+        return self._suspects.popleft() if self._suspects and not in_hand else None
+
+    def put_back(self, failed: Outcome) -> bool:
+        """Keeps a shard for another try; False if it has had its share."""
+        shard = failed.shard
+        counter, limit = (self._losses, MAX_LOSSES) if failed.worker_lost else (self._errors, MAX_ATTEMPTS)
+        counter[shard.id] += 1
+        if counter[shard.id] >= limit:
+            return False
+        is_suspect = self._losses[shard.id] == MAX_LOSSES - 1
+        (self._suspects if is_suspect else self._again).append(shard)
+        return True
 
 
 class _FirstRows:

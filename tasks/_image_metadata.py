@@ -58,9 +58,9 @@ def dpi_of(image: Image.Image) -> tuple[float, float] | None:
     return (x, y) if all(math.isfinite(value) and 1 <= value <= 100_000 for value in (x, y)) else None
 
 
-def count_frames(data: bytes, format: str) -> int:
+def count_frames(data: bytes, kind: str) -> int:
     """How many frames or pages can be reached, at least 1; a broken list ends where it breaks."""
-    with Image.open(io.BytesIO(data), formats=[format]) as image:
+    with Image.open(io.BytesIO(data), formats=[kind]) as image:
         if format != "TIFF":
             return _claimed_frames(image)
         for page in range(1, MAX_FRAMES):

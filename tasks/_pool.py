@@ -9,6 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Protocol
 
+from bfr_models.errors import BfrError
 from tasks._commits import Record
 from tasks._job import Job
 from tasks._shards import Shard
@@ -49,7 +50,10 @@ class ThreadPool:
         from tasks._shard_worker import ShardWorker  # imports torch, which a driver of Ray actors never needs
 
         self._worker = ShardWorker(job)
-        self._worker.load()
+        try:
+            self._worker.load()
+        except Exception as error:
+            raise cannot_load(job, error) from error
         self._threads = ThreadPoolExecutor(IN_HAND)
         self._in_hand: dict[Future[Record], Shard] = {}
 
@@ -65,6 +69,16 @@ class ThreadPool:
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def cannot_load(job: Job, error: BaseException) -> BfrError:
+    """What to raise when a worker's method does not load: another worker would fare no better."""
+    if isinstance(error, BfrError):
+        return error
+    return BfrError(
+        f"a worker could not load {job.method.method} on {job.device}: {type(error).__name__}: {error}; mend that, "
+        "then run the same command again"
+    )
 
 
 def _outcome(shard: Shard, future: Future[Record]) -> Outcome:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
-from bfr_models.errors import BfrError
+from bfr_models.errors import BfrError, UsageError
 from tasks._commits import Record
 from tasks._job import Job
-from tasks._pool import IN_HAND, Outcome
+from tasks._pool import IN_HAND, Outcome, cannot_load
 from tasks._shards import Shard
 
-START_TIMEOUT = 600.0  # seconds for the first actor to be placed and to load its method
+START_TIMEOUT = 600.0  # seconds without any loaded actor: none could be placed, or none loads its method
+CONNECT_TIMEOUT = 5.0  # seconds; Ray itself tries for many minutes, deaf to signals
 MIN_DEADLINE = 600.0  # seconds that any shard may take; else 20 x the longest so far
 MAX_LOSSES_IN_A_ROW = 6  # actors that die with nothing done in between: something else is wrong
 
@@ -44,6 +48,7 @@ class _Actor:
     handle: Any
     loading: Any  # the ref of `load`; None once the method is loaded
     alive: bool = True
+    created: float = field(default_factory=time.monotonic)
     in_hand: dict[Any, tuple[Shard, float]] = field(default_factory=dict)
 
     @property
@@ -60,7 +65,6 @@ class RayPool:
             num_gpus=gpus, num_cpus=1, max_concurrency=IN_HAND + 1, max_restarts=0, max_task_retries=0
         )
         self._actors = [self._new_actor() for _ in range(workers)]
-        self._started = time.monotonic()
         self._longest = 0.0
         self._losses = 0
 
@@ -87,7 +91,8 @@ class RayPool:
 
     def close(self) -> None:
         for actor in self._actors:
-            ray.kill(actor.handle)
+            with suppress(RayError):  # the cluster may have gone first
+                ray.kill(actor.handle)
 
     def _new_actor(self) -> _Actor:
         handle = self._class.remote(self._job)
@@ -98,8 +103,8 @@ class RayPool:
         try:
             ray.get(loading)
         except RayTaskError as error:
-            raise _cause(error) from None
-        except RayActorError as error:
+            raise cannot_load(self._job, _cause(error)) from None
+        except RayError as error:
             self._replace(actor, error)
 
     def _collect(self, actor: _Actor, ref: Any) -> Outcome:
@@ -108,14 +113,14 @@ class RayPool:
             record = ray.get(ref)
         except RayTaskError as error:
             return Outcome(shard, error=_cause(error))
-        except RayActorError as error:
+        except RayError as error:
             self._replace(actor, error)
             return Outcome(shard, error=error, worker_lost=True)
         self._longest = max(self._longest, time.monotonic() - submitted)
         self._losses = 0
         return Outcome(shard, record=record)
 
-    def _replace(self, actor: _Actor, error: RayActorError) -> None:
+    def _replace(self, actor: _Actor, error: RayError) -> None:
         """A new actor for a dead one. What that one had in hand comes back through its failed calls."""
         if not actor.alive:
             return
@@ -134,7 +139,7 @@ class RayPool:
         for actor in self._actors:
             if any(now - submitted > deadline for _, submitted in actor.in_hand.values()):
                 ray.kill(actor.handle)
-        if all(actor.loading is not None for actor in self._actors) and now - self._started > START_TIMEOUT:
+        if all(actor.loading is not None and now - actor.created > START_TIMEOUT for actor in self._actors):
             raise BfrError(
                 f"expected a worker to be ready within {START_TIMEOUT:.0f} s, none was; the cluster offers "
                 f"{ray.cluster_resources()}: lower --actors or --gpus-per-actor, or add nodes"
@@ -152,13 +157,28 @@ def connect_ray() -> bool:
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     handler = signal.getsignal(signal.SIGTERM)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(address=os.environ["RAY_ADDRESS"], **quiet)
+    if address := os.environ.get("RAY_ADDRESS"):
+        _require_answer(address)
+        ray.init(address=address, **quiet)
     else:  # nothing big goes through the object store
         ray.init(include_dashboard=False, object_store_memory=256 * 2**20, **quiet)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
     return True
+
+
+def _require_answer(address: str) -> None:
+    """UsageError if nothing listens at a `host:port` or `ray://host:port`."""
+    parts = urlsplit(address if "//" in address else f"//{address}")
+    if not parts.hostname or not parts.port:
+        return  # "auto", "local"
+    try:
+        socket.create_connection((parts.hostname, parts.port), CONNECT_TIMEOUT).close()
+    except OSError as error:
+        raise UsageError(
+            f"expected a Ray cluster at RAY_ADDRESS={address}, found nothing that answers ({error}); start it, or "
+            "unset RAY_ADDRESS to use this machine"
+        ) from None
 
 
 def cluster_gpus() -> int:

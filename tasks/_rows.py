@@ -95,7 +95,9 @@ def read_shard(shard: Shard, column: str, gt_column: str | None, run_seed: int, 
         parquet = pq.ParquetFile(source)
         try:
             table = parquet.read_row_groups(range(shard.row_group_start, shard.row_group_stop))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowKeyError) as error:
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowKeyError, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # storage trouble, which may pass; pages that do not decode have no number
             failure = RowError("unreadable", f"the row group does not read: {error}")
             ids = [f"{shard.name}#{shard.first_row + i}" for i in range(shard.rows)]
             rows = [Row(i, row_id, 0, error=failure) for i, row_id in enumerate(ids)]
@@ -146,7 +148,7 @@ def _decode_gt(gt: object, size: int) -> Uint8Image:
 
 
 def _no_fetch(address: str) -> bytes | None:
-    raise RowError("missing", f"expected picture bytes, found only the address {address[:200]!r}")
+    raise RowError("missing", f"expected picture bytes, found none, only the name {address[:200]!r}")
 
 
 def output_table(
@@ -159,9 +161,13 @@ def output_table(
     for name in kept.column_names:
         if name == "id" or (name == source.column and not keep_input):
             continue
-        columns[f"source_{name}" if name in OUTPUT.names else name] = kept[name]
+        aside = name
+        while aside in OUTPUT.names or (aside != name and aside in kept.column_names):
+            aside = f"source_{aside}"
+        columns[aside] = kept[name]
     results = pa.Table.from_pylist(list(values), schema=OUTPUT)
-    table = pa.table(columns | {name: results[name] for name in OUTPUT.names})
+    noted = {key: value for key, value in (kept.schema.metadata or {}).items() if key == b"huggingface"}
+    table = pa.table(columns | {name: results[name] for name in OUTPUT.names}, metadata=noted)
     images = [name for name in table.column_names if table.schema.field(name).type == IMAGE]
     return table.replace_schema_metadata(with_image_features(table.schema, images).metadata)
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,25 @@ from tasks.recognisers import load_recogniser
 ROW_GROUP_ROWS = 64
 
 
+@dataclass(frozen=True)
+class Sample:
+    """What some rows cost."""
+
+    rows: int
+    restored: int
+    seconds: float
+    encoded_bytes: int
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One row behind the method; `face` is empty where the row failed."""
+
+    row: Row
+    face: Uint8Image
+    seconds: float  # of the accelerator
+
+
 class ShardWorker:
     """Made in a moment; `load` once, then `run` as often as there are shards."""
 
@@ -54,25 +74,31 @@ class ShardWorker:
         require_unchanged(shard)
         job = self._job
         source = read_shard(shard, job.column, job.gt_column, job.seed, self._restorer.size)
-        rows, restored, seconds = self._restore([row for row in source.rows if row.error is None])
-        faces = [face for face in zip(rows, restored, seconds, strict=True) if face[0].error is None]
-        failed = [row for row in (*source.rows, *rows) if row.error is not None]
+        attempts = self._restore([row for row in source.rows if row.error is None])
+        faces = [attempt for attempt in attempts if attempt.row.error is None]
+        failed = [row for row in (*source.rows, *(a.row for a in attempts)) if row.error is not None]
         return self._commit(shard, source, faces, sorted(failed, key=lambda row: row.index), started)
 
-    def _restore(self, rows: Sequence[Row]) -> tuple[list[Row], list[Uint8Image], list[float]]:
-        """The rows (some failed now), their restored faces as they are to be written, accelerator seconds."""
-        out_rows, out_faces, out_seconds = [], [], []
+    def sample(self, shard: Shard, limit: int) -> Sample:
+        """Restores and encodes the first rows of a shard, at most `limit`, and commits nothing."""
+        job = self._job
+        rows = read_shard(shard, job.column, job.gt_column, job.seed, self._restorer.size).rows[:limit]
+        began = time.monotonic()
+        faces = [a for a in self._restore([row for row in rows if row.error is None]) if a.row.error is None]
+        sizes = [len(self._output(face)["restored"]["bytes"]) for face in faces]
+        return Sample(len(rows), len(faces), time.monotonic() - began, sum(sizes))
+
+    def _restore(self, rows: Sequence[Row]) -> list[_Attempt]:
+        """One attempt per row; the rows that failed now say so."""
+        attempts = []
         for start in range(0, len(rows), self._job.batch_size):
             batch = rows[start : start + self._job.batch_size]
             with self._accelerator:
                 began = time.perf_counter()
                 results = self._restore_batch(batch)
                 seconds = (time.perf_counter() - began) / len(batch)
-            for row, face in zip(batch, results, strict=True):
-                out_rows.append(row.failed(face) if isinstance(face, RowError) else row)
-                out_faces.append(np.empty(0, np.uint8) if isinstance(face, RowError) else _as_input(face, row))
-                out_seconds.append(seconds)
-        return out_rows, out_faces, out_seconds
+            attempts += [_attempt(row, result, seconds) for row, result in zip(batch, results, strict=True)]
+        return attempts
 
     def _restore_batch(self, rows: Sequence[Row]) -> list[Uint8Image | RowError]:
         """A batch in one call; if that fails, in halves, down to the row that is to blame."""
@@ -81,6 +107,8 @@ class ShardWorker:
         try:
             batch = FaceBatch(tuple(row.id for row in rows), lq, tuple(row.seed for row in rows))
             restored = self._restorer.restore(batch).images
+            if restored.shape != (expected := (len(rows), 3, self._restorer.size, self._restorer.size)):
+                raise ValueError(f"expected faces {expected}, the method gave {tuple(restored.shape)}")
         except Exception as error:  # whatever a method may raise, out of memory included
             if len(rows) == 1:
                 return [RowError("method_failed", f"{type(error).__name__}: {error}"[:500])]
@@ -94,15 +122,14 @@ class ShardWorker:
         self,
         shard: Shard,
         source: ShardInput,
-        faces: Sequence[tuple[Row, Uint8Image, float]],
+        faces: Sequence[_Attempt],
         failed: Sequence[Row],
         started: float,
     ) -> Record:
-        rows = [row for row, _, _ in faces]
-        values = [self._output(*face) for face in faces]
+        values = [self._output(face) for face in faces]
         files = {}
         if values:
-            table = output_table(source, rows, values, self._job.keep_input)
+            table = output_table(source, [face.row for face in faces], values, self._job.keep_input)
             files["data"] = encode_table(table, ROW_GROUP_ROWS)
         if failed:
             files["rejected"] = encode_table(rejected_table(shard, failed), ROW_GROUP_ROWS)
@@ -115,16 +142,16 @@ class ShardWorker:
             "rejects": dict(Counter(row.error.code for row in failed if row.error)),
             "faces": len(values),
             "statistics": summarise(values),
-            "accelerator_seconds": round(sum(cost for _, _, cost in faces), 3),
+            "accelerator_seconds": round(sum(face.seconds for face in faces), 3),
             "seconds": round(time.monotonic() - started, 3),
         }
         return commit_shard(self._store, shard.id, files, facts)
 
-    def _output(self, row: Row, restored: Uint8Image, seconds: float) -> dict[str, Any]:
+    def _output(self, attempt: _Attempt) -> dict[str, Any]:
         """One row of `data/`: scored, encoded. The whole picture is the face."""
-        job = self._job
+        job, row = self._job, attempt.row
         assert row.picture is not None, "only decoded rows are restored"
-        scored = score(row, restored, self._recogniser, job.min_identity)
+        scored = score(row, attempt.face, self._recogniser, job.min_identity)
         height, width = scored.face.shape[:2]
         face = {
             "box": [0.0, 0.0, float(row.width), float(row.height)],
@@ -147,9 +174,15 @@ class ShardWorker:
             "method": job.method.method,
             "fingerprint": job.method.fingerprint,
             "seed": row.seed,
-            "seconds": seconds,
+            "seconds": attempt.seconds,
             "note": f"frame 1 of {frames}" if frames > 1 else None,
         }
+
+
+def _attempt(row: Row, result: Uint8Image | RowError, seconds: float) -> _Attempt:
+    if isinstance(result, RowError):
+        return _Attempt(row.failed(result), np.empty(0, np.uint8), seconds)
+    return _Attempt(row, _as_input(result, row), seconds)
 
 
 def _as_input(face: Uint8Image, row: Row) -> Uint8Image:

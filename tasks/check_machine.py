@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import os
 import platform
@@ -14,9 +13,11 @@ from importlib.util import find_spec
 from typing import Literal
 from urllib.parse import urlsplit
 
-from bfr_models.registry import ASSETS, methods
-from bfr_models.weights import read_card
+from bfr_models.registry import methods
+from bfr_models.weight_catalogue import entry_of
+from bfr_models.weight_files import cache_folder
 from tasks._connection import redact
+from tasks.list_weights import list_weights, verify_weights
 from tasks.recognisers import WHY_NONE, describe_recogniser
 
 MIN_FREE_BYTES = 2 * 2**30
@@ -115,13 +116,22 @@ def _recogniser() -> Check:
 
 
 def _weights() -> Iterator[Check]:
-    stems = {stem for spec in methods().values() for preset in spec.presets for stem in preset.weights.values()}
-    for stem in sorted(stems):
-        path = ASSETS / f"{stem}.safetensors"
-        name = f"weights {stem}"
-        if not path.exists():
-            yield Check(name, "bad", f"no file {path}", "reinstall the package")
-        elif hashlib.sha256(path.read_bytes()).hexdigest() != read_card(path)["sha256"]:
-            yield Check(name, "bad", "the sha256 is not the card's", "the file is damaged: reinstall the package")
+    """What is here, whole or not; what a preset needs and is not here; where it would go."""
+    for row in verify_weights():
+        if row["state"] == "damaged":
+            yield Check(f"weights {row['name']}", "bad", "damaged", row["why"])
         else:
-            yield Check(name, "ok", f"{path.stat().st_size / 2**20:.1f} MiB, sha256 as its card says")
+            yield Check(f"weights {row['name']}", "ok", f"{row['bytes'] / 2**20:.1f} MiB, sha256 as its card says")
+    needed = {stem for spec in methods().values() for preset in spec.presets for stem in preset.weights.values()}
+    for row in list_weights():
+        if row["state"] == "absent" and row["stem"] in needed:
+            yield _absent(row["stem"])
+    yield Check("weight cache", "ok", f"{cache_folder()}; `bfr weights list` shows what there is")
+
+
+def _absent(stem: str) -> Check:
+    entry = entry_of(stem)
+    if entry is None:
+        return Check(f"weights {stem}", "bad", "not in the package", "reinstall the package")
+    advice = f"{entry.licence}; `bfr weights fetch {entry.name}` gets it, its preset needs it"
+    return Check(f"weights {entry.name}", "missing", "not fetched", advice)

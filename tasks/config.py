@@ -85,6 +85,8 @@ def prepare_environment() -> None:
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a first start makes its database: 20 s and more
+        "PREFECT_API_REQUEST_TIMEOUT": "20",  # an API that never answers is given up after a minute, not seven
+        "PREFECT_CLIENT_MAX_RETRIES": "2",
         "PREFECT_LOGGING_LEVEL": "ERROR",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from bfr_models.errors import BfrError
 from bfr_models.registry import methods
 from tasks import _commits
 from tasks._connection import redact
@@ -45,13 +46,17 @@ def finish_run(run: RestoreRun, started: datetime) -> RunRecord:
     store = Store(run.destination)
     plan = latest_plan(store)
     if finished := _finished(store, plan):
-        return finished
+        return finished | {"arguments": run.model_dump(mode="json")}  # --max-rejects may be another now
     totals, manifest = Totals(), []
-    for record in _commits.read_commits(store, plan.shards["id"].to_pylist()):
+    live = plan.shards["id"].to_pylist()
+    _require_done(plan, plan.number)
+    for record in _commits.read_commits(store, live):
         totals.add(record)
         manifest.append(_manifest_row(record))
     keep = {row[folder] for row in manifest for folder in _commits.FOLDERS if row[folder]}
-    _commits.vacuum(store, keep)
+    orphans = _commits.orphans(store, set(live), keep)
+    _require_done(latest_plan(store), plan.number)  # a newer plan is there before its first file: none of these
+    _commits.vacuum(store, orphans)
     table = pa.Table.from_pylist(manifest, schema=MANIFEST)
     store.write("manifest.parquet", encode_table(table, row_group_rows=65536))
     record = _run_record(run, plan, totals, started)
@@ -60,6 +65,14 @@ def finish_run(run: RestoreRun, started: datetime) -> RunRecord:
     store.write("report/index.html", page.encode())
     store.write("run.json", json.dumps(record, indent=2).encode())  # last: a run with run.json is finished
     return record
+
+
+def _require_done(plan: Plan, number: int) -> None:
+    if plan.todo_count or plan.number != number:
+        raise BfrError(
+            f"expected plan {number} with all its shards done, found plan {plan.number} with {plan.todo_count} to do: "
+            "the same command runs elsewhere and has planned more; run it again when that is done"
+        )
 
 
 def _finished(store: Store, plan: Plan) -> RunRecord | None:

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from bfr_models.errors import UsageError
 from tasks import _commits
+from tasks._connection import redact
 from tasks._parquet import encode_table, find_image_column
 from tasks._shards import Shard, current_version, from_table, shards_of_file, to_table
 from tasks._storage import FileVersion, Store, open_source
@@ -55,7 +56,10 @@ class Plan:
 def check_settings(run: RestoreRun) -> dict[str, Any]:
     """What decides the run's output. UsageError before any work if it cannot be done, or not into this place."""
     resolved = run.resolve()
-    settings: dict[str, Any] = json.loads(json.dumps(semantic_settings(run, resolved, describe_recogniser())))
+    semantic = semantic_settings(run, resolved, describe_recogniser())
+    settings: dict[str, Any] = json.loads(json.dumps({"source": redact(run.source.rstrip("/")), **semantic}))
+    if f"{run.destination}/".startswith(f"{run.source}/"):
+        raise UsageError(f"expected a destination outside {run.source}, found {run.destination}; use another")
     store = Store(run.destination)
     if store.exists("plan/spec.json"):
         _refuse_mixture(json.loads(store.read("plan/spec.json")), settings, run.destination)
@@ -73,7 +77,7 @@ def plan_shards(run: RestoreRun) -> Plan:
         plan = _with_commits(store, *latest)
         if plan.todo_count and _sources_unchanged(plan):
             return plan
-    live = list(_list_source(run))
+    live = list(list_source(run))
     if latest is not None:
         live = _carry_over(plan, live)
         if [s.id for s in live] == plan.shards["id"].to_pylist():
@@ -95,7 +99,8 @@ def latest_plan(store: Store) -> Plan:
     return _with_commits(store, *latest)
 
 
-def _list_source(run: RestoreRun) -> Iterator[Shard]:
+def list_source(run: RestoreRun) -> Iterator[Shard]:
+    """The shards of the source as it is now."""
     files = open_source(run.source)
     with ThreadPoolExecutor(_READERS) as readers:
         footers = readers.map(lambda found: _row_groups(found[0], found[1], run), files)
@@ -133,13 +138,22 @@ def _sources_unchanged(plan: Plan) -> bool:
 
 
 def _refuse_mixture(found: dict[str, Any], wanted: dict[str, Any], destination: str) -> None:
-    differing = [key for key in wanted if found.get(key) != wanted[key] and key != "fingerprint"]
+    there, here = _flat(found), _flat(wanted)
+    differing = [key for key in sorted(there | here) if there.get(key) != here.get(key) and key != "fingerprint"]
     if differing:
-        key = differing[0]
+        changes = (f"{key}: expected {_short(there.get(key))}, found {_short(here.get(key))}" for key in differing)
         raise UsageError(
-            f"{destination} holds a run with other settings ({', '.join(differing)} differ; {key}: expected "
-            f"{_short(found.get(key))}, found {_short(wanted[key])}); use another destination, or the same settings"
+            f"{destination} holds a run with other settings ({'; '.join(changes)}); use another destination, or the "
+            "same settings"
         )
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"method": {"options": {"steps": 2}}} -> {"method.options.steps": 2}"""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
+    return flat
 
 
 def _latest(store: Store) -> tuple[int, pa.Table] | None:

@@ -23,7 +23,7 @@ WAIT_SECONDS = 0.2
 def worker_pool(run: RestoreRun) -> Iterator[Pool]:
     """The run's workers, each with the method loaded once; gone when the block ends."""
     if run.engine == "local":
-        pool: Pool = ThreadPool(make_job(run, device=_local_device(), threads=None))
+        pool: Pool = ThreadPool(make_job(run, device=local_device(), threads=None))
         try:
             yield pool
         finally:
@@ -75,6 +75,11 @@ def restore_shards(pool: Pool, shards: Sequence[Shard], on_done: Callable[[Recor
     finally:
         dispatch.stop.set()
         thread.join(5)
+    if failure and isinstance(failure[0], Exception) and not isinstance(failure[0], BfrError):
+        raise BfrError(
+            f"the dispatcher stopped: {type(failure[0]).__name__}: {failure[0]}; what is done is kept, the same "
+            "command goes on from there"
+        ) from failure[0]
     if failure:
         raise failure[0]
     if dispatch.set_aside:
@@ -104,7 +109,8 @@ def make_job(run: RestoreRun, device: str, threads: int | None) -> Job:
     )
 
 
-def _local_device() -> str:
+def local_device() -> str:
+    """Where this process itself would run a method."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -31,6 +31,13 @@ def truncated_timesteps(start: int, num_steps: int) -> list[int]:
     return [round(start * (num_steps - 1 - i) / (num_steps - 1)) for i in range(num_steps)]
 
 
+def respaced_timesteps(num_steps: int, num_train_timesteps: int = NUM_TRAIN_TIMESTEPS) -> list[int]:
+    """The whole chain in `num_steps` timesteps, 0 and the last among them, ascending (arXiv 2102.09672, section 4)."""
+    if not 2 <= num_steps <= num_train_timesteps:
+        raise ValueError(f"expected 2 <= num_steps <= {num_train_timesteps}, got {num_steps}")
+    return [round(i * (num_train_timesteps - 1) / (num_steps - 1)) for i in range(num_steps)]
+
+
 def add_noise(x_start: Tensor, noise: Tensor, abar: Tensor | float) -> Tensor:
     """q(x_t | x_0): sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise; `abar` broadcasts over (B, C, H, W)."""
     abar = torch.as_tensor(abar, dtype=torch.float64, device=x_start.device)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
+
 import torch
 from torch import nn
 
 from bfr_models.errors import BfrError
-from bfr_models.registry import ASSETS, ResolvedMethod
+from bfr_models.networks.precision import keep_float32
+from bfr_models.registry import ResolvedMethod
+from bfr_models.weight_files import require_weight
 from bfr_models.weights import load_weights
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -15,16 +19,17 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def load_component(network: nn.Module, resolved: ResolvedMethod, component: str, device: str) -> nn.Module:
     """The network with the component's weights, ready for inference. Raises unless they are the resolved ones."""
     weight = resolved.weights[component]
-    sha256 = load_weights(network, ASSETS / weight["file"])
+    sha256 = load_weights(network, require_weight(PurePath(weight["file"]).stem))
     if sha256 != weight["sha256"]:
         raise BfrError(
             f"{weight['file']}: expected sha256 {weight['sha256']} as when the run was planned, found {sha256}; "
             "install the same version everywhere"
         )
-    network.requires_grad_(False)
-    return network.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = keep_float32(network.requires_grad_(False).eval())
+    network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return torch.compile(network) if resolved.options.compile else network  # type: ignore[return-value]
 
 
 def autocast(device: str, precision: str) -> torch.autocast:
-    """Mixed precision for the networks; samplers stay in float32. 'fp32' switches it off."""
+    """Mixed precision for the networks; norms, time embedding and samplers stay in float32. 'fp32' switches it off."""
     return torch.autocast(device.split(":", maxsplit=1)[0], _DTYPES.get(precision), enabled=precision in _DTYPES)

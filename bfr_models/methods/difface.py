@@ -13,13 +13,9 @@ Notation: y_0 lq, f(y_0) estimate, N options.start_timestep, abar alphas_cumprod
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-from bfr_models.diffusion.sampling import ddim_sample, dpm_solver_sample
-from bfr_models.diffusion.schedule import add_noise, linear_alphas_cumprod, truncated_timesteps
-from bfr_models.methods._loading import autocast, load_component
+from bfr_models.methods._chain import Chain
 from bfr_models.methods.estimator import Estimator
-from bfr_models.networks.unet import UNet
 from bfr_models.registry import ResolvedMethod
 from bfr_models.rng import RowNoise
 from bfr_models.types import FaceBatch
@@ -30,27 +26,13 @@ class DifFace:
 
     def __init__(self, resolved: ResolvedMethod, device: str) -> None:
         self.size = resolved.preset.size
-        self._device, self._options = device, resolved.options
+        self._device = device
         self._estimator = Estimator(resolved, device)
-        prior = UNet(resolved.preset.prior)  # type: ignore[attr-defined]
-        self._prior = load_component(prior, resolved, "prior", device)
-        self._alphas_cumprod = linear_alphas_cumprod()
-        self._timesteps = truncated_timesteps(self._options.start_timestep, self._options.steps)
+        self._chain = Chain(resolved, device)
 
     @torch.inference_mode()
     def restore(self, batch: FaceBatch) -> FaceBatch:
-        """(B, 3, size, size) in [-1, 1] -> the same; every draw comes from the face's own seed."""
-        noise = RowNoise(batch.seeds, self._device)
+        """(B, 3, H, W) in [-1, 1] -> (B, 3, size, size); every draw comes from the face's own seed."""
         estimate = self._estimator.estimate(batch.images)
-        x = add_noise(estimate, noise(*estimate.shape[1:]), self._alphas_cumprod[self._timesteps[0]])
-        return batch.with_images(self._reverse(x, noise).clamp(-1, 1).cpu())
-
-    def _reverse(self, x: Tensor, noise: RowNoise) -> Tensor:
-        if self._options.sampler == "dpm++":
-            return dpm_solver_sample(self._predict_eps, x, self._timesteps, self._alphas_cumprod)
-        return ddim_sample(self._predict_eps, x, self._timesteps, self._alphas_cumprod, self._options.eta, noise)
-
-    def _predict_eps(self, x: Tensor, t: int) -> Tensor:
-        with autocast(self._device, self._options.precision):
-            eps: Tensor = self._prior(x, torch.full((x.shape[0],), t, device=x.device))
-        return eps.float()
+        restored = self._chain.run(estimate, RowNoise(batch.seeds, self._device))
+        return batch.with_images(restored.cpu())

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from bfr_models.methods._loading import autocast, load_component
 from bfr_models.networks.swinir import SwinIR
+from bfr_models.pixels import resize
 from bfr_models.registry import ResolvedMethod
 from bfr_models.types import FaceBatch
 
@@ -21,13 +22,16 @@ class Estimator:
         self._network = load_component(network, resolved, "estimator", device)
 
     def restore(self, batch: FaceBatch) -> FaceBatch:
-        """(B, 3, size, size) in [-1, 1] -> the same."""
+        """(B, 3, H, W) in [-1, 1] -> (B, 3, size, size)."""
         return batch.with_images(self.estimate(batch.images).cpu())
 
     @torch.inference_mode()
     def estimate(self, lq: Tensor) -> Tensor:
-        """f(y0) on the method's device; [-1, 1] in and out (the network itself works in [0, 1])."""
-        lq = lq.to(self._device, memory_format=torch.channels_last)
+        """f(y0) on the method's device; [-1, 1] in and out (the network itself works in [0, 1]).
+
+        A face of another size is resized first and not clipped: the authors' networks take the overshoot as it is.
+        """
+        lq = resize(lq.to(self._device), self.size).to(memory_format=torch.channels_last)
         with autocast(self._device, self._precision):
             hq = self._network((lq + 1) / 2)
         return hq.float().clamp(0, 1) * 2 - 1

@@ -31,7 +31,7 @@ class Summary:
     @classmethod
     def of(cls, values: Iterable[float | None], bin_width: float) -> Summary:
         """Summary of the values that are there and finite."""
-        finite = [float(v) for v in values if v is not None and math.isfinite(v)]
+        finite = [float(v) + 0.0 for v in values if v is not None and math.isfinite(v)]  # + 0.0: no -0.0
         scaled = [round(v * _UNIT) for v in finite]
         bins = Counter(math.ceil(v / bin_width) - 1 for v in finite)
         low, high = min(finite, default=math.inf), max(finite, default=-math.inf)

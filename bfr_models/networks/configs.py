@@ -27,9 +27,26 @@ class UNetConfig:
 
     sample_size: int  # side of the pictures, px
     channels: tuple[int, ...]  # per level, from fine to coarse; multiples of `norm_groups`
-    layers_per_block: int = 1
+    layers_per_block: int | tuple[int, ...] = 1  # of all levels, or of each; one more on the way up
     attention_levels: tuple[int, ...] = ()  # levels with self-attention, beside the middle block
     head_dim: int = 32
     norm_groups: int = 32
     unshuffle: int = 1  # the network works on (3 s^2, H/s, W/s)
     condition_channels: int = 0  # channels of a picture concatenated to the input
+    learn_sigma: bool = False  # 3 more output channels: the variance, between its bounds
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Residual blocks of each level on the way down."""
+        depth = self.layers_per_block
+        return (depth,) * len(self.channels) if isinstance(depth, int) else depth
+
+
+@dataclass(frozen=True)
+class LaMaConfig:
+    """Defaults: DifFace's inpainting estimator at 256 px, 50,975,875 trainable parameters."""
+
+    channels: int = 64  # at full resolution; doubled at each downsampling
+    num_downsamples: int = 3
+    num_blocks: int = 18
+    global_ratio: float = 0.75  # share of the channels that go through the Fourier transform

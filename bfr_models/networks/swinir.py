@@ -29,7 +29,7 @@ class SwinIR(nn.Module):
             nn.PixelUnshuffle(c.unshuffle), nn.Conv2d(3 * c.unshuffle**2, c.embed_dim, 3, padding=1)
         )
         self.patch_embed = _PatchNorm(c.embed_dim)
-        rates = torch.split(torch.linspace(0, c.drop_path, sum(c.depths)), list(c.depths))
+        rates = torch.split(torch.linspace(0, c.drop_path, sum(c.depths), device="cpu"), list(c.depths))
         self.layers = nn.ModuleList(_RSTB(c, rate.tolist()) for rate in rates)
         self.norm = nn.LayerNorm(c.embed_dim)
         self.conv_after_body = nn.Conv2d(c.embed_dim, c.embed_dim, 3, padding=1)
@@ -97,7 +97,7 @@ class _SwinLayer(nn.Module):
 
     def __init__(self, c: SwinIRConfig, shift: int, drop_path: float) -> None:
         super().__init__()
-        self.window, self.drop_path = c.window_size, drop_path
+        self.window, self.img_size, self.drop_path = c.window_size, c.img_size, drop_path
         self.shift = 0 if c.img_size <= c.window_size else shift
         self.norm1 = nn.LayerNorm(c.embed_dim)
         self.attn = _WindowAttention(c)
@@ -127,9 +127,8 @@ class _SwinLayer(nn.Module):
     def _mask(self, height: int, width: int, like: Tensor) -> Tensor | None:
         if not self.shift:
             return None
-        stored: Tensor = self.attn_mask  # type: ignore[assignment]
-        if stored.shape[0] == (height // self.window) * (width // self.window):
-            return stored
+        if height == width == self.img_size:
+            return self.attn_mask  # type: ignore[return-value]
         return _shift_mask(height, width, self.window, self.shift).to(like)
 
     def _drop(self, x: Tensor) -> Tensor:

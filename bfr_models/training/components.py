@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bfr_models.diffusion.sampling import as_eps_model, ddim_sample
 from bfr_models.diffusion.schedule import add_noise, linear_alphas_cumprod, truncated_timesteps
-from bfr_models.errors import unknown
+from bfr_models.errors import UsageError, unknown
 from bfr_models.methods.presets import DifFacePreset
 from bfr_models.networks.swinir import SwinIR
 from bfr_models.networks.unet import UNet
@@ -85,6 +85,8 @@ class Prior:
     """
 
     def __init__(self, preset: DifFacePreset) -> None:
+        if preset.prior.learn_sigma:
+            raise UsageError(f"expected a prior with a fixed variance, as in face128, got {preset.name}, which learns it")
         self.config, self.t_max = preset.prior, preset.max_timestep
         self.alphas_cumprod = linear_alphas_cumprod()
         self.recipe = Recipe(preset.size, (), steps=8000)
@@ -123,7 +125,7 @@ def get_component(method: str, component: str, preset: str) -> Component:
     """The component to train; unknown names list the known ones."""
     if (method, component) not in COMPONENTS:
         raise unknown("component", f"{method} {component}", [" ".join(key) for key in COMPONENTS])
-    by_name = {p.name: p for p in methods()[method].presets}
+    by_name = {p.name: p for p in methods()[method].presets if isinstance(p, DifFacePreset)}
     if preset not in by_name:
         raise unknown(f"preset of {method}", preset, list(by_name))
     return COMPONENTS[method, component](by_name[preset])

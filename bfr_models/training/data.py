@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
@@ -61,12 +62,10 @@ def read_faces(path: Path, size: int, column: str = "image") -> Faces:
     train: list[Uint8Image] = []
     held_out: list[Uint8Image] = []
     for file in files:
-        for batch in pq.ParquetFile(file).iter_batches(64, columns=[column]):
-            for cell in batch.column(0).to_pylist():
-                data = cell["bytes"] if isinstance(cell, dict) else cell
-                face = _decode(data, size * OVERSAMPLING)
-                first = hashlib.sha256(data).digest()[0] / 256
-                (held_out if first < HELD_OUT_FRACTION else train).append(face)
+        for data in _pictures(file, column):
+            face = _decode(data, size * OVERSAMPLING, file)
+            first = hashlib.sha256(data).digest()[0] / 256
+            (held_out if first < HELD_OUT_FRACTION else train).append(face)
     if len(train) < 2 or not held_out:
         raise UsageError(f"expected at least some 50 faces to train on, found {len(train) + len(held_out)} in {path}")
     return Faces(np.stack(train), np.stack(held_out), path.name)
@@ -122,6 +121,24 @@ def augment(face: Tensor, size: int, a: Augmentation, rng: np.random.Generator) 
     return view.clamp(-1, 1)
 
 
-def _decode(data: bytes, size: int) -> Uint8Image:
-    picture = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+def _pictures(file: Path, column: str) -> Iterator[bytes]:
+    """The encoded pictures of one file: binary cells, or Hugging Face's {bytes, path}."""
+    try:
+        parquet = pq.ParquetFile(file)
+    except pa.ArrowInvalid as error:
+        raise UsageError(f"expected a Parquet file, found something else: {file} ({error})") from None
+    with parquet:
+        if column not in parquet.schema_arrow.names:
+            known = ", ".join(parquet.schema_arrow.names)
+            raise UsageError(f"expected a column {column!r} of pictures in {file}, found {known}")
+        for batch in parquet.iter_batches(64, columns=[column]):
+            for cell in batch.column(0).to_pylist():
+                yield cell["bytes"] if isinstance(cell, dict) else cell
+
+
+def _decode(data: bytes, size: int, file: Path) -> Uint8Image:
+    try:
+        picture = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    except (OSError, TypeError) as error:  # TypeError: the cell is null or no bytes
+        raise UsageError(f"expected pictures that decode, found one in {file} that does not: {error}") from None
     return to_uint8(resize(to_tensor(picture)[None], size)[0].clamp(-1, 1))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Subset
 
+from bfr_models.errors import UsageError
 from bfr_models.pixels import to_uint8
 from bfr_models.training.components import Component, Recipe
 from bfr_models.training.data import Faces, FaceStream, fixed_pairs
@@ -40,14 +41,16 @@ class TrainingRun:
     compile: bool = False
     publish: Callable[[], None] = lambda: None  # called whenever `out` holds new results
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "learning_rate", "log_every", "evaluate_every"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UsageError(f"expected {name} above 0, got {value}")
+
     def recipe(self, base: Recipe) -> Recipe:
         """The component's recipe with this run's changes."""
-        return replace(
-            base,
-            steps=self.steps or base.steps,
-            batch_size=self.batch_size or base.batch_size,
-            learning_rate=self.learning_rate or base.learning_rate,
-        )
+        changes = {name: getattr(self, name) for name in ("steps", "batch_size", "learning_rate")}
+        return replace(base, **{name: value for name, value in changes.items() if value is not None})
 
 
 class _State:
@@ -94,6 +97,7 @@ def train(component: Component, faces: Faces, run: TrainingRun, log: Callable[[s
     if run.resume and checkpoint.exists():
         state.load(checkpoint, run.device)
         log(f"resuming at step {state.step}")
+    _forget_metrics_after(state.step, run.out / "metrics.jsonl")
     forward: nn.Module = torch.compile(state.network) if run.compile else state.network  # type: ignore[assignment]
     held_out = fixed_pairs(faces.held_out, recipe.size, recipe.degradations)
     started, losses = time.monotonic(), []
@@ -169,6 +173,13 @@ def _evaluate(
     (run.out / "samples").mkdir(exist_ok=True)
     Image.fromarray(to_uint8(grid)).save(run.out / "samples" / f"step-{state.step:07d}.png")
     return metrics
+
+
+def _forget_metrics_after(step: int, path: Path) -> None:
+    """Drops the lines that this run computes again, and one that was cut while it was written."""
+    if path.exists():
+        lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        path.write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
 
 
 def _export(recipe: Recipe, faces: Faces, state: _State, metrics: dict[str, float], run: TrainingRun) -> None:

@@ -1,0 +1,61 @@
+"""DifFace (arXiv 2212.06512) for inpainting: holes are filled, and what is known is kept to the last bit.
+
+The estimator is LaMa on the picture and its mask M (1 in the holes). Every predicted x_0 takes one step down the
+gradient of what it gets wrong about the known pixels, gamma = 1/2 being the authors' choice:
+
+    x_0 <- x_0 - gamma d/dx_0 sum (1 - M) (x_0 - y_0)^2  =  M x_0 + (1 - M) y_0      for gamma = 1/2
+
+so the known pixels are replaced by y_0, while eps stays as predicted.
+
+Notation: y_0 lq, M holes, f estimate.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bfr_models.methods._chain import Chain
+from bfr_models.methods._loading import load_component
+from bfr_models.networks.lama import LaMa
+from bfr_models.registry import ResolvedMethod
+from bfr_models.rng import RowNoise
+from bfr_models.types import FaceBatch
+
+
+class DifFaceInpaint:
+    """LaMa's estimate, diffused and denoised inside the holes.
+
+    LaMa runs in float32 whatever `precision` says: it is called once, and half-precision Fourier transforms are rare.
+    """
+
+    def __init__(self, resolved: ResolvedMethod, device: str) -> None:
+        self.size = resolved.preset.size
+        self._device = device
+        lama = LaMa(resolved.preset.estimator)  # type: ignore[attr-defined]
+        self._lama = load_component(lama, resolved, "estimator", device)
+        self._chain = Chain(resolved, device)
+
+    @torch.inference_mode()
+    def restore(self, batch: FaceBatch) -> FaceBatch:
+        """(B, 3, size, size) in [-1, 1], with `masks` or with holes of pure black -> the same with the holes filled."""
+        lq = batch.images.to(self._device)
+        holes = black_pixels(lq) if batch.masks is None else batch.masks.to(self._device) == 1
+
+        def keep_known(pred_xstart: Tensor) -> Tensor:
+            return torch.where(holes, pred_xstart, lq)
+
+        restored = self._chain.run(self._estimate(lq, holes), RowNoise(batch.seeds, self._device), keep_known)
+        return batch.with_images(keep_known(restored).cpu())
+
+    def _estimate(self, lq: Tensor, holes: Tensor) -> Tensor:
+        """f in [-1, 1]; LaMa itself works in [0, 1] and sees the holes black."""
+        picture = ((lq + 1) / 2).masked_fill(holes, 0)
+        estimate: Tensor = self._lama(picture.to(memory_format=torch.channels_last), holes.to(lq.dtype))
+        return estimate * 2 - 1
+
+
+def black_pixels(images: Tensor) -> Tensor:
+    """(B, 3, H, W) in [-1, 1] -> (B, 1, H, W) bool: where all three channels are at their minimum, which is how the
+    authors' test pictures mark holes."""
+    return (images == -1).all(dim=1, keepdim=True)

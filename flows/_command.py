@@ -1,0 +1,60 @@
+"""What every verb does around its work: result to standard output, errors as the contract says, exit codes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from bfr_models.errors import BfrError, UsageError
+from tasks.config import prepare_environment
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Tracebacks.")]
+
+INTERRUPTED = 130
+
+
+def run(
+    work: Callable[[], Any],
+    show: Callable[[Any], None],
+    as_json: bool,
+    debug: bool,
+    exit_code: Callable[[Any], int] = lambda _: 0,
+) -> None:
+    """Does a verb's work and ends the process as the contract says."""
+    prepare_environment()
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        result = work()
+    except BaseException as error:
+        code, message = explain(error)
+        if debug:
+            traceback.print_exc()
+        if as_json:
+            print(json.dumps({"error": message, "exit_code": code}))
+        print(f"error: {message}", file=sys.stderr)
+        raise typer.Exit(code) from None
+    if as_json:
+        print(json.dumps(result, indent=2, default=str))
+    else:
+        show(result)
+    raise typer.Exit(exit_code(result))
+
+
+def explain(error: BaseException) -> tuple[int, str]:
+    """Exit code and message of whatever ended a verb."""
+    if isinstance(error, BfrError):
+        return error.exit_code, str(error)
+    if isinstance(error, ValidationError):
+        faults = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}, found {e['input']!r}" for e in error.errors())
+        return UsageError.exit_code, "; ".join(faults)
+    if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "TerminationSignal":  # Prefect's SIGTERM
+        return INTERRUPTED, "interrupted; what is done is kept, the same command goes on from there"
+    return BfrError.exit_code, f"{type(error).__name__}: {error} (--debug shows where)"

@@ -1,0 +1,50 @@
+"""What a run would take: `bfr restore --plan`. Restores a sample and writes nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tasks._shard_worker import Sample, ShardWorker
+from tasks._storage import Store
+from tasks.config import RestoreRun
+from tasks.plan_shards import check_settings, latest_plan, list_source
+from tasks.restore_shards import local_device, make_job
+
+SAMPLE_ROWS = 16
+
+
+def estimate_run(run: RestoreRun) -> dict[str, Any]:
+    """Counts rows and shards, times a sample here, and says how long and how much storage the rest would take."""
+    check_settings(run)
+    shards = list(list_source(run))
+    store = Store(run.destination)
+    done = latest_plan(store).done if store.list("plan") else frozenset()
+    todo = [shard for shard in shards if shard.id not in done]
+    rows = sum(shard.rows for shard in todo)
+    workers = run.actors or 1
+    facts: dict[str, Any] = {
+        "rows": sum(shard.rows for shard in shards),
+        "shards": len(shards),
+        "files": len({shard.source for shard in shards}),
+        "rows_to_do": rows,
+        "shards_to_do": len(todo),
+        "workers": workers,
+    }
+    if not todo:
+        return facts | {"seconds": 0.0, "bytes": 0}
+    worker = ShardWorker(make_job(run, local_device(), None))
+    worker.load()
+    worker.sample(todo[0], 1)  # the first call of a network is slow
+    sample = worker.sample(todo[0], SAMPLE_ROWS)
+    return facts | _extrapolated(sample, rows, workers)
+
+
+def _extrapolated(sample: Sample, rows: int, workers: int) -> dict[str, Any]:
+    per_row = sample.seconds / max(sample.restored, 1)
+    return {
+        "sample_rows": sample.rows,
+        "sample_rejected": sample.rows - sample.restored,
+        "seconds_per_row": round(per_row, 4),
+        "seconds": round(per_row * rows / workers, 1),
+        "bytes": round(sample.encoded_bytes / max(sample.restored, 1) * rows),
+    }

@@ -1,0 +1,77 @@
+"""Fetches published weight files into the cache, from their origins or from a mirror: once per machine, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bfr_models.errors import BfrError, UsageError
+from bfr_models.weight_catalogue import WeightEntry, entries
+from bfr_models.weight_files import check_weight, find_weight, read_card
+from tasks._download import Expected, download
+from tasks._install_weights import install, place_for, say, summary
+from tasks._origins import Origin, StoreOrigin, WebOrigin
+from tasks._progress import ByteProgress
+
+Consent = Callable[[WeightEntry], bool]
+
+
+def fetch_weights(
+    names: Sequence[str], consent: Consent, *, mirror: str | None = None, trust_on_first_use: bool = False
+) -> list[dict[str, Any]]:
+    """Brings the named weights (`difface/ffhq512` means all of it) into the cache; what is there is left alone.
+
+    `consent` is asked for each non-commercial file that is to be fetched. All that can be refused is refused
+    before the first byte (UsageError).
+    """
+    chosen = {entry.name: entry for name in names for entry in entries(name)}.values()
+    here = {entry.name: _present(entry) for entry in chosen}
+    todo = [entry for entry in chosen if here[entry.name] is None]
+    for entry in todo:
+        if entry.sha256 is None and not trust_on_first_use:
+            raise UsageError(
+                f"expected a known sha256 for {entry.name} ({entry.source_file}), found none to check a download "
+                "against; pass --trust-on-first-use to take what comes and record its sha256"
+            )
+    for entry in todo:
+        if entry.non_commercial and not consent(entry):
+            raise UsageError(
+                f"expected consent to the licence of {entry.name}, {entry.licence} ({entry.licence_url}), which "
+                "allows non-commercial use only, found none; read it and pass --accept-licence"
+            )
+    return [here[entry.name] or _fetch(entry, mirror) for entry in chosen]
+
+
+def _present(entry: WeightEntry) -> dict[str, Any] | None:
+    """The entry's facts when it is here and whole."""
+    try:
+        path = find_weight(entry.stem)
+        if path is None:
+            return None
+        check_weight(path)
+    except BfrError as damage:
+        say(str(damage))
+        return None
+    return {**read_card(path), "path": str(path), "fetched": False}
+
+
+def _fetch(entry: WeightEntry, mirror: str | None) -> dict[str, Any]:
+    with place_for(entry) as part:
+        if here := _present(entry):  # by the process that held the place before
+            return here
+        with ByteProgress(entry.name, entry.size) as progress:
+            expected = Expected(entry.size, entry.sha256)
+            sha256 = download(_origin(entry, mirror), part, expected, progress.reach)
+        if entry.sha256 is None:
+            say(f"{entry.name}: trusted on first use; its sha256 {sha256} is in the card, compare it elsewhere")
+        card = install(entry, part, sha256, "trusted on first use" if entry.sha256 is None else "published sha256")
+    return {**summary(card), "fetched": True}
+
+
+def _origin(entry: WeightEntry, mirror: str | None) -> Origin:
+    """Where to get it; a mirror has the files under their publishers' names."""
+    if mirror is None:
+        return WebOrigin(entry.origin)
+    if mirror.startswith(("http://", "https://")):
+        return WebOrigin(f"{mirror.rstrip('/')}/{entry.source_file}")
+    return StoreOrigin(mirror, entry.source_file)

@@ -1,0 +1,83 @@
+"""Brings published checkpoint files that are already on disk into the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bfr_models.errors import BfrError, UsageError
+from bfr_models.weight_catalogue import WeightEntry, entries
+from tasks._install_weights import Trust, convert, install, place_for, say, summary
+
+
+def import_weights(method: str, files: Sequence[Path]) -> list[dict[str, Any]]:
+    """Recognises which component of the method each file is, converts it losslessly, and writes file and card.
+
+    `method` may be narrower, a preset or one component (`difface/ffhq512/prior`). UsageError before anything is
+    written when a file is none of them, or two are the same one.
+    """
+    known = entries(method)
+    found = [(file, _sha256(file)) for file in files]
+    chosen: dict[str, tuple[WeightEntry, Path, str]] = {}
+    for file, sha256 in found:
+        entry = _recognise(known, file, sha256)
+        if entry.name in chosen:
+            raise UsageError(f"expected one file for {entry.name}, found {chosen[entry.name][1]} and {file}; choose")
+        chosen[entry.name] = (entry, file, sha256)
+    return [_install(*choice) for choice in chosen.values()]
+
+
+def _recognise(known: list[WeightEntry], file: Path, sha256: str) -> WeightEntry:
+    """By the published sha256, else by which of the method's converters takes the file, strictly."""
+    for entry in known:
+        if entry.sha256 == sha256:
+            return entry
+    fitting, refusals = [], []
+    for converter, entry in _first_by_converter(known).items():
+        try:
+            convert(converter, file)
+        except BfrError as error:
+            refusals.append(str(error))
+        else:
+            fitting.append(entry)
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        names = ", ".join(entry.name for entry in fitting)
+        raise UsageError(f"expected {file} to be one of {names}, found that it may be each; name it instead of METHOD")
+    names = ", ".join(f"{entry.source_file} (sha256 {entry.sha256 or 'unknown'})" for entry in known)
+    raise UsageError(
+        f"expected {file} to be one of {names}, found sha256 {sha256}" + "".join(f"; {text}" for text in refusals)
+    )
+
+
+def _first_by_converter(known: list[WeightEntry]) -> dict[str, WeightEntry]:
+    firsts: dict[str, WeightEntry] = {}
+    for entry in known:
+        if entry.converter:
+            firsts.setdefault(entry.converter, entry)
+    return firsts
+
+
+def _install(entry: WeightEntry, file: Path, sha256: str) -> dict[str, Any]:
+    trust: Trust = "published sha256"
+    if entry.sha256 is None:
+        trust = "imported, sha256 not known"
+    elif entry.sha256 != sha256:
+        trust = "imported, another sha256"
+        say(f"{file}: not the published {entry.source_file}, but it converts like it: taken as {entry.name}")
+    with place_for(entry) as part:
+        shutil.copyfile(file, part)
+        card = install(entry, part, sha256, trust)
+    return {**summary(card), "imported_from": str(file)}
+
+
+def _sha256(file: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"expected a checkpoint file at {file}, found none that reads ({error.strerror})") from None

@@ -1,0 +1,114 @@
+"""Packs pictures into a Parquet dataset: one row per picture file, its bytes untouched, broken ones too.
+
+`restore` rejects what does not decode, with the reason: nothing is lost on the way in. Only a file of several
+pages becomes several rows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bfr_models.errors import UsageError
+from tasks._image_pages import split_pages
+from tasks._parquet import IMAGE, DatasetWriter, find_image_column, image_bytes, with_image_features
+from tasks._picture_sources import SIDECARS, Entry, read_entries
+from tasks._storage import Store, open_source
+
+BATCH_ROWS = 64
+BATCH_BYTES = 64 * 2**20
+
+
+@dataclass
+class PackReport:
+    """What was packed; `skipped` are files that are no pictures, with the reason."""
+
+    rows: int = 0
+    files: int = 0
+    bytes: int = 0
+    skipped: list[dict[str, str]] = field(default_factory=list)
+
+
+def pack(
+    source: str, destination: str, rows_per_file: int = 5000, row_group_rows: int = 32, column: str = "image"
+) -> PackReport:
+    """Folder, .zip, .tar (WebDataset too) or Parquet at `source` to `part-*.parquet` at `destination`."""
+    store, report = Store(destination), PackReport()
+    if any(not path.startswith("part-") for path in store.list()):
+        raise UsageError(f"expected an empty folder or an earlier dataset at {destination}, found other files")
+    with DatasetWriter(store, rows_per_file, row_group_rows) as writer:
+        entries = read_entries(source)
+        tables = _from_parquet(source, column) if entries is None else _tables(_rows(entries, report))
+        for table in tables:
+            writer.write(table)
+    report.rows, report.files, report.bytes = writer.rows, len(writer.files), writer.bytes
+    if not report.rows:
+        raise UsageError(f"expected pictures at {source}, found none ({len(report.skipped)} other files)")
+    return report
+
+
+def _rows(entries: Iterable[Entry], report: PackReport) -> Iterator[dict[str, Any]]:
+    """One row per picture, or per page; ids are unique: a name that comes again gets a number."""
+    seen: Counter[str] = Counter()
+    for entry in entries:
+        if entry.skipped:
+            report.skipped.append({"name": entry.name, "why": entry.skipped})
+            continue
+        seen[entry.name] += 1
+        name = entry.name if seen[entry.name] == 1 else f"{entry.name}#{seen[entry.name]}"
+        for page, data in enumerate(split_pages(entry.data), start=1):
+            row_id = name if page == 1 else f"{name}#page={page}"
+            yield {"id": row_id, "image": {"bytes": data, "path": entry.name}, **entry.sidecars}
+
+
+def _tables(rows: Iterator[dict[str, Any]]) -> Iterator[pa.Table]:
+    """Batches of bounded size. The first row says whether there are sidecar columns."""
+    batch: list[dict[str, Any]] = []
+    size = 0
+    schema: pa.Schema | None = None
+    for row in rows:
+        schema = schema or _schema(row)
+        batch.append(row)
+        size += len(row["image"]["bytes"] or b"")
+        if len(batch) >= BATCH_ROWS or size >= BATCH_BYTES:
+            yield pa.Table.from_pylist(batch, schema=schema)
+            batch, size = [], 0
+    if batch:
+        yield pa.Table.from_pylist(batch, schema=schema)
+
+
+def _schema(row: Mapping[str, Any]) -> pa.Schema:
+    columns = [("id", pa.string()), ("image", IMAGE)]
+    columns += [(name, pa.string()) for name in SIDECARS if name in row]
+    return with_image_features(pa.schema(columns), ["image"])
+
+
+def _from_parquet(source: str, column: str) -> Iterator[pa.Table]:
+    """The rows of Parquet files, the picture column named `image`, all other columns carried."""
+    for store, file in open_source(source):
+        with store.open_input(file.path) as opened:
+            parquet = pq.ParquetFile(opened)
+            find_image_column(parquet.schema_arrow, column)
+            first_row = 0
+            for batch in parquet.iter_batches(BATCH_ROWS):
+                yield _normalised(pa.Table.from_batches([batch]), column, f"{file.path}#", first_row)
+                first_row += batch.num_rows
+
+
+def _normalised(table: pa.Table, column: str, prefix: str, first_row: int) -> pa.Table:
+    cells = table[column].to_pylist()
+    pictures = [
+        {"bytes": image_bytes(cell, lambda _: None), "path": cell.get("path") if isinstance(cell, dict) else None}
+        for cell in cells
+    ]
+    places = [f"{prefix}{first_row + i}" for i in range(len(cells))]
+    given = table["id"].to_pylist() if "id" in table.column_names else places
+    ids = [place if row_id is None else str(row_id) for row_id, place in zip(given, places, strict=True)]
+    others = {name: table[name] for name in table.column_names if name not in ("id", "image", column)}
+    out = pa.table({"id": pa.array(ids, pa.string()), "image": pa.array(pictures, IMAGE), **others})
+    return out.replace_schema_metadata(with_image_features(table.schema, ["image"]).metadata)

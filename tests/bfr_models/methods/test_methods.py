@@ -1,0 +1,142 @@
+"""The contract of every method in the registry, at the sizes that a CPU restores in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from bfr_models.errors import BfrError
+from bfr_models.pixels import to_uint8
+from bfr_models.registry import load_method, methods, resolve_method
+from bfr_models.types import FaceBatch, Restorer
+
+SMALL = [(spec.name, preset.name) for spec in methods().values() for preset in spec.presets if preset.size <= 128]
+FEW_STEPS = {"difface": {"steps": 4}}
+every_method = pytest.mark.parametrize(("method", "preset"), SMALL)
+
+
+@cache
+def loaded(method: str, preset: str | None = None, **options: object) -> Restorer:
+    """A restorer keeps nothing between calls, so one serves all tests."""
+    return load_method(resolve_method(method, preset, {**FEW_STEPS.get(method, {}), **options}))
+
+
+def faces(n: int, size: int, first_seed: int = 0) -> FaceBatch:
+    """Smooth patterns with some noise, each its own, each with its own seed."""
+    generator = torch.Generator().manual_seed(n)
+    coarse = torch.rand(n, 3, 8, 8, generator=generator) * 2 - 1
+    smooth = torch.nn.functional.interpolate(coarse, size, mode="bicubic")
+    images = (smooth + 0.1 * torch.randn(smooth.shape, generator=generator)).clamp(-1, 1)
+    return FaceBatch(tuple(f"face-{i}" for i in range(n)), images, tuple(range(first_seed, first_seed + n)))
+
+
+def one_by_one(batch: FaceBatch) -> list[FaceBatch]:
+    rows = zip(batch.ids, batch.images, batch.seeds, strict=True)
+    return [FaceBatch((face_id,), image[None], (seed,)) for face_id, image, seed in rows]
+
+
+@every_method
+def test_a_restored_batch_has_the_same_faces_in_the_same_order(method: str, preset: str) -> None:
+    restorer = loaded(method, preset)
+    batch = faces(3, restorer.size)
+    before = batch.images.clone()
+    restored = restorer.restore(batch)
+    assert (restored.ids, restored.seeds) == (batch.ids, batch.seeds)
+    assert restored.images.shape == (3, 3, restorer.size, restorer.size)
+    assert (restored.images.dtype, restored.images.device.type) == (torch.float32, "cpu")
+    assert restored.images.isfinite().all() and restored.images.abs().max() <= 1
+    assert torch.equal(batch.images, before)
+    # each face is still itself: closer to its own input than to any other
+    distance = torch.cdist(restored.images.flatten(1), batch.images.flatten(1))
+    assert distance.argmin(1).tolist() == [0, 1, 2]
+
+
+@every_method
+def test_restoring_twice_gives_the_same_bits(method: str, preset: str) -> None:
+    restorer = loaded(method, preset)
+    batch = faces(2, restorer.size)
+    first = restorer.restore(batch).images
+    torch.manual_seed(1234)  # whatever else the process draws
+    assert torch.equal(restorer.restore(batch).images, first)
+
+
+@every_method
+def test_a_face_does_not_depend_on_its_batch(method: str, preset: str) -> None:
+    """A batch of 4 may sum in another order than 4 batches of 1. In float32 that is some 1e-6 per network, which the
+    clipped chain does not amplify: 1e-5 allowed. A written level then changes only where a pixel lies that close to
+    the border between two levels, 2 / 255 apart: on a share of at most 2 x 1e-5 / (2 / 255) of the pixels.
+    """
+    restorer, tolerance = loaded(method, preset), 1e-5
+    batch = faces(4, restorer.size)
+    together = restorer.restore(batch).images
+    alone = torch.cat([restorer.restore(single).images for single in one_by_one(batch)])
+    torch.testing.assert_close(together, alone, rtol=0, atol=tolerance)
+    difference = np.abs(to_uint8(together).astype(int) - to_uint8(alone))
+    assert difference.max() <= 1
+    assert (difference > 0).mean() <= 2 * tolerance / (2 / 255)
+
+
+@every_method
+def test_only_a_sampling_method_depends_on_the_seed(method: str, preset: str) -> None:
+    restorer = loaded(method, preset)
+    one, other = (restorer.restore(faces(1, restorer.size, seed)).images for seed in (0, 1))
+    assert torch.equal(one, other) == (method != "difface")
+
+
+@pytest.mark.parametrize("size", [96, 128, 200])
+def test_passthrough_takes_a_face_of_any_size(size: int) -> None:
+    batch = faces(1, size)
+    restored = loaded("passthrough", "face128").restore(batch).images
+    assert restored.shape[-1] == 128
+    assert torch.equal(restored, batch.images) == (size == 128)
+
+
+class TestDifFace:
+    def test_both_samplers_restore_and_differ(self) -> None:
+        batch = faces(1, 128)
+        ddim, solver = (loaded("difface", sampler=sampler).restore(batch).images for sampler in ("ddim", "dpm++"))
+        assert not torch.equal(ddim, solver)
+
+    def test_eta_scales_the_noise_of_the_steps(self) -> None:
+        batch = faces(1, 128)
+        assert not torch.equal(*(loaded("difface", eta=eta).restore(batch).images for eta in (0.0, 1.0)))
+
+    def test_it_noises_its_own_estimate_and_denoises_from_there(self) -> None:
+        """A chain that starts at t = 0 has nothing to diffuse: what is left is the estimate, to the noise of t = 0."""
+        batch = faces(1, 128)
+        estimate = loaded("estimator").restore(batch).images
+        restored = loaded("difface", start_timestep=0, steps=1).restore(batch).images
+        # x_0 = clip((x - sqrt(1 - abar_0) eps) / sqrt(abar_0)), where 1 - abar_0 = 1e-4
+        assert (restored - estimate).square().mean().sqrt() <= 2 * 0.01
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_stays_within_a_grey_level_on_average(precision: str) -> None:
+    """bf16 rounds by 2^-9. The correction f(y0) - y0 is what is computed in it, and that is below 1."""
+    batch = faces(2, 128)
+    full, half = (loaded("estimator", precision=p).restore(batch).images for p in ("fp32", precision))
+    assert not torch.equal(full, half)
+    assert (full - half).abs().mean() <= 2 / 255
+
+
+def test_weights_other_than_the_planned_ones_are_refused() -> None:
+    resolved = resolve_method("estimator")
+    planned = {"estimator": {**resolved.weights["estimator"], "sha256": "0" * 64}}
+    with pytest.raises(BfrError, match=f"expected sha256 {'0' * 64} as when the run was planned"):
+        load_method(replace(resolved, weights=planned))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@every_method
+def test_a_gpu_restores_what_a_cpu_does(method: str, preset: str) -> None:
+    """TF32 convolutions keep 11 bits: 2^-11 per layer, a grey level in the end, where the draws are the same."""
+    restorer = loaded(method, preset)
+    batch = faces(2, restorer.size)
+    on_gpu = load_method(resolve_method(method, preset, FEW_STEPS.get(method)), "cuda").restore(batch).images
+    assert on_gpu.device.type == "cpu"
+    assert (on_gpu - restorer.restore(batch).images).abs().mean() <= 2 / 255

@@ -1,0 +1,58 @@
+"""Two components small enough to train in seconds, on synthetic faces."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+import pytest
+
+from bfr_models.methods.presets import DifFacePreset
+from bfr_models.networks.configs import SwinIRConfig, UNetConfig
+from bfr_models.training.components import Component, Estimator, Prior
+from bfr_models.training.data import Faces
+from tests.support import portrait
+
+SIZE = 32
+TINY = DifFacePreset(
+    "tiny",
+    SIZE,
+    "-",
+    estimator=SwinIRConfig(
+        unshuffle=2, embed_dim=24, depths=(2,), num_heads=2, num_feat=16, drop_path=0.1, img_size=16, input_skip=True
+    ),
+    prior=UNetConfig(sample_size=SIZE, channels=(16, 32), head_dim=8, norm_groups=8, unshuffle=2),
+    max_timestep=300,
+)
+
+
+C = TypeVar("C", Estimator, Prior)
+
+
+def for_a_few_steps(component: C) -> C:
+    component.recipe = replace(component.recipe, batch_size=8, learning_rate=2e-3, warmup=5, ema=0.9)
+    return component
+
+
+@pytest.fixture
+def estimator() -> Estimator:
+    return for_a_few_steps(Estimator(TINY))
+
+
+@pytest.fixture
+def prior() -> Prior:
+    return for_a_few_steps(Prior(TINY))
+
+
+@pytest.fixture(params=["estimator", "prior"])
+def component(request: pytest.FixtureRequest) -> Component:
+    """Each component in turn."""
+    built: Component = request.getfixturevalue(request.param)
+    return built
+
+
+@pytest.fixture(scope="session")
+def faces() -> Faces:
+    portraits = np.stack([portrait(number, 2 * SIZE) for number in range(12)])
+    return Faces(portraits[:9], portraits[9:], "portraits.parquet")

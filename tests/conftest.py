@@ -1,0 +1,72 @@
+"""One Ray cluster and one Prefect server for the whole session, and the method that misbehaves."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bfr_models.registry import methods
+from tasks.config import prepare_environment
+from tests.support import ROOT
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before anything imports Prefect: a home of its own, which child processes inherit."""
+    prepare_environment()
+    os.environ["PREFECT_HOME"] = home = tempfile.mkdtemp(prefix="bfr-prefect-")
+    os.environ.pop("PREFECT_API_URL", None)
+    config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
+
+
+@pytest.fixture(scope="session")
+def plugin_path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What PYTHONPATH must hold for other processes to have the method `faulty` installed."""
+    installed = tmp_path_factory.mktemp("site") / "faulty_methods-1.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty-methods\nVersion: 1\n")
+    (installed / "entry_points.txt").write_text("[bfr.methods]\nfaulty = tests.faulty_methods:SPEC\n")
+    return os.pathsep.join([str(installed.parent), str(ROOT), os.environ.get("PYTHONPATH", "")])
+
+
+@pytest.fixture
+def faulty(plugin_path: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of the method that misbehaves, installed in this process."""
+    monkeypatch.setattr(sys, "path", [*plugin_path.split(os.pathsep)[:2], *sys.path])
+    methods.cache_clear()
+    yield "faulty"
+    methods.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(plugin_path: str) -> Iterator[str]:
+    """The address of a cluster on this machine; this process is connected to it."""
+    import ray
+
+    terminate = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", plugin_path)
+        patch.delenv("RAY_ADDRESS", raising=False)
+        context = ray.init(
+            num_cpus=8, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False,
+            logging_level="ERROR",
+        )  # fmt: skip
+    signal.signal(signal.SIGTERM, terminate)
+    yield context.address_info["gcs_address"]
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[str]:
+    """The URL of a Prefect API with a database of its own; flows of this process use it."""
+    from prefect.settings import PREFECT_API_URL
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield str(PREFECT_API_URL.value())

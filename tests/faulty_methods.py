@@ -1,0 +1,59 @@
+"""A method that misbehaves on the rows whose ids ask for it. It comes in as users' own methods do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from bfr_models.methods.presets import Preset
+from bfr_models.pixels import resize
+from bfr_models.registry import MethodSpec, ResolvedMethod
+from bfr_models.types import FaceBatch
+
+SIZE = 96
+
+
+@dataclass(frozen=True)
+class FaultyOptions:
+    seconds: float = 0.0  # per call
+    pids: str = ""  # a folder where each process that loads the method leaves its id
+    load_error: str = ""
+
+
+class Faulty:
+    """Mirrors faces, unless a row's id says `raises`, `nan`, `shrinks` or `kills`."""
+
+    size = SIZE
+
+    def __init__(self, resolved: ResolvedMethod, device: str) -> None:
+        self._options: FaultyOptions = resolved.options
+        if self._options.load_error:
+            raise RuntimeError(self._options.load_error)
+        if self._options.pids:
+            Path(self._options.pids, str(os.getpid())).touch()
+
+    def restore(self, batch: FaceBatch) -> FaceBatch:
+        time.sleep(self._options.seconds)
+        if any("raises" in name for name in batch.ids):
+            raise RuntimeError("not this face")
+        if any("kills" in name for name in batch.ids):
+            os.kill(os.getpid(), signal.SIGKILL)
+        images = batch.images.flip(-1)
+        images[torch.tensor(["nan" in name for name in batch.ids])] = torch.nan
+        if any("shrinks" in name for name in batch.ids):
+            images = resize(images, SIZE // 2)
+        return batch.with_images(images)
+
+
+SPEC = MethodSpec(
+    "faulty",
+    "tests.faulty_methods:Faulty",
+    "-",
+    "misbehaves on demand",
+    (Preset("only", SIZE, "Apache-2.0", FaultyOptions()),),
+)

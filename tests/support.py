@@ -1,0 +1,107 @@
+"""What the engine's tests share: small datasets, runs over them, and what a finished run holds."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from bfr_models.pixels import Uint8Image
+from tasks._parquet import IMAGE
+from tasks.config import RestoreRun
+
+ROOT = Path(__file__).parent.parent
+SIDE = 96
+Row = dict[str, Any]
+
+
+def portrait(number: int, side: int = SIDE) -> Uint8Image:
+    """Something like a face: lit from one side, with eyes and a mouth; each number has its own."""
+    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
+    light = 0.6 + 0.4 * np.cos(x * 2 + number) * np.cos(y * 1.5)
+    skin = np.where((x / 0.7) ** 2 + (y / 0.95) ** 2 < 1, light, 0.2 + 0.01 * (number % 10))
+    for cx, cy, w, h in ((-0.3, -0.2, 0.12, 0.07), (0.3, -0.2, 0.12, 0.07), (0.0, 0.5, 0.3, 0.06)):
+        skin[((x - cx) / w) ** 2 + ((y - cy) / h) ** 2 < 1] = 0.1
+    tint = np.array([230, 180 + number % 40, 150])
+    return (skin[..., None] * tint).astype(np.uint8)
+
+
+def encoded(pixels: Uint8Image, form: str = "png", **options: Any) -> bytes:
+    Image.fromarray(pixels).save(file := io.BytesIO(), form, **options)
+    return file.getvalue()
+
+
+def decoded(data: bytes) -> Uint8Image:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def rows(count: int, first: int = 0, **columns: Any) -> list[Row]:
+    """Rows with a good picture each; `columns` are the same in all of them."""
+    return [{"image": {"bytes": encoded(portrait(first + i)), "path": f"{i}.png"}, **columns} for i in range(count)]
+
+
+def write(path: Path, content: Iterable[Row], group_rows: int = 4, schema: pa.Schema | None = None) -> Path:
+    """A Parquet file of rows, in small row groups."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.Table.from_pylist(list(content), schema=schema)
+    if schema is None:
+        table = table.set_column(table.schema.get_field_index("image"), "image", table["image"].cast(IMAGE))
+    pq.write_table(table, path, row_group_size=group_rows)
+    return path
+
+
+def run(folder: Path, method: str = "passthrough", **settings: Any) -> RestoreRun:
+    """`folder`/src to `folder`/dst, on threads of this process unless another engine is asked for."""
+    defaults = {"source": str(folder / "src"), "destination": str(folder / "dst"), "engine": "local", "shard_rows": 4}
+    return RestoreRun(**{**defaults, "method": method, **settings})
+
+
+def table(folder: Path) -> pa.Table:
+    """All rows of a folder of a run, in the order of its files' shards in the plan."""
+    manifest = pq.read_table(folder.parent / "manifest.parquet")[folder.name].to_pylist()
+    return pa.concat_tables([pq.read_table(folder.parent / path) for path in manifest if path])
+
+
+def ids(folder: Path) -> list[str]:
+    return [row_id for path in sorted(folder.glob("*.parquet")) for row_id in pq.read_table(path)["id"].to_pylist()]
+
+
+def pictures(destination: Path) -> dict[str, bytes]:
+    """The restored bytes of a run by row id."""
+    data = table(destination / "data")
+    return {row["id"]: row["restored"]["bytes"] for row in data.select(["id", "restored"]).to_pylist()}
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
+    """What changes when any file below a folder does."""
+    stats = {str(path.relative_to(folder)): path.stat() for path in folder.rglob("*") if path.is_file()}
+    return {path: (stat.st_mtime_ns, stat.st_size) for path, stat in stats.items()}
+
+
+def record(destination: Path) -> dict[str, Any]:
+    return json.loads((destination / "run.json").read_text())
+
+
+def commits(destination: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted((destination / "commits").glob("*.json"))]
+
+
+def assert_whole(destination: Path, n_in: int) -> None:
+    """Rows in = restored + rejected, each once, and no file that no commit names."""
+    found = ids(destination / "data") + ids(destination / "rejected")
+    assert len(found) == len(set(found)) == n_in
+    named = {entry["path"] for commit in commits(destination) for entry in commit["files"].values()}
+    there = {f"{folder}/{path.name}" for folder in ("data", "rejected") for path in (destination / folder).glob("*")}
+    assert there == named
+
+
+def now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,240 @@
+"""A plan is made once; a later one keeps what is still true of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from bfr_models.errors import UsageError
+from flows.restore_dataset import restore_without_prefect
+from tasks import plan_shards as planning
+from tasks._storage import Store
+from tasks.config import RestoreRun
+from tasks.finish_run import finish_run
+from tasks.plan_shards import check_settings, latest_plan, plan_shards
+from tests import support
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Two files of 8 and 4 rows: three shards."""
+    support.write(tmp_path / "src" / "b.parquet", support.rows(8))
+    support.write(tmp_path / "src" / "c.parquet", support.rows(4, first=8))
+    return tmp_path / "src"
+
+
+@pytest.fixture
+def finished(source: Path) -> RestoreRun:
+    run = support.run(source.parent)
+    restore_without_prefect(run)
+    return run
+
+
+def no_listing(*_: Any) -> Any:
+    raise AssertionError("the source was listed")
+
+
+def sources(run: RestoreRun) -> dict[str, list[str]]:
+    """Shard ids by file name, of the live plan."""
+    found: dict[str, list[str]] = {}
+    for shard in latest_plan(Store(run.destination)).shards.to_pylist():
+        found.setdefault(shard["name"], []).append(shard["id"])
+    return found
+
+
+def test_a_resume_does_not_list_the_source(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = support.run(source.parent)
+    first = plan_shards(run)
+    monkeypatch.setattr(planning, "open_source", no_listing)
+    again = plan_shards(run)
+    assert again.shards.equals(first.shards)
+    assert again.todo_count == 3 and again.rows == 12
+
+
+def test_what_is_committed_is_not_to_do(source: Path) -> None:
+    run = support.run(source.parent)
+    first, second, third = plan_shards(run).todo
+    Store(run.destination).write(f"commits/{second.id}.json", b"{}")
+    Store(run.destination).write("commits/of-another-plan.json", b"{}")
+    plan = plan_shards(run)
+    assert [shard.id for shard in plan.todo] == [first.id, third.id]
+    assert plan.todo_count == 2
+
+
+def test_a_finished_run_is_planned_again_and_nothing_new_is_nothing_to_do(finished: RestoreRun) -> None:
+    before = support.snapshot(Path(finished.destination))
+    assert plan_shards(finished).todo_count == 0
+    restore_without_prefect(finished)
+    assert support.snapshot(Path(finished.destination)) == before
+
+
+def test_a_file_that_was_added_brings_only_its_own_shards(finished: RestoreRun, source: Path) -> None:
+    before, data = sources(finished), support.snapshot(Path(finished.destination) / "data")
+    support.write(source / "a.parquet", support.rows(4, first=20))
+    plan = plan_shards(finished)
+    assert [shard.name for shard in plan.todo] == ["a.parquet"]
+    record = restore_without_prefect(finished)
+    after = sources(finished)
+    assert {name: after[name] for name in before} == before
+    assert record["totals"]["rows"] == 16 and record["plan"] == 1
+    support.assert_whole(Path(finished.destination), 16)
+    assert data.items() <= support.snapshot(Path(finished.destination) / "data").items(), "what was done was done again"
+
+
+def test_a_file_that_changed_loses_its_shards_and_the_others_keep_theirs(finished: RestoreRun, source: Path) -> None:
+    before = sources(finished)
+    support.write(source / "c.parquet", support.rows(5, first=30))
+    record = restore_without_prefect(finished)
+    after = sources(finished)
+    assert after["b.parquet"] == before["b.parquet"]
+    assert not set(after["c.parquet"]) & set(before["c.parquet"])
+    assert record["totals"]["rows"] == 13
+    support.assert_whole(Path(finished.destination), 13)
+
+
+def test_a_file_that_changes_back_is_restored_again(finished: RestoreRun, source: Path) -> None:
+    path = source / "c.parquet"
+    original, stat = path.read_bytes(), path.stat()
+    support.write(path, support.rows(5, first=30))
+    restore_without_prefect(finished)
+    path.write_bytes(original)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    record = restore_without_prefect(finished)
+    assert record["totals"]["rows"] == 12
+    support.assert_whole(Path(finished.destination), 12)
+    assert len(support.pictures(Path(finished.destination))) == 12
+
+
+def test_what_was_restored_of_a_file_that_has_gone_is_kept(finished: RestoreRun, source: Path) -> None:
+    (source / "b.parquet").unlink()
+    support.write(source / "d.parquet", support.rows(4, first=40))
+    record = restore_without_prefect(finished)
+    assert record["totals"]["rows"] == 16
+    assert {name.partition("#")[0] for name in support.pictures(Path(finished.destination))} == {
+        "b.parquet", "c.parquet", "d.parquet",
+    }  # fmt: skip
+
+
+def test_a_file_that_changes_before_its_turn_is_planned_anew(source: Path) -> None:
+    run = support.run(source.parent)
+    first = plan_shards(run)
+    support.write(source / "c.parquet", support.rows(6, first=30))
+    second = plan_shards(run)
+    assert (second.number, second.rows) == (1, 14)
+    shared = set(first.shards["id"].to_pylist()) & set(second.shards["id"].to_pylist())
+    assert len(shared) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"method": "faulty"}, "method.method: expected \"passthrough\", found \"faulty\""),
+        ({"preset": "ffhq512"}, "method.preset.size: expected 128, found 512"),
+        ({"seed": 1}, "seed: expected 0, found 1"),
+        ({"column": "gt"}, "column: expected \"image\", found \"gt\""),
+        ({"gt_column": "gt"}, "gt_column: expected null, found \"gt\""),
+        ({"min_identity": 0.5}, "min_identity: expected null, found 0.5"),
+        ({"format": "webp", "quality": 80}, "quality: expected 95, found 80"),
+        ({"shard_rows": 8}, "shard_rows: expected 4, found 8"),
+        ({"source": "/elsewhere"}, "source: expected "),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("faulty")
+def test_another_setting_on_the_same_destination_is_refused_by_name(
+    change: dict[str, Any], named: str, source: Path
+) -> None:
+    plan_shards(support.run(source.parent))
+    with pytest.raises(UsageError) as refused:
+        plan_shards(support.run(source.parent, **change))
+    assert named in str(refused.value)
+
+
+def test_another_option_of_the_method_is_refused_by_name(source: Path) -> None:
+    plan_shards(support.run(source.parent, "difface", options={"steps": 2}))
+    with pytest.raises(UsageError, match=r"method\.options\.steps: expected 2, found 3"):
+        check_settings(support.run(source.parent, "difface", options={"steps": 3}))
+
+
+@pytest.mark.parametrize("change", [{"batch_size": 3}, {"actors": 2}, {"max_rejects": 1.0}, {"engine": "ray"}])
+def test_what_does_not_change_the_output_may_change(change: dict[str, Any], source: Path) -> None:
+    plan_shards(support.run(source.parent))
+    assert plan_shards(support.run(source.parent, **change)).todo_count == 3
+
+
+def test_a_wrong_column_is_answered_with_the_columns_there_are(source: Path) -> None:
+    with pytest.raises(UsageError, match=r"picture column 'picture', found the columns image \(struct.*--column"):
+        plan_shards(support.run(source.parent, column="picture"))
+    assert not (source.parent / "dst").exists()
+
+
+def test_a_file_without_the_column_is_found_before_any_work(source: Path) -> None:
+    pq.write_table(pq.read_table(source / "b.parquet").rename_columns(["other"]), source / "z.parquet")
+    with pytest.raises(UsageError, match="picture column 'image', found the columns other"):
+        plan_shards(support.run(source.parent))
+
+
+def test_a_file_that_is_no_parquet_is_named(source: Path) -> None:
+    (source / "z.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(UsageError, match=r"expected a Parquet file at .*z\.parquet"):
+        plan_shards(support.run(source.parent))
+
+
+def test_a_dataset_without_rows_is_refused(tmp_path: Path) -> None:
+    table = pq.read_table(support.write(tmp_path / "one.parquet", support.rows(1)))
+    (tmp_path / "src").mkdir()
+    pq.write_table(table.slice(0, 0), tmp_path / "src" / "a.parquet")
+    with pytest.raises(UsageError, match="expected rows in"):
+        plan_shards(support.run(tmp_path))
+
+
+def test_a_destination_with_other_files_is_refused(source: Path) -> None:
+    support.write(source.parent / "dst" / "data" / "mine.parquet", support.rows(1))
+    with pytest.raises(UsageError, match="found other files"):
+        check_settings(support.run(source.parent))
+
+
+@pytest.mark.parametrize("inside", ["", "/restored"])
+def test_a_destination_inside_the_source_is_refused(inside: str, source: Path) -> None:
+    with pytest.raises(UsageError, match="expected a destination outside"):
+        check_settings(support.run(source.parent, destination=f"{source}{inside}"))
+
+
+def test_two_drivers_that_plan_at_once_share_the_plan_of_the_first(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, create = support.run(source.parent), Store.create
+
+    def beaten(store: Store, path: str, data: bytes) -> bool:
+        if path == "plan/00000.parquet":
+            monkeypatch.setattr(Store, "create", create)
+            support.write(source / "d.parquet", support.rows(4, first=40))
+            plan_shards(run)
+        return create(store, path, data)
+
+    monkeypatch.setattr(Store, "create", beaten)
+    plan = plan_shards(run)
+    assert (plan.number, plan.rows) == (0, 16)
+
+
+def test_a_run_that_is_planned_anew_while_it_is_finished_keeps_the_newer_files(
+    finished: RestoreRun, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    destination = Path(finished.destination)
+    (destination / "run.json").unlink()
+    read_commits = planning._commits.read_commits
+
+    def meanwhile(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        support.write(source / "d.parquet", support.rows(4, first=40))
+        shard = next(plan_shards(finished).todo)
+        Store(finished.destination).write(f"data/{shard.id}-under-way.parquet", b"")
+        return read_commits(*arguments)
+
+    monkeypatch.setattr("tasks._commits.read_commits", meanwhile)
+    with pytest.raises(Exception, match="the same command runs elsewhere"):
+        finish_run(finished, support.now())
+    assert len(list(destination.glob("data/*-under-way.parquet"))) == 1

@@ -1,0 +1,286 @@
+"""Runs from end to end on threads of this process: what goes in, what comes out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+
+from bfr_models.errors import BfrError
+from bfr_models.pixels import Uint8Image
+from bfr_models.rng import derive_seed
+from flows.restore_dataset import restore_without_prefect
+from tasks._parquet import IMAGE
+from tests import support
+
+
+class MeanColours:
+    """A recogniser that knows faces by the colours of their left and right halves."""
+
+    name, sha256 = "mean colours", "0" * 64
+
+    def embed(self, faces: list[Uint8Image]) -> NDArray[np.float32]:
+        halves = [np.concatenate([half.mean((0, 1)) for half in np.array_split(face, 2, axis=1)]) for face in faces]
+        return np.stack([half / np.linalg.norm(half) for half in halves]).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def recogniser(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("_shard_worker.load_recogniser", "recognisers.load_recogniser"):
+        monkeypatch.setattr(f"tasks.{module}", MeanColours)
+
+
+def restored(folder: Path, *arguments: Any, **settings: Any) -> tuple[dict[str, Any], pa.Table]:
+    """(run.json, the data rows) of a run over `folder`/src."""
+    run = support.run(folder, *arguments, **settings)
+    return restore_without_prefect(run), support.table(Path(run.destination) / "data")
+
+
+def test_other_columns_are_carried_in_their_order_and_names_that_clash_move_aside(tmp_path: Path) -> None:
+    schema = pa.schema(
+        [
+            ("caption", pa.string()),
+            ("image", IMAGE),
+            ("width", pa.int64()),
+            ("source_width", pa.string()),
+            ("tags", pa.list_(pa.int8())),
+            ("seed", pa.float64()),
+        ]
+    )
+    rows = support.rows(6, caption="c", width=7, source_width="w", tags=[1, 2], seed=0.5)
+    support.write(tmp_path / "src" / "a.parquet", rows, schema=schema)
+    _, data = restored(tmp_path)
+    assert data.column_names[:5] == ["caption", "source_source_width", "source_width", "tags", "source_seed"]
+    assert data.column_names[5:8] == ["id", "restored", "width"]
+    assert data.schema.field("tags").type == pa.list_(pa.int8())
+    assert data["source_source_width"].to_pylist() == [7] * 6 and data["source_width"].to_pylist() == ["w"] * 6
+    assert data["source_seed"].to_pylist() == [0.5] * 6 and data["width"].to_pylist() == [128] * 6
+
+
+def test_rows_keep_their_order_and_their_default_ids_say_where_they_are(tmp_path: Path) -> None:
+    for name, first in (("sub/b", 0), ("a", 10)):
+        rows = [row | {"n": first + i} for i, row in enumerate(support.rows(10, first))]
+        support.write(tmp_path / "src" / f"{name}.parquet", rows)
+    _, data = restored(tmp_path)
+    assert data["id"].to_pylist() == [f"{name}.parquet#{row}" for name in ("a", "sub/b") for row in range(10)]
+    assert data["n"].to_pylist() == [*range(10, 20), *range(10)]
+    assert data["seed"].to_pylist() == [derive_seed(0, row_id) for row_id in data["id"].to_pylist()]
+
+
+def test_ids_may_be_integers_and_need_not_be_unique(tmp_path: Path) -> None:
+    rows = [row | {"id": number} for row, number in zip(support.rows(6), [3, 1, 3, 2**40, 5, 5], strict=True)]
+    support.write(tmp_path / "src" / "a.parquet", rows)
+    record, data = restored(tmp_path)
+    assert data["id"].to_pylist() == ["3", "1", "3", str(2**40), "5", "5"]
+    assert record["totals"]["restored"] == 6
+    assert len({row["bytes"] for row in data["restored"].to_pylist()}) == 6
+
+
+def test_broken_pictures_are_rejected_with_a_code_and_their_untouched_bytes(tmp_path: Path) -> None:
+    good = support.encoded(support.portrait(1))
+    broken = {"": "missing", "not a picture": "undecodable", "cut": "undecodable", "speck": "too_small"}
+    pictures = {
+        "": None, "not a picture": b"\x00hello", "cut": good[:300],
+        "speck": support.encoded(support.portrait(1, side=2)),
+    }  # fmt: skip
+    rows = support.rows(8)
+    for place, (name, data) in zip((0, 2, 5, 7), pictures.items(), strict=True):
+        rows[place]["image"] = {"bytes": data, "path": name}
+    support.write(tmp_path / "src" / "a.parquet", rows)
+    record, data = restored(tmp_path)
+    rejected = support.table(tmp_path / "dst" / "rejected").to_pylist()
+    assert data["id"].to_pylist() == [f"a.parquet#{row}" for row in (1, 3, 4, 6)]
+    assert [row["error"] for row in rejected] == list(broken.values())
+    assert [row["image"]["bytes"] for row in rejected] == list(pictures.values())
+    assert [(row["source_row"], row["id"]) for row in rejected] == [(n, f"a.parquet#{n}") for n in (0, 2, 5, 7)]
+    assert {row["source_file"] for row in rejected} == {str(tmp_path / "src" / "a.parquet")}
+    assert record["rejects"] == {"undecodable": 2, "missing": 1, "too_small": 1}
+    assert (record["totals"]["rows"], record["totals"]["restored"], record["totals"]["rejected"]) == (8, 4, 4)
+    support.assert_whole(tmp_path / "dst", 8)
+
+
+def test_a_column_of_bare_bytes_is_as_good_as_hugging_faces(tmp_path: Path) -> None:
+    schema = pa.schema([("image", pa.large_binary())])
+    rows = [{"image": row["image"]["bytes"]} for row in support.rows(4)]
+    support.write(tmp_path / "src" / "a.parquet", rows, schema=schema)
+    assert restored(tmp_path)[1].num_rows == 4
+
+
+@pytest.mark.parametrize(
+    ("fault", "detail"),
+    [
+        ("raises", "RuntimeError: not this face"),
+        ("nan", "the method gave pixels that are not finite"),
+        ("shrinks", "ValueError: expected faces (1, 3, 96, 96), the method gave (1, 3, 48, 48)"),
+    ],
+)
+def test_a_method_that_fails_on_one_face_costs_only_that_row(
+    fault: str, detail: str, faulty: str, tmp_path: Path
+) -> None:
+    rows = [row | {"id": f"{fault}-{i}" if i == 5 else f"good-{i}"} for i, row in enumerate(support.rows(12))]
+    support.write(tmp_path / "src" / "a.parquet", rows, group_rows=12)
+    record, data = restored(tmp_path, faulty, shard_rows=12, batch_size=8)
+    assert data["id"].to_pylist() == [f"good-{i}" for i in range(12) if i != 5]
+    assert record["rejects"] == {"method_failed": 1}
+    (rejected,) = support.table(tmp_path / "dst" / "rejected").to_pylist()
+    assert (rejected["id"], rejected["detail"]) == (f"{fault}-5", detail)
+    assert rejected["image"]["bytes"] == rows[5]["image"]["bytes"]
+    mirrored = support.portrait(6)[:, ::-1]
+    assert np.array_equal(support.decoded(data["restored"][5].as_py()["bytes"]), mirrored)
+
+
+def test_a_grey_face_stays_grey(faulty: str, tmp_path: Path) -> None:
+    grey = np.repeat(support.portrait(0)[..., :1], 3, axis=2)
+    rows = support.rows(2)
+    rows[0]["image"]["bytes"] = support.encoded(grey)
+    support.write(tmp_path / "src" / "a.parquet", rows)
+    out = [support.decoded(row["bytes"]) for row in restored(tmp_path, faulty)[1]["restored"].to_pylist()]
+    assert np.ptp(out[0], axis=2).max() == 0 < np.ptp(out[1], axis=2).max()
+
+
+def test_a_face_that_lost_its_identity_keeps_its_pixels_and_the_row_says_so(faulty: str, tmp_path: Path) -> None:
+    even = np.full((96, 96, 3), 120, np.uint8)  # is its own mirror image
+    lopsided = even.copy()
+    lopsided[:, :48] = (250, 10, 10)
+    rows = support.rows(2)
+    for row, pixels in zip(rows, (even, lopsided), strict=True):
+        row["image"]["bytes"] = row["gt"] = support.encoded(pixels)
+    support.write(tmp_path / "src" / "a.parquet", rows)
+    record, data = restored(tmp_path, faulty, min_identity=0.9, gt_column="gt")
+    kept, lost = data.to_pylist()
+    assert kept["faces"][0]["outcome"] == "restored" and kept["identity_similarity"] == 1
+    assert lost["faces"][0]["outcome"] == "kept_original" and lost["identity_similarity"] < 0.9
+    assert np.array_equal(support.decoded(lost["restored"]["bytes"]), lopsided)
+    assert lost["identity_similarity_gt"] == 1 and lost["psnr"] == np.inf
+    assert record["statistics"]["identity_similarity"]["min"] == pytest.approx(lost["identity_similarity"])
+
+
+def test_statistics_and_totals_are_those_of_the_data_columns(faulty: str, tmp_path: Path) -> None:
+    rows = [row | {"gt": support.encoded(support.portrait(i + 1))} for i, row in enumerate(support.rows(30))]
+    rows[3]["gt"] = rows[3]["image"]["bytes"] = support.encoded(np.full((96, 96, 3), 120, np.uint8))  # psnr is inf
+    rows[9]["image"]["bytes"] = b"broken"
+    support.write(tmp_path / "src" / "a.parquet", rows)
+    record, data = restored(tmp_path, faulty, gt_column="gt")
+    statistics = record["statistics"]
+    assert (statistics["n_in"], statistics["n_restored"], statistics["n_rejected"]) == (30, 29, 1)
+    for name in ("identity_similarity", "identity_similarity_gt", "psnr", "ssim"):
+        values = data[name].to_numpy().astype(np.float64)
+        values, found = values[np.isfinite(values)], statistics[name]
+        assert found["n"] == len(values) == (28 if name == "psnr" else 29)
+        assert (found["min"], found["max"]) == pytest.approx((values.min(), values.max()), rel=1e-6)
+        assert found["mean"] == pytest.approx(values.mean(), rel=1e-6)
+        assert found["std"] == pytest.approx(values.std(ddof=1), rel=1e-4, abs=1e-7)
+        for p in (5, 50, 95):
+            low, high = (np.percentile(values, p, method=m) for m in ("lower", "higher"))
+            assert low - found["bin_width"] <= found[f"p{p:02d}"] <= high + found["bin_width"]
+    assert statistics["fid"]["value"] is None and "Inception" in statistics["fid"]["why"]
+
+
+def test_without_ground_truth_a_metric_says_why_it_is_not_there(tmp_path: Path) -> None:
+    support.write(tmp_path / "src" / "a.parquet", support.rows(2))
+    record, data = restored(tmp_path)
+    assert record["statistics"]["psnr"] == {"value": None, "why": "no ground truth: give --gt-column"}
+    assert data["psnr"].to_pylist() == [None, None]
+
+
+def test_ground_truth_that_does_not_decode_is_said_of_its_row(tmp_path: Path) -> None:
+    rows = [row | {"gt": b"broken" if i else row["image"]["bytes"]} for i, row in enumerate(support.rows(2))]
+    support.write(tmp_path / "src" / "a.parquet", rows)
+    assert restored(tmp_path, gt_column="gt")[0]["rejects"] == {"bad_gt": 1}
+
+
+@pytest.mark.parametrize("settings", [{"batch_size": 1}, {"batch_size": 5}, {"shard_rows": 24}])
+def test_bytes_depend_on_neither_batches_nor_shards(settings: dict[str, Any], tmp_path: Path) -> None:
+    support.write(tmp_path / "src" / "a.parquet", support.rows(24))
+    restored(tmp_path)
+    restored(tmp_path, destination=str(tmp_path / "other"), **settings)
+    assert support.pictures(tmp_path / "other") == support.pictures(tmp_path / "dst")
+
+
+def test_a_diffusion_gives_equal_bytes_for_equal_batches_and_nearly_equal_ones_for_others(tmp_path: Path) -> None:
+    """A convolution sums in an order that may depend on the batch, so other batches may differ in the last bit."""
+    support.write(tmp_path / "src" / "a.parquet", support.rows(8))
+    options = {"steps": 2}
+    restored(tmp_path, "difface", options=options, batch_size=4)
+    first = support.pictures(tmp_path / "dst")
+    for name, settings in (("same", {"shard_rows": 8, "batch_size": 4}), ("other", {"shard_rows": 8, "batch_size": 3})):
+        restored(tmp_path, "difface", options=options, destination=str(tmp_path / name), **settings)
+    assert support.pictures(tmp_path / "same") == first
+    other = support.pictures(tmp_path / "other")
+    for row_id, data in first.items():
+        difference = np.abs(support.decoded(data).astype(int) - support.decoded(other[row_id]))
+        assert difference.max() <= 1 and (difference > 0).mean() < 1e-3
+
+
+def test_the_output_is_a_dataset_that_hugging_face_shows_as_pictures(tmp_path: Path) -> None:
+    table = pq.read_table(support.write(tmp_path / "one.parquet", support.rows(4, label=1)))
+    feature = {"_type": "ClassLabel", "names": ["young", "old"]}
+    noted = {"info": {"features": {"image": {"_type": "Image"}, "label": feature}}}
+    (tmp_path / "src").mkdir()
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(noted)}), tmp_path / "src" / "a.parquet")
+    _, data = restored(tmp_path, keep_input=True)
+    features = json.loads(data.schema.metadata[b"huggingface"])["info"]["features"]
+    assert features == {"image": {"_type": "Image"}, "restored": {"_type": "Image"}, "label": feature}
+    assert data.schema.field("restored").type == data.schema.field("image").type == IMAGE
+    assert data["image"].to_pylist() == table["image"].to_pylist()
+    assert support.decoded(data["restored"][0].as_py()["bytes"]).shape == (128, 128, 3)
+
+
+def test_a_commit_record_stays_small(tmp_path: Path) -> None:
+    rows = [row | {"gt": support.encoded(support.portrait(i + 7))} for i, row in enumerate(support.rows(64))]
+    support.write(tmp_path / "src" / "a.parquet", rows)
+    restored(tmp_path, shard_rows=64, gt_column="gt")
+    (commit,) = (tmp_path / "dst" / "commits").glob("*.json")
+    assert commit.stat().st_size < 8192
+
+
+def test_a_row_group_that_does_not_read_is_rejected_row_by_row(tmp_path: Path) -> None:
+    path = support.write(tmp_path / "src" / "a.parquet", support.rows(12))
+    column = pq.ParquetFile(path).metadata.row_group(1).column(0)
+    content = bytearray(path.read_bytes())
+    content[column.data_page_offset : column.data_page_offset + 200] = bytes(200)
+    path.write_bytes(content)
+    record, data = restored(tmp_path)
+    assert data["id"].to_pylist() == [f"a.parquet#{row}" for row in (*range(4), *range(8, 12))]
+    assert record["rejects"] == {"unreadable": 4}
+    support.assert_whole(tmp_path / "dst", 12)
+
+
+def test_a_source_that_changes_mid_run_stops_it_and_the_same_command_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = support.write(tmp_path / "src" / "a.parquet", support.rows(40))
+    from tasks import _shard_worker
+
+    commit = _shard_worker.commit_shard
+
+    def meanwhile(*arguments: Any) -> Any:
+        if len(list((tmp_path / "dst").glob("commits/*"))) == 2:
+            support.write(path, support.rows(12, first=50))
+        return commit(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_shard_worker, "commit_shard", meanwhile)
+        with pytest.raises(BfrError, match="run the same command again"):
+            restored(tmp_path)
+    assert not (tmp_path / "dst" / "run.json").exists()
+    record, _ = restored(tmp_path)
+    assert record["totals"]["rows"] == 12
+    support.assert_whole(tmp_path / "dst", 12)
+
+
+def test_a_run_records_what_made_it(tmp_path: Path) -> None:
+    support.write(tmp_path / "src" / "a.parquet", support.rows(2))
+    record, data = restored(tmp_path, seed=5)
+    run = support.run(tmp_path, seed=5)
+    assert record == support.record(tmp_path / "dst")
+    assert record["method"]["fingerprint"] == run.resolve().fingerprint == data["fingerprint"][0].as_py()
+    assert (record["state"], record["seed"], record["method"]["name"]) == ("complete", 5, "passthrough")
+    assert record["recogniser"] == {"name": "mean colours", "sha256": "0" * 64}
+    assert (tmp_path / "dst" / "report" / "index.html").stat().st_size > 1000

@@ -1,0 +1,77 @@
+"""Shards tile their file, and their names depend on nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bfr_models.errors import BfrError
+from tasks._shards import Shard, from_table, require_unchanged, row_ids, shards_of_file, to_table
+
+group_sizes = st.lists(st.integers(0, 50), max_size=30)
+limits = st.integers(1, 120)
+
+
+def cut(groups: list[int], limit: int, source: str = "/a/x.parquet", version: str = "1") -> list[Shard]:
+    return list(shards_of_file(source, "x.parquet", version, groups, limit))
+
+
+@given(group_sizes, limits)
+def test_shards_hold_every_row_of_the_file_once_and_in_order(groups: list[int], limit: int) -> None:
+    rows = [row for shard in cut(groups, limit) for row in range(shard.first_row, shard.first_row + shard.rows)]
+    assert rows == list(range(sum(groups)))
+
+
+@given(group_sizes, limits)
+def test_a_shard_is_whole_row_groups_with_at_least_one_row(groups: list[int], limit: int) -> None:
+    for shard in cut(groups, limit):
+        mine = groups[shard.row_group_start : shard.row_group_stop]
+        assert sum(mine) == shard.rows > 0
+        assert sum(groups[: shard.row_group_start]) == shard.first_row
+        assert shard.rows <= limit or len([group for group in mine if group]) == 1
+
+
+@given(group_sizes, limits)
+def test_no_two_neighbours_would_fit_in_one_shard(groups: list[int], limit: int) -> None:
+    shards = cut(groups, limit)
+    for shard, after in zip(shards, shards[1:], strict=False):
+        assert shard.rows + groups[after.row_group_start] > limit
+
+
+@given(group_sizes, limits, st.text(min_size=1), st.text(min_size=1))
+def test_ids_are_those_of_the_file_and_its_version(groups: list[int], limit: int, one: str, other: str) -> None:
+    first = [shard.id for shard in cut(groups, limit, version=one)]
+    assert first == [shard.id for shard in cut(groups, limit, version=one)]
+    assert len(first) == len(set(first))
+    if one != other:
+        assert not set(first) & {shard.id for shard in cut(groups, limit, version=other)}
+        assert not set(first) & {shard.id for shard in cut(groups, limit, f"/{other}", version=one)}
+
+
+@given(group_sizes, limits)
+def test_a_plan_survives_its_table(groups: list[int], limit: int) -> None:
+    shards = cut(groups, limit)
+    assert list(from_table(to_table(shards))) == shards
+
+
+def test_row_ids_are_the_column_id_or_else_the_place_in_the_file() -> None:
+    shard = replace(cut([4], 4)[0], first_row=10)
+    assert row_ids(shard, pa.table({"image": [b""] * 2})) == ["x.parquet#10", "x.parquet#11"]
+    assert row_ids(shard, pa.table({"id": [7, None]})) == ["7", "x.parquet#11"]
+
+
+@pytest.mark.parametrize("content", [b"other bytes", None])
+def test_a_file_that_is_no_longer_the_planned_one_is_refused(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    path.write_bytes(b"bytes")
+    stat = path.stat()
+    shard = replace(cut([4], 4)[0], source=str(path), version=f"{stat.st_size}-{stat.st_mtime_ns}")
+    require_unchanged(shard)
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(BfrError, match="changed while the run was under way"):
+        require_unchanged(shard)
