@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from bfr_models.errors import BfrError, UsageError
 from tasks.config import prepare_environment
@@ -30,7 +31,7 @@ def run(
 ) -> None:
     """Does a verb's work and ends the process as the contract says."""
     prepare_environment()
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    _take_signals()
     try:
         result = work()
     except BaseException as error:
@@ -48,13 +49,32 @@ def run(
     raise typer.Exit(exit_code(result))
 
 
+def _take_signals() -> None:
+    """SIGINT and SIGTERM interrupt the work, once: a second one, while Ray and Prefect are put away, would leave
+    their processes behind."""
+    heard = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal heard
+        if not heard:
+            heard = True
+            raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+
+
 def explain(error: BaseException) -> tuple[int, str]:
     """Exit code and message of whatever ended a verb."""
     if isinstance(error, BfrError):
         return error.exit_code, str(error)
     if isinstance(error, ValidationError):
-        faults = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}, found {e['input']!r}" for e in error.errors())
-        return UsageError.exit_code, "; ".join(faults)
+        return UsageError.exit_code, "; ".join(_fault(found) for found in error.errors())
     if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "TerminationSignal":  # Prefect's SIGTERM
         return INTERRUPTED, "interrupted; what is done is kept, the same command goes on from there"
     return BfrError.exit_code, f"{type(error).__name__}: {error} (--debug shows where)"
+
+
+def _fault(found: ErrorDetails) -> str:
+    where = f"{'.'.join(map(str, found['loc']))}: {found['msg']}"
+    return where if found["type"] == "missing" else f"{where}, found {found['input']!r}"

@@ -232,6 +232,8 @@ def _restore_run(config: Path | None, given: dict[str, Any], options: dict[str, 
             from_file = yaml.safe_load(config.read_text()) or {}
         except (OSError, yaml.YAMLError) as error:
             raise UsageError(f"expected a YAML file of settings at {config}, found: {error}") from None
+        if not isinstance(from_file, dict) or not isinstance(from_file.get("options", {}), dict):
+            raise UsageError(f"expected a YAML file of settings at {config} (name: value), found other YAML")
     flags = {name: value for name, value in given.items() if value is not None}
     chosen = {name: value for name, value in options.items() if value is not None}
     return RestoreRun(**{**from_file, **flags, "options": {**from_file.get("options", {}), **chosen}})

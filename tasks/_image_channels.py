@@ -55,7 +55,7 @@ def rgb_and_alpha(image: Image.Image, deep: NDArray[np.uint16] | None) -> tuple[
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """RGB by the picture's profile where its own colours mean nothing on a screen, by Pillow's rule elsewhere."""
+    """RGB: through the profile for colours that no screen shows, by Pillow's rule for the others."""
     if image.mode not in ("CMYK", "LAB"):
         return image.convert("RGB")
     try:

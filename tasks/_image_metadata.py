@@ -61,7 +61,7 @@ def dpi_of(image: Image.Image) -> tuple[float, float] | None:
 def count_frames(data: bytes, kind: str) -> int:
     """How many frames or pages can be reached, at least 1; a broken list ends where it breaks."""
     with Image.open(io.BytesIO(data), formats=[kind]) as image:
-        if format != "TIFF":
+        if kind != "TIFF":
             return _claimed_frames(image)
         for page in range(1, MAX_FRAMES):
             try:

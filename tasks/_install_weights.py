@@ -41,8 +41,8 @@ def place_for(entry: WeightEntry) -> Iterator[Path]:
         ) from error
 
 
-def install(entry: WeightEntry, source: Path, sha256: str, trust: Trust) -> Card:
-    """Turns `source` (it is gone afterwards) into the entry's file in the cache; returns the card.
+def install(entry: WeightEntry, source: Path, name: str, sha256: str, trust: Trust) -> Card:
+    """Turns `source`, once called `name` and gone afterwards, into the entry's file in the cache; returns the card.
 
     The card goes first and comes last: at no moment does a card describe another file than the one beside it.
     """
@@ -63,7 +63,7 @@ def install(entry: WeightEntry, source: Path, sha256: str, trust: Trust) -> Card
         "licence_url": entry.licence_url,
         "non_commercial": entry.non_commercial,
         "origin": entry.origin,
-        "source": {"file": entry.source_file, "bytes": size, "sha256": sha256, "trust": trust},
+        "source": {"file": name, "bytes": size, "sha256": sha256, "trust": trust},
         "converter": entry.converter,
         "file": entry.file,
         "bytes": size if data is None else len(data),
@@ -96,9 +96,9 @@ def _converted(entry: WeightEntry, source: Path) -> bytes | None:
 
     try:
         return encode_weights(convert(entry.converter, source))
-    except BfrError:
+    except BfrError as error:
         source.unlink()
-        raise
+        raise BfrError(f"{entry.source_file} as {entry.name}: {error}; it was not kept") from error
 
 
 def summary(card: Card) -> dict[str, Any]:

@@ -133,5 +133,5 @@ def _absent(stem: str) -> Check:
     entry = entry_of(stem)
     if entry is None:
         return Check(f"weights {stem}", "bad", "not in the package", "reinstall the package")
-    advice = f"{entry.licence}; `bfr weights fetch {entry.name}` gets it, its preset needs it"
+    advice = f"{entry.licence}; its preset needs it: `bfr weights fetch {entry.name.rpartition('/')[0]}`"
     return Check(f"weights {entry.name}", "missing", "not fetched", advice)

@@ -22,7 +22,7 @@ class RestoreRun(BaseModel):
     destination: Url = Field(description="folder of the run; running again resumes")
     method: str
     preset: str | None = Field(None, description="named size and weights of the method; its first by default")
-    options: dict[str, str | int | float] = Field(default_factory=dict, description="the method's own options")
+    options: dict[str, bool | str | int | float] = Field(default_factory=dict, description="the method's own options")
     column: str = Field("image", description="the picture column")
     gt_column: str | None = Field(None, description="column with the ground truth, for PSNR, SSIM and identity")
     seed: int = 0
@@ -87,7 +87,7 @@ def prepare_environment() -> None:
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a first start makes its database: 20 s and more
         "PREFECT_API_REQUEST_TIMEOUT": "20",  # an API that never answers is given up after a minute, not seven
         "PREFECT_CLIENT_MAX_RETRIES": "2",
-        "PREFECT_LOGGING_LEVEL": "ERROR",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the command says what went wrong, without a traceback
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     }

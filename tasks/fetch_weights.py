@@ -9,7 +9,7 @@ from bfr_models.errors import BfrError, UsageError
 from bfr_models.weight_catalogue import WeightEntry, entries
 from bfr_models.weight_files import check_weight, find_weight, read_card
 from tasks._download import Expected, download
-from tasks._install_weights import install, place_for, say, summary
+from tasks._install_weights import Trust, install, place_for, say, summary
 from tasks._origins import Origin, StoreOrigin, WebOrigin
 from tasks._progress import ByteProgress
 
@@ -64,7 +64,8 @@ def _fetch(entry: WeightEntry, mirror: str | None) -> dict[str, Any]:
             sha256 = download(_origin(entry, mirror), part, expected, progress.reach)
         if entry.sha256 is None:
             say(f"{entry.name}: trusted on first use; its sha256 {sha256} is in the card, compare it elsewhere")
-        card = install(entry, part, sha256, "trusted on first use" if entry.sha256 is None else "published sha256")
+        trust: Trust = "trusted on first use" if entry.sha256 is None else "published sha256"
+        card = install(entry, part, entry.source_file, sha256, trust)
     return {**summary(card), "fetched": True}
 
 

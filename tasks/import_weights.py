@@ -49,9 +49,9 @@ def _recognise(known: list[WeightEntry], file: Path, sha256: str) -> WeightEntry
         names = ", ".join(entry.name for entry in fitting)
         raise UsageError(f"expected {file} to be one of {names}, found that it may be each; name it instead of METHOD")
     names = ", ".join(f"{entry.source_file} (sha256 {entry.sha256 or 'unknown'})" for entry in known)
-    raise UsageError(
-        f"expected {file} to be one of {names}, found sha256 {sha256}" + "".join(f"; {text}" for text in refusals)
-    )
+    if len(refusals) > 1:
+        refusals = ["it fits none of their networks: name one component instead of METHOD to see what differs"]
+    raise UsageError("; ".join([f"expected {file} to be one of {names}, found sha256 {sha256}", *refusals]))
 
 
 def _first_by_converter(known: list[WeightEntry]) -> dict[str, WeightEntry]:
@@ -71,7 +71,7 @@ def _install(entry: WeightEntry, file: Path, sha256: str) -> dict[str, Any]:
         say(f"{file}: not the published {entry.source_file}, but it converts like it: taken as {entry.name}")
     with place_for(entry) as part:
         shutil.copyfile(file, part)
-        card = install(entry, part, sha256, trust)
+        card = install(entry, part, file.name, sha256, trust)
     return {**summary(card), "imported_from": str(file)}
 
 

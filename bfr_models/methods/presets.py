@@ -15,7 +15,7 @@ OURS = "Apache-2.0"
 S_LAB = "S-Lab License 1.0, non-commercial"
 
 
-_FEWEST_ANCESTRAL_STEPS = 10  # with fewer, the spacing of the whole chain misses the start by more than 16
+_MIN_ANCESTRAL_STEPS = 10  # with fewer, the authors' spacing misses start_timestep by more than 16
 
 
 def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
@@ -68,10 +68,10 @@ class DifFaceOptions(NetworkOptions):
             raise UsageError(f"expected start_gap >= 0, got {self.start_gap}")
         most = self.start_timestep - self.start_gap + 1
         if not 1 <= self.steps <= most:
-            sum_ = "start_timestep - start_gap + 1" if self.start_gap else "start_timestep + 1"
-            raise UsageError(f"expected steps in 1..{most} ({sum_}), got {self.steps}")
-        if self.sampler == "ancestral" and self.steps < _FEWEST_ANCESTRAL_STEPS:
-            raise UsageError(f"expected steps >= {_FEWEST_ANCESTRAL_STEPS} with the ancestral sampler, got {self.steps}")
+            why = "start_timestep - start_gap + 1" if self.start_gap else "start_timestep + 1"
+            raise UsageError(f"expected steps in 1..{most} ({why}), got {self.steps}")
+        if self.sampler == "ancestral" and self.steps < _MIN_ANCESTRAL_STEPS:
+            raise UsageError(f"expected steps >= {_MIN_ANCESTRAL_STEPS} for the ancestral sampler, got {self.steps}")
         if not 0 <= self.eta <= 1:
             raise UsageError(f"expected eta in [0, 1], got {self.eta}")
 

@@ -86,7 +86,7 @@ class Prior:
 
     def __init__(self, preset: DifFacePreset) -> None:
         if preset.prior.learn_sigma:
-            raise UsageError(f"expected a prior with a fixed variance, as in face128, got {preset.name}, which learns it")
+            raise UsageError(f"expected a prior without a learned variance, as face128's, got that of {preset.name}")
         self.config, self.t_max = preset.prior, preset.max_timestep
         self.alphas_cumprod = linear_alphas_cumprod()
         self.recipe = Recipe(preset.size, (), steps=8000)

@@ -61,6 +61,7 @@ class TestRefusals:
             ({"precision": "int8"}, "unknown precision 'int8'; known: fp32, bf16, fp16"),
             ({"steps": "many"}, "expected option 'steps' of difface to be int, got 'many'"),
             ({"steps": 7.5}, r"expected option 'steps' of difface to be int, got 7\.5"),
+            ({"compile": 1}, "expected option 'compile' of difface to be bool, got 1"),
             ({"eta": "0.5"}, r"expected option 'eta' of difface to be float, got '0\.5'"),
         ],
     )
@@ -92,6 +93,7 @@ class TestFingerprint:
     def test_it_does_not_change_with_how_a_setting_is_written(self) -> None:
         plain = resolve_method("difface")
         assert resolve_method("difface", "face128", {"eta": 0.5, "steps": 20}).fingerprint == plain.fingerprint
+        assert replace(plain, weights=dict(reversed(plain.weights.items()))).fingerprint == plain.fingerprint
         one, other = {"eta": 1, "steps": 5}, {"steps": 5, "eta": 1.0}
         assert (
             resolve_method("difface", options=one).fingerprint == resolve_method("difface", options=other).fingerprint

@@ -7,6 +7,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -179,11 +180,10 @@ def test_a_catalogued_file_has_what_a_user_must_know(entry: WeightEntry) -> None
 
 
 def test_the_converters_of_the_catalogue_exist() -> None:
-    conversion = pytest.importorskip("bfr_models.conversion.difface")
     for entry in CATALOGUE:
         if entry.converter:
             module, _, function = entry.converter.partition(":")
-            assert module == conversion.__name__ and callable(getattr(conversion, function))
+            assert callable(getattr(import_module(module), function))
 
 
 def test_a_name_stands_for_all_below_it() -> None:

@@ -16,15 +16,15 @@ import pytest
 from flows.restore_dataset import restore_without_prefect
 from tests import support
 
-ROWS, SHARDS = 32, 8
+ROWS, SHARDS = 16, 8
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
 def start(tmp_path: Path, plugin_path: str, prefect_server: str) -> Iterator[Start]:
     """Starts `bfr restore` over a small dataset, with a method that takes its time."""
-    support.write(tmp_path / "src" / "a.parquet", support.rows(ROWS))
-    settings = "{method: faulty, options: {seconds: 0.2}, shard_rows: 4, actors: 1, gpus_per_actor: 0}"
+    support.write(tmp_path / "src" / "a.parquet", support.rows(ROWS), group_rows=2)
+    settings = "{method: faulty, options: {seconds: 0.2}, shard_rows: 2, actors: 1, gpus_per_actor: 0}"
     (tmp_path / "run.yaml").write_text(settings)
     started: list[subprocess.Popen[str]] = []
 
@@ -60,7 +60,7 @@ def wait_for_commits(destination: Path, process: subprocess.Popen[str], count: i
 
 
 def undisturbed(folder: Path) -> dict[str, bytes]:
-    run = support.run(folder, "faulty", options={"seconds": 0.2}, destination=str(folder / "undisturbed"))
+    run = support.run(folder, "faulty", shard_rows=2, destination=str(folder / "undisturbed"))
     restore_without_prefect(run)
     return support.pictures(folder / "undisturbed")
 
@@ -77,7 +77,7 @@ def test_a_driver_that_is_killed_resumes_with_the_same_command(
     second = start(RAY_ADDRESS=ray_cluster)
     output, errors = second.communicate(timeout=120)
     assert second.returncode == 0, errors
-    assert "32 rows in = 32 restored + 0 rejected" in output
+    assert "16 rows in = 16 restored + 0 rejected" in output
     assert done.items() <= support.snapshot(tmp_path / "dst" / "commits").items(), "what was done was done again"
     support.assert_whole(tmp_path / "dst", ROWS)
     assert support.pictures(tmp_path / "dst") == undisturbed(tmp_path)
@@ -99,5 +99,5 @@ def test_a_driver_that_is_terminated_says_so_leaves_nothing_running_and_can_go_o
     _, alive = psutil.wait_procs(children, timeout=15)
     assert not alive
     assert not (tmp_path / "dst" / "run.json").exists()
-    restore_without_prefect(support.run(tmp_path, faulty, options={"seconds": 0.2}))
+    restore_without_prefect(support.run(tmp_path, faulty, options={"seconds": 0.2}, shard_rows=2))
     support.assert_whole(tmp_path / "dst", ROWS)

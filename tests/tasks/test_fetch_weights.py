@@ -1,18 +1,11 @@
-"""A weight file arrives whole and right, once per machine, or not at all: against a server that misbehaves."""
+"""A weight file arrives whole and right, or not at all: against a server that misbehaves."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import random
-import re
-import signal
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -25,127 +18,14 @@ from bfr_models.errors import BfrError, UsageError
 from bfr_models.weight_catalogue import WeightEntry
 from tasks import _download, _origins
 from tasks.fetch_weights import fetch_weights
-
-CONTENT = random.Random(0).randbytes(300_000)
-SHA256 = hashlib.sha256(CONTENT).hexdigest()
-HALF = 150_000
-
-Misbehaviour = Callable[["Server", BaseHTTPRequestHandler], None]
-
-
-class Server:
-    """Serves `content` at every path, with ranges; each misbehaviour in `script` takes one request first."""
-
-    def __init__(self) -> None:
-        self.url = ""
-        self.content, self.etag = CONTENT, '"v1"'
-        self.script: list[Misbehaviour] = []
-        self.requests: list[tuple[str, str | None, str | None]] = []  # path, Range, If-Range
-
-    def answer(self, request: BaseHTTPRequestHandler) -> None:
-        self.requests.append((request.path, request.headers["Range"], request.headers["If-Range"]))
-        (self.script.pop(0) if self.script else behave)(self, request)
-
-    @property
-    def ranges(self) -> list[str | None]:
-        return [asked for _, asked, _ in self.requests]
-
-
-def reply(request: BaseHTTPRequestHandler, status: int, body: bytes = b"", **headers: object) -> None:
-    request.send_response(status)
-    for name, value in headers.items():
-        request.send_header(name.replace("_", "-"), str(value))
-    request.end_headers()
-    request.wfile.write(body)
-
-
-def behave(server: Server, request: BaseHTTPRequestHandler) -> None:
-    asked, total = re.fullmatch(r"bytes=(\d+)-", request.headers["Range"] or ""), len(server.content)
-    if asked is None or request.headers["If-Range"] != server.etag:
-        return reply(request, 200, server.content, Content_Length=total, ETag=server.etag)
-    start = int(asked[1])
-    where = f"bytes {start}-{total - 1}/{total}"
-    return reply(
-        request, 206, server.content[start:], Content_Length=total - start, Content_Range=where, ETag=server.etag
-    )
-
-
-def cut_half_way(server: Server, request: BaseHTTPRequestHandler) -> None:
-    reply(request, 200, server.content[:HALF], Content_Length=len(server.content), ETag=server.etag)
-
-
-def ignore_range(server: Server, request: BaseHTTPRequestHandler) -> None:
-    reply(request, 200, server.content, Content_Length=len(server.content), ETag=server.etag)
-
-
-def status(code: int) -> Misbehaviour:
-    return lambda _, request: reply(request, code, b"no", Content_Length=2)
-
-
-def redirect(server: Server, request: BaseHTTPRequestHandler) -> None:
-    reply(request, 302, Location=f"{server.url}/elsewhere", Content_Length=0)
-
-
-def wrong_range(server: Server, request: BaseHTTPRequestHandler) -> None:
-    where, body = f"bytes 7-{len(server.content) - 1}/{len(server.content)}", server.content[7:]
-    reply(request, 206, body, Content_Length=len(body), Content_Range=where, ETag=server.etag)
-
-
-def range_of_another_version(server: Server, request: BaseHTTPRequestHandler) -> None:
-    where, body = f"bytes {HALF}-{len(server.content) - 1}/{len(server.content)}", b"x" * HALF
-    reply(request, 206, body, Content_Length=HALF, Content_Range=where, ETag='"v2"')
-
-
-def wrong_bytes_in_range(server: Server, request: BaseHTTPRequestHandler) -> None:
-    where = f"bytes {HALF}-{len(server.content) - 1}/{len(server.content)}"
-    reply(request, 206, b"x" * HALF, Content_Length=HALF, Content_Range=where, ETag=server.etag)
-
-
-def announce(length: int) -> Misbehaviour:
-    return lambda server, request: reply(request, 200, server.content, Content_Length=length, ETag=server.etag)
-
-
-def endless(_: Server, request: BaseHTTPRequestHandler) -> None:
-    reply(request, 200)
-    while True:  # until the client has had enough
-        request.wfile.write(bytes(2**16))
-
-
-def hang(_: Server, request: BaseHTTPRequestHandler) -> None:
-    time.sleep(1)
-
-
-def hang_half_way(server: Server, request: BaseHTTPRequestHandler) -> None:
-    cut_half_way(server, request)
-    time.sleep(30)
-
-
-def slow(server: Server, request: BaseHTTPRequestHandler) -> None:
-    time.sleep(1.5)
-    behave(server, request)
+from tests import weight_server as faults
+from tests.weight_server import CONTENT, HALF, SHA256, Misbehaviour, Server, serving, status
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    state = Server()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # http.server's name
-            state.answer(self)
-
-        def log_message(self, *_: object) -> None: ...
-
-    class Quiet(ThreadingHTTPServer):
-        daemon_threads = True
-        block_on_close = False
-
-        def handle_error(self, *_: object) -> None: ...
-
-    with Quiet(("127.0.0.1", 0), Handler) as http:
-        state.url = f"http://127.0.0.1:{http.server_address[1]}"
-        threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        yield state
-        http.shutdown()
+    with serving() as started:
+        yield started
 
 
 @pytest.fixture
@@ -198,16 +78,16 @@ def test_a_file_is_fetched_with_its_card_and_then_left_alone(server: Server, cac
 @pytest.mark.parametrize(
     ("script", "ranges"),
     [
-        ([cut_half_way], [None, f"bytes={HALF}-"]),
-        ([cut_half_way, status(503), status(503)], [None] + [f"bytes={HALF}-"] * 3),
-        ([cut_half_way, ignore_range], [None, f"bytes={HALF}-"]),
-        ([cut_half_way, wrong_range], [None, f"bytes={HALF}-", None]),
-        ([cut_half_way, range_of_another_version], [None, f"bytes={HALF}-", None]),
-        ([cut_half_way, wrong_bytes_in_range], [None, f"bytes={HALF}-", None]),
-        ([cut_half_way, status(416)], [None, f"bytes={HALF}-", None]),
-        ([cut_half_way, redirect], [None, f"bytes={HALF}-", f"bytes={HALF}-"]),
+        ([faults.cut_half_way], [None, f"bytes={HALF}-"]),
+        ([faults.cut_half_way, status(503), status(503)], [None] + [f"bytes={HALF}-"] * 3),
+        ([faults.cut_half_way, faults.ignore_range], [None, f"bytes={HALF}-"]),
+        ([faults.cut_half_way, faults.wrong_range], [None, f"bytes={HALF}-", None]),
+        ([faults.cut_half_way, faults.range_of_another_version], [None, f"bytes={HALF}-", None]),
+        ([faults.cut_half_way, faults.wrong_bytes_in_range], [None, f"bytes={HALF}-", None]),
+        ([faults.cut_half_way, status(416)], [None, f"bytes={HALF}-", None]),
+        ([faults.cut_half_way, faults.redirect], [None, f"bytes={HALF}-", f"bytes={HALF}-"]),
         ([status(503), status(503)], [None] * 3),
-        ([status(429), hang], [None] * 3),
+        ([status(429), faults.hang], [None] * 3),
     ],
     ids=lambda value: None,
 )
@@ -222,7 +102,7 @@ def test_what_will_pass_is_waited_out(
 
 def test_a_file_that_changes_half_way_is_not_mixed(server: Server, cache: Path, fetch: Fetch) -> None:
     def cut_and_change(state: Server, request: BaseHTTPRequestHandler) -> None:
-        cut_half_way(state, request)
+        faults.cut_half_way(state, request)
         state.content, state.etag = CONTENT[::-1], '"v2"'
 
     server.script = [cut_and_change]
@@ -248,7 +128,7 @@ def test_a_redirection_away_from_tls_is_refused() -> None:
 def test_another_length_than_the_published_is_refused_at_once(
     server: Server, cache: Path, fetch: Fetch, length: int
 ) -> None:
-    server.script = [announce(length)]
+    server.script = [faults.announce(length)]
     with pytest.raises(BfrError, match=rf"expected a file of {len(CONTENT)} bytes at .*, found {length};"):
         fetch()
     assert files(cache) == [] and len(server.requests) == 1
@@ -257,7 +137,7 @@ def test_another_length_than_the_published_is_refused_at_once(
 def test_no_more_is_written_than_the_file_has(
     server: Server, cache: Path, fetch: Fetch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server.script = [endless]
+    server.script = [faults.endless]
     written = 0
 
     def append(partial: _download.PartialFile, chunk: bytes) -> None:
@@ -281,7 +161,7 @@ def test_another_file_of_the_same_length_is_refused(server: Server, cache: Path,
 
 
 def test_a_server_that_stays_broken_is_given_up_and_gone_on_with(server: Server, cache: Path, fetch: Fetch) -> None:
-    server.script = [cut_half_way] + [status(500)] * (_download.TRIES)
+    server.script = [faults.cut_half_way] + [status(500)] * (_download.TRIES)
     with pytest.raises(BfrError, match=rf"found {HALF} bytes and then, 6 times in a row, HTTP 500; the same command"):
         fetch()
     assert files(cache) == [".lib-net.pth.part", ".lib-net.pth.part.json"]
@@ -292,7 +172,7 @@ def test_a_server_that_stays_broken_is_given_up_and_gone_on_with(server: Server,
 
 
 def test_kept_bytes_that_were_damaged_meanwhile_are_fetched_again(server: Server, cache: Path, fetch: Fetch) -> None:
-    server.script = [cut_half_way] + [status(500)] * (_download.TRIES)
+    server.script = [faults.cut_half_way] + [status(500)] * (_download.TRIES)
     with pytest.raises(BfrError):
         fetch()
     (cache / ".lib-net.pth.part").write_bytes(bytes(HALF))
@@ -352,48 +232,3 @@ def test_a_folder_that_cannot_be_written_is_named(cache: Path, fetch: Fetch) -> 
     cache.write_text("in the way")
     with pytest.raises(BfrError, match="choose another folder with BFR_WEIGHTS"):
         fetch()
-
-
-PROCESS = """
-import sys
-from bfr_models import weight_catalogue
-from bfr_models.weight_catalogue import WeightEntry
-from tasks.fetch_weights import fetch_weights
-
-url, size, sha256 = sys.argv[1:]
-entry = WeightEntry("lib/net", "", f"{url}/v1/net.pth", int(size), sha256, "L", "https://l", False)
-weight_catalogue.CATALOGUE = (entry,)
-print(fetch_weights(["lib/net"], lambda _: True)[0]["fetched"])
-"""
-
-
-def start_process(server: Server) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", PROCESS, server.url, str(len(CONTENT)), SHA256]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def test_processes_that_start_at_once_share_one_download(server: Server, cache: Path) -> None:
-    server.script = [slow]
-    processes = [start_process(server) for _ in range(3)]
-    answers = [process.communicate(timeout=60) for process in processes]
-    assert sorted(out for out, _ in answers) == ["False\n", "False\n", "True\n"], answers
-    assert len(server.requests) == 1
-    assert_whole(cache)
-
-
-def test_a_killed_process_leaves_no_lock_and_its_bytes_are_gone_on_with(
-    server: Server, cache: Path, fetch: Fetch
-) -> None:
-    server.script = [hang_half_way]
-    process = start_process(server)
-    part = cache / ".lib-net.pth.part"
-    deadline = time.monotonic() + 30
-    while not (part.exists() and part.stat().st_size > HALF // 2) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    had = part.stat().st_size
-    assert ".lib-net.pth.lock" in files(cache) and had > HALF // 2
-    fetch()
-    assert server.ranges == [None, f"bytes={had}-"]
-    assert_whole(cache)

@@ -98,7 +98,7 @@ def test_the_card_says_whence_and_under_which_licence(cache: Path, checkpoints: 
     card = json.loads((cache / "net-512-estimator.json").read_text())
     data = (cache / "net-512-estimator.safetensors").read_bytes()
     source = checkpoints[0].read_bytes()
-    assert (card["licence"], card["origin"]) == ("L 1.0", "https://x/e.pth")
+    assert (card["licence"], card["origin"], card["source"]["file"]) == ("L 1.0", "https://x/e.pth", "one.pth")
     assert (card["sha256"], card["bytes"]) == (hashlib.sha256(data).hexdigest(), len(data))
     assert (card["source"]["sha256"], card["source"]["bytes"]) == (hashlib.sha256(source).hexdigest(), len(source))
 
@@ -114,8 +114,11 @@ def test_a_file_kept_as_it_is_must_be_the_published_one(cache: Path, tmp_path: P
 
 def test_nothing_is_written_unless_every_file_is_recognised(cache: Path, checkpoints: tuple[Path, Path]) -> None:
     torch.save({"else": torch.zeros(1)}, checkpoints[0].with_name("third.pth"))
-    with pytest.raises(UsageError, match=r"third\.pth to be one of .*unexpected \['else'\].*not a prior"):
-        import_weights("net", [*checkpoints, checkpoints[0].with_name("third.pth")])
+    third = checkpoints[0].with_name("third.pth")
+    with pytest.raises(UsageError, match=r"third\.pth to be one of e\.pth .*, p\.pth .*: name one component"):
+        import_weights("net", [*checkpoints, third])
+    with pytest.raises(UsageError, match=r"third\.pth to be one of e\.pth .*unexpected \['else'\]"):
+        import_weights("net/512/estimator", [third])
     with pytest.raises(UsageError, match=r"expected one file for net/512/estimator, found .*one\.pth and .*one\.pth"):
         import_weights("net", [checkpoints[0], checkpoints[0]])
     with pytest.raises(UsageError, match=r"expected a checkpoint file at .*gone\.pth"):

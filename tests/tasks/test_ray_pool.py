@@ -91,5 +91,5 @@ def test_a_worker_that_is_replaced_late_in_a_run_has_its_own_time_to_start(monke
 def test_a_cluster_that_is_not_there_is_said_in_seconds(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
     monkeypatch.setattr(_ray_pool.ray, "is_initialized", lambda: False)
-    with pytest.raises(UsageError, match="expected a Ray cluster at RAY_ADDRESS=.*127.0.0.1:9"):
+    with pytest.raises(UsageError, match=r"expected a Ray cluster at RAY_ADDRESS=.*127\.0\.0\.1:9"):
         _ray_pool.connect_ray()

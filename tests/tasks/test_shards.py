@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -39,7 +40,7 @@ def test_a_shard_is_whole_row_groups_with_at_least_one_row(groups: list[int], li
 @given(group_sizes, limits)
 def test_no_two_neighbours_would_fit_in_one_shard(groups: list[int], limit: int) -> None:
     shards = cut(groups, limit)
-    for shard, after in zip(shards, shards[1:], strict=False):
+    for shard, after in pairwise(shards):
         assert shard.rows + groups[after.row_group_start] > limit
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -60,16 +61,27 @@ class TestDraw:
         assert drawn_sigmas(drawn.kernel).max() <= preset.sigma[1] * size / 512  # cutting the kernel off narrows it
 
     @every_preset
-    def test_draws_reach_the_ends_of_the_ranges(self, preset: Preset) -> None:
+    def test_draws_fill_the_ranges_from_end_to_end(self, preset: Preset, monkeypatch: pytest.MonkeyPatch) -> None:
         """Of n uniform draws none falls into the last tenth with probability 0.9^n: 1e-23 for 500."""
+        kernels: list[tuple[float, ...]] = []
+        monkeypatch.setattr(module, "gaussian_kernel", lambda *arguments: kernels.append(arguments))
         rng = np.random.default_rng(0)
-        draws = [draw(replace(preset, kernel_width=3), 512, rng) for _ in range(500)]
+        draws = [draw(preset, 512, rng) for _ in range(500)]
+        _, sigmas_x, sigmas_y, rotations = zip(*kernels, strict=True)
         for values, (low, high) in [
+            (sigmas_x, preset.sigma),
+            (sigmas_y, preset.sigma),
+            (rotations, (-math.pi, math.pi)),
             ([d.downsample for d in draws], preset.downsample),
             ([d.noise for d in draws], preset.noise),
             ([d.quality for d in draws], preset.quality),
         ]:
-            assert min(values) < low + 0.1 * (high - low) and max(values) > high - 0.1 * (high - low)
+            tenth = 0.1 * (high - low)
+            assert low <= min(values) < low + tenth and high - tenth < max(values) <= high
+
+    def test_both_ends_of_the_quality_are_drawn(self) -> None:
+        preset, rng = replace(PRESETS["gfpgan"], quality=(60, 62)), np.random.default_rng(0)
+        assert {draw(preset, 16, rng).quality for _ in range(100)} == {60, 61, 62}
 
     def test_blur_is_drawn_in_pixels_of_the_face(self) -> None:
         """One seed at two sizes is one blur, seen at two sizes; the rest of the draw does not depend on the size."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,20 @@ def test_another_seed_trains_another_network(component: Component, faces: Faces,
     assert one != other
 
 
+def test_every_step_and_every_seed_draws_its_own_noise(estimator: Estimator, faces: Faces, tmp_path: Path) -> None:
+    draws: list[float] = []
+
+    class Spy(Estimator):
+        def loss(self, *arguments: Any) -> torch.Tensor:
+            draws.append(float(torch.rand(())))
+            return super().loss(*arguments)
+
+    estimator.__class__ = Spy
+    for seed in (0, 1):
+        train(estimator, faces, TrainingRun("tiny", tmp_path, steps=3, batch_size=1, seed=seed), quiet)
+    assert len(set(draws)) == 6
+
+
 class TestResults:
     @pytest.fixture
     def out(self, component: Component, faces: Faces, tmp_path: Path) -> Path:
@@ -145,6 +159,16 @@ def test_the_moving_average_forgets_faster_at_first(component: Component, faces:
         kept = (1 + n) / (10 + n)
         expected = kept * averages[n - 1] + (1 - kept) * networks[n]
         torch.testing.assert_close(averages[n], expected, rtol=1e-6, atol=1e-7)  # float32 once
+
+
+def test_gradients_are_clipped(component: Component, faces: Faces, tmp_path: Path) -> None:
+    """Adam divides by |g| + 1e-8, so a gradient of norm 1e-12 moves a weight by 1e-4 of the rate at most."""
+    component.recipe = replace(component.recipe, clip=1e-12, warmup=1)
+    train(component, faces, TrainingRun("tiny", tmp_path, steps=1, batch_size=2, learning_rate=1.0), quiet)
+    torch.manual_seed(0)
+    trained = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["network"]
+    for name, start in component.build().named_parameters():
+        torch.testing.assert_close(trained[name], start.detach(), rtol=0, atol=1.1e-4)
 
 
 class TestLearningRate:

@@ -1,0 +1,222 @@
+"""DifFace as the authors run it: 100 steps, noised at t = 400, first denoised at 396; our faster and older ways."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bfr_models.errors import UsageError
+from bfr_models.methods._chain import chain_timesteps
+from bfr_models.methods.presets import DIFFACE, DifFaceOptions
+from bfr_models.registry import methods, resolve_method
+from bfr_models.training.components import get_component
+from bfr_models.types import FaceBatch
+from tests.bfr_models.methods.conftest import SIZE, Tiny
+
+Make = Callable[..., Tiny]
+
+
+def faces(n: int, size: int = SIZE) -> FaceBatch:
+    images = torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(n)) * 2 - 1
+    return FaceBatch(tuple(str(i) for i in range(n)), images, tuple(range(n)))
+
+
+def abar(t: int) -> float:
+    """The product of 1 - beta_s up to t; nothing at all is left out at t = -1."""
+    return math.prod(1 - (1e-4 + (0.02 - 1e-4) * s / 999) for s in range(t + 1))
+
+
+def draws_of(batch: FaceBatch, count: int) -> list[Tensor]:
+    """What each face's own generator gives, call by call."""
+    generators = [torch.Generator().manual_seed(seed) for seed in batch.seeds]
+    shape = batch.images.shape[1:]
+    return [torch.stack([torch.randn(shape, generator=g) for g in generators]).double() for _ in range(count)]
+
+
+@torch.inference_mode()
+def reference(
+    tiny: Tiny, batch: FaceBatch, start: int, calls: Sequence[int], step: Callable[[Tensor, Tensor, int, int, Tensor], Tensor]
+) -> Tensor:  # fmt: skip
+    """The authors' procedure in float64. `step` is (x, output, t, t_prev, noise) -> x_{t_prev}."""
+    y = batch.images.double() / 2 + 0.5
+    if y.shape[-1] != SIZE:
+        y = F.interpolate(y, (SIZE, SIZE), mode="bicubic", antialias=True)
+    f = tiny.estimator(y).clamp(0, 1)
+    z, *draws = draws_of(FaceBatch(batch.ids, torch.empty(len(batch), 3, SIZE, SIZE), batch.seeds), 1 + len(calls))
+    x = math.sqrt(abar(start)) * (2 * f - 1) + math.sqrt(1 - abar(start)) * z
+    for t, t_prev, noise in zip(calls, [*calls[1:], -1], draws, strict=True):
+        x = step(x, tiny.output(x, t), t, t_prev, noise)
+    return x.clamp(-1, 1)
+
+
+def predicted(x: Tensor, eps: Tensor, t: int) -> Tensor:
+    return ((x - math.sqrt(1 - abar(t)) * eps) / math.sqrt(abar(t))).clamp(-1, 1)
+
+
+def ddim(eta: float) -> Callable[..., Tensor]:
+    def step(x: Tensor, output: Tensor, t: int, t_prev: int, noise: Tensor) -> Tensor:
+        eps = output[:, 0:3]
+        sigma = eta * math.sqrt((1 - abar(t_prev)) / (1 - abar(t))) * math.sqrt(1 - abar(t) / abar(t_prev))
+        direction = math.sqrt(1 - abar(t_prev) - sigma**2) * eps
+        return math.sqrt(abar(t_prev)) * predicted(x, eps, t) + direction + (sigma * noise if t > 0 else 0)
+
+    return step
+
+
+def ancestral(x: Tensor, output: Tensor, t: int, t_prev: int, noise: Tensor) -> Tensor:
+    beta = 1 - abar(t) / abar(t_prev)
+    x_0 = predicted(x, output[:, 0:3], t)
+    if t == 0:
+        return x_0
+    mean = (math.sqrt(abar(t_prev)) * beta * x_0 + math.sqrt(1 - beta) * (1 - abar(t_prev)) * x) / (1 - abar(t))
+    share = (output[:, 3:6] + 1) / 2
+    log_smallest, log_largest = math.log(beta * (1 - abar(t_prev)) / (1 - abar(t))), math.log(beta)
+    return mean + torch.exp((share * log_largest + (1 - share) * log_smallest) / 2) * noise
+
+
+class TestParity:
+    @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+    def test_the_default_is_the_authors_procedure(self, tiny: Make, eta: float) -> None:
+        made, batch = tiny("ffhq512", eta=eta), faces(2)
+        expected = reference(made, batch, 400, range(396, -1, -4), ddim(eta))
+        assert expected.std() > 0.1
+        restored = made.load().restore(batch).images
+        np.testing.assert_allclose(restored.numpy(), expected.numpy(), rtol=0, atol=1e-5)
+
+    def test_another_size_is_resized_without_clipping(self, tiny: Make) -> None:
+        made, batch = tiny("ffhq512", steps=3), faces(1, 40)
+        batch = batch.with_images(batch.images.sign())  # sharp edges overshoot
+        expected = reference(made, batch, 400, [396, 198, 0], ddim(0.5))
+        np.testing.assert_allclose(made.load().restore(batch).images.numpy(), expected.numpy(), rtol=0, atol=1e-5)
+
+    def test_the_first_release_sampled_with_the_learned_variance(self, tiny: Make) -> None:
+        made, batch = tiny("ffhq512", sampler="ancestral"), faces(2)
+        calls = [round(999 * i / 249) for i in range(100)][::-1]
+        assert calls[:2] + calls[-2:] == [397, 393, 4, 0]
+        expected = reference(made, batch, 401, calls, ancestral)
+        np.testing.assert_allclose(made.load().restore(batch).images.numpy(), expected.numpy(), rtol=0, atol=1e-5)
+
+    @pytest.mark.parametrize("sampler", ["ddim", "dpm++", "ancestral"])
+    def test_a_face_does_not_depend_on_its_batch(self, tiny: Make, sampler: str) -> None:
+        restorer, batch = tiny("ffhq512", sampler=sampler, steps=10).load(), faces(3)
+        together = restorer.restore(batch).images
+        for row in range(3):
+            alone = FaceBatch(batch.ids[row : row + 1], batch.images[row : row + 1], batch.seeds[row : row + 1])
+            torch.testing.assert_close(restorer.restore(alone).images[0], together[row], rtol=0, atol=1e-5)
+
+    def test_few_steps_of_the_solver_come_closest_to_the_flow(self, tiny: Make) -> None:
+        """Both tend to the same ODE's end as steps grow; that of many steps stands for it."""
+        batch = faces(2)
+        end, *approximations = (
+            tiny("ffhq512", sampler=sampler, steps=steps, eta=0.0).load().restore(batch).images
+            for sampler, steps in (("dpm++", 200), ("dpm++", 12), ("ddim", 12))
+        )
+        solver, ddim_ = ((approximation - end).square().mean() for approximation in approximations)
+        assert solver < ddim_
+
+
+class TestChain:
+    @pytest.mark.parametrize(
+        ("options", "start", "first_calls", "count"),
+        [
+            ({}, 400, [396, 392, 388], 100),
+            ({"steps": 10}, 400, [396, 352, 308], 10),
+            ({"start_gap": 0}, 400, [400, 396, 392], 100),
+            ({"start_timestep": 200, "steps": 50}, 200, [196, 192, 188], 50),
+            ({"sampler": "ancestral"}, 401, [397, 393, 389], 100),
+            ({"sampler": "ancestral", "start_gap": 0}, 397, [397, 393, 389], 100),
+            ({"sampler": "dpm++", "steps": 15}, 400, [396, 368, 339], 15),
+        ],
+    )
+    def test_of_the_512_px_preset(
+        self, options: dict[str, Any], start: int, first_calls: list[int], count: int
+    ) -> None:
+        defaults = {"start_timestep": 400, "steps": 100, "start_gap": 4}
+        noised, calls = chain_timesteps(DifFaceOptions(**{**defaults, **options}))
+        assert (noised, calls[:3], len(calls), calls[-1]) == (start, first_calls, count, 0)
+
+    def test_the_presets_have_the_authors_defaults(self) -> None:
+        by_name = {preset.name: preset.options for preset in DIFFACE}
+        assert list(by_name) == ["face128", "ffhq512", "inpaint256"]
+        assert by_name["ffhq512"] == DifFaceOptions(
+            precision="fp32", start_timestep=400, steps=100, sampler="ddim", eta=0.5, start_gap=4
+        )
+        noised, calls = chain_timesteps(by_name["inpaint256"])  # type: ignore[arg-type]
+        assert (noised, calls[0], calls[-1], len(calls), by_name["inpaint256"].eta) == (480, 476, 0, 120, 1.0)  # type: ignore[attr-defined]
+        noised, calls = chain_timesteps(by_name["face128"])  # type: ignore[arg-type]
+        assert (noised, calls[0]) == (150, 150)
+
+    @pytest.mark.parametrize(
+        ("preset", "options", "message"),
+        [
+            ("ffhq512", {"steps": 398}, r"expected steps in 1\.\.397 \(start_timestep - start_gap \+ 1\), got 398"),
+            ("ffhq512", {"start_gap": -1}, "expected start_gap >= 0, got -1"),
+            ("ffhq512", {"start_timestep": 1000}, "expected start_timestep <= 999"),
+            ("ffhq512", {"sampler": "ancestral", "steps": 5}, "expected steps >= 10 for the ancestral sampler, got 5"),
+            ("ffhq512", {"compile": 1}, "expected option 'compile' of difface to be bool, got 1"),
+            ("face128", {"sampler": "ancestral"}, "the prior of face128 learned no variance"),
+        ],
+    )
+    def test_what_a_preset_cannot_do_is_refused(self, preset: str, options: dict[str, Any], message: str) -> None:
+        with pytest.raises(UsageError, match=message):
+            resolve_method("difface", preset, options)
+
+
+class TestSwitches:
+    @pytest.mark.parametrize("precision", ["bf16", "fp16"])
+    def test_half_precision_stays_close(self, tiny: Make, precision: str) -> None:
+        """From the same draws and without clipping's help: the chain forgets early roundings, the last steps stay."""
+        batch = faces(2)
+        full, half = (tiny("ffhq512", precision=p, steps=20).load().restore(batch).images for p in ("fp32", precision))
+        assert half.dtype == torch.float32 and not torch.equal(full, half)
+        assert (full - half).abs().mean() <= 4 / 255
+
+    def test_compile_compiles_both_networks(self, tiny: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+        compiled = []
+        monkeypatch.setattr(torch, "compile", lambda network: compiled.append(type(network).__name__) or network)
+        tiny("ffhq512").load()
+        assert compiled == []
+        tiny("ffhq512", compile=True).load()
+        assert compiled == ["SwinIR", "UNet"]
+
+    def test_compiled_networks_are_captured_whole_and_give_the_same_faces(
+        self, tiny: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With the capture that precedes any compiler, and an error where it would fall back to Python."""
+        compile_ = torch.compile
+        monkeypatch.setattr(torch, "compile", lambda network: compile_(network, backend="eager", fullgraph=True))
+        batch = faces(2)
+        for precision in ("fp32", "bf16"):
+            plain, compiled = (
+                tiny("ffhq512", compile=c, precision=precision, steps=2).load().restore(batch).images
+                for c in (False, True)
+            )
+            torch.testing.assert_close(compiled, plain, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("method", "preset"), [("difface", "ffhq512"), ("estimator", "ffhq512"), ("difface", "inpaint256")]
+)
+def test_absent_weights_are_a_usage_error_and_the_preset_is_still_listed(
+    method: str, preset: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setenv("BFR_WEIGHTS", str(tmp_path))
+    assert preset in [p.name for p in methods()[method].presets]
+    with pytest.raises(UsageError, match=f"expected the weights difface-{preset}-estimator in the package"):
+        resolve_method(method, preset)
+
+
+@pytest.mark.parametrize(
+    ("preset", "message"),
+    [("ffhq512", "expected a prior without a learned variance"), ("inpaint256", "unknown preset of difface")],
+)
+def test_a_prior_that_learns_its_variance_is_not_trained_here(preset: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        get_component("difface", "prior", preset)

@@ -1,0 +1,203 @@
+"""The command line as people and scripts meet it: exit codes, one JSON document, errors in plain words."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from click.testing import Result
+from typer.testing import CliRunner
+
+from flows._command import run as command
+from flows.cli import app
+from tests import support
+
+Bfr = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """The command takes signals over; they are given back."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def bfr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bfr:
+    """Runs a verb in a folder with a dataset `src` of twelve rows."""
+    support.write(tmp_path / "src" / "a.parquet", support.rows(12))
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def restore(bfr: Bfr, prefect_server: str) -> Bfr:
+    """`bfr restore src dst`, on threads of this process."""
+    return lambda *arguments: bfr("restore", "src", "dst", "--engine", "local", "--shard-rows", 4, *arguments)
+
+
+def verbs(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, inner in getattr(command, "commands", {}).items():
+        yield (*path, name)
+        yield from verbs(inner, (*path, name))
+
+
+@pytest.mark.parametrize("verb", [(), *verbs(typer.main.get_command(app))], ids=" ".join)
+def test_every_verb_has_help(verb: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*verb, "--help"])
+    assert result.exit_code == 0 and "Usage:" in result.stdout
+
+
+def test_a_run_ends_with_0_and_prints_one_json_document(restore: Bfr, tmp_path: Path) -> None:
+    result = restore("--method", "passthrough", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == support.record(tmp_path / "dst")
+    assert "12/12 rows" in result.stderr
+
+
+def test_a_finished_run_is_not_touched_again(restore: Bfr, tmp_path: Path) -> None:
+    first = restore("--method", "passthrough")
+    before = support.snapshot(tmp_path / "dst")
+    second = restore("--method", "passthrough")
+    assert (first.exit_code, second.exit_code) == (0, 0)
+    assert "12 rows in = 12 restored + 0 rejected, 3 shards" in second.stdout
+    assert support.snapshot(tmp_path / "dst") == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "gfpgun"], "unknown method 'gfpgun'; known: passthrough"),
+        (["--method", "passthrough", "--preset", "p"], "unknown preset of passthrough 'p'; known: face128"),
+        (["--method", "passthrough", "--steps", 5], "unknown option 'steps' of passthrough"),
+        (["--method", "difface", "--sampler", "euler"], "unknown sampler 'euler'; known: ddim, dpm++"),
+        (["--method", "passthrough", "--column", "photo"], "picture column 'photo', found the columns image"),
+        (["--method", "passthrough", "--format", "gif"], "format: Input should be 'png', 'webp' or 'jpeg'"),
+        (["--method", "passthrough", "--batch-size", "many"], "batch_size: Input should be a valid integer"),
+        ([], "error: method: Field required\n"),
+        (["--config", "none.yaml"], "expected a YAML file of settings at none.yaml"),
+        (["--config", "list.yaml"], "expected a YAML file of settings at list.yaml"),
+        (["--config", "wrong.yaml"], "stride: Extra inputs are not permitted, found 5"),
+    ],
+)  # fmt: skip
+def test_wrong_usage_ends_with_2_and_a_message_in_plain_words(
+    arguments: list[object], message: str, restore: Bfr, tmp_path: Path
+) -> None:
+    (tmp_path / "list.yaml").write_text("- method")
+    (tmp_path / "wrong.yaml").write_text("{method: passthrough, stride: 5}")
+    result = restore(*arguments, "--json")
+    assert result.exit_code == 2
+    assert message in result.stderr and "Traceback" not in result.stderr
+    told = json.loads(result.stdout)
+    assert told["exit_code"] == 2 and told["error"] in result.stderr
+    assert not (tmp_path / "dst" / "plan").exists()
+
+
+def test_a_flag_that_does_not_exist_ends_with_2(restore: Bfr) -> None:
+    result = restore("--methud", "passthrough")
+    assert result.exit_code == 2 and "No such option" in result.stderr and not result.stdout
+
+
+def test_a_source_that_is_not_there_ends_with_2(bfr: Bfr, prefect_server: str) -> None:
+    result = bfr("restore", "nowhere", "dst", "--method", "passthrough", "--engine", "local")
+    assert result.exit_code == 2 and "nowhere" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_more_rejects_than_allowed_end_with_3_and_the_limit_may_be_raised_later(restore: Bfr, tmp_path: Path) -> None:
+    rows = support.rows(12)
+    rows[4]["image"] = {"bytes": b"broken", "path": None}
+    support.write(tmp_path / "src" / "a.parquet", rows)
+    command = ("--method", "passthrough", "--max-rejects")
+    assert [restore(*command, limit).exit_code for limit in (0.08, 0.09, 0.01)] == [3, 0, 3]
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_run_that_fails_ends_with_1_and_says_how_to_go_on(
+    debug: bool, restore: Bfr, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Any:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("tasks._shard_worker.commit_shard", full)
+    result = restore("--method", "passthrough", *(["--debug"] if debug else []))
+    assert result.exit_code == 1
+    assert "3 of 3 shards could not be done" in result.stderr and "disk full" in result.stderr
+    assert ("Traceback" in result.stderr) == debug
+
+
+def test_an_interrupted_run_ends_with_130_and_goes_on_with_the_same_command(
+    restore: Bfr, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupted(*_: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flows.restore_dataset.finish_run", interrupted)
+        result = restore("--method", "passthrough")
+    assert result.exit_code == 130
+    assert "interrupted" in result.stderr and "Traceback" not in result.stderr
+    assert restore("--method", "passthrough").exit_code == 0
+    support.assert_whole(tmp_path / "dst", 12)
+
+
+def test_a_second_signal_does_not_disturb_the_putting_away() -> None:
+    steps: list[str] = []
+
+    def work() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+            steps.append("the first was not heard")
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.raise_signal(number)
+                steps.append("put away")
+
+    with pytest.raises(typer.Exit) as ended:
+        command(work, print, False, False)
+    assert ended.value.exit_code == 130 and steps == ["put away"] * 2
+
+
+def test_flags_win_over_the_settings_file(restore: Bfr, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("{method: difface, seed: 3, format: webp, options: {steps: 2, eta: 0.1}}")
+    plain = ("--config", "run.yaml", "--method", "passthrough")
+    refused = restore(*plain)
+    assert refused.exit_code == 2 and "unknown option 'steps' of passthrough" in refused.stderr
+    (tmp_path / "run.yaml").write_text("{method: difface, seed: 3, format: webp}")
+    record = json.loads(restore(*plain, "--seed", 4, "--json").stdout)
+    assert (record["method"]["name"], record["seed"], record["arguments"]["format"]) == ("passthrough", 4, "webp")
+
+
+def test_options_of_the_file_and_of_flags_are_put_together(tmp_path: Path) -> None:
+    from flows.cli import _restore_run
+
+    (tmp_path / "run.yaml").write_text("{method: difface, options: {steps: 2, eta: 0.1}}")
+    run = _restore_run(tmp_path / "run.yaml", {"source": "a", "destination": "b", "seed": None}, {"steps": 4})
+    assert run.options == {"steps": 4, "eta": 0.1} and run.seed == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["methods"], {"passthrough", "difface"}),
+        (["degrade", "src", "pairs", "--size", "64"], {"rows", "files", "skipped"}),
+        (["pack", "src", "packed"], {"rows", "files", "skipped"}),
+        (["doctor"], {"machine", "ray", "prefect"}),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_every_verb_prints_exactly_one_json_document(arguments: list[str], expected: set[str], bfr: Bfr) -> None:
+    if arguments[0] == "pack" and not find_spec("tasks.pack_pictures"):
+        pytest.skip("not here yet")
+    result = bfr(*arguments, "--json")
+    document = json.loads(result.stdout)
+    names = document if isinstance(document, dict) else {entry["name"] for entry in document}
+    assert expected <= set(names)
+    assert result.exit_code in (0, 1) if arguments == ["doctor"] else result.exit_code == 0
