@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -194,8 +193,6 @@ def test_options_of_the_file_and_of_flags_are_put_together(tmp_path: Path) -> No
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_every_verb_prints_exactly_one_json_document(arguments: list[str], expected: set[str], bfr: Bfr) -> None:
-    if arguments[0] == "pack" and not find_spec("tasks.pack_pictures"):
-        pytest.skip("not here yet")
     result = bfr(*arguments, "--json")
     document = json.loads(result.stdout)
     names = document if isinstance(document, dict) else {entry["name"] for entry in document}
