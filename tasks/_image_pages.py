@@ -106,9 +106,7 @@ class _Tiff:
                 values += bytes(value) + bytes(len(value) % 2)
             entries.append(struct.pack(self._entry, tag, kind, count, field))
         header = bytes(self._data[: self._word]) + self._pack(self._offset, start)
-        return b"".join(
-            [header, self._pack(self._count, len(tags)), *entries, self._pack(self._offset, 0), values]
-        )
+        return b"".join([header, self._pack(self._count, len(tags)), *entries, self._pack(self._offset, 0), values])
 
     def _offsets(self, blocks: list[memoryview], start: int) -> Tag:
         offsets = []

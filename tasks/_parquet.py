@@ -104,10 +104,10 @@ class DatasetWriter:
         self.bytes = 0
 
     def write(self, table: pa.Table) -> None:
-        """Add rows. The first table's schema is everyone's, unless one was given."""
+        """Add rows. The first table's schema is everyone's, unless one was given: UsageError for another one."""
         if self._schema is None:
             self._schema = table.schema
-        table = table.select(self._schema.names).cast(self._schema)
+        table = _conform(table, self._schema)
         while table.num_rows:
             file = self._file = self._file or _FileInMemory(self._schema)
             head = table.slice(0, min(self._row_group_rows - file.pending, self._rows_per_file - file.rows))
@@ -177,6 +177,18 @@ class _FileInMemory:
         self.end_group()
         self._writer.close()
         return self._sink.getvalue()
+
+
+def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    if set(table.column_names) != set(schema.names):
+        raise UsageError(
+            f"expected rows with the columns {', '.join(schema.names)}, found {', '.join(table.column_names)}; "
+            "make datasets with different columns one by one"
+        )
+    try:
+        return table.select(schema.names).cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise UsageError(f"expected columns of the same types in all files, found others: {error}") from error
 
 
 def encode_table(table: pa.Table, row_group_rows: int) -> bytes:

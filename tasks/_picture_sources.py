@@ -6,11 +6,14 @@ order, as a compressed tar wants it.
 
 from __future__ import annotations
 
+import gzip
+import lzma
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import IO
+from typing import IO, TypeVar
 
 from bfr_models.errors import UsageError
 from tasks._connection import redact
@@ -21,6 +24,12 @@ SIDECARS = ("json", "txt", "cls")  # of a WebDataset: they become columns
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 MAX_FILE_BYTES = 1024 * 2**20
 MAX_SIDECAR_BYTES = 2**20
+
+Member = TypeVar("Member")
+_DAMAGE = (
+    zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError,
+    RuntimeError, NotImplementedError,  # an encrypted member, an unknown compression
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,8 @@ def read_entries(source: str) -> Iterator[Entry] | None:
         return None
     store = Store(source)
     sizes = {file.path: file.size for file in store.versions()}
+    if list(sizes) == [""]:  # one file
+        store, sizes = Store(folder or slash or "."), {name: sizes[""]}
     names = [path for path in sizes if not _hidden(path)]
     pictures = any(map(_is_picture, names))
     if any(path.endswith(".parquet") for path in names):
@@ -70,9 +81,7 @@ def _archive(store: Store, name: str) -> Iterator[Entry]:
             yield from _zip(opened) if is_zip else _tar(opened)
     except FileNotFoundError:
         raise UsageError(f"expected an archive at {redact(store.url(name))}, found nothing; check the path") from None
-    except Exception as error:
-        if not _is_damage(error):
-            raise
+    except _DAMAGE as error:
         raise UsageError(
             f"expected a whole archive at {redact(store.url(name))}, found a broken one ({error}); fetch it again, "
             "or unpack what is left of it and pack the folder"
@@ -87,20 +96,71 @@ def _zip(opened: IO[bytes]) -> Iterator[Entry]:
             if why := _not_a_picture(member.filename):
                 yield Entry(member.filename, skipped=why)
             else:
-                data, lost = _bytes(lambda chosen=member: archive.open(chosen))  # type: ignore[misc]
+                data, lost = _bytes(archive.open, member)
                 yield Entry(member.filename, data, lost=lost)
 
 
 def _tar(opened: IO[bytes]) -> Iterator[Entry]:
     with tarfile.open(fileobj=opened) as archive:
-        pictures, texts = _tar_contents(archive)
-        is_webdataset = any(f"{_key(member.name)}.{kind}" in texts for member in pictures for kind in SIDECARS)
-        if not is_webdataset:
-            yield from (Entry(name, skipped="not a picture by its name") for name in texts)
-        for member in pictures:
+        members, texts = _contents(archive)
+        keys = {_key(member.name) for member in members if _is_picture(member.name)}
+        is_webdataset = any(_key(name) in keys for name in texts)
+        yield from (Entry(name, skipped=_not_a_picture(name)) for name in texts if _key(name) not in keys)
+        for member in members:
             if why := _not_a_picture(member.name):
                 yield Entry(member.name, skipped=why)
                 continue
-            data, lost = _bytes(lambda chosen=member: archive.extractfile(chosen))  # type: ignore[misc]
+            data, lost = _bytes(archive.extractfile, member)
             columns = {kind: texts.get(f"{_key(member.name)}.{kind}") for kind in SIDECARS}
             yield Entry(member.name, data, lost=lost, sidecars=columns if is_webdataset else {})
+
+
+def _contents(archive: tarfile.TarFile) -> tuple[list[tarfile.TarInfo], dict[str, str]]:
+    """The members that are not text for a picture, and those that may be: from one pass over the archive."""
+    members, texts = [], {}
+    for member in archive:
+        if member.isdir():
+            continue
+        kind = member.name.rpartition(".")[2]
+        if member.isfile() and kind in SIDECARS and not _hidden(member.name) and member.size <= MAX_SIDECAR_BYTES:
+            data, _ = _bytes(archive.extractfile, member)
+            texts[member.name] = (data or b"").decode(errors="replace")
+        else:
+            members.append(member)
+    return members, texts
+
+
+def _bytes(opener: Callable[[Member], IO[bytes] | None], member: Member) -> tuple[bytes | None, str]:
+    """A member's bytes, or None and why: too large (whatever its header says), damaged, encrypted, a link to
+    nowhere."""
+    try:
+        opened = opener(member)
+        data = opened.read(MAX_FILE_BYTES + 1) if opened else None
+    except (*_DAMAGE, KeyError, RecursionError) as error:
+        return None, f"expected a whole member of the archive, found a broken one ({type(error).__name__}: {error})"
+    if data is None:
+        return None, "expected a file in the archive, found something else"
+    if len(data) > MAX_FILE_BYTES:
+        return None, f"expected at most {MAX_FILE_BYTES} bytes, found more"
+    return data, ""
+
+
+def _key(name: str) -> str:
+    """A WebDataset's key: the path up to the first dot of the file's name."""
+    folder, slash, file = name.rpartition("/")
+    return folder + slash + file.partition(".")[0]
+
+
+def _not_a_picture(path: str) -> str:
+    if _hidden(path):
+        return "hidden"
+    return "" if _is_picture(path) else "not a picture by its name"
+
+
+def _is_picture(path: str) -> bool:
+    name = path.rpartition("/")[2].lower()
+    return "." in name and f".{name.rpartition('.')[2]}" in PICTURES
+
+
+def _hidden(path: str) -> bool:
+    return any((step.startswith(".") and step not in (".", "..")) or step == "__MACOSX" for step in path.split("/"))

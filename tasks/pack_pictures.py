@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bfr_models.errors import UsageError
+from tasks._connection import redact
 from tasks._image_pages import split_pages
 from tasks._parquet import IMAGE, DatasetWriter, find_image_column, image_bytes, with_image_features
 from tasks._picture_sources import SIDECARS, Entry, read_entries
@@ -26,21 +27,31 @@ BATCH_BYTES = 64 * 2**20
 
 @dataclass
 class PackReport:
-    """What was packed; `skipped` are files that are no pictures, with the reason."""
+    """What was packed, with name and reason for every file that gave no row or no bytes."""
 
     rows: int = 0
     files: int = 0
     bytes: int = 0
     skipped: list[dict[str, str]] = field(default_factory=list)
+    """Files that are no pictures: no row."""
+    lost: list[dict[str, str]] = field(default_factory=list)
+    """Pictures that could not be read out of their archive: a row without bytes."""
 
 
 def pack(
     source: str, destination: str, rows_per_file: int = 5000, row_group_rows: int = 32, column: str = "image"
 ) -> PackReport:
-    """Folder, .zip, .tar (WebDataset too) or Parquet at `source` to `part-*.parquet` at `destination`."""
+    """Folder, .zip, .tar (WebDataset too) or Parquet at `source` to `part-*.parquet` at `destination`.
+
+    UsageError when there is nothing to pack, or the destination is in use.
+    """
     store, report = Store(destination), PackReport()
-    if any(not path.startswith("part-") for path in store.list()):
-        raise UsageError(f"expected an empty folder or an earlier dataset at {destination}, found other files")
+    others = [path for path in store.list() if not path.startswith("part-")]
+    if others:
+        raise UsageError(
+            f"expected an empty folder or an earlier dataset at {redact(destination)}, found {others[0]} and "
+            f"{len(others) - 1} other files; choose another destination"
+        )
     with DatasetWriter(store, rows_per_file, row_group_rows) as writer:
         entries = read_entries(source)
         tables = _from_parquet(source, column) if entries is None else _tables(_rows(entries, report))
@@ -48,7 +59,9 @@ def pack(
             writer.write(table)
     report.rows, report.files, report.bytes = writer.rows, len(writer.files), writer.bytes
     if not report.rows:
-        raise UsageError(f"expected pictures at {source}, found none ({len(report.skipped)} other files)")
+        raise UsageError(
+            f"expected pictures at {redact(source)}, found none ({len(report.skipped)} other files); check the path"
+        )
     return report
 
 
@@ -59,10 +72,12 @@ def _rows(entries: Iterable[Entry], report: PackReport) -> Iterator[dict[str, An
         if entry.skipped:
             report.skipped.append({"name": entry.name, "why": entry.skipped})
             continue
-        seen[entry.name] += 1
-        name = entry.name if seen[entry.name] == 1 else f"{entry.name}#{seen[entry.name]}"
+        if entry.lost:
+            report.lost.append({"name": entry.name, "why": entry.lost})
         for page, data in enumerate(split_pages(entry.data), start=1):
-            row_id = name if page == 1 else f"{name}#page={page}"
+            name = entry.name if page == 1 else f"{entry.name}#page={page}"
+            seen[name] += 1
+            row_id = name if seen[name] == 1 else f"{name}#{seen[name]}"
             yield {"id": row_id, "image": {"bytes": data, "path": entry.name}, **entry.sidecars}
 
 
@@ -73,6 +88,11 @@ def _tables(rows: Iterator[dict[str, Any]]) -> Iterator[pa.Table]:
     schema: pa.Schema | None = None
     for row in rows:
         schema = schema or _schema(row)
+        if not set(row) <= set(schema.names):
+            raise UsageError(
+                f"expected archives with the same columns, found {', '.join(row)} after {', '.join(schema.names)}; "
+                "pack the archives with texts beside their pictures on their own"
+            )
         batch.append(row)
         size += len(row["image"]["bytes"] or b"")
         if len(batch) >= BATCH_ROWS or size >= BATCH_BYTES:
@@ -91,24 +111,40 @@ def _schema(row: Mapping[str, Any]) -> pa.Schema:
 def _from_parquet(source: str, column: str) -> Iterator[pa.Table]:
     """The rows of Parquet files, the picture column named `image`, all other columns carried."""
     for store, file in open_source(source):
-        with store.open_input(file.path) as opened:
-            parquet = pq.ParquetFile(opened)
-            find_image_column(parquet.schema_arrow, column)
-            first_row = 0
-            for batch in parquet.iter_batches(BATCH_ROWS):
-                yield _normalised(pa.Table.from_batches([batch]), column, f"{file.path}#", first_row)
-                first_row += batch.num_rows
+        try:
+            with store.open_input(file.path) as opened:
+                yield from _read_parquet(opened, file.path, column)
+        except (pa.ArrowInvalid, pa.ArrowKeyError, pa.ArrowNotImplementedError) as error:
+            raise UsageError(
+                f"expected Parquet files of one kind at {redact(source)}, found trouble in {file.path}: {error}"
+            ) from error
+
+
+def _read_parquet(opened: BinaryIO, path: str, column: str) -> Iterator[pa.Table]:
+    parquet = pq.ParquetFile(opened)
+    find_image_column(parquet.schema_arrow, column)
+    first_row = 0
+    for batch in parquet.iter_batches(BATCH_ROWS):
+        yield _normalised(pa.Table.from_batches([batch]), column, f"{path}#", first_row)
+        first_row += batch.num_rows
 
 
 def _normalised(table: pa.Table, column: str, prefix: str, first_row: int) -> pa.Table:
+    """`id` and `image` first; a column that has the name `image` without being the one is `source_image`."""
     cells = table[column].to_pylist()
-    pictures = [
-        {"bytes": image_bytes(cell, lambda _: None), "path": cell.get("path") if isinstance(cell, dict) else None}
-        for cell in cells
-    ]
+    pictures = [{"bytes": image_bytes(cell, lambda _: None), "path": _path(cell)} for cell in cells]
     places = [f"{prefix}{first_row + i}" for i in range(len(cells))]
     given = table["id"].to_pylist() if "id" in table.column_names else places
     ids = [place if row_id is None else str(row_id) for row_id, place in zip(given, places, strict=True)]
-    others = {name: table[name] for name in table.column_names if name not in ("id", "image", column)}
-    out = pa.table({"id": pa.array(ids, pa.string()), "image": pa.array(pictures, IMAGE), **others})
-    return out.replace_schema_metadata(with_image_features(table.schema, ["image"]).metadata)
+    columns = {"id": pa.array(ids, pa.string()), "image": pa.array(pictures, IMAGE)}
+    for name in table.column_names:
+        if name not in ("id", column):
+            columns["source_image" if name == "image" else name] = table[name]
+    out = pa.table(columns, metadata=table.schema.metadata)
+    return out.replace_schema_metadata(with_image_features(out.schema, ["image"]).metadata)
+
+
+def _path(cell: object) -> str | None:
+    if isinstance(cell, dict):
+        return cell.get("path")
+    return cell if isinstance(cell, str) else None
