@@ -23,7 +23,8 @@ from tasks._shards import Shard
 
 START_TIMEOUT = 600.0  # seconds without any loaded actor: none could be placed, or none loads its method
 CONNECT_TIMEOUT = 5.0  # seconds; Ray itself tries for many minutes, deaf to signals
-MIN_DEADLINE = 600.0  # seconds that any shard may take; else 20 x the longest so far
+MIN_DEADLINE, FIRST_DEADLINE = 600.0, 6 * 3600.0  # seconds that a shard may take: 20 x the longest so far, at
+# least the former; until one is done, the latter (512 px faces on a CPU take minutes each)
 MAX_LOSSES_IN_A_ROW = 6  # actors that die with nothing done in between: something else is wrong
 
 
@@ -135,7 +136,7 @@ class RayPool:
 
     def _kill_what_hangs(self) -> None:
         now = time.monotonic()
-        deadline = max(MIN_DEADLINE, 20 * self._longest)
+        deadline = max(MIN_DEADLINE, 20 * self._longest) if self._longest else FIRST_DEADLINE
         for actor in self._actors:
             if any(now - submitted > deadline for _, submitted in actor.in_hand.values()):
                 ray.kill(actor.handle)

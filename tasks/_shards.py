@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from itertools import accumulate
 from typing import BinaryIO
 
@@ -45,8 +46,8 @@ class Shard:
 
     def open(self) -> BinaryIO:
         """The source file, for range reads."""
-        folder, _, name = self.source.rpartition("/")
-        return Store(folder or "/").open_input(name)
+        store, name = _locate(self.source)
+        return store.open_input(name)
 
 
 def shards_of_file(source: str, name: str, version: str, group_rows: Sequence[int], shard_rows: int) -> Iterator[Shard]:
@@ -91,11 +92,22 @@ def from_table(table: pa.Table) -> Iterator[Shard]:
 
 def current_version(source: str) -> str | None:
     """The version of a source file now; None if it has gone."""
-    folder, _, name = source.rpartition("/")
+    store, name = _locate(source)
     try:
-        return Store(folder or "/").info(name).version
+        return store.info(name).version
     except FileNotFoundError:
         return None
+
+
+def _locate(source: str) -> tuple[Store, str]:
+    folder, _, name = source.rpartition("/")
+    return _connected(folder or "/"), name
+
+
+@lru_cache(maxsize=64)
+def _connected(folder: str) -> Store:
+    """One client per folder and process: a new one for every shard would be slow, and pile up."""
+    return Store(folder)
 
 
 def require_unchanged(shard: Shard) -> None:

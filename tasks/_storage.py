@@ -17,6 +17,7 @@ import random
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from glob import has_magic
 from typing import Any, BinaryIO, cast
 
@@ -162,8 +163,9 @@ class Store:
             stat = os.stat(self._full(path))
             return FileVersion(path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
         etag = str(found.get("ETag") or found.get("etag") or "").removeprefix("W/").strip('"')
-        size = int(found["size"] or 0)
-        return FileVersion(path, size, etag or f"{size}-{found.get('created', 0)}")
+        size, made = int(found["size"] or 0), found.get("created", 0)
+        made = made.timestamp() if isinstance(made, datetime) else made  # memory:// has both
+        return FileVersion(path, size, etag or f"{size}-{made}")
 
     def _put_if_none_match(self, full: str, data: bytes) -> bool:
         for attempt in range(_CONFLICT_TRIES):

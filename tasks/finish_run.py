@@ -46,7 +46,7 @@ def finish_run(run: RestoreRun, started: datetime) -> RunRecord:
     store = Store(run.destination)
     plan = latest_plan(store)
     if finished := _finished(store, plan):
-        return finished | {"arguments": run.model_dump(mode="json")}  # --max-rejects may be another now
+        return finished | {"arguments": _arguments(run)}  # --max-rejects may be another now
     totals, manifest = Totals(), []
     live = plan.shards["id"].to_pylist()
     _require_done(plan, plan.number)
@@ -116,7 +116,7 @@ def _run_record(run: RestoreRun, plan: Plan, totals: Totals, started: datetime) 
             "licence": resolved.preset.licence,
         },
         "recogniser": settings["recogniser"],
-        "arguments": run.model_dump(mode="json"),
+        "arguments": _arguments(run),
         "seed": run.seed,
         "versions": {"python": platform.python_version(), **dict(_versions())},
         "totals": {
@@ -133,6 +133,12 @@ def _run_record(run: RestoreRun, plan: Plan, totals: Totals, started: datetime) 
         "started": started.isoformat(timespec="seconds"),
         "finished": now.isoformat(timespec="seconds"),
     }
+
+
+def _arguments(run: RestoreRun) -> dict[str, Any]:
+    """The run's settings, without what may be secret in its URLs."""
+    places = {"source": redact(run.source), "destination": redact(run.destination)}
+    return run.model_dump(mode="json") | places
 
 
 def _versions() -> Iterator[tuple[str, str]]:

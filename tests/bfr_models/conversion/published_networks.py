@@ -218,7 +218,10 @@ def lama_shapes(ngf: int = 64, n_downsampling: int = 3, n_blocks: int = 18, rati
         to_global = int(2 * ch * ratio) if i == n_downsampling - 1 else 0
         shapes |= {f"model.{layer}.ffc.convl2l.weight": (2 * ch - to_global, ch, 3, 3)}
         if to_global:
-            shapes |= {f"model.{layer}.ffc.convl2g.weight": (to_global, ch, 3, 3), **norm(f"model.{layer}.bn_g", to_global)}
+            shapes |= {
+                f"model.{layer}.ffc.convl2g.weight": (to_global, ch, 3, 3),
+                **norm(f"model.{layer}.bn_g", to_global),
+            }
         shapes |= norm(f"model.{layer}.bn_l", 2 * ch - to_global)
         ch, layer = 2 * ch, layer + 1
     far, near = int(ch * ratio), ch - int(ch * ratio)

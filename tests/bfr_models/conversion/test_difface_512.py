@@ -167,7 +167,9 @@ class TestWhatIsAccepted:
 
     def test_attention_of_another_head_size_is_named(self) -> None:
         shapes = published.unet_shapes(published.FFHQ512)
-        with pytest.raises(UsageError, match=r"missing net\.mid_block.*unexpected net\.mid_block\.attentions\.0\.to_qkv"):
+        with pytest.raises(
+            UsageError, match=r"missing net\.mid_block.*unexpected net\.mid_block\.attentions\.0\.to_qkv"
+        ):
             convert_prior(on_meta({**shapes, "middle_block.1.qkv.weight": (100, 512, 1)}))
 
     def test_the_checkpoint_of_another_component_is_refused_in_a_few_words(self) -> None:

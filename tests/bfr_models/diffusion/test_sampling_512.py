@@ -155,7 +155,9 @@ class TestAncestral:
 
 class TestHook:
     SAMPLERS: dict[str, Any] = {
-        "ddim": lambda x, hook: ddim_sample(wavy_eps, x, [300, 200, 100, 0], ABARS, 0.5, replay(normal(9, *x.shape)), hook),
+        "ddim": lambda x, hook: ddim_sample(
+            wavy_eps, x, [300, 200, 100, 0], ABARS, 0.5, replay(normal(9, *x.shape)), hook
+        ),
         "ancestral": lambda x, hook: ancestral_sample(
             with_variance, x, [300, 200, 100, 0], ABARS, replay(normal(9, *x.shape)), hook
         ),

@@ -172,7 +172,6 @@ class TestChain:
 class TestSwitches:
     @pytest.mark.parametrize("precision", ["bf16", "fp16"])
     def test_half_precision_stays_close(self, tiny: Make, precision: str) -> None:
-        """From the same draws and without clipping's help: the chain forgets early roundings, the last steps stay."""
         batch = faces(2)
         full, half = (tiny("ffhq512", precision=p, steps=20).load().restore(batch).images for p in ("fp32", precision))
         assert half.dtype == torch.float32 and not torch.equal(full, half)

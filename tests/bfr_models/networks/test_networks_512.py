@@ -135,7 +135,10 @@ class TestHalfPrecision:
     def test_half_precision_is_close(self) -> None:
         """bf16 keeps 8 bits: a result of order 1 is off by some 2^-8 per layer that adds to it."""
         torch.manual_seed(0)
-        network, inputs = UNet(replace(TINY, layers_per_block=2)), (torch.randn(4, 3, 16, 16), torch.arange(0, 1000, 250))
+        network, inputs = (
+            UNet(replace(TINY, layers_per_block=2)),
+            (torch.randn(4, 3, 16, 16), torch.arange(0, 1000, 250)),
+        )
         exact = network(*inputs)
         with torch.autocast("cpu", torch.bfloat16):
             half = keep_float32(network)(*inputs)
