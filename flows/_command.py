@@ -18,6 +18,8 @@ from tasks.config import prepare_environment
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Tracebacks.")]
+Source = Annotated[str, typer.Argument(metavar="SRC", help="Dataset: a folder, a glob or one file; any fsspec URL.")]
+Destination = Annotated[str, typer.Argument(metavar="DST", help="Where to write; any fsspec URL.")]
 
 INTERRUPTED = 130
 

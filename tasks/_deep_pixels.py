@@ -18,10 +18,23 @@ _PNG_HEAD = 33
 
 def read_deep(data: bytes) -> Uint16Image | None:
     """A 16-bit colour picture as (H, W, 3 or 4) uint16 RGB(A), as stored; None when it cannot be had."""
+    if data[:4] == b"\x89PNG" and not _chunks_fit(data):
+        return None
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None or image.dtype != np.uint16 or image.ndim != 3 or image.shape[2] not in (3, 4):
         return None
     return np.ascontiguousarray(image[..., [2, 1, 0, 3][: image.shape[2]]])
+
+
+def _chunks_fit(png: bytes) -> bool:
+    """Whether no chunk claims more than there is: OpenCV sets 2 GB aside for one that claims 2 GB."""
+    at = 8
+    while at + 8 <= len(png):
+        length, kind = struct.unpack_from(">I4s", png, at)
+        at += 12 + length
+        if kind == b"IEND":
+            return at <= len(png)
+    return False
 
 
 def to_8_bits(deep: Uint16Image) -> NDArray[np.uint8]:

@@ -2,10 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from bfr_models.registry import ResolvedMethod
+
+
+@dataclass(frozen=True)
+class DetectorChoice:
+    """A face detector and, where its weights are a file, which."""
+
+    name: str
+    weights: str | None = None  # a path, the same on every machine
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class PhotoSettings:
+    """How faces are found in photos, and which of them are restored."""
+
+    detector: DetectorChoice
+    min_face: int
+    max_faces: int
+    reject_no_face: bool
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What changes the output, as plain data: where the weights are does not."""
+        described = asdict(self)
+        del described["detector"]["weights"]
+        return described
 
 
 @dataclass(frozen=True)
@@ -24,3 +50,4 @@ class Job:
     batch_size: int
     device: str
     threads: int | None = None  # of torch, on a CPU
+    photos: PhotoSettings | None = None  # None: each picture is one face

@@ -1,4 +1,4 @@
-"""The rows of one shard: read with range requests, decoded, and written back as tables."""
+"""The rows of one shard: read with range requests, and written back as tables."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bfr_models.errors import RowError
-from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
 from bfr_models.rng import derive_seed
-from tasks._images import Picture, decode
 from tasks._parquet import IMAGE, image_bytes, with_image_features
 from tasks._shards import Shard, row_ids
 
@@ -62,35 +59,49 @@ REJECTED = pa.schema(
 
 @dataclass(frozen=True)
 class Row:
-    """One input row. `index` counts from the shard's first row; `face` and `gt` are at the method's size."""
+    """One input row. `index` counts from the shard's first row."""
 
     index: int
     id: str
     seed: int
-    data: bytes | None = None
-    path: str | None = None
-    width: int = 0  # of the input picture
-    height: int = 0
-    face: Uint8Image | None = None
-    picture: Picture | None = None  # what the restored face is written like
-    gt: Uint8Image | None = None
     error: RowError | None = None
 
     def failed(self, error: RowError) -> Row:
         """This row as one that could not be restored."""
-        return replace(self, face=None, picture=None, gt=None, error=error)
+        return replace(self, error=error)
 
 
 @dataclass(frozen=True)
 class ShardInput:
+    """A shard as it was read: its pictures still encoded."""
+
     rows: list[Row]
-    table: pa.Table | None  # all columns; None where the row groups do not read
     column: str
+    gt_column: str | None
+    table: pa.Table | None  # all columns; None where the row groups do not read
+
+    def picture(self, row: Row) -> bytes | None:
+        """The encoded picture of a row. RowError `missing` for a mere name of one."""
+        return image_bytes(self._cell(row, self.column), _no_fetch)
+
+    def gt(self, row: Row) -> bytes | None:
+        """The encoded ground truth of a row, where there is one."""
+        return image_bytes(self._cell(row, self.gt_column), _no_fetch) if self.gt_column else None
+
+    def untouched(self, row: Row) -> dict[str, Any]:
+        """The picture cell of a row as it came, as a struct of bytes and path."""
+        cell = self._cell(row, self.column) if self.table is not None else None
+        if isinstance(cell, dict):
+            return {"bytes": cell.get("bytes") or None, "path": cell.get("path")}
+        return {"bytes": cell or None if isinstance(cell, bytes) else None, "path": None}
+
+    def _cell(self, row: Row, column: str) -> Any:
+        assert self.table is not None, "rows of an unreadable row group have no cells"
+        return self.table[column][row.index].as_py()
 
 
-def read_shard(shard: Shard, column: str, gt_column: str | None, run_seed: int, size: int) -> ShardInput:
-    """Reads a shard and decodes its faces to `size` px. A row group that does not read becomes rows with an
-    error each."""
+def read_shard(shard: Shard, column: str, gt_column: str | None, run_seed: int) -> ShardInput:
+    """Reads a shard. A row group that does not read becomes rows with an error each."""
     with shard.open() as source:
         parquet = pq.ParquetFile(source)
         try:
@@ -100,51 +111,9 @@ def read_shard(shard: Shard, column: str, gt_column: str | None, run_seed: int, 
                 raise  # storage trouble, which may pass; pages that do not decode have no number
             failure = RowError("unreadable", f"the row group does not read: {error}")
             ids = [f"{shard.name}#{shard.first_row + i}" for i in range(shard.rows)]
-            rows = [Row(i, row_id, 0, error=failure) for i, row_id in enumerate(ids)]
-            return ShardInput(rows, None, column)
-    cells = table[column].to_pylist()
-    gts = table[gt_column].to_pylist() if gt_column else [None] * len(cells)
-    rows = []
-    for i, (cell, gt, row_id) in enumerate(zip(cells, gts, row_ids(shard, table), strict=True)):
-        path = cell.get("path") if isinstance(cell, dict) else None
-        row = Row(i, row_id, derive_seed(run_seed, row_id), path=path)
-        rows.append(_decoded(row, cell, gt, size))
-    return ShardInput(rows, table, column)
-
-
-def _decoded(row: Row, cell: object, gt: object, size: int) -> Row:
-    try:
-        row = replace(row, data=image_bytes(cell, _no_fetch))
-        picture = decode(row.data)
-        height, width = picture.pixels.shape[:2]
-        return replace(
-            row,
-            width=width,
-            height=height,
-            face=_resized(picture.pixels, size),
-            picture=_slim(picture, size),
-            gt=None if gt is None else _decode_gt(gt, size),
-        )
-    except RowError as error:
-        return row.failed(error)
-
-
-def _slim(picture: Picture, size: int) -> Picture:
-    """Without the pixels, unless they are of the output's size: a shard of large scans must fit in memory."""
-    if picture.pixels.shape[:2] == (size, size):
-        return picture
-    return replace(picture, pixels=np.empty((0, 0, 3), np.uint8), alpha=None, deep=None)
-
-
-def _resized(pixels: Uint8Image, size: int) -> Uint8Image:
-    return to_uint8(face_tensor(pixels, size))
-
-
-def _decode_gt(gt: object, size: int) -> Uint8Image:
-    try:
-        return _resized(decode(image_bytes(gt, _no_fetch)).pixels, size)
-    except RowError as error:
-        raise RowError("bad_gt", f"the ground truth does not decode: {error}") from None
+            return ShardInput([Row(i, row_id, 0, failure) for i, row_id in enumerate(ids)], column, gt_column, None)
+    rows = [Row(i, row_id, derive_seed(run_seed, row_id)) for i, row_id in enumerate(row_ids(shard, table))]
+    return ShardInput(rows, column, gt_column, table)
 
 
 def _no_fetch(address: str) -> bytes | None:
@@ -156,13 +125,13 @@ def output_table(
 ) -> pa.Table:
     """The input's own columns of `rows`, then the results. An input column with a result's name moves aside."""
     assert source.table is not None, "rows of an unreadable row group are never restored"
-    kept = source.table.take(pa.array([row.index for row in rows], pa.int64()))
+    names = source.table.column_names
+    carried = [name for name in names if name != "id" and (keep_input or name != source.column)]
+    kept = source.table.select(carried).take(pa.array([row.index for row in rows], pa.int64()))
     columns: dict[str, Any] = {}
-    for name in kept.column_names:
-        if name == "id" or (name == source.column and not keep_input):
-            continue
+    for name in carried:
         aside = name
-        while aside in OUTPUT.names or (aside != name and aside in kept.column_names):
+        while aside in OUTPUT.names or (aside != name and aside in names):
             aside = f"source_{aside}"
         columns[aside] = kept[name]
     results = pa.Table.from_pylist(list(values), schema=OUTPUT)
@@ -172,12 +141,12 @@ def output_table(
     return table.replace_schema_metadata(with_image_features(table.schema, images).metadata)
 
 
-def rejected_table(shard: Shard, rows: Iterable[Row]) -> pa.Table:
+def rejected_table(shard: Shard, source: ShardInput, rows: Iterable[Row]) -> pa.Table:
     """The rows that could not be restored, with their untouched bytes and the reason."""
     values = [
         {
             "id": row.id,
-            "image": {"bytes": row.data, "path": row.path},
+            "image": source.untouched(row),
             "error": row.error.code,
             "detail": row.error.detail,
             "source_file": shard.source,

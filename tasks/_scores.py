@@ -10,7 +10,8 @@ from bfr_models.faces.types import Recogniser
 from bfr_models.metrics.fidelity import psnr, sharpness, ssim
 from bfr_models.metrics.identity import cosine
 from bfr_models.pixels import Uint8Image
-from tasks._rows import Row
+
+RESTORED, KEPT_ORIGINAL = "restored", "kept_original"
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class ScoredFace:
     """A face as it is written, and its scores."""
 
     face: Uint8Image
-    outcome: str  # "restored", or "kept_original" where the identity was lost
+    outcome: str  # KEPT_ORIGINAL where the identity was lost
     identity_similarity: float | None  # of the restored face, also where it was not kept
     identity_similarity_gt: float | None
     psnr: float | None
@@ -26,19 +27,24 @@ class ScoredFace:
     sharpness: float
 
 
-def score(row: Row, restored: Uint8Image, recogniser: Recogniser | None, min_identity: float | None) -> ScoredFace:
+def score(
+    lq: Uint8Image,
+    restored: Uint8Image,
+    gt: Uint8Image | None,
+    recogniser: Recogniser | None,
+    min_identity: float | None,
+) -> ScoredFace:
     """Scores one face. Below `min_identity` the input's pixels stay, and it is they that are compared to gt."""
-    assert row.face is not None, "only decoded rows are restored"
-    similarity = _similarity(recogniser, row.face, restored)
+    similarity = _similarity(recogniser, lq, restored)
     lost = similarity is not None and min_identity is not None and similarity < min_identity
-    face = row.face if lost else restored
+    face = lq if lost else restored
     return ScoredFace(
         face=face,
-        outcome="kept_original" if lost else "restored",
+        outcome=KEPT_ORIGINAL if lost else RESTORED,
         identity_similarity=similarity,
-        identity_similarity_gt=None if row.gt is None else _similarity(recogniser, row.gt, face),
-        psnr=None if row.gt is None else psnr(face, row.gt),
-        ssim=None if row.gt is None else ssim(face, row.gt),
+        identity_similarity_gt=None if gt is None else _similarity(recogniser, gt, face),
+        psnr=None if gt is None else psnr(face, gt),
+        ssim=None if gt is None else ssim(face, gt),
         sharpness=sharpness(face),
     )
 

@@ -34,6 +34,7 @@ class Totals:
     faces: int = 0
     accelerator_seconds: float = 0.0
     rejects: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)  # of faces
     summaries: dict[str, Summary] = field(
         default_factory=lambda: {name: Summary(width) for name, width in BIN_WIDTHS.items()}
     )
@@ -46,6 +47,7 @@ class Totals:
         self.faces += record["faces"]
         self.accelerator_seconds += record["accelerator_seconds"]
         self.rejects.update(record["rejects"])
+        self.outcomes.update(record["outcomes"])
         for name, summary in record["statistics"].items():
             self.summaries[name] += Summary.from_json(summary)
 

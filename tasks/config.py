@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from bfr_models.registry import ResolvedMethod, resolve_method
+from tasks._job import PhotoSettings
 
 Url = Annotated[str, AfterValidator(lambda url: url if "://" in url else os.path.abspath(url))]
 """A path or a URL; a path is made absolute, since workers run in folders of their own."""
@@ -23,6 +24,7 @@ class RestoreRun(BaseModel):
     method: str
     preset: str | None = Field(None, description="named size and weights of the method; its first by default")
     options: dict[str, bool | str | int | float] = Field(default_factory=dict, description="the method's own options")
+    input: Literal["faces", "photos"] = Field("faces", description="aligned faces, or photos with any number of them")
     column: str = Field("image", description="the picture column")
     gt_column: str | None = Field(None, description="column with the ground truth, for PSNR, SSIM and identity")
     seed: int = 0
@@ -30,12 +32,27 @@ class RestoreRun(BaseModel):
     quality: int = Field(95, ge=1, le=100, description="of webp and jpeg")
     keep_input: bool = Field(False, description="carry the input picture into the output")
     min_identity: float | None = Field(None, ge=-1, le=1, description="below it the face keeps its input pixels")
+    detector: Literal["dlib", "retinaface"] = Field("dlib", description="what finds the faces in photos")
+    detector_weights: str | None = Field(
+        None, description="file of the detector's weights; the fetched ones by default"
+    )
+    min_face: int = Field(32, ge=1, description="side of the smallest face square to restore, in the photo's pixels")
+    max_faces: int = Field(500, ge=1, description="most faces to restore in one photo; the others are named as skipped")
+    reject_no_face: bool = Field(False, description="reject photos without a face, instead of passing them through")
     max_rejects: float = Field(0.05, ge=0, le=1, description="share of rejected rows above which the exit code is 3")
     actors: int | None = Field(None, ge=1, description="workers; one per GPU, or one, by default")
     gpus_per_actor: float | None = Field(None, ge=0, description="1 where the cluster has GPUs by default")
     batch_size: int | None = Field(None, ge=1, description="faces per call of the networks")
     shard_rows: int = Field(32, ge=1, description="rows per shard, rounded up to whole row groups")
     engine: Literal["ray", "local"] = Field("ray", description="'local' runs in threads of this process")
+
+    @model_validator(mode="after")
+    def _photos_have_no_gt(self) -> Self:
+        if self.input == "photos" and self.gt_column is not None:
+            raise ValueError("expected no gt_column with input photos: ground truth is compared face by face")
+        if self.detector_weights is not None and self.detector == "dlib":
+            raise ValueError("expected no detector_weights with detector dlib, which brings its own")
+        return self
 
     def resolve(self) -> ResolvedMethod:
         """The method with everything decided; UsageError for what is unknown."""
@@ -57,14 +74,18 @@ class DegradeRun(BaseModel):
     row_group_rows: int = Field(32, ge=1)
 
 
-def semantic_settings(run: RestoreRun, resolved: ResolvedMethod, recogniser: dict[str, str] | None) -> dict[str, Any]:
+def semantic_settings(
+    run: RestoreRun, resolved: ResolvedMethod, recogniser: dict[str, str] | None, photos: PhotoSettings | None
+) -> dict[str, Any]:
     """All that decides the bytes of a run's output: two runs that differ here must not share a destination."""
     return {
         "method": resolved.description,
         "fingerprint": resolved.fingerprint,
         "recogniser": recogniser,
+        "photos": None if photos is None else photos.description,
         **run.model_dump(
             include={
+                "input",
                 "seed",
                 "column",
                 "gt_column",

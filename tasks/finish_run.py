@@ -129,6 +129,7 @@ def _run_record(run: RestoreRun, plan: Plan, totals: Totals, started: datetime) 
             "wall_seconds": round((now - started).total_seconds(), 3),
         },
         "rejects": dict(totals.rejects.most_common()),
+        "outcomes": dict(totals.outcomes.most_common()),
         "statistics": totals.statistics(recognised=recognised, has_gt=has_gt),
         "started": started.isoformat(timespec="seconds"),
         "finished": now.isoformat(timespec="seconds"),

@@ -26,6 +26,7 @@ from tasks._parquet import encode_table, find_image_column
 from tasks._shards import Shard, current_version, from_table, shards_of_file, to_table
 from tasks._storage import FileVersion, Store, open_source
 from tasks.config import RestoreRun, semantic_settings
+from tasks.detectors import photo_settings
 from tasks.recognisers import describe_recogniser
 
 _READERS = 16
@@ -56,7 +57,7 @@ class Plan:
 def check_settings(run: RestoreRun) -> dict[str, Any]:
     """What decides the run's output. UsageError before any work if it cannot be done, or not into this place."""
     resolved = run.resolve()
-    semantic = semantic_settings(run, resolved, describe_recogniser())
+    semantic = semantic_settings(run, resolved, describe_recogniser(), photo_settings(run))
     settings: dict[str, Any] = json.loads(json.dumps({"source": redact(run.source.rstrip("/")), **semantic}))
     if f"{run.destination}/".startswith(f"{run.source}/"):
         raise UsageError(f"expected a destination outside {run.source}, found {run.destination}; use another")

@@ -14,6 +14,7 @@ from tasks._job import Job
 from tasks._pool import Pool, ThreadPool
 from tasks._shards import Shard
 from tasks.config import RestoreRun
+from tasks.detectors import photo_settings
 
 CPU_BATCH, GPU_BATCH = 8, 16
 WAIT_SECONDS = 0.2
@@ -106,6 +107,7 @@ def make_job(run: RestoreRun, device: str, threads: int | None) -> Job:
         batch_size=run.batch_size or (CPU_BATCH if device == "cpu" else GPU_BATCH),
         device=device,
         threads=threads,
+        photos=photo_settings(run),
     )
 
 

@@ -149,7 +149,7 @@ def _as_ours(module: str, kind: str, tensor: Tensor, head_dim: int) -> State:
         return {f"{module}.{kind}": tensor.squeeze(-1)}
     if not module.endswith(".to_qkv") or tensor.shape[0] % (3 * head_dim):
         return {f"{module}.{kind}": tensor}
-    parts = tensor.unflatten(0, (-1, 3, head_dim)).unbind(1)
+    parts = tensor.reshape(-1, 3, head_dim, *tensor.shape[1:]).unbind(1)
     return {
         f"{module.removesuffix('qkv')}{name}.{kind}": part.reshape(-1, *tensor.shape[1:2])
         for name, part in zip("qkv", parts, strict=True)

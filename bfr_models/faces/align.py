@@ -60,6 +60,14 @@ def warp(image: Uint8Image, matrix: Matrix, size: int) -> Uint8Image:
     return np.asarray(crop, dtype=np.uint8)
 
 
+def scaled(image: Uint8Image, scale: float) -> Uint8Image:
+    """A photo at another size, as a detector looks at it: at least 1 px a side."""
+    height, width = image.shape[:2]
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(np.ascontiguousarray(image), size, interpolation=interpolation), dtype=np.uint8)
+
+
 def transform_points(points: Points, matrix: Matrix) -> Points:
     """(n, 2) points through an affine matrix."""
     return points @ matrix[:, :2].T + matrix[:, 2]

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bfr_models.errors import UsageError
-from bfr_models.faces.align import align, transform_points, warp
+from bfr_models.faces.align import align, scaled, transform_points, warp
 from bfr_models.faces.template import DLIB_5, TEMPLATE_SIDE, at_size
 from bfr_models.faces.types import DetectedFace, Points
 from bfr_models.pixels import Uint8Image
@@ -75,28 +75,25 @@ class DlibDetector:
 
     def detect(self, image: Uint8Image) -> list[DetectedFace]:
         """The faces of an RGB photo, largest and surest first."""
-        scaled = self._scaled(image)
-        rectangles, scores, _ = self._hog().run(scaled, 0, self.threshold)
-        back = np.divide(image.shape[1::-1], scaled.shape[1::-1])
+        height, width = image.shape[:2]
+        photo = scaled(image, min(self.max_upscale, sqrt(self.max_pixels / (height * width))))
+        rectangles, scores, _ = self._hog().run(photo, 0, self.threshold)
+        back = np.divide(image.shape[1::-1], photo.shape[1::-1])
         faces = []
         for rectangle, score in zip(rectangles, scores, strict=True):
             corners = [(rectangle.left(), rectangle.top()), (rectangle.right() + 1, rectangle.bottom() + 1)]
             x0, y0, x1, y1 = (back * corners - 0.5).flatten().tolist()  # a pixel's edge is 0.5 off its centre
             faces.append(DetectedFace((x0, y0, x1, y1), self._landmarks(image, x0, y0, x1), score))
-        return sorted(faces, key=_prominence, reverse=True)
+        return sorted(faces, key=lambda face: face.prominence, reverse=True)
+
+    def detect_all(self, images: Sequence[Uint8Image]) -> list[list[DetectedFace]]:
+        """Photo by photo: dlib has no batches."""
+        return [self.detect(image) for image in images]
 
     def _hog(self) -> Any:
         if not hasattr(self._thread, "hog"):
             self._thread.hog = self._dlib.get_frontal_face_detector()
         return self._thread.hog
-
-    def _scaled(self, image: Uint8Image) -> Uint8Image:
-        height, width = image.shape[:2]
-        scale = min(self.max_upscale, sqrt(self.max_pixels / (height * width)))
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        scaled = cv2.resize(np.ascontiguousarray(image), size, interpolation=interpolation)
-        return np.asarray(scaled, dtype=np.uint8)
 
     def _landmarks(self, image: Uint8Image, x0: float, y0: float, x1: float) -> Points:
         """dlib's points are whole pixels, so they are read in a patch where a face is large."""
@@ -145,11 +142,6 @@ class DlibRecogniser:
         chip, _ = align(face, at_size(DLIB_5, width), CHIP_TEMPLATE, CHIP_SIDE)
         with self._lock:
             return np.array(self._network.compute_face_descriptor(chip))
-
-
-def _prominence(face: DetectedFace) -> float:
-    x0, y0, x1, y1 = face.box
-    return (x1 - x0) * (y1 - y0) * face.score
 
 
 def _import_dlib() -> ModuleType:

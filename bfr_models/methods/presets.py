@@ -131,10 +131,9 @@ ESTIMATOR128 = SwinIRConfig(
     embed_dim=96,
     depths=(4, 4, 4),
     num_heads=3,
-    num_feat=32,
     drop_path=0.0,
     img_size=32,
-    input_skip=True,
+    upsampler="residual",
 )
 PRIOR128 = UNetConfig(
     sample_size=128, channels=(48, 64, 96, 96), attention_levels=(3,), head_dim=16, norm_groups=16, unshuffle=2

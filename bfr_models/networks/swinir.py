@@ -33,29 +33,37 @@ class SwinIR(nn.Module):
         self.layers = nn.ModuleList(_RSTB(c, rate.tolist()) for rate in rates)
         self.norm = nn.LayerNorm(c.embed_dim)
         self.conv_after_body = nn.Conv2d(c.embed_dim, c.embed_dim, 3, padding=1)
+        self.is_residual = c.upsampler == "residual"
+        self.num_upsamples = 0 if self.is_residual else int(math.log2(c.unshuffle))
+        if self.is_residual:
+            self.conv_shuffle = nn.Conv2d(c.embed_dim, 3 * c.unshuffle**2, 3, padding=1)
+        else:
+            self._add_nearest_tail(c)
+        self.unshuffle = c.unshuffle
+        self.apply(_init_weights)
+        if self.is_residual:
+            for parameter in self.conv_shuffle.parameters():
+                nn.init.zeros_(parameter)
+
+    def _add_nearest_tail(self, c: SwinIRConfig) -> None:
         self.conv_before_upsample = nn.Sequential(
             nn.Conv2d(c.embed_dim, c.num_feat, 3, padding=1), nn.LeakyReLU(inplace=True)
         )
-        self.num_upsamples = int(math.log2(c.unshuffle))
         for i in range(self.num_upsamples):
             self.add_module(f"conv_up{i + 1}", nn.Conv2d(c.num_feat, c.num_feat, 3, padding=1))
         self.conv_hr = nn.Conv2d(c.num_feat, c.num_feat, 3, padding=1)
         self.conv_last = nn.Conv2d(c.num_feat, 3, 3, padding=1)
-        self.apply(_init_weights)
-        self.input_skip = c.input_skip
-        if c.input_skip:
-            for parameter in self.conv_last.parameters():
-                nn.init.zeros_(parameter)
 
     def forward(self, lq: Tensor) -> Tensor:
         x = self.conv_first(lq - self.mean)
         x = self.conv_after_body(self._body(x)) + x
+        if self.is_residual:
+            return lq + F.pixel_shuffle(self.conv_shuffle(x), self.unshuffle)
         x = self.conv_before_upsample(x)
         for i in range(self.num_upsamples):
             x = F.interpolate(x, scale_factor=2, mode="nearest")
             x = F.leaky_relu(self.get_submodule(f"conv_up{i + 1}")(x), 0.2)
-        x = self.conv_last(F.leaky_relu(self.conv_hr(x), 0.2))
-        return x + (lq if self.input_skip else self.mean)
+        return self.conv_last(F.leaky_relu(self.conv_hr(x), 0.2)) + self.mean
 
     def _body(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]

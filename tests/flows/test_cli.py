@@ -175,10 +175,10 @@ def test_flags_win_over_the_settings_file(restore: Bfr, tmp_path: Path) -> None:
 
 
 def test_options_of_the_file_and_of_flags_are_put_together(tmp_path: Path) -> None:
-    from flows.cli import _restore_run
+    from flows._restore_cli import restore_run
 
     (tmp_path / "run.yaml").write_text("{method: difface, options: {steps: 2, eta: 0.1}}")
-    run = _restore_run(tmp_path / "run.yaml", {"source": "a", "destination": "b", "seed": None}, {"steps": 4})
+    run = restore_run(tmp_path / "run.yaml", {"source": "a", "destination": "b", "seed": None}, {"steps": 4})
     assert run.options == {"steps": 4, "eta": 0.1} and run.seed == 0
 
 

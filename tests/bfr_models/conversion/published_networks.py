@@ -54,7 +54,7 @@ def _layer(name: str, *weight: int) -> Shapes:
 # guided-diffusion's U-Net
 
 
-def unet_shapes(c: GuidedDiffusion) -> Shapes:
+def unet_shapes(c: GuidedDiffusion) -> Shapes:  # noqa: C901 - one loop down, one up, as the networks are built
     """In the order of the checkpoint."""
     time = 4 * c.model_channels
 
@@ -68,7 +68,8 @@ def unet_shapes(c: GuidedDiffusion) -> Shapes:
 
     def attention(name: str, ch: int) -> Shapes:
         return {
-            **_layer(f"{name}.norm", ch), **_layer(f"{name}.qkv", 3 * ch, ch, 1), **_layer(f"{name}.proj_out", ch, ch, 1)
+            **_layer(f"{name}.norm", ch), **_layer(f"{name}.qkv", 3 * ch, ch, 1),
+            **_layer(f"{name}.proj_out", ch, ch, 1),
         }  # fmt: skip
 
     shapes = _layer("time_embed.0", time, c.model_channels) | _layer("time_embed.2", time, time)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -47,6 +47,15 @@ FULL_SIZE: list[tuple[Callable[[Any], dict[str, Tensor]], Shapes]] = [
 every_checkpoint = pytest.mark.parametrize(
     ("convert", "shapes"), FULL_SIZE, ids=["prior512", "prior256", "swinir", "lama"]
 )
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks as small as these spend their time waiting for the other threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def on_meta(shapes: Shapes) -> dict[str, Tensor]:
@@ -94,12 +103,13 @@ class TestUNet:
     @pytest.mark.slow
     @torch.inference_mode()
     def test_the_512_px_network_gives_the_same_output_at_full_width(self) -> None:
-        """All its weights, on a picture of 128 px: 2 px at the coarsest level."""
+        """All its weights, on a picture of 64 px: a single one at the coarsest level."""
         state = published.random_state(published.unet_shapes(published.FFHQ512), seed=0)
-        x, timesteps = pictures(1, 3, 128, 128), torch.tensor([396])
+        x, timesteps = pictures(1, 3, 64, 64), torch.tensor([396])
         expected = published.unet(state, published.FFHQ512, x, timesteps)
-        network = UNet(PRIOR512)
-        network.load_state_dict(convert_prior(state))
+        with torch.device("meta"):
+            network = UNet(PRIOR512)
+        network.load_state_dict(convert_prior(state), assign=True)
         torch.testing.assert_close(network(x, timesteps), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
 
 
@@ -112,7 +122,7 @@ def test_a_converted_lama_gives_the_same_output(dtype: torch.dtype, tolerance: f
     network.load_state_dict(convert_lama(state, config))
     picture, mask = torch.rand(2, 3, 32, 40, dtype=dtype), (torch.rand(2, 1, 32, 40) < 0.2).to(dtype)
     expected = published.lama(state, 2, 2, picture, mask)
-    assert 0.01 < expected.std()
+    assert expected.std() > 0.01
     torch.testing.assert_close(network(picture, mask), expected, rtol=0, atol=tolerance)
 
 
@@ -173,7 +183,7 @@ class TestWhatIsAccepted:
             convert_prior(on_meta({**shapes, "middle_block.1.qkv.weight": (100, 512, 1)}))
 
     def test_the_checkpoint_of_another_component_is_refused_in_a_few_words(self) -> None:
-        with pytest.raises(UsageError, match="and 7[0-9][0-9] more") as refused:
+        with pytest.raises(UsageError, match=r"and 7\d\d more") as refused:
             convert_prior(on_meta(published.swinir_shapes()))
         assert len(str(refused.value)) < 1500
 

@@ -37,9 +37,9 @@ def test_the_face128_network_maps_faces_to_faces() -> None:
         assert SwinIR(config)(torch.rand(2, 3, 128, 128)).shape == (2, 3, 128, 128)
 
 
-def test_with_an_input_skip_training_starts_from_the_identity() -> None:
+def test_with_a_residual_tail_training_starts_from_the_identity() -> None:
     lq = torch.rand(1, 3, 16, 16)
-    assert torch.equal(SwinIR(replace(TINY, input_skip=True))(lq), lq)
+    assert torch.equal(SwinIR(replace(TINY, upsampler="residual"))(lq), lq)
     assert not torch.equal(SwinIR(TINY)(lq), lq)
 
 

@@ -1,0 +1,116 @@
+"""Restored faces back in their photo: into the face's own area only, with a soft edge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import ceil, floor, hypot
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bfr_models.faces.align import transform_points
+from bfr_models.faces.types import Matrix
+from bfr_models.pixels import Uint8Image, resize
+
+MARGIN = 0.02  # of a crop's side: its outermost pixels are never used,
+FEATHER = 0.13  # and over so much more of it the face comes in
+BAND_PIXELS = 500_000  # of the photo that are in float at the same time
+FINE = 2  # samples of the face per pixel of the photo and direction, which a Lanczos filter makes one of
+REACH = 3  # of that filter, in pixels of the photo
+
+FloatImage = NDArray[np.float32]
+
+
+def paste(photo: Uint8Image, faces: Sequence[tuple[Uint8Image, Matrix]]) -> Uint8Image:
+    """`photo` with square `faces` in it, each with the matrix photo -> crop that it was cut by.
+
+    Pixels outside the faces are those of the photo. Faces are laid on top of each other, the first
+    uppermost. Without faces it is the photo itself, else a copy.
+    """
+    if not faces:
+        return photo
+    canvas = photo.copy()
+    for face, matrix in reversed(faces):
+        scaled, from_photo = _near_photo_scale(face, matrix)
+        for rows, columns in _bands(canvas.shape[:2], from_photo, len(scaled)):
+            canvas[rows, columns] = _blend(canvas[rows, columns], (rows.start, columns.start), scaled, from_photo)
+    return canvas
+
+
+def _near_photo_scale(face: Uint8Image, matrix: Matrix) -> tuple[FloatImage, Matrix]:
+    """The face at most `FINE` times as fine as the photo, antialiased, and the matrix photo -> that face."""
+    side = len(face)
+    target = min(side, max(1, round(FINE * side / hypot(matrix[0, 0], matrix[1, 0]))))
+    planes = torch.from_numpy(np.ascontiguousarray(face)).float().movedim(-1, 0)[None]
+    scaled = resize(planes, target)[0].movedim(0, -1).contiguous().numpy()
+    ratio = target / side
+    from_photo = matrix * ratio
+    from_photo[:, 2] += (ratio - 1) / 2  # pixel centres stay on pixel centres
+    return scaled, from_photo
+
+
+def _bands(shape: tuple[int, ...], from_photo: Matrix, side: int) -> Iterator[tuple[slice, slice]]:
+    """The part of a photo that a face covers, in bands of rows that bound the memory."""
+    outline = np.array([(-0.5, -0.5), (side - 0.5, -0.5), (-0.5, side - 0.5), (side - 0.5, side - 0.5)])
+    corners = transform_points(outline, np.asarray(cv2.invertAffineTransform(from_photo), dtype=np.float64))
+    left, top = (max(0, ceil(low)) for low in corners.min(axis=0).tolist())
+    right, bottom = (floor(high) for high in corners.max(axis=0).tolist())
+    right, bottom = min(right, shape[1] - 1), min(bottom, shape[0] - 1)
+    if left > right:
+        return
+    height = max(1, BAND_PIXELS // (right - left + 1))
+    for first in range(top, bottom + 1, height):
+        yield slice(first, min(first + height, bottom + 1)), slice(left, right + 1)
+
+
+def _blend(area: Uint8Image, origin: tuple[int, int], face: FloatImage, from_photo: Matrix) -> Uint8Image:
+    """An area of the photo, whose first pixel is (row, column) `origin`, under the face."""
+    height, width = area.shape[:2]
+    matrix = _shifted(from_photo, origin[1], origin[0])
+    mask = _mask(height, width, matrix, len(face))[..., None]
+    blended = area + mask * (_resampled(face, matrix, height, width) - area)
+    return np.rint(blended.clip(0, 255)).astype(np.uint8)
+
+
+def _resampled(face: FloatImage, matrix: Matrix, height: int, width: int) -> FloatImage:
+    """The face on the pixels of an area, where `matrix` goes from the area to the face.
+
+    Sampled on a finer grid in line with the photo's, then filtered: what is beyond the photo's resolution
+    must not alias, and what is within it must not blur. The grid is larger than the area by the filter's reach.
+    """
+    fine = _shifted(matrix, -REACH, -REACH)
+    fine = _shifted(fine, (1 / FINE - 1) / 2, (1 / FINE - 1) / 2)
+    fine[:, :2] /= FINE
+    size = (FINE * (width + 2 * REACH), FINE * (height + 2 * REACH))
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP  # the matrix is the one from destination to source
+    samples = cv2.warpAffine(face, fine, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    taps = _lanczos()
+    filtered = cv2.sepFilter2D(samples, -1, taps, taps, anchor=(len(taps) // 2 - 1,) * 2)[::FINE, ::FINE]
+    return filtered[REACH:-REACH, REACH:-REACH]
+
+
+def _lanczos() -> NDArray[np.float32]:
+    """The filter's taps, around the middle of the `FINE` samples of a pixel."""
+    places = (np.arange(2 * REACH * FINE) + 0.5) / FINE - REACH
+    taps = np.sinc(places) * np.sinc(places / REACH)
+    return (taps / taps.sum()).astype(np.float32)
+
+
+def _shifted(matrix: Matrix, x: float, y: float) -> Matrix:
+    """The matrix for an area that starts at (x, y)."""
+    shifted = matrix.copy()
+    shifted[:, 2] += matrix[:, :2] @ (x, y)
+    return shifted
+
+
+def _mask(height: int, width: int, matrix: Matrix, side: int) -> FloatImage:
+    """1 inside the crop, 0 from its margin on, and smooth between: a product of two ramps, so round at corners."""
+    x, y = np.arange(width), np.arange(height)[:, None]
+    mask = np.ones((height, width), dtype=np.float32)
+    for a, b, c in matrix:
+        place = (a * x + b * y + c + 0.5) / side  # across the crop, from 0 to 1
+        ramp = ((np.minimum(place, 1 - place) - MARGIN) / FEATHER).clip(0, 1)
+        mask *= ramp * ramp * (3 - 2 * ramp)
+    return mask

@@ -1,0 +1,108 @@
+"""Rows under restoration: a picture, its faces on their way through the method, and what came of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bfr_models.errors import RowError
+from bfr_models.faces.types import Matrix
+from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
+from tasks._images import Picture, decode
+from tasks._rows import Row, ShardInput
+from tasks._scores import ScoredFace
+
+
+@dataclass
+class Face:
+    """One face of a row. `id` and `seed` are what the method gets beside its pixels."""
+
+    id: str
+    seed: int
+    box: tuple[float, float, float, float]  # x0, y0, x1, y1 in the picture
+    landmarks: list[float] | None = None  # x, y, x, y... in the picture
+    score: float | None = None  # the detector's
+    matrix: Matrix | None = None  # picture -> crop; None where the whole picture is the face
+    outcome: str | None = None  # None: not decided yet
+    scored: ScoredFace | None = None  # once it is through the method
+    error: RowError | None = None  # why the method gave nothing
+
+    def take(self, result: ScoredFace | RowError) -> None:
+        """Notes what the method made of it."""
+        if isinstance(result, RowError):
+            self.error, self.outcome = result, f"failed: {result}"
+        else:
+            self.scored, self.outcome = result, result.outcome
+
+    def to_json(self) -> dict[str, Any]:
+        """An entry of the column `faces`."""
+        return {
+            "box": list(self.box),
+            "landmarks": self.landmarks,
+            "score": self.score,
+            "outcome": self.outcome,
+            "identity_similarity": self.scored.identity_similarity if self.scored else None,
+            "sharpness": self.scored.sharpness if self.scored else None,
+        }
+
+
+@dataclass
+class OpenRow:
+    """A row that decoded, until its result is encoded."""
+
+    row: Row
+    picture: Picture
+    gt: Uint8Image | None = None  # of a row that is one face, at the method's size
+    faces: list[Face] = field(default_factory=list)
+    seconds: float = 0.0  # of the accelerator
+    error: RowError | None = None  # of the picture as a whole
+
+    @property
+    def todo(self) -> Iterator[Face]:
+        """The faces that the method is to see and has not seen yet."""
+        return (face for face in self.faces if face.outcome is None)
+
+    @property
+    def is_done(self) -> bool:
+        return next(self.todo, None) is None
+
+    @property
+    def scored(self) -> list[ScoredFace]:
+        return [face.scored for face in self.faces if face.scored]
+
+    @property
+    def failure(self) -> RowError | None:
+        """Why the row is rejected, if it is: of the faces that the method was given it restored none."""
+        errors = [face.error for face in self.faces if face.error]
+        return self.error or (errors[0] if errors and not self.scored else None)
+
+    def lowest(self, metric: str) -> float | None:
+        """The worst score of its faces; None where none has it."""
+        values: Iterable[float | None] = (getattr(scored, metric) for scored in self.scored)
+        return min((value for value in values if value is not None), default=None)
+
+
+def open_row(source: ShardInput, row: Row, size: int) -> OpenRow:
+    """Decodes a row; its ground truth to `size` px. RowError when it does not decode."""
+    picture = decode(source.picture(row))
+    try:
+        gt = source.gt(row)
+        return OpenRow(row, picture, None if gt is None else resized(decode(gt).pixels, size))
+    except RowError as error:
+        raise RowError("bad_gt", f"the ground truth does not decode: {error}") from None
+
+
+def resized(pixels: Uint8Image, size: int) -> Uint8Image:
+    """A picture that is one face, at the method's size."""
+    return to_uint8(face_tensor(pixels, size))
+
+
+def toned(face: Uint8Image, picture: Picture) -> Uint8Image:
+    """A grey picture gives a grey face: scores see what is written."""
+    if not picture.grey:
+        return face
+    luma = np.rint(face @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
+    return np.repeat(luma[..., None], 3, axis=2)

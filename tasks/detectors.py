@@ -1,0 +1,60 @@
+"""Which face detector looks at photos: dlib's, of the `offline` extra, or RetinaFace with weights of its own."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.util import find_spec
+from pathlib import Path
+
+from bfr_models.errors import BfrError, UsageError
+from bfr_models.faces.types import Detector
+from bfr_models.weight_files import find_weight, require_weight
+from tasks._job import DetectorChoice, PhotoSettings
+from tasks.config import RestoreRun
+
+RETINAFACE = ("facexlib-retinaface-resnet50", "facexlib-retinaface-mobilenet")
+"""Stems of its weights, the better first."""
+
+
+def photo_settings(run: RestoreRun) -> PhotoSettings | None:
+    """How a run finds faces in photos; None where each picture is one face."""
+    if run.input == "faces":
+        return None
+    detector = choose_detector(run.detector, run.detector_weights)
+    return PhotoSettings(detector, run.min_face, run.max_faces, run.reject_no_face)
+
+
+def choose_detector(name: str, weights: str | None) -> DetectorChoice:
+    """The detector with its file and checksum. UsageError, which says what to do, when it is not here."""
+    if name == "dlib":
+        if find_spec("dlib") is None or find_spec("face_recognition_models") is None:
+            raise UsageError(
+                "expected dlib to find faces with, found none; pip install 'bfr-pipeline[offline]', or use another "
+                "detector: --detector retinaface"
+            )
+        return DetectorChoice(name)
+    path = Path(weights).absolute() if weights else next(filter(None, map(find_weight, RETINAFACE)), None)
+    path = path or require_weight(RETINAFACE[0])
+    return DetectorChoice(name, str(path), _sha256(path))
+
+
+def load_detector(choice: DetectorChoice, device: str) -> Detector:
+    """The detector on `device`. BfrError when its file is not the one that was chosen."""
+    if choice.weights is None:
+        from bfr_models.faces.dlib_models import DlibDetector
+
+        return DlibDetector()
+    from bfr_models.faces.retinaface import RetinaFaceDetector
+
+    path = Path(choice.weights)
+    if (found := _sha256(path)) != choice.sha256:
+        raise BfrError(f"{path}: expected sha256 {choice.sha256}, found {found}; every machine needs the same file")
+    return RetinaFaceDetector(path, device)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"expected weights of the face detector at {path}, found none that read ({error})") from None

@@ -1,0 +1,348 @@
+"""Packing loses nothing: one row per picture or page, its bytes untouched, broken ones too."""
+
+from __future__ import annotations
+
+import io
+import struct
+import tarfile
+import time
+import zipfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from bfr_models.errors import RowError, UsageError
+from tasks import _picture_sources
+from tasks._image_pages import split_pages
+from tasks._images import decode
+from tasks._parquet import IMAGE
+from tasks._storage import Store
+from tasks.pack_pictures import PackReport, pack
+from tests.support import encoded, portrait
+
+Files = dict[str, bytes]
+
+
+def picture(number: int, form: str = "png") -> bytes:
+    return encoded(portrait(number, 24), form)
+
+
+def folder_of(files: Files, at: Path) -> str:
+    for name, data in files.items():
+        (at / name).parent.mkdir(parents=True, exist_ok=True)
+        (at / name).write_bytes(data)
+    return str(at)
+
+
+def zip_of(files: Files, at: Path, compression: int = zipfile.ZIP_DEFLATED) -> str:
+    with zipfile.ZipFile(at, "w", compression) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return str(at)
+
+
+def tar_of(files: Files, at: Path) -> str:
+    with tarfile.open(at, "w:gz" if at.suffix in (".gz", ".tgz") else "w") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return str(at)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def packed(out: Path) -> list[dict[str, Any]]:
+    return [row for path in sorted(out.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def as_files(out: Path) -> dict[str, bytes | None]:
+    return {row["id"]: row["image"]["bytes"] for row in packed(out)}
+
+
+GOOD = {"b/2.jpg": picture(2, "jpeg"), "a.png": picture(1), "b/1.webp": picture(3, "webp"), "B.TIF": picture(4, "tiff")}
+OTHERS = {"notes.txt": b"hello", "Thumbs.db": b"x", ".hidden/x.png": picture(5), ".DS_Store": b"x", "noext": b"x"}
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar", "tar.gz"])
+def test_every_picture_becomes_a_row_and_the_rest_is_counted(kind: str, tmp_path: Path, out: Path) -> None:
+    files = GOOD | OTHERS
+    make = {"folder": folder_of, "zip": zip_of}.get(kind, tar_of)
+    report = pack(make(files, tmp_path / f"in.{kind}"), str(out))
+    assert as_files(out) == GOOD
+    assert {row["image"]["path"] for row in packed(out)} == set(GOOD)
+    assert {entry["name"] for entry in report.skipped} == set(OTHERS)
+    assert all(entry["why"] for entry in report.skipped)
+    assert (report.rows, report.files, report.lost) == (4, 1, [])
+    assert report.bytes == (out / "part-00000.parquet").stat().st_size
+
+
+def test_forty_bad_files_among_good_ones_add_up(tmp_path: Path, out: Path) -> None:
+    good = {f"good/{i}.png": picture(i) for i in range(15)}
+    whole = picture(1, "jpeg")
+    makers = [
+        lambda i: b"", lambda i: b"no picture %d" % i, lambda i: whole[: len(whole) // 2], lambda i: bytes(100 + i),
+        lambda i: b"GIF89a" + bytes(i), lambda i: b"II*\0" + bytes(40), lambda i: b"<html>%d</html>" % i,
+        lambda i: picture(i)[:60],
+    ]  # fmt: skip
+    bad = {f"bad/{i}.{('jpg', 'png', 'tif')[i % 3]}": makers[i % len(makers)](i) for i in range(40)}
+    report = pack(folder_of(good | bad, tmp_path / "in"), str(out), rows_per_file=20, row_group_rows=8)
+    assert as_files(out) == good | bad
+    assert (report.rows, report.files) == (55, 3)
+    outcomes = Counter(outcome(data) for data in as_files(out).values())
+    assert outcomes == {"picture": 15, "missing": 5, "undecodable": 35}
+
+
+def outcome(data: bytes | None) -> str:
+    try:
+        decode(data)
+    except RowError as error:
+        return error.code
+    return "picture"
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+def test_the_same_input_gives_the_same_files(kind: str, tmp_path: Path) -> None:
+    make = {"folder": folder_of, "zip": zip_of, "tar": tar_of}[kind]
+    source = make(GOOD, tmp_path / f"in.{kind}")
+    for out in ("one", "two", "two"):
+        pack(source, str(tmp_path / out), rows_per_file=3)
+    assert Store(str(tmp_path / "one")).list() == ["part-00000.parquet", "part-00001.parquet"]
+    for name in ("part-00000.parquet", "part-00001.parquet"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_a_webdataset_becomes_columns(tmp_path: Path, out: Path) -> None:
+    samples = {
+        "0/a.jpg": picture(1, "jpeg"), "0/a.json": b'{"age": 3}', "0/a.txt": "Zoë".encode(),
+        "0/b.json": b"{}", "0/b.jpg": picture(2, "jpeg"),
+        "0/c.seg.png": picture(3), "0/c.txt": b"\xff broken text", "0/orphan.txt": b"alone", "0/x.npy": b"x",
+    }  # fmt: skip
+    report = pack(tar_of(samples, tmp_path / "shard-000.tar.gz"), str(out))
+    rows = {row["id"]: row for row in packed(out)}
+    assert list(rows) == ["0/a.jpg", "0/b.jpg", "0/c.seg.png"]
+    assert [rows["0/a.jpg"][kind] for kind in ("json", "txt", "cls")] == ['{"age": 3}', "Zoë", None]
+    assert rows["0/b.jpg"]["json"] == "{}"
+    assert rows["0/c.seg.png"]["txt"].endswith(" broken text")
+    assert {entry["name"] for entry in report.skipped} == {"0/orphan.txt", "0/x.npy"}
+
+
+def test_a_folder_of_archives_is_one_dataset_with_unique_ids(tmp_path: Path, out: Path) -> None:
+    (tmp_path / "in").mkdir()
+    tar_of({"x.png": picture(1), "y.png": picture(2)}, tmp_path / "in" / "1.tar")
+    zip_of({"x.png": picture(3)}, tmp_path / "in" / "2.zip")
+    report = pack(str(tmp_path / "in"), str(out))
+    assert as_files(out) == {"x.png": picture(1), "y.png": picture(2), "x.png#2": picture(3)}
+    assert report.rows == 3
+
+
+def test_archives_of_different_kinds_are_not_cut_to_fit(tmp_path: Path, out: Path) -> None:
+    (tmp_path / "in").mkdir()
+    tar_of({"x.png": picture(1)}, tmp_path / "in" / "1.tar")
+    tar_of({"y.png": picture(1), "y.txt": b"caption"}, tmp_path / "in" / "2.tar")
+    with pytest.raises(UsageError, match="same columns"):
+        pack(str(tmp_path / "in"), str(out))
+    assert not list(out.glob("*"))
+
+
+def test_hostile_member_names_are_only_names(tmp_path: Path, out: Path) -> None:
+    names = ["../../escape.png", "/etc/passwd.png", "a/../../b.png"]
+    for kind, make in (("zip", zip_of), ("tar", tar_of)):
+        pack(make(dict.fromkeys(names, picture(1)), tmp_path / f"in.{kind}"), str(out))
+        assert {row["image"]["path"] for row in packed(out)} >= {"../../escape.png"}
+        assert len(packed(out)) == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.tar", "in.zip", "out"]
+
+
+def test_members_that_cannot_be_read_keep_their_row(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_picture_sources, "MAX_FILE_BYTES", 5000)
+    files = {"a.png": picture(1), "huge.png": bytes(6000), "b.png": picture(2)}
+    source = Path(zip_of(files | {"crc.png": b"A" * 50}, tmp_path / "in.zip", zipfile.ZIP_STORED))
+    source.write_bytes(source.read_bytes().replace(b"A" * 50, b"B" * 50))
+    report = pack(str(source), str(out))
+    expected = {"a.png": files["a.png"], "huge.png": None, "b.png": files["b.png"], "crc.png": None}
+    assert as_files(out) == expected
+    assert {entry["name"]: "5000" in entry["why"] for entry in report.lost} == {"huge.png": True, "crc.png": False}
+    for source_of, name in ((folder_of, "in"), (tar_of, "in.tar")):
+        report = pack(source_of(files, tmp_path / name), str(out))
+        assert as_files(out)["huge.png"] is None
+        assert [entry["name"] for entry in report.lost] == ["huge.png"]
+
+
+def test_links_in_a_tar_are_pictures_or_lost_and_never_left_out(tmp_path: Path, out: Path) -> None:
+    with tarfile.open(tmp_path / "in.tar", "w") as archive:
+        member = tarfile.TarInfo("a.png")
+        member.size = len(picture(1))
+        archive.addfile(member, io.BytesIO(picture(1)))
+        links = {"hard.png": (tarfile.LNKTYPE, "a.png"), "self.png": (tarfile.SYMTYPE, "self.png"),
+                 "nowhere.png": (tarfile.SYMTYPE, "/etc/passwd")}  # fmt: skip
+        for name, (kind, target) in links.items():
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, target
+            archive.addfile(link)
+    report = pack(str(tmp_path / "in.tar"), str(out))
+    assert as_files(out) == {"a.png": picture(1), "hard.png": picture(1), "self.png": None, "nowhere.png": None}
+    assert {entry["name"] for entry in report.lost} == {"self.png", "nowhere.png"}
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_a_broken_archive_is_refused_and_nothing_stays(kind: str, tmp_path: Path, out: Path) -> None:
+    files = {f"{i}.png": picture(i) for i in range(30)}
+    source = Path((zip_of if kind == "zip" else tar_of)(files, tmp_path / f"in.{kind}"))
+    data = source.read_bytes()
+    source.write_bytes(data[: len(data) // 2])
+    with pytest.raises(UsageError, match="whole archive"):
+        pack(str(source), str(out), rows_per_file=1)
+    assert not list(out.glob("*"))
+
+
+def test_parquet_is_resharded_and_keeps_its_columns(tmp_path: Path, out: Path) -> None:
+    cells = [{"bytes": picture(i), "path": f"{i}.png"} for i in range(5)]
+    first = pa.table({"id": [7, 8, None, 9, 10], "photo": pa.array(cells, IMAGE), "age": [1, 2, 3, 4, 5]})
+    (tmp_path / "in").mkdir()
+    pq.write_table(first, tmp_path / "in" / "1.parquet")
+    report = pack(str(tmp_path / "in"), str(out), rows_per_file=2, column="photo")
+    assert [row["id"] for row in packed(out)] == ["7", "8", "1.parquet#2", "9", "10"]
+    assert [row["image"] for row in packed(out)] == cells
+    assert [row["age"] for row in packed(out)] == [1, 2, 3, 4, 5]
+    assert (report.rows, report.files) == (5, 3)
+    assert b'"image"' in pq.read_schema(out / "part-00000.parquet").metadata[b"huggingface"]
+
+
+def test_plain_bytes_and_addresses_in_parquet_are_kept(tmp_path: Path, out: Path) -> None:
+    pq.write_table(pa.table({"image": [picture(1), None]}), tmp_path / "a.parquet")
+    pack(str(tmp_path / "a.parquet"), str(out))
+    assert as_files(out) == {"a.parquet#0": picture(1), "a.parquet#1": None}
+    pq.write_table(pa.table({"url": ["http://a/b.png"], "image": ["a cat"]}), tmp_path / "b.parquet")
+    pack(str(tmp_path / "b.parquet"), str(out), column="url")
+    [row] = packed(out)
+    assert row["image"] == {"bytes": None, "path": "http://a/b.png"}
+    assert row["source_image"] == "a cat"
+
+
+@pytest.mark.parametrize("trouble", ["column", "schema", "broken"])
+def test_parquet_that_does_not_fit_is_refused(trouble: str, tmp_path: Path, out: Path) -> None:
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"image": [picture(1)], "age": [1]}), tmp_path / "in" / "1.parquet")
+    if trouble == "schema":
+        pq.write_table(pa.table({"image": [picture(1)], "age": ["old"]}), tmp_path / "in" / "2.parquet")
+    if trouble == "broken":
+        (tmp_path / "in" / "2.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(UsageError, match="expected"):
+        pack(str(tmp_path / "in"), str(out), column="photo" if trouble == "column" else "image")
+    assert not list(out.glob("*"))
+
+
+def test_files_are_bounded_by_bytes_too(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks._parquet.MAX_GROUP_BYTES", 20_000)
+    monkeypatch.setattr("tasks.pack_pictures.BATCH_BYTES", 10_000)
+    files = {f"{i:02}.jpg": bytes([i]) * 9000 for i in range(12)}
+    pack(folder_of(files, tmp_path / "in"), str(out))
+    metadata = pq.ParquetFile(out / "part-00000.parquet").metadata
+    assert max(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)) <= 4
+    assert as_files(out) == files
+
+
+def multipage(pages: list[Image.Image], **options: Any) -> bytes:
+    pages[0].save(file := io.BytesIO(), "TIFF", save_all=True, append_images=pages[1:], **options)
+    return file.getvalue()
+
+
+def test_a_tiff_of_several_pages_gives_a_row_for_each(tmp_path: Path, out: Path) -> None:
+    colours = Image.fromarray(portrait(1, 24))
+    deep = Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20) * 160)
+    pages = [colours, deep, colours.convert("1"), colours.convert("CMYK"), colours.quantize(8)]
+    data = multipage(pages, dpi=(300, 150), compression="tiff_lzw")
+    report = pack(folder_of({"scan.tif": data, "one.tif": multipage([deep])}, tmp_path / "in"), str(out))
+    rows = as_files(out)
+    assert list(rows) == ["one.tif", "scan.tif", *(f"scan.tif#page={n}" for n in range(2, 6))]
+    assert rows["one.tif"] == multipage([deep])
+    assert report.rows == 6
+    for page, (row_id, found) in zip(pages, list(rows.items())[1:], strict=True):
+        image = Image.open(io.BytesIO(found or b""))
+        assert np.array_equal(np.asarray(image.convert(page.mode)), np.asarray(page)), row_id
+        assert (image.mode, image.n_frames, image.info["dpi"]) == (page.mode, 1, (300, 150))
+    assert decode(rows["scan.tif#page=2"]).bit_depth == 16
+
+
+def test_pages_with_16_bit_colours_keep_them(tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2")
+    pages = [np.random.default_rng(i).integers(0, 65535, (20, 30, 3), np.uint16) for i in range(2)]
+    data = cv2.imencodemulti(".tiff", pages)[1].tobytes()
+    found = [decode(page) for page in split_pages(data)]
+    assert len(found) == 2
+    for picture_found, page in zip(found, pages, strict=True):
+        assert np.array_equal(picture_found.deep, page[..., ::-1])
+
+
+def _patched(data: bytes, page: int, tag: int, value: int) -> bytes:
+    """The little-endian TIFF with one short value of one page changed."""
+    (at,) = struct.unpack_from("<I", data, 4)
+    for _ in range(page):
+        (count,) = struct.unpack_from("<H", data, at)
+        (at,) = struct.unpack_from("<I", data, at + 2 + 12 * count)
+    (count,) = struct.unpack_from("<H", data, at)
+    tags = {struct.unpack_from("<H", data, at + 2 + 12 * i)[0]: at + 2 + 12 * i for i in range(count)}
+    return data[: tags[tag] + 8] + struct.pack("<I", value) + data[tags[tag] + 12 :]
+
+
+def test_a_broken_page_keeps_the_file_in_one_row() -> None:
+    data = multipage([Image.fromarray(portrait(i, 24)) for i in range(3)], compression="tiff_lzw")
+    assert len(split_pages(data)) == 3
+    beyond = _patched(data, 1, 273, len(data) + 1000)
+    for broken in (beyond, data[: len(data) * 2 // 3], _patched(data, 2, 259, 32895)):
+        assert split_pages(broken) == [broken]
+
+
+def test_thumbnails_and_masks_are_no_pages() -> None:
+    small, page = Image.fromarray(portrait(1, 12)), Image.fromarray(portrait(1, 24))
+    page.save(file := io.BytesIO(), "TIFF", save_all=True, append_images=[small], tiffinfo={254: 0})
+    data = file.getvalue()
+    assert len(split_pages(data)) == 2
+    marked = _patched(data, 1, 254, 1)
+    assert split_pages(marked) == [marked]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_page_lists_without_end_and_shared_pages_cost_nothing() -> None:
+    data = multipage([Image.fromarray(portrait(1, 24))])
+    (at,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, at)
+    link = at + 2 + 12 * count
+    circle = data[:link] + struct.pack("<I", at) + data[link + 4 :]
+    shared = bytearray(data)
+    for _ in range(3000):  # directories that all name the same picture data
+        shared[link : link + 4] = struct.pack("<I", len(shared))
+        link = len(shared) + 2 + 12 * count
+        shared += data[at : at + 2 + 12 * count] + bytes(4)
+    for hostile in (circle, bytes(shared)):
+        began = time.perf_counter()
+        assert split_pages(hostile) == [hostile]
+        assert time.perf_counter() - began < 2
+
+
+def test_nothing_to_pack_and_a_destination_in_use_are_said(tmp_path: Path, out: Path) -> None:
+    for source in (str(tmp_path / "nowhere"), folder_of({"a.txt": b"x"}, tmp_path / "in"), str(tmp_path / "no.zip")):
+        with pytest.raises(UsageError, match="expected"):
+            pack(source, str(out))
+    folder_of({"a.png": picture(1)}, tmp_path / "mixed")
+    pq.write_table(pa.table({"image": [picture(1)]}), tmp_path / "mixed" / "a.parquet")
+    with pytest.raises(UsageError, match="found both"):
+        pack(str(tmp_path / "mixed"), str(out))
+    with pytest.raises(UsageError, match=r"notes\.txt"):
+        pack(folder_of({"a.png": picture(1)}, tmp_path / "good"), folder_of({"notes.txt": b""}, tmp_path / "used"))
+
+
+def test_one_picture_is_a_source(tmp_path: Path, out: Path) -> None:
+    report = pack(folder_of({"a.png": picture(1)}, tmp_path / "in") + "/a.png", str(out))
+    assert as_files(out) == {"a.png": picture(1)}
+    assert isinstance(report, PackReport)
