@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from bfr_models.pixels import Uint8Image
 
 Uint16Image = NDArray[np.uint16]
 """(H, W) grey, or (H, W, 3 or 4) RGB(A) uint16."""
 
 _PNG_HEAD = 33
 """Bytes of the signature and the IHDR chunk, behind which the other chunks start."""
+_BAND_ROWS = 256
 
 
 def read_deep(data: bytes) -> Uint16Image | None:
@@ -23,7 +27,14 @@ def read_deep(data: bytes) -> Uint16Image | None:
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None or image.dtype != np.uint16 or image.ndim != 3 or image.shape[2] not in (3, 4):
         return None
-    return np.ascontiguousarray(image[..., [2, 1, 0, 3][: image.shape[2]]])
+    for band in bands(len(image)):
+        image[band] = _other_order(image[band])
+    return np.asarray(image, dtype=np.uint16)
+
+
+def bands(height: int) -> Iterator[slice]:
+    """Rows of a picture, some at a time: whole copies of a large one take more memory than it does."""
+    return (slice(first, first + _BAND_ROWS) for first in range(0, height, _BAND_ROWS))
 
 
 def _chunks_fit(png: bytes) -> bool:
@@ -39,7 +50,10 @@ def _chunks_fit(png: bytes) -> bool:
 
 def to_8_bits(deep: Uint16Image) -> NDArray[np.uint8]:
     """[0, 65535] -> [0, 255], rounded."""
-    return ((deep.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    levels = np.empty(deep.shape, np.uint8)
+    for band in bands(len(deep)):
+        levels[band] = (deep[band].astype(np.uint32) + 128) // 257
+    return levels
 
 
 def to_16_bits(levels: NDArray[np.uint8]) -> NDArray[np.uint16]:
@@ -47,20 +61,45 @@ def to_16_bits(levels: NDArray[np.uint8]) -> NDArray[np.uint16]:
     return levels.astype(np.uint16) * np.uint16(257)
 
 
-def deep_png(pixels: Uint16Image, icc: bytes | None, exif: bytes | None, dpi: tuple[float, float] | None) -> bytes:
-    """A 16-bit PNG."""
-    bgr = pixels if pixels.ndim == 2 else pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
-    done, encoded = cv2.imencode(".png", np.ascontiguousarray(bgr), [cv2.IMWRITE_PNG_COMPRESSION, 2])
+def deep_png(
+    deep: Uint16Image,
+    image: Uint8Image,
+    before: Uint8Image,
+    icc: bytes | None,
+    exif: bytes | None,
+    dpi: tuple[float, float] | None,
+) -> bytes:
+    """A 16-bit PNG of `deep`, with the 8-bit `image` where that differs from `before`, the picture as decoded."""
+    pixels = np.empty_like(deep)
+    for band in bands(len(deep)):
+        pixels[band] = _other_order(_merged(deep[band], image[band], before[band]))
+    done, png = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 2])
     if not done:
         raise ValueError(f"expected a picture that PNG can hold, got {pixels.shape}")
-    png, chunks = encoded.tobytes(), b""
+    chunks = b""
     if icc:
         chunks += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
     if dpi:
         chunks += _chunk(b"pHYs", struct.pack(">IIB", *(round(d / 0.0254) for d in dpi), 1))
     if exif:
         chunks += _chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
-    return png[:_PNG_HEAD] + chunks + png[_PNG_HEAD:]
+    return b"".join([png[:_PNG_HEAD].tobytes(), chunks, memoryview(png[_PNG_HEAD:])])
+
+
+def _merged(deep: Uint16Image, image: Uint8Image, before: Uint8Image) -> Uint16Image:
+    changed = (image != before).any(axis=-1)
+    levels = to_16_bits(image[changed])
+    merged = deep.copy()
+    if deep.ndim == 2:
+        merged[changed] = levels[:, 0]
+    else:
+        merged[..., :3][changed] = levels
+    return merged
+
+
+def _other_order(pixels: Uint16Image) -> Uint16Image:
+    """RGB(A) as BGR(A), which OpenCV takes and gives, and back."""
+    return pixels if pixels.ndim == 2 else pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:

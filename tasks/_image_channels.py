@@ -11,7 +11,7 @@ from PIL import Image, ImageCms
 
 from bfr_models.errors import RowError
 from bfr_models.pixels import Uint8Image
-from tasks._deep_pixels import read_deep, to_8_bits
+from tasks._deep_pixels import bands, read_deep, to_8_bits
 
 
 def bit_depth_of(image: Image.Image, data: bytes) -> int:
@@ -47,11 +47,19 @@ def rgb_and_alpha(image: Image.Image, deep: NDArray[np.uint16] | None) -> tuple[
             return np.repeat(levels[..., None], 3, axis=2), None
         rgba = levels
     elif image.has_transparency_data:
-        rgba = np.asarray(image.convert("RGBA"))
+        rgba = _array_of(image if image.mode == "RGBA" else image.convert("RGBA"))
     else:
-        rgba = np.asarray(_to_rgb(image))
+        rgba = _array_of(image if image.mode == "RGB" else _to_rgb(image))
     opaque = rgba.shape[2] == 3 or bool((rgba[..., 3] == 255).all())
     return rgba[..., :3], None if opaque else rgba[..., 3]
+
+
+def _array_of(image: Image.Image) -> Uint8Image:
+    """(H, W, channels), as `np.asarray` gives it, which has two more copies in memory while it works."""
+    array = np.empty((image.height, image.width, len(image.getbands())), np.uint8)
+    for band in bands(image.height):
+        array[band] = np.asarray(image.crop((0, band.start, image.width, min(band.stop, image.height))))
+    return array
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

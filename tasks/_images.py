@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from bfr_models.errors import RowError
 from bfr_models.pixels import Uint8Image
-from tasks._deep_pixels import Uint16Image, deep_png, to_16_bits
+from tasks._deep_pixels import Uint16Image, deep_png
 from tasks._image_channels import bit_depth_of, deep_of, is_grey, rgb_and_alpha
 from tasks._image_metadata import count_frames, dpi_of, exif_of, icc_of, orientation_of
 
@@ -108,13 +108,13 @@ def encode(image: Uint8Image, fmt: Format = "png", quality: int = 95, like: Pict
     if like is None:
         return _save(Image.fromarray(image), fmt, quality)
     if like.grey:
-        image = np.asarray(Image.fromarray(image).convert("L").convert("RGB"))
+        image = np.broadcast_to(_grey_of(image)[..., None], image.shape)
     same_size = like.pixels.shape == image.shape
     if same_size and like.deep is not None and fmt == "png":
-        return deep_png(_merge_deep(image, like, like.deep), like.icc, like.exif, like.dpi)
-    canvas = Image.fromarray(image)
-    if like.grey and not (like.icc and like.icc[16:20] == b"RGB "):  # which a grey file may not carry
-        canvas = canvas.convert("L")
+        return deep_png(like.deep, image, like.pixels, like.icc, like.exif, like.dpi)
+    canvas = Image.fromarray(image[..., 0] if like.grey else image)
+    if like.grey and like.icc and like.icc[16:20] == b"RGB ":  # which a grey file may not carry
+        canvas = canvas.convert("RGB")
     if same_size and like.alpha is not None and fmt != "jpeg":
         canvas.putalpha(Image.fromarray(like.alpha))
     exif = like.exif if fmt != "jpeg" or len(like.exif or b"") <= _MAX_JPEG_EXIF else None
@@ -132,15 +132,9 @@ def _save(image: Image.Image, fmt: Format, quality: int, **extra: Any) -> bytes:
     return file.getvalue()
 
 
-def _merge_deep(image: Uint8Image, like: Picture, deep: Uint16Image) -> Uint16Image:
-    """`deep` with the 8-bit `image` where that differs from the picture as it was decoded."""
-    levels, changed = to_16_bits(image), (image != like.pixels).any(axis=-1)
-    merged = deep.copy()
-    if deep.ndim == 2:
-        merged[changed] = levels[..., 0][changed]
-    else:
-        merged[..., :3][changed] = levels[changed]
-    return merged
+def _grey_of(image: Uint8Image) -> Uint8Image:
+    """(H, W) luma."""
+    return np.ascontiguousarray(image[..., 0]) if is_grey(image) else np.asarray(Image.fromarray(image).convert("L"))
 
 
 def _decode(data: bytes, max_pixels: int) -> Picture:

@@ -87,8 +87,8 @@ def _resampled(face: FloatImage, matrix: Matrix, height: int, width: int) -> Flo
     flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP  # the matrix is the one from destination to source
     samples = cv2.warpAffine(face, fine, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
     taps = _lanczos()
-    filtered = cv2.sepFilter2D(samples, -1, taps, taps, anchor=(len(taps) // 2 - 1,) * 2)[::FINE, ::FINE]
-    return filtered[REACH:-REACH, REACH:-REACH]
+    filtered = cv2.sepFilter2D(samples, cv2.CV_32F, taps, taps, anchor=(len(taps) // 2 - 1,) * 2)
+    return np.asarray(filtered[::FINE, ::FINE][REACH:-REACH, REACH:-REACH], dtype=np.float32)
 
 
 def _lanczos() -> NDArray[np.float32]:

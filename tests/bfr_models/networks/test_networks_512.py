@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,15 @@ from bfr_models.weight_files import require_weight
 from bfr_models.weights import load_weights
 
 TINY = UNetConfig(sample_size=16, channels=(16, 32), attention_levels=(1,), head_dim=8, norm_groups=8)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks as small as these spend their time waiting for the other threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def trainable(network: nn.Module) -> int:
