@@ -78,7 +78,8 @@ def _relative_sharpness(run: Path) -> float:
 
 def _bfr(*arguments: object) -> dict[str, Any]:
     command = [str(Path(sys.executable).parent / "bfr"), *map(str, arguments), "--json"]
-    result: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603 - our own command
+    result: dict[str, Any] = json.loads(done.stdout)
     return result
 
 

@@ -6,6 +6,7 @@ Every verb writes its result to standard output (with --json as one document), a
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -143,6 +144,7 @@ def train(
     learning_rate: Annotated[float | None, typer.Option()] = None,
     workers: Annotated[int, typer.Option(help="Processes that prepare batches.")] = 1,
     device: Annotated[str | None, typer.Option(help="cuda where there is one, else cpu.")] = None,
+    perceptual: Annotated[Path | None, typer.Option(help="SqueezeNet 1.1's weights, for the estimator's loss.")] = None,
     seed: int = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
     as_json: Json = False,
@@ -154,9 +156,8 @@ def train(
         from tasks.train_component import train_component
 
         settings = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "workers": workers}
-        return train_component(
-            method, component, preset, data, out, device=device, seed=seed, resume=resume, **settings
-        )
+        settings |= {"device": device, "perceptual": perceptual, "seed": seed, "resume": resume}
+        return train_component(method, component, preset, data, out, **settings)
 
     _run(work, _show.train, as_json, debug)
 

@@ -27,9 +27,10 @@ def read_deep(data: bytes) -> Uint16Image | None:
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None or image.dtype != np.uint16 or image.ndim != 3 or image.shape[2] not in (3, 4):
         return None
-    for band in bands(len(image)):
-        image[band] = _other_order(image[band])
-    return np.asarray(image, dtype=np.uint16)
+    deep = np.asarray(image, dtype=np.uint16)
+    for band in bands(len(deep)):
+        deep[band] = _other_order(deep[band])
+    return deep
 
 
 def bands(height: int) -> Iterator[slice]:
@@ -83,7 +84,7 @@ def deep_png(
         chunks += _chunk(b"pHYs", struct.pack(">IIB", *(round(d / 0.0254) for d in dpi), 1))
     if exif:
         chunks += _chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
-    return b"".join([png[:_PNG_HEAD].tobytes(), chunks, memoryview(png[_PNG_HEAD:])])
+    return b"".join([png[:_PNG_HEAD].tobytes(), chunks, png[_PNG_HEAD:].data])
 
 
 def _merged(deep: Uint16Image, image: Uint8Image, before: Uint8Image) -> Uint16Image:

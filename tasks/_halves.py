@@ -18,7 +18,9 @@ def in_halves(
     try:
         return [*work(items)]
     except Exception as error:  # whatever a network may raise, out of memory included
-        if len(items) == 1:
-            return [RowError(code, f"{type(error).__name__}: {error}"[:500])]
-        half = len(items) // 2
-        return in_halves(work, items[:half], code) + in_halves(work, items[half:], code)
+        failure = RowError(code, f"{type(error).__name__}: {error}"[:500])
+    # Outside of the handler: the exception holds on to the tensors of the call that ran out of memory.
+    if len(items) == 1:
+        return [failure]
+    half = len(items) // 2
+    return in_halves(work, items[:half], code) + in_halves(work, items[half:], code)

@@ -16,10 +16,18 @@ from tasks._storage import Store, open_source
 
 
 def train_component(
-    method: str, component: str, preset: str, data: str, out: str, *, device: str | None = None, **settings: Any
+    method: str,
+    component: str,
+    preset: str,
+    data: str,
+    out: str,
+    *,
+    device: str | None = None,
+    perceptual: Path | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Runs the training on this machine; returns where the weights are. `settings` are `TrainingRun`'s."""
-    trained = get_component(method, component, preset)
+    trained = get_component(method, component, preset, perceptual)
     destination = Store(out)
     with tempfile.TemporaryDirectory(prefix="bfr-train-") as scratch:
         faces_dir, run_dir = Path(scratch) / "faces", Path(scratch) / "run"

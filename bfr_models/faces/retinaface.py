@@ -23,6 +23,8 @@ from bfr_models.weights import read_checkpoint
 MEAN = (104, 117, 123)  # of the levels of blue, green and red
 STRIDES = {8: (16, 32), 16: (64, 128), 32: (256, 512)}  # of the feature maps, and the sides of their anchors, px
 CENTRE_SCALE, SIZE_SCALE = 0.1, 0.2  # of the offsets that the network gives, in anchors
+LARGE_FACE = 320  # px on a canvas; of larger faces the network takes parts for faces of their own,
+FAR_SIDE = 640  # so they are looked for with the longer side of the photo scaled to this
 CANVAS_STEP = 128  # px; photos are laid on canvases of such multiples, so that many have the same shape
 CALL_PIXELS = {"cuda": 4_000_000, "cpu": 1}  # of canvases in one call of the network: a CPU is faster photo by photo
 
@@ -62,15 +64,24 @@ class RetinaFaceDetector:
         return self.detect_all([image])[0]
 
     def detect_all(self, images: Sequence[Uint8Image]) -> list[list[DetectedFace]]:
-        """The faces of each photo; those on canvases of one shape share calls."""
+        """The faces of each photo; those on canvases of one shape share calls. A large one is looked at twice."""
+        scales = [self._scale(image) for image in images]
+        found = self._look(images, scales)
+        far = {i: FAR_SIDE / max(image.shape[:2]) for i, image in enumerate(images)}
+        far = {i: scale for i, scale in far.items() if scales[i] > 1.5 * scale}
+        for i, faces in zip(far, self._look([images[i] for i in far], list(far.values())), strict=True):
+            found[i] = _together(found[i], faces, LARGE_FACE / scales[i])
+        return [sorted(faces, key=lambda face: face.prominence, reverse=True) for faces in found]
+
+    def _look(self, images: Sequence[Uint8Image], scales: Sequence[float]) -> list[list[DetectedFace]]:
+        """The faces of each photo as they are seen at its scale, in its own pixels."""
         found: list[list[DetectedFace]] = [[] for _ in images]
-        photos = [scaled(image, self._scale(image)) for image in images]
+        photos = [scaled(image, scale) for image, scale in zip(images, scales, strict=True)]
         for places in _calls([_canvas_shape(photo) for photo in photos], CALL_PIXELS[self._device.type]):
             results = self._detect_on_canvas([photos[place] for place in places])
             for place, faces in zip(places, results, strict=True):
                 back = np.divide(images[place].shape[1::-1], photos[place].shape[1::-1])
-                moved = [_scaled_back(face, back) for face in faces]
-                found[place] = sorted(moved, key=lambda face: face.prominence, reverse=True)
+                found[place] = [_scaled_back(face, back) for face in faces]
         return found
 
     def _scale(self, image: Uint8Image) -> float:
@@ -150,6 +161,25 @@ def _calls(shapes: Sequence[tuple[int, int]], pixels: int) -> Iterator[list[int]
     for (height, width), group in groupby(places, key=lambda place: shapes[place]):
         together, count = list(group), max(1, pixels // (height * width))
         yield from (together[start : start + count] for start in range(0, len(together), count))
+
+
+def _together(near: list[DetectedFace], far: list[DetectedFace], limit: float) -> list[DetectedFace]:
+    """The faces of two looks at one photo: those above `limit` px from afar, the others from near."""
+    large = [face for face in far if _side(face) > 0.75 * limit]
+    small = [face for face in near if _side(face) <= limit and not any(_share(face, other) > 0.5 for other in large)]
+    return large + small
+
+
+def _side(face: DetectedFace) -> float:
+    x0, y0, x1, y1 = face.box
+    return max(x1 - x0, y1 - y0)
+
+
+def _share(face: DetectedFace, other: DetectedFace) -> float:
+    """How much of a face's box lies in another's."""
+    (left, top, right, bottom), (x0, y0, x1, y1) = face.box, other.box
+    shared = max(0.0, min(right, x1) - max(left, x0)) * max(0.0, min(bottom, y1) - max(top, y0))
+    return shared / ((right - left) * (bottom - top))
 
 
 def _scaled_back(face: DetectedFace, back: NDArray[np.float64]) -> DetectedFace:

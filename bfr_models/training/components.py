@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -22,6 +23,9 @@ from bfr_models.networks.unet import UNet
 from bfr_models.registry import methods
 from bfr_models.rng import RowNoise
 from bfr_models.training.data import Augmentation
+from bfr_models.training.perceptual import PerceptualDistance, load_perceptual_distance
+
+PERCEPTUAL_WEIGHT = 0.05
 
 
 @dataclass(frozen=True)
@@ -55,17 +59,25 @@ class Component(Protocol):
 
 
 class Estimator:
-    """DifFace's regression network: L1 between f(y0) and x0 (the authors' current loss)."""
+    """DifFace's regression network: L1 between f(y0) and x0 (the authors' current loss).
 
-    def __init__(self, preset: DifFacePreset) -> None:
+    With a perceptual distance d, L1 + `PERCEPTUAL_WEIGHT` d: a small network on few faces blurs who somebody is.
+    """
+
+    def __init__(self, preset: DifFacePreset, perceptual: PerceptualDistance | None = None) -> None:
         self.config = preset.estimator
+        self.perceptual = perceptual
         self.recipe = Recipe(preset.size, ("gfpgan", "gfpgan", "difface"), steps=8000)
 
     def build(self) -> nn.Module:
         return SwinIR(self.config)
 
     def loss(self, network: nn.Module, gt: Tensor, lq: Tensor) -> Tensor:
-        return (network((lq + 1) / 2).float() - (gt + 1) / 2).abs().mean()
+        restored = network((lq + 1) / 2).float() * 2 - 1
+        loss = (restored - gt).abs().mean() / 2  # of values in [0, 1]
+        if self.perceptual is not None:
+            loss = loss + PERCEPTUAL_WEIGHT * self.perceptual.to(gt.device)(restored, gt)
+        return loss
 
     def evaluate(self, network: nn.Module, gt: Tensor, lq: Tensor) -> dict[str, float]:
         restored = self._restore(network, lq)
@@ -121,14 +133,18 @@ COMPONENTS: dict[tuple[str, str], Callable[[Any], Component]] = {
 }
 
 
-def get_component(method: str, component: str, preset: str) -> Component:
-    """The component to train; unknown names list the known ones."""
+def get_component(method: str, component: str, preset: str, perceptual: Path | None = None) -> Component:
+    """The component to train; unknown names list the known ones. `perceptual`: SqueezeNet's weights."""
     if (method, component) not in COMPONENTS:
         raise unknown("component", f"{method} {component}", [" ".join(key) for key in COMPONENTS])
     by_name = {p.name: p for p in methods()[method].presets if isinstance(p, DifFacePreset)}
     if preset not in by_name:
         raise unknown(f"preset of {method}", preset, list(by_name))
-    return COMPONENTS[method, component](by_name[preset])
+    if perceptual is None:
+        return COMPONENTS[method, component](by_name[preset])
+    if COMPONENTS[method, component] is not Estimator:
+        raise UsageError(f"expected no perceptual loss for {method} {component}: it is learned from its noise alone")
+    return Estimator(by_name[preset], load_perceptual_distance(perceptual))
 
 
 def _psnr(a: Tensor, b: Tensor) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from math import cos, radians, sin
 
 import numpy as np
@@ -172,3 +173,13 @@ def test_bands_leave_no_trace(scale: float, monkeypatch: pytest.MonkeyPatch) -> 
     banded = paste(photo, [(face, matrix)])
     assert np.abs(whole.astype(int) - banded).max() <= 1
     assert (whole != banded).mean() < 1e-3
+
+
+def test_a_face_that_fills_a_large_scan_takes_little_memory_beside_the_result() -> None:
+    photo = np.zeros((3000, 4000, 3), np.uint8)
+    tracemalloc.start()
+    pasted = paste(photo, [(flat(200), framing(SIZE / 3900, 3, (50, -400)))])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert pasted[1500, 2000, 0] == 200
+    assert peak < photo.nbytes + 100 * 2**20  # in float the face's area alone would be 170 MiB

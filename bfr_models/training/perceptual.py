@@ -1,0 +1,79 @@
+"""A perceptual distance for training: differences between the features of SqueezeNet 1.1 (arXiv 1602.07360).
+
+As LPIPS compares features (arXiv 1801.03924, eq. 1): unit length over the channels at each place, squared
+differences; here without its learned weights, so it is no LPIPS and is never reported as one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bfr_models.errors import UsageError
+
+CAFFE_MEAN = (104.0, 117.0, 123.0)  # BGR, of [0, 255]
+LAYERS = (1, 4, 7, 9)  # of `features`, whose output is compared: from edges to parts of a face
+
+
+class _Fire(nn.Module):
+    def __init__(self, channels: int, squeezed: int, expanded: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(channels, squeezed, 1)
+        self.expand1x1 = nn.Conv2d(squeezed, expanded, 1)
+        self.expand3x3 = nn.Conv2d(squeezed, expanded, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.squeeze(x))
+        return torch.cat([F.relu(self.expand1x1(x)), F.relu(self.expand3x3(x))], dim=1)
+
+
+class PerceptualDistance(nn.Module):
+    """(B, 3, H, W) twice, RGB in [-1, 1] -> a mean distance; the network is frozen."""
+
+    mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+
+        def pool() -> nn.Module:
+            return nn.MaxPool2d(3, stride=2, ceil_mode=True)
+
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 64, 3, stride=2), nn.ReLU(), pool(),
+            _Fire(64, 16, 64), _Fire(128, 16, 64), pool(),
+            _Fire(128, 32, 128), _Fire(256, 32, 128), pool(),
+            _Fire(256, 48, 192),
+        )  # fmt: skip
+        self.register_buffer("mean", torch.tensor(CAFFE_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.requires_grad_(False)
+
+    def forward(self, image: Tensor, gt: Tensor) -> Tensor:
+        pairs = zip(self._activations(image), self._activations(gt), strict=True)
+        return torch.stack([(a - b).pow(2).sum(dim=1).mean() for a, b in pairs]).sum()
+
+    def _activations(self, image: Tensor) -> list[Tensor]:
+        x = (image + 1) * 127.5
+        x = x.flip(1) - self.mean
+        found = []
+        for number, layer in enumerate(self.features):
+            x = layer(x)
+            if number in LAYERS:
+                found.append(F.normalize(x.float(), dim=1, eps=1e-6))
+        return found
+
+
+def load_perceptual_distance(path: Path) -> PerceptualDistance:
+    """The distance with SqueezeNet 1.1's weights of a Caffe-style training, keys as torchvision names them."""
+    distance = PerceptualDistance()
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UsageError(f"expected SqueezeNet weights at {path}, found none that read ({error})") from None
+    wanted = distance.state_dict().keys()
+    if missing := sorted(wanted - state.keys()):
+        raise UsageError(f"expected SqueezeNet 1.1 weights at {path}, found none of {missing[:3]}")
+    distance.load_state_dict({name: state[name].float() for name in wanted})
+    return distance.eval()
