@@ -27,6 +27,9 @@ def restore(record: Result) -> None:
         if "mean" in statistics[name]:
             s = statistics[name]
             _console.print(f"{name:>24}  mean {s['mean']:.4f}  p05 {s['p05']:.4f}  p95 {s['p95']:.4f}")
+    if record["arguments"].get("input") == "photos":
+        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in record["outcomes"].items())
+        _console.print(f"{totals['faces']} faces{': ' if outcomes else ''}{outcomes}")
     for code, count in record["rejects"].items():
         _console.print(f"rejected as {code}: {count}")
     _console.print(f"report: {record['arguments']['destination']}/report/index.html")

@@ -155,8 +155,8 @@ def train(
     def work() -> Any:
         from tasks.train_component import train_component
 
-        settings = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "workers": workers}
-        settings |= {"device": device, "perceptual": perceptual, "seed": seed, "resume": resume}
+        settings: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
+        settings |= {"workers": workers, "device": device, "perceptual": perceptual, "seed": seed, "resume": resume}
         return train_component(method, component, preset, data, out, **settings)
 
     _run(work, _show.train, as_json, debug)

@@ -33,7 +33,7 @@ def choose_detector(name: str, weights: str | None) -> DetectorChoice:
                 "detector: --detector retinaface"
             )
         return DetectorChoice(name)
-    path = Path(weights).absolute() if weights else next(filter(None, map(find_weight, RETINAFACE)), None)
+    path = Path(weights).expanduser().absolute() if weights else next(filter(None, map(find_weight, RETINAFACE)), None)
     path = path or require_weight(RETINAFACE[0])
     return DetectorChoice(name, str(path), _sha256(path))
 
