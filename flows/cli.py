@@ -144,7 +144,9 @@ def train(
     learning_rate: Annotated[float | None, typer.Option()] = None,
     workers: Annotated[int, typer.Option(help="Processes that prepare batches.")] = 1,
     device: Annotated[str | None, typer.Option(help="cuda where there is one, else cpu.")] = None,
-    perceptual: Annotated[Path | None, typer.Option(help="SqueezeNet 1.1's weights, for the estimator's loss.")] = None,
+    perceptual: Annotated[Path | None, typer.Option(help="SqueezeNet 1.1's weights, for perceptual losses.")] = None,
+    recogniser: Annotated[Path | None, typer.Option(help="A MobileFace's weights, for losses on identity.")] = None,
+    initial: Annotated[Path | None, typer.Option(help="Weights to start from.")] = None,
     seed: int = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
     as_json: Json = False,
@@ -157,6 +159,7 @@ def train(
 
         settings: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
         settings |= {"workers": workers, "device": device, "perceptual": perceptual, "seed": seed, "resume": resume}
+        settings |= {"recogniser": recogniser, "initial": initial}
         return train_component(method, component, preset, data, out, **settings)
 
     _run(work, _show.train, as_json, debug)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from bfr_models.training.component import Aids
 from bfr_models.training.components import get_component
 from bfr_models.training.data import read_faces
 from bfr_models.training.loop import TrainingRun, train
@@ -24,10 +25,11 @@ def train_component(
     *,
     device: str | None = None,
     perceptual: Path | None = None,
+    recogniser: Path | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
     """Runs the training on this machine; returns where the weights are. `settings` are `TrainingRun`'s."""
-    trained = get_component(method, component, preset, perceptual)
+    trained = get_component(method, component, preset, Aids(perceptual, recogniser))
     destination = Store(out)
     with tempfile.TemporaryDirectory(prefix="bfr-train-") as scratch:
         faces_dir, run_dir = Path(scratch) / "faces", Path(scratch) / "run"

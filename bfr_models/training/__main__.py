@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from bfr_models.errors import BfrError
+from bfr_models.training.component import Aids
 from bfr_models.training.components import get_component
 from bfr_models.training.data import read_faces
 from bfr_models.training.loop import TrainingRun, train
@@ -28,16 +29,18 @@ def main() -> int:
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=0, help="processes that prepare batches")
-    parser.add_argument("--perceptual", type=Path, help="SqueezeNet 1.1's weights, for the estimator's loss")
+    parser.add_argument("--perceptual", type=Path, help="SqueezeNet 1.1's weights, for perceptual losses")
+    parser.add_argument("--recogniser", type=Path, help="a MobileFace recogniser's weights, for the losses on identity")
+    parser.add_argument("--initial", type=Path, help="weights to start from")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--evaluate-every", type=int, default=500)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--compile", action="store_true")
     a = vars(parser.parse_args())
     method, name, preset, data = (a.pop(key) for key in ("method", "component", "preset", "data"))
-    perceptual = a.pop("perceptual")
+    aids = Aids(a.pop("perceptual"), a.pop("recogniser"))
     try:
-        component = get_component(method, name, preset, perceptual)
+        component = get_component(method, name, preset, aids)
         run = TrainingRun(name=f"{method}-{preset}-{name}", **a)
         faces = read_faces(data, component.recipe.size)
         train(component, faces, run)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Subset
 
 from bfr_models.errors import UsageError
 from bfr_models.pixels import to_uint8
-from bfr_models.training.components import Component, Recipe
+from bfr_models.training.component import Component, Recipe
 from bfr_models.training.data import Faces, FaceStream, fixed_pairs
 from bfr_models.weights import parameters_of, save_weights
 
@@ -34,6 +34,7 @@ class TrainingRun:
     learning_rate: float | None = None
     device: str = "cpu"
     workers: int = 0
+    initial: Path | None = None  # weights to start from
     seed: int = 0
     resume: bool = False
     log_every: int = 20
@@ -56,8 +57,11 @@ class TrainingRun:
 class _State:
     """Everything a checkpoint holds."""
 
-    def __init__(self, component: Component, device: str) -> None:
-        self.network = component.build().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    def __init__(self, component: Component, device: str, initial: Path | None) -> None:
+        network = component.build()
+        if initial is not None:
+            component.initialise(network, initial)
+        self.network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = AveragedModel(self.network, avg_fn=_ema(component.recipe.ema))
         self.optimizer = torch.optim.AdamW(self.network.parameters(), betas=(0.9, 0.99), weight_decay=0.0)
         self.step = 0
@@ -92,7 +96,7 @@ def train(component: Component, faces: Faces, run: TrainingRun, log: Callable[[s
     recipe = run.recipe(component.recipe)
     run.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(run.seed)
-    state = _State(component, run.device)
+    state = _State(component, run.device, run.initial)
     checkpoint = run.out / "checkpoint.pt"
     if run.resume and checkpoint.exists():
         state.load(checkpoint, run.device)

@@ -10,8 +10,9 @@ import pytest
 
 from bfr_models.methods.presets import DifFacePreset
 from bfr_models.networks.configs import SwinIRConfig, UNetConfig
-from bfr_models.training.components import Component, Estimator, Prior
+from bfr_models.training.component import NO_AIDS, Component
 from bfr_models.training.data import Faces
+from bfr_models.training.difface import Estimator, Prior
 from tests.support import portrait
 
 SIZE = 32
@@ -37,12 +38,12 @@ def for_a_few_steps(component: C) -> C:
 
 @pytest.fixture
 def estimator() -> Estimator:
-    return for_a_few_steps(Estimator(TINY))
+    return for_a_few_steps(Estimator(TINY, NO_AIDS))
 
 
 @pytest.fixture
 def prior() -> Prior:
-    return for_a_few_steps(Prior(TINY))
+    return for_a_few_steps(Prior(TINY, NO_AIDS))
 
 
 @pytest.fixture(params=["estimator", "prior"])

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from bfr_models.errors import UsageError
 from bfr_models.registry import methods
-from bfr_models.training.components import COMPONENTS, Estimator, Prior, get_component
+from bfr_models.training.components import COMPONENTS, get_component
+from bfr_models.training.difface import Estimator, Prior
 
 
 class Fixed(nn.Module):

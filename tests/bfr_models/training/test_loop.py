@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bfr_models.errors import UsageError
-from bfr_models.training.components import Component, Estimator, Prior, Recipe
+from bfr_models.training.component import Component, Recipe
 from bfr_models.training.data import Faces
+from bfr_models.training.difface import Estimator, Prior
 from bfr_models.training.loop import TrainingRun, learning_rate_at, train
 from bfr_models.weights import load_weights
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bfr_models.errors import UsageError
+from bfr_models.training.component import Aids
 from bfr_models.training.components import get_component
 from bfr_models.training.perceptual import PerceptualDistance, load_perceptual_distance
 
@@ -44,13 +45,14 @@ def test_gradients_reach_the_picture_and_not_the_network(weights: Path) -> None:
 
 def test_the_estimator_learns_from_it_and_the_prior_refuses_it(weights: Path) -> None:
     gt, lq = torch.rand(2, 1, 3, 128, 128) * 2 - 1
-    plain, with_it = (get_component("difface", "estimator", "face128", path) for path in (None, weights))
+    plain = get_component("difface", "estimator", "face128")
+    with_it = get_component("difface", "estimator", "face128", Aids(perceptual=weights))
     network = plain.build()  # the identity before any training
     extra = with_it.loss(network, gt, lq) - plain.loss(network, gt, lq)
     assert with_it.perceptual is not None  # type: ignore[attr-defined]
     assert torch.isclose(extra, 0.05 * with_it.perceptual(lq, gt), rtol=1e-4)  # type: ignore[attr-defined]
-    with pytest.raises(UsageError, match="no perceptual loss"):
-        get_component("difface", "prior", "face128", weights)
+    with pytest.raises(UsageError, match="only its own loss, found perceptual"):
+        get_component("difface", "prior", "face128", Aids(perceptual=weights))
 
 
 def test_other_weights_are_refused(tmp_path: Path) -> None:

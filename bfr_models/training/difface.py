@@ -1,0 +1,97 @@
+"""DifFace's two components: the regression network and the unconditional prior."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bfr_models.diffusion.sampling import as_eps_model, ddim_sample
+from bfr_models.diffusion.schedule import add_noise, linear_alphas_cumprod, truncated_timesteps
+from bfr_models.errors import UsageError
+from bfr_models.methods.presets import DifFacePreset
+from bfr_models.networks.mobile_face import identity_distance, load_mobile_face
+from bfr_models.networks.swinir import SwinIR
+from bfr_models.networks.unet import UNet
+from bfr_models.rng import RowNoise
+from bfr_models.training.component import Aids, Component, Recipe, psnr
+from bfr_models.training.perceptual import load_perceptual_distance
+
+PERCEPTUAL_WEIGHT = 0.05
+IDENTITY_WEIGHT = 0.1
+
+
+class Estimator(Component):
+    """DifFace's regression network: L1 between f(y0) and x0 (the authors' current loss).
+
+    With a perceptual distance d and a recogniser phi it is L1 + `PERCEPTUAL_WEIGHT` d
+    + `IDENTITY_WEIGHT` (1 - cos(phi(f(y0)), phi(x0))): a small network on few faces blurs who somebody is.
+    """
+
+    def __init__(self, preset: DifFacePreset, aids: Aids) -> None:
+        self.config = preset.estimator
+        self.perceptual = load_perceptual_distance(aids.perceptual) if aids.perceptual else None
+        self.recogniser = load_mobile_face(aids.recogniser) if aids.recogniser else None
+        self.recipe = Recipe(preset.size, ("gfpgan", "gfpgan", "difface"), steps=8000)
+
+    def build(self) -> nn.Module:
+        return SwinIR(self.config)
+
+    def loss(self, network: nn.Module, gt: Tensor, lq: Tensor) -> Tensor:
+        restored = network((lq + 1) / 2).float() * 2 - 1
+        loss = (restored - gt).abs().mean() / 2  # of values in [0, 1]
+        if self.perceptual is not None:
+            loss = loss + PERCEPTUAL_WEIGHT * self.perceptual.to(gt.device)(restored, gt)
+        if self.recogniser is not None:
+            loss = loss + IDENTITY_WEIGHT * identity_distance(self.recogniser.to(gt.device), restored, gt).mean()
+        return loss
+
+    def evaluate(self, network: nn.Module, gt: Tensor, lq: Tensor) -> dict[str, float]:
+        restored = self._restore(network, lq)
+        metrics = {"psnr": psnr(restored, gt), "psnr_lq": psnr(lq, gt)}
+        if self.recogniser is not None:
+            for name, image in (("identity", restored), ("identity_lq", lq)):
+                metrics[name] = 1 - float(identity_distance(self.recogniser.to(gt.device), image, gt).mean())
+        return metrics
+
+    def preview(self, network: nn.Module, gt: Tensor, lq: Tensor) -> list[Tensor]:
+        return [lq, self._restore(network, lq), gt]
+
+    def _restore(self, network: nn.Module, lq: Tensor) -> Tensor:
+        return (network((lq + 1) / 2).float() * 2 - 1).clamp(-1, 1)
+
+
+class Prior(Component):
+    """DifFace's unconditional diffusion model: mean (eps - eps_theta(x_t, t))^2, t uniform below t_max.
+
+    Only the last N steps of the chain are ever run, so only they are trained.
+    """
+
+    def __init__(self, preset: DifFacePreset, aids: Aids) -> None:
+        if preset.prior.learn_sigma:
+            raise UsageError(f"expected a prior without a learned variance, as face128's, got that of {preset.name}")
+        self.config, self.t_max = preset.prior, preset.max_timestep
+        self.alphas_cumprod = linear_alphas_cumprod()
+        self.recipe = Recipe(preset.size, (), steps=8000)
+
+    def build(self) -> nn.Module:
+        return UNet(self.config)
+
+    def loss(self, network: nn.Module, gt: Tensor, lq: Tensor) -> Tensor:
+        t = torch.randint(0, self.t_max + 1, (gt.shape[0],))
+        return self._eps_loss(network, gt, t, torch.randn_like(gt))
+
+    def evaluate(self, network: nn.Module, gt: Tensor, lq: Tensor) -> dict[str, float]:
+        noise = RowNoise(range(len(gt)), gt.device)(*gt.shape[1:])
+        grid = torch.linspace(0, self.t_max, 6).long().tolist()
+        losses = {t: float(self._eps_loss(network, gt, torch.full((len(gt),), t), noise)) for t in grid}
+        return {"eps_loss": sum(losses.values()) / len(losses)} | {f"eps_loss_{t}": v for t, v in losses.items()}
+
+    def preview(self, network: nn.Module, gt: Tensor, lq: Tensor) -> list[Tensor]:
+        noise = RowNoise(range(len(gt)), gt.device)
+        timesteps = truncated_timesteps(self.t_max, 20)
+        x = add_noise(gt, noise(*gt.shape[1:]), self.alphas_cumprod[timesteps[0]])
+        return [gt, x.clamp(-1, 1), ddim_sample(as_eps_model(network), x, timesteps, self.alphas_cumprod, 0.5, noise)]
+
+    def _eps_loss(self, network: nn.Module, gt: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        x = add_noise(gt, noise, self.alphas_cumprod[t].view(-1, 1, 1, 1).to(gt.device))
+        return (network(x, t.to(gt.device)).float() - noise).pow(2).mean()
