@@ -43,6 +43,11 @@ class WeightEntry:
         return PurePosixPath(self.origin).name
 
     @property
+    def to_fetch(self) -> str:
+        """What to fetch so that all is there: a method's preset, or one of a library's networks."""
+        return self.name.rpartition("/")[0] if self.name.count("/") > 1 else self.name
+
+    @property
     def file(self) -> str:
         """What we call it."""
         return self.stem + (".safetensors" if self.converter else PurePosixPath(self.origin).suffix)
@@ -58,9 +63,12 @@ _INSIGHTFACE = ("MIT", "https://github.com/TreB1eN/InsightFace_Pytorch/blob/mast
 # facexlib is MIT, but asks to heed the licence of each network's own project; ParseNet's is PSFRGAN.
 _PSFRGAN = ("CC BY-NC-SA 4.0", "https://github.com/chaofengc/PSFRGAN/blob/master/LICENSE", True)
 _TORCHVISION = ("BSD-3-Clause", "https://github.com/pytorch/vision/blob/main/LICENSE", False)
+_COMPVIS = ("MIT", "https://github.com/CompVis/latent-diffusion/blob/main/LICENSE", False)
+_OPEN_MODEL_ZOO = ("Apache-2.0", "https://github.com/openvinotoolkit/open_model_zoo/blob/master/LICENSE", False)
 _INCEPTION = ("Apache-2.0", "https://github.com/mseitzer/pytorch-fid/blob/master/LICENSE", False)
 
 _CONVERSION = "bfr_models.conversion.difface"
+_METRICS = "bfr_models.conversion.metric_networks"
 
 # fmt: off
 CATALOGUE = (
@@ -85,6 +93,12 @@ CATALOGUE = (
                 None, None,
                 *_S_LAB, f"{_CONVERSION}:convert_inpaint_prior"),
 
+    WeightEntry("clr_face/ffhq512/vqgan", "vq-f4 of latent diffusion, OpenImages: a start for CLR-Face's VQGAN; import "
+                "the model.ckpt in the archive",
+                "https://ommer-lab.com/files/latent-diffusion/vq-f4.zip",
+                None, None,
+                *_COMPVIS, "bfr_models.conversion.vqgan:convert_first_stage"),
+
     WeightEntry("facexlib/retinaface-resnet50", "RetinaFace, the face detector of facexlib",
                 f"{_FACEXLIB}/v0.1.0/detection_Resnet50_Final.pth",
                 109_497_761, "6d1de9c2944f2ccddca5f5e010ea5ae64a39845a86311af6fdf30841b0a5a16d",
@@ -96,26 +110,37 @@ CATALOGUE = (
     WeightEntry("facexlib/arcface", "ArcFace IR-SE-50, the face recogniser of facexlib",
                 f"{_FACEXLIB}/v0.1.0/recognition_arcface_ir_se50.pth",
                 175_367_323, "a035c768259b98ab1ce0e646312f48b9e1e218197a0f80ac6765e88f8b6ddf28",
-                *_INSIGHTFACE),
+                *_INSIGHTFACE, "bfr_models.conversion.arcface:convert_arcface"),
     WeightEntry("facexlib/parsenet", "ParseNet, which tells skin from hair and background",
                 f"{_FACEXLIB}/v0.2.2/parsing_parsenet.pth",
                 85_331_193, "3d558d8d0e42c20224f13cf5a29c79eba2d59913419f945545d8cf7b72920de2",
                 *_PSFRGAN),
 
+    WeightEntry("recogniser/face-reidentification-retail-0095", "Open Model Zoo's MobileFaceNet, a recogniser to guide "
+                "and train by; published for OpenVINO, imported from an ONNX file",
+                "https://storage.openvinotoolkit.org/repositories/open_model_zoo/2023.0/models_bin/1/"
+                "face-reidentification-retail-0095/FP32/face-reidentification-retail-0095.xml",
+                None, None,
+                *_OPEN_MODEL_ZOO, "bfr_models.conversion.mobile_face:convert_recogniser"),
+
     WeightEntry("lpips/alexnet", "AlexNet (ImageNet), the backbone of LPIPS-Alex",
                 f"{_TORCH}/alexnet-owt-7be5be79.pth",
                 244_408_911, "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
-                *_TORCHVISION),
+                *_TORCHVISION, f"{_METRICS}:convert_alexnet"),
     WeightEntry("lpips/vgg16", "VGG-16 (ImageNet), the backbone of LPIPS-VGG",
                 f"{_TORCH}/vgg16-397923af.pth",
                 553_433_881, "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
-                *_TORCHVISION),
+                *_TORCHVISION, f"{_METRICS}:convert_vgg16"),
+    WeightEntry("lpips/squeezenet", "SqueezeNet 1.1 (ImageNet), the backbone of LPIPS-Squeeze",
+                f"{_TORCH}/squeezenet1_1-b8a52dc0.pth",
+                4_958_839, "b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b",
+                *_TORCHVISION, f"{_METRICS}:convert_squeezenet"),
 
     WeightEntry("fid/inception", "TensorFlow's Inception of 2015-12-05, as pytorch-fid ports it: the network of FID",
                 "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
                 "pt_inception-2015-12-05-6726825d.pth",
                 95_628_359, "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
-                *_INCEPTION),
+                *_INCEPTION, f"{_METRICS}:convert_inception"),
 )
 # fmt: on
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from bfr_models.conversion.difface import (
-    CONVERTERS,
     convert_estimator,
     convert_inpaint_estimator,
     convert_inpaint_prior,
@@ -200,8 +199,15 @@ class TestWhatIsAccepted:
 
 
 def test_the_catalogue_names_these_converters() -> None:
-    named = {entry.stem: entry.converter for entry in CATALOGUE if entry.stem in CONVERTERS and entry.converter}
-    assert {"difface-ffhq512-prior", "difface-ffhq512-estimator"} <= named.keys()
-    for stem, target in named.items():
-        module, _, function = target.partition(":")
-        assert getattr(importlib.import_module(module), function) is CONVERTERS[stem]
+    converters = {
+        "difface/ffhq512/prior": convert_prior,
+        "difface/ffhq512/estimator": convert_estimator,
+        "difface/ffhq512-mse/estimator": convert_estimator,
+        "difface/inpaint256/prior": convert_inpaint_prior,
+        "difface/inpaint256/estimator": convert_inpaint_estimator,
+    }
+    named = {entry.name: entry.converter for entry in CATALOGUE if entry.group == "difface"}
+    assert named.keys() == converters.keys()
+    for name, target in named.items():
+        module, _, function = (target or "").partition(":")
+        assert getattr(importlib.import_module(module), function) is converters[name]
