@@ -82,8 +82,13 @@ def methods() -> dict[str, MethodSpec]:
     return table
 
 
-def resolve_method(name: str, preset: str | None = None, options: Mapping[str, object] | None = None) -> ResolvedMethod:
-    """Checks names and options and reads the weights' checksums.
+def resolve_method(
+    name: str,
+    preset: str | None = None,
+    options: Mapping[str, object] | None = None,
+    task: presets.Task | None = None,
+) -> ResolvedMethod:
+    """Checks names and options and reads the weights' checksums. The preset is the method's first (for the `task`).
 
     UsageError lists what is known, or says how to get weights that are not here: nothing is downloaded.
     """
@@ -93,11 +98,24 @@ def resolve_method(name: str, preset: str | None = None, options: Mapping[str, o
     by_name = {p.name: p for p in spec.presets}
     if preset is not None and preset not in by_name:
         raise unknown(f"preset of {name}", preset, list(by_name))
-    chosen = by_name[preset] if preset is not None else spec.presets[0]
+    chosen = by_name[preset] if preset is not None else _first(spec, task)
+    if task not in (None, chosen.task):
+        raise UsageError(
+            f"expected a preset of {name} for the task {task}, found {chosen.name}, which is for {chosen.task}; use "
+            f"{_first(spec, task).name}, or the task {chosen.task}"
+        )
     chosen_options = _with_changes(chosen.options, options or {}, name)
     chosen.check(chosen_options)
     weights = {component: _weight(stem) for component, stem in chosen.weights.items()}
     return ResolvedMethod(name, chosen, chosen_options, weights, chosen.target or spec.target)
+
+
+def _first(spec: MethodSpec, task: presets.Task | None) -> presets.Preset:
+    found = next((preset for preset in spec.presets if task in (None, preset.task)), None)
+    if found is None:
+        able = [other.name for other in methods().values() if any(p.task == task for p in other.presets)]
+        raise UsageError(f"expected a method for the task {task}, found {spec.name}; use {' or '.join(able)}")
+    return found
 
 
 def load_method(resolved: ResolvedMethod, device: str = "cpu") -> Restorer:

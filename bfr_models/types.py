@@ -13,7 +13,8 @@ if TYPE_CHECKING:  # methods are listed and checked without torch
 class FaceBatch:
     """Aligned faces on their way through a method.
 
-    `images` is (B, 3, H, W) float32 in [-1, 1], RGB. `seeds` holds one seed per face, derived from
+    `images` is (B, 3, H, W) float32 in [-1, 1], RGB; where a face was resized it may overshoot a little, as the
+    authors' networks take it. `seeds` holds one seed per face, derived from
     (run seed, row id): a face's result depends on nothing else, whatever batch it travels in. `masks`, for methods
     that fill holes, is (B, 1, H, W) float32: 1 in the holes, 0 where the picture is known.
     """

@@ -8,20 +8,17 @@ The authors' files hold the tensors bare or under `state_dict`, with or without 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from bfr_models.errors import UsageError
+from bfr_models.conversion.strict import State, exactly, on_meta, tensors
 from bfr_models.methods.presets import ESTIMATOR512, PRIOR256, PRIOR512
 from bfr_models.networks.configs import LaMaConfig, SwinIRConfig, UNetConfig
 from bfr_models.networks.lama import LaMa
 from bfr_models.networks.swinir import SwinIR
 from bfr_models.networks.unet import UNet
-
-State = dict[str, Tensor]
 
 _RESBLOCK = {
     "in_layers.0": "norm1",
@@ -32,8 +29,6 @@ _RESBLOCK = {
     "skip_connection": "conv_shortcut",
 }
 _ATTENTION = {"norm": "group_norm", "qkv": "to_qkv", "proj_out": "to_out.0"}
-_WRAPPER = "module."
-_NAMED_IN_MESSAGE = 5
 
 
 def convert_prior(state: Mapping[str, Any]) -> State:
@@ -56,24 +51,15 @@ def convert_inpaint_estimator(state: Mapping[str, Any]) -> State:
     return convert_lama(state, LaMaConfig())
 
 
-CONVERTERS: Mapping[str, Callable[[Mapping[str, Any]], State]] = {
-    "difface-ffhq512-prior": convert_prior,
-    "difface-ffhq512-estimator": convert_estimator,
-    "difface-inpaint256-prior": convert_inpaint_prior,
-    "difface-inpaint256-estimator": convert_inpaint_estimator,
-}
-"""By the name of the weight file that the result goes to."""
-
-
 def convert_unet(state: Mapping[str, Any], config: UNetConfig) -> State:
     """A guided-diffusion U-Net of this shape as the parameters of `UNet(config)`. UsageError lists what differs."""
-    left, done = _tensors(state), State()
+    left, done = tensors(state), State()
     for theirs, ours in _unet_modules(config):
         for kind in ("weight", "bias"):
             tensor = left.pop(f"{theirs}.{kind}", None)
             if tensor is not None:
                 done.update(_as_ours(f"net.{ours}", kind, tensor, config.head_dim))
-    return _exactly({**done, **left}, _on_meta(UNet, config))
+    return exactly({**done, **left}, on_meta(UNet, config))
 
 
 def convert_swinir(state: Mapping[str, Any], config: SwinIRConfig) -> State:
@@ -81,9 +67,9 @@ def convert_swinir(state: Mapping[str, Any], config: SwinIRConfig) -> State:
 
     Its buffers are dropped: attention masks and position indices, which the constructor computes.
     """
-    network = _on_meta(SwinIR, config)
+    network = on_meta(SwinIR, config)
     buffers = {name for name, _ in network.named_buffers()}
-    return _exactly({name: tensor for name, tensor in _tensors(state).items() if name not in buffers}, network)
+    return exactly({name: tensor for name, tensor in tensors(state).items() if name not in buffers}, network)
 
 
 def convert_lama(state: Mapping[str, Any], config: LaMaConfig) -> State:
@@ -91,10 +77,10 @@ def convert_lama(state: Mapping[str, Any], config: LaMaConfig) -> State:
 
     The number of batches that each norm saw in training is dropped.
     """
-    network = _on_meta(LaMa, config)
+    network = on_meta(LaMa, config)
     norms = {name.removesuffix("running_var") for name, _ in network.named_parameters() if name.endswith("running_var")}
     counters = {f"{norm}num_batches_tracked" for norm in norms}
-    return _exactly({name: tensor for name, tensor in _tensors(state).items() if name not in counters}, network)
+    return exactly({name: tensor for name, tensor in tensors(state).items() if name not in counters}, network)
 
 
 def _unet_modules(c: UNetConfig) -> Iterator[tuple[str, str]]:
@@ -154,41 +140,3 @@ def _as_ours(module: str, kind: str, tensor: Tensor, head_dim: int) -> State:
         f"{module.removesuffix('qkv')}{name}.{kind}": part.reshape(-1, *tensor.shape[1:2])
         for name, part in zip("qkv", parts, strict=True)
     }
-
-
-def _tensors(state: Mapping[str, Any]) -> State:
-    """The checkpoint's tensors by the names that its network gave them."""
-    state = state.get("state_dict", state)
-    if not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise UsageError("expected a checkpoint of tensors by name, bare or under state_dict, found other things in it")
-    if all(name.startswith(_WRAPPER) for name in state):
-        return {name.removeprefix(_WRAPPER): tensor for name, tensor in state.items()}
-    return dict(state)
-
-
-def _on_meta(network: Callable[[Any], nn.Module], config: object) -> nn.Module:
-    """The network as names and shapes alone."""
-    with torch.device("meta"):
-        return network(config)
-
-
-def _exactly(state: State, network: nn.Module) -> State:
-    """`state` in the order of the network's parameters; UsageError unless it has all of them and nothing else."""
-    wanted = {name: tuple(p.shape) for name, p in network.named_parameters()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    if found != wanted:
-        reshaped = {
-            f"{name} {found[name]} for {wanted[name]}" for name in wanted.keys() & found if found[name] != wanted[name]
-        }
-        raise UsageError(
-            f"the checkpoint does not fit the network: missing {_some(wanted.keys() - found.keys())}, "
-            f"unexpected {_some(found.keys() - wanted.keys())}, of another shape {_some(reshaped)}; "
-            "is it the file of this component?"
-        )
-    return {name: state[name].contiguous() for name in wanted}
-
-
-def _some(names: Set[str]) -> str:
-    """The first few, and how many more."""
-    more = len(names) - _NAMED_IN_MESSAGE
-    return (", ".join(sorted(names)[:_NAMED_IN_MESSAGE]) or "none") + (f" and {more} more" if more > 0 else "")

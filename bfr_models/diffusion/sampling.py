@@ -18,8 +18,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from bfr_models.diffusion.schedule import abars_at, add_noise
+
 EpsModel = Callable[[Tensor, int], Tensor]
 """(x_t, t) -> eps, both (B, 3, H, W)."""
+
+FractionalEpsModel = Callable[[Tensor, float], Tensor]
+"""As `EpsModel`, for timesteps that need not be whole."""
 
 EpsVarianceModel = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 """(x_t, t) -> (eps, v), all (B, 3, H, W)."""
@@ -135,6 +140,28 @@ def dpm_solver_sample(
     raise ValueError("expected at least one timestep, got none")
 
 
+def truncated_sample(
+    model: FractionalEpsModel,
+    picture: Tensor,
+    timesteps: Sequence[float],
+    alphas_cumprod: Tensor,
+    noise: Noise,
+    eta: float | None = None,
+) -> Tensor:
+    """x_0 of a chain that starts at x_N = sqrt(abar_N) picture + sqrt(1 - abar_N) noise, N the first of `timesteps`
+    (descending, need not be whole): by DDIM, or by DPM-Solver++ where `eta` is None."""
+    ascending = timesteps[::-1]
+    abars, indices = abars_at(ascending, alphas_cumprod), range(len(ascending) - 1, -1, -1)
+    x = add_noise(picture, noise(*picture.shape[1:]), abars[-1])
+
+    def indexed(x: Tensor, index: int) -> Tensor:
+        return model(x, ascending[index])
+
+    if eta is None:
+        return dpm_solver_sample(indexed, x, indices, abars)
+    return ddim_sample(indexed, x, indices, abars, eta, noise)
+
+
 def _levels(timesteps: Sequence[int], alphas_cumprod: Tensor) -> Iterator[tuple[int, float, float]]:
     """(t, abar_t, abar of the next timestep) down the chain; after the last comes 1."""
     abars = [*(float(alphas_cumprod[t]) for t in timesteps), 1.0]
@@ -148,3 +175,15 @@ def _half_log_snr(abar: float) -> float:
 def as_eps_model(network: torch.nn.Module) -> EpsModel:
     """A network of (x, (B,) timesteps) as a function of (x, t)."""
     return lambda x, t: network(x, torch.full((x.shape[0],), t, device=x.device, dtype=torch.long))
+
+
+def as_fractional_eps_model(network: torch.nn.Module, condition: Tensor | None = None) -> FractionalEpsModel:
+    """The same for timesteps that need not be whole; with the channels of `condition`, (B, C, H, W), after those of x,
+    and without those of a learned variance."""
+
+    def eps(x: Tensor, t: float) -> Tensor:
+        given = x if condition is None else torch.cat([x, condition], dim=1)
+        output: Tensor = network(given, torch.full((len(x),), t, device=x.device, dtype=torch.float32))
+        return output[:, : x.shape[1]].float()
+
+    return eps

@@ -5,6 +5,8 @@ Notation: betas beta_t, alphas_cumprod abar_t = prod_{s<=t} (1 - beta_s), t = 0.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -29,6 +31,22 @@ def truncated_timesteps(start: int, num_steps: int) -> list[int]:
     if num_steps == 1:
         return [start]
     return [round(start * (num_steps - 1 - i) / (num_steps - 1)) for i in range(num_steps)]
+
+
+def fractional_timesteps(start: float, num_steps: int) -> list[float]:
+    """As `truncated_timesteps`, from a start that need not be whole, and not rounded."""
+    if not 1 <= num_steps <= start + 1:
+        raise ValueError(f"expected 1 <= num_steps <= start + 1 = {start + 1}, got {num_steps}")
+    return [float(start)] + [start * (num_steps - 1 - i) / (num_steps - 1) for i in range(1, num_steps)]
+
+
+def abars_at(timesteps: Sequence[float], alphas_cumprod: Tensor) -> Tensor:
+    """(n,) abar of timesteps in [0, T - 1]; between two whole ones log abar is linear."""
+    t = torch.tensor(timesteps, dtype=alphas_cumprod.dtype)
+    if not 0 <= float(t.min()) <= float(t.max()) <= len(alphas_cumprod) - 1:
+        raise ValueError(f"expected timesteps in [0, {len(alphas_cumprod) - 1}], got {list(timesteps)}")
+    below, above = alphas_cumprod[t.floor().long()], alphas_cumprod[t.ceil().long()]
+    return below * (above / below) ** t.frac()
 
 
 def respaced_timesteps(num_steps: int, num_train_timesteps: int = NUM_TRAIN_TIMESTEPS) -> list[int]:

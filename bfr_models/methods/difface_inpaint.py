@@ -39,7 +39,7 @@ class DifFaceInpaint:
     @torch.inference_mode()
     def restore(self, batch: FaceBatch) -> FaceBatch:
         """(B, 3, size, size) in [-1, 1], with `masks` or with holes of pure black -> the same with the holes filled."""
-        lq = batch.images.to(self._device)
+        lq = batch.images.to(self._device).clamp(-1, 1)
         holes = black_pixels(lq) if batch.masks is None else batch.masks.to(self._device) == 1
 
         def keep_known(pred_xstart: Tensor) -> Tensor:

@@ -5,8 +5,8 @@ An options class is a frozen dataclass: its fields are the known options, its de
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
 
 from bfr_models.errors import UsageError
 from bfr_models.networks.configs import LaMaConfig, SwinIRConfig, UNetConfig
@@ -14,6 +14,7 @@ from bfr_models.networks.configs import LaMaConfig, SwinIRConfig, UNetConfig
 OURS = "Apache-2.0"
 S_LAB = "S-Lab License 1.0, non-commercial"
 
+Task = Literal["restore", "inpaint"]
 
 _MIN_ANCESTRAL_STEPS = 10  # with fewer, the authors' spacing misses start_timestep by more than 16
 
@@ -86,6 +87,7 @@ class Preset:
     options: object = ResizeOptions()
     weights: dict[str, str] = field(default_factory=dict)
     target: str | None = None  # "module:Class" where it is not the method's
+    task: ClassVar[Task] = "restore"
 
     def check(self, options: Any) -> None:
         """UsageError for options that this preset's networks cannot do."""
@@ -123,6 +125,7 @@ class DifFacePreset(EstimatorPreset, PriorPreset):
 
 @dataclass(frozen=True)
 class InpaintPreset(PriorPreset):
+    task: ClassVar[Task] = "inpaint"
     estimator: LaMaConfig = field(default_factory=LaMaConfig)
 
 
@@ -177,6 +180,16 @@ ESTIMATOR = (
         estimator=ESTIMATOR512,
     ),
 )
+_FFHQ512 = DifFacePreset(
+    "ffhq512",
+    512,
+    S_LAB,
+    options=DifFaceOptions(start_timestep=400, steps=100, start_gap=4),
+    weights={"estimator": "difface-ffhq512-estimator", "prior": "difface-ffhq512-prior"},
+    estimator=ESTIMATOR512,
+    prior=PRIOR512,
+    max_timestep=999,
+)
 DIFFACE = (
     DifFacePreset(
         "face128",
@@ -189,15 +202,11 @@ DIFFACE = (
         prior=PRIOR128,
         max_timestep=300,
     ),
-    DifFacePreset(
-        "ffhq512",
-        512,
-        S_LAB,
-        options=DifFaceOptions(start_timestep=400, steps=100, start_gap=4),
-        weights={"estimator": "difface-ffhq512-estimator", "prior": "difface-ffhq512-prior"},
-        estimator=ESTIMATOR512,
-        prior=PRIOR512,
-        max_timestep=999,
+    _FFHQ512,
+    replace(
+        _FFHQ512,
+        name="ffhq512-mse",  # their first estimator
+        weights={"estimator": "difface-ffhq512-mse-estimator", "prior": "difface-ffhq512-prior"},
     ),
     InpaintPreset(
         "inpaint256",

@@ -37,6 +37,7 @@ class UNetConfig:
     unshuffle: int = 1  # the network works on (3 s^2, H/s, W/s)
     condition_channels: int = 0  # channels of a picture concatenated to the input
     learn_sigma: bool = False  # 3 more output channels: the variance, between its bounds
+    scale_shift: bool = True  # how the timestep enters a residual block; else it is added, as latent diffusion has it
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -53,3 +54,44 @@ class LaMaConfig:
     num_downsamples: int = 3
     num_blocks: int = 18
     global_ratio: float = 0.75  # share of the channels that go through the Fourier transform
+
+
+@dataclass(frozen=True)
+class VQGANConfig:
+    """Defaults: latent diffusion's vq-f4 at 512 px, 55,322,782 parameters."""
+
+    channels: tuple[int, ...] = (128, 256, 512)  # per level, from fine to coarse; multiples of `norm_groups`
+    layers_per_block: int = 2  # residual blocks of a level in the encoder; the decoder has one more
+    latent_channels: int = 3
+    codes: int = 8192
+    norm_groups: int = 32
+    mid_attention: bool = True
+    unshuffle: int = 1  # the network works on (3 s^2, H/s, W/s)
+
+    @property
+    def factor(self) -> int:
+        """Pixels of the picture along one of the latent."""
+        return self.unshuffle * 2 ** (len(self.channels) - 1)
+
+
+@dataclass(frozen=True)
+class LatentMaskConfig:
+    """A small convolutional network over two latents."""
+
+    channels: int = 64
+    layers: int = 4
+
+
+@dataclass(frozen=True)
+class MobileFaceConfig:
+    """Defaults: Open Model Zoo's face-reidentification-retail-0095, 1,106,814 parameters."""
+
+    stem: int = 64
+    # of each: channels, expansion of the first block, expansion of the others, blocks, squeezed channels
+    stages: tuple[tuple[int, int, int, int, int], ...] = (
+        (64, 128, 128, 5, 8),
+        (128, 256, 256, 7, 16),
+        (128, 512, 256, 3, 16),
+    )
+    head: int = 512
+    embedding: int = 256

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bfr_models.networks.configs import LaMaConfig
+from bfr_models.networks.frozen_batch_norm import FrozenBatchNorm
 
 Parts = tuple[Tensor, Tensor | None]
 """Local and global channels, (B, C_l, H, W) and (B, C_g, H, W) or none."""
@@ -43,26 +44,12 @@ class LaMa(nn.Module):
         layers.append(_Concat())
         for i in reversed(range(c.num_downsamples)):
             layers.append(nn.ConvTranspose2d(wide[i], narrow[i], 3, stride=2, padding=1, output_padding=1))
-            layers += [_BatchNorm(narrow[i]), nn.ReLU()]
+            layers += [FrozenBatchNorm(narrow[i]), nn.ReLU()]
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(c.channels, 3, 7)]
         self.model = nn.Sequential(*layers)
 
     def forward(self, picture: Tensor, mask: Tensor) -> Tensor:
         return torch.sigmoid(self.model(torch.cat([picture, mask], dim=1)))
-
-
-class _BatchNorm(nn.Module):
-    """Batch normalisation with the statistics of the training: parameters here, since a weight file must hold them."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.running_mean = nn.Parameter(torch.zeros(channels), requires_grad=False)
-        self.running_var = nn.Parameter(torch.ones(channels), requires_grad=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, training=False)
 
 
 class _FourierUnit(nn.Module):
@@ -71,7 +58,7 @@ class _FourierUnit(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv_layer = nn.Conv2d(2 * channels, 2 * channels, 1, bias=False)
-        self.bn = _BatchNorm(2 * channels)
+        self.bn = FrozenBatchNorm(2 * channels)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
@@ -88,7 +75,7 @@ class _SpectralTransform(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         half = channels // 2
-        self.conv1 = nn.Sequential(nn.Conv2d(channels, half, 1, bias=False), _BatchNorm(half), nn.ReLU())
+        self.conv1 = nn.Sequential(nn.Conv2d(channels, half, 1, bias=False), FrozenBatchNorm(half), nn.ReLU())
         self.fu = _FourierUnit(half)
         self.conv2 = nn.Conv2d(half, channels, 1, bias=False)
 
@@ -139,8 +126,8 @@ class _FFCNormAct(nn.Module):
         super().__init__()
         global_out = int(channels_out * ratios[1])
         self.ffc = _FFC(channels_in, channels_out, kernel, stride, padding, ratios)
-        self.bn_l = _BatchNorm(channels_out - global_out)
-        self.bn_g = _BatchNorm(global_out) if global_out else None
+        self.bn_l = FrozenBatchNorm(channels_out - global_out)
+        self.bn_g = FrozenBatchNorm(global_out) if global_out else None
 
     def forward(self, parts: Parts | Tensor) -> Parts:
         local, remote = self.ffc(parts if isinstance(parts, tuple) else (parts, None))

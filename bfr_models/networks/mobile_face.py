@@ -1,6 +1,7 @@
 """A small face recogniser whose gradients can be taken: MobileFaceNet (arXiv 1804.07573) with squeeze-excitation.
 
-The layers are those of Open Model Zoo's face-reidentification-retail-0095 (Apache-2.0), batch norms folded in.
+The layers are those of Open Model Zoo's face-reidentification-retail-0095 (Apache-2.0), batch norms folded in, in
+whatever size.
 """
 
 from __future__ import annotations
@@ -16,13 +17,8 @@ from torch import Tensor, nn
 
 from bfr_models.errors import UsageError
 from bfr_models.faces.template import FFHQ_5, TEMPLATE_SIDE
+from bfr_models.networks.configs import MobileFaceConfig
 
-STAGES = (  # channels, expansion of the first block, expansion of the others, blocks, squeezed channels
-    (64, 128, 128, 5, 8),
-    (128, 256, 256, 7, 16),
-    (128, 512, 256, 3, 16),
-)
-EMBEDDING = 256
 SIDE = 128
 TEMPLATE = (  # the five landmarks in the recogniser's crop, (x, y) in [0, 1], as Open Model Zoo documents them
     (0.31556875, 0.46157411),
@@ -63,20 +59,22 @@ class _Bottleneck(nn.Module):
 
 
 class MobileFace(nn.Module):
-    """(B, 3, 128, 128) RGB in [-1, 1], five-point aligned -> (B, 256) embeddings of unit length."""
+    """(B, 3, 128, 128) RGB in [-1, 1], five-point aligned -> (B, embedding) of unit length."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: MobileFaceConfig | None = None) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, 2, 1), nn.PReLU()]
-        layers += [nn.Conv2d(64, 64, 3, 1, 1, groups=64), nn.PReLU()]
-        channels = 64
-        for out, first, expanded, blocks, squeezed in STAGES:
+        c = config or MobileFaceConfig()
+        layers: list[nn.Module] = [nn.Conv2d(3, c.stem, 3, 2, 1), nn.PReLU()]
+        layers += [nn.Conv2d(c.stem, c.stem, 3, 1, 1, groups=c.stem), nn.PReLU()]
+        channels = c.stem
+        for out, first, expanded, blocks, squeezed in c.stages:
             for block in range(blocks):
                 expansion, stride = (expanded, 1) if block else (first, 2)
                 layers.append(_Bottleneck(channels, expansion, out, stride, squeezed))
                 channels = out
-        layers += [nn.Conv2d(channels, 512, 1), nn.PReLU(), nn.Conv2d(512, 512, 8, groups=512)]
-        layers += [nn.Conv2d(512, EMBEDDING, 1, bias=False)]
+        place = SIDE // 2 ** (1 + len(c.stages))  # what is left of the side
+        layers += [nn.Conv2d(channels, c.head, 1), nn.PReLU(), nn.Conv2d(c.head, c.head, place, groups=c.head)]
+        layers += [nn.Conv2d(c.head, c.embedding, 1, bias=False)]
         self.scale, self.shift = nn.Parameter(torch.ones(3, 1, 1)), nn.Parameter(torch.zeros(3, 1, 1))
         self.layers = nn.Sequential(*layers)
 

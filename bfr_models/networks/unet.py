@@ -36,7 +36,7 @@ class UNet(nn.Module):
             attn_norm_num_groups=c.norm_groups,
             norm_num_groups=c.norm_groups,
             norm_eps=1e-5,
-            resnet_time_scale_shift="scale_shift",
+            resnet_time_scale_shift="scale_shift" if c.scale_shift else "default",
             downsample_padding=1,
         )
         if len(set(c.layers)) > 1:
@@ -64,7 +64,7 @@ def _deepen(net: nn.Module, c: UNetConfig) -> None:
         "resnet_act_fn": "silu",
         "resnet_groups": c.norm_groups,
         "attention_head_dim": c.head_dim,
-        "resnet_time_scale_shift": "scale_shift",
+        "resnet_time_scale_shift": "scale_shift" if c.scale_shift else "default",
     }
     down_types, up_types, last = _block_types("Down", c), _block_types("Up", c), len(c.channels) - 1
     for i, (channels, layers) in enumerate(zip(c.channels, c.layers, strict=True)):

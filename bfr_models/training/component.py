@@ -5,8 +5,9 @@ draw. The loop (`bfr_models.training.loop`) knows the rest.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,9 +38,10 @@ class Aids:
 
     perceptual: Path | None = None  # SqueezeNet 1.1, Caffe-style
     recogniser: Path | None = None  # `bfr_models.networks.mobile_face`
+    irm_low: Path | None = None  # DiffBFR's first model, to train the second behind it
 
     def given(self) -> list[str]:
-        return [name for name in ("perceptual", "recogniser") if getattr(self, name) is not None]
+        return [aid.name for aid in fields(self) if getattr(self, aid.name) is not None]
 
 
 NO_AIDS = Aids()
@@ -53,12 +55,30 @@ class Component(ABC):
     @abstractmethod
     def build(self) -> nn.Module: ...
 
+    def prepare(self, network: nn.Module, gt: Tensor) -> None:  # noqa: B027 - most have nothing to do
+        """Once before the first step, on the run's device: measures on some clean faces what a fresh network needs to
+        know of them, loads the frozen networks that the loss looks through, makes what is trained beside it."""
+
     def initialise(self, network: nn.Module, weights: Path) -> None:
         """Fills a fresh network from the weights that the run starts from; checked and strict."""
         load_weights(network, weights)
 
     @abstractmethod
     def loss(self, network: nn.Module, gt: Tensor, lq: Tensor) -> Tensor: ...
+
+    def after_step(self, network: nn.Module, learning_rate: float) -> None:  # noqa: B027
+        """After each step of the network: trains what is trained beside it, on what the loss has just seen."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint has to hold besides the network and its optimiser, so that a resumed run is exact."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
+        """Takes that back, after `prepare`."""
+
+    def provenance(self) -> dict[str, Any]:
+        """What the weights' card says of the networks that they were trained with."""
+        return {}
 
     @abstractmethod
     def evaluate(self, network: nn.Module, gt: Tensor, lq: Tensor) -> dict[str, float]: ...

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from bfr_models.diffusion.sampling import as_eps_model, ddim_sample
 from bfr_models.diffusion.schedule import add_noise, linear_alphas_cumprod, truncated_timesteps
 from bfr_models.errors import UsageError
-from bfr_models.methods.presets import DifFacePreset
+from bfr_models.methods.presets import DifFacePreset, PriorPreset
 from bfr_models.networks.mobile_face import identity_distance, load_mobile_face
 from bfr_models.networks.swinir import SwinIR
 from bfr_models.networks.unet import UNet
@@ -66,7 +66,7 @@ class Prior(Component):
     Only the last N steps of the chain are ever run, so only they are trained.
     """
 
-    def __init__(self, preset: DifFacePreset, aids: Aids) -> None:
+    def __init__(self, preset: PriorPreset, aids: Aids) -> None:
         if preset.prior.learn_sigma:
             raise UsageError(f"expected a prior without a learned variance, as face128's, got that of {preset.name}")
         self.config, self.t_max = preset.prior, preset.max_timestep

@@ -21,6 +21,7 @@ from bfr_models.training.data import Faces, FaceStream, fixed_pairs
 from bfr_models.weights import parameters_of, save_weights
 
 PREVIEW_FACES = 6
+PREPARATION_FACES = 256  # that a component may measure before the first step
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,14 @@ class TrainingRun:
 class _State:
     """Everything a checkpoint holds."""
 
-    def __init__(self, component: Component, device: str, initial: Path | None) -> None:
-        network = component.build()
+    def __init__(self, component: Component, device: str, initial: Path | None, gt: Tensor) -> None:
+        network = component.build().to(device)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        with torch.no_grad():
+            component.prepare(self.network, gt.to(device, memory_format=torch.channels_last))
         if initial is not None:
-            component.initialise(network, initial)
-        self.network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            component.initialise(self.network, initial)
+        self.component = component
         self.ema = AveragedModel(self.network, avg_fn=_ema(component.recipe.ema))
         self.optimizer = torch.optim.AdamW(self.network.parameters(), betas=(0.9, 0.99), weight_decay=0.0)
         self.step = 0
@@ -73,6 +77,7 @@ class _State:
                 "network": self.network.state_dict(),
                 "ema": self.ema.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "component": self.component.state_dict(),
                 "step": self.step,
             },
             partial,
@@ -84,6 +89,7 @@ class _State:
         self.network.load_state_dict(saved["network"])
         self.ema.load_state_dict(saved["ema"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        self.component.load_state_dict(saved.get("component", {}))
         self.step = saved["step"]
 
 
@@ -96,7 +102,8 @@ def train(component: Component, faces: Faces, run: TrainingRun, log: Callable[[s
     recipe = run.recipe(component.recipe)
     run.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(run.seed)
-    state = _State(component, run.device, run.initial)
+    measured, _ = fixed_pairs(faces.train[:PREPARATION_FACES], recipe.size, ())
+    state = _State(component, run.device, run.initial, measured)
     checkpoint = run.out / "checkpoint.pt"
     if run.resume and checkpoint.exists():
         state.load(checkpoint, run.device)
@@ -107,14 +114,14 @@ def train(component: Component, faces: Faces, run: TrainingRun, log: Callable[[s
     started, losses = time.monotonic(), []
     for gt, lq in _batches(faces, recipe, run, state.step):
         torch.manual_seed(_step_seed(run.seed, state.step))  # the loss's own draws: the same after a resume
-        losses.append(_step(component, forward, state, recipe, gt, lq, run.device))
+        losses.append(_step(forward, state, recipe, gt, lq, run.device))
         if state.step % run.log_every == 0:
             rate = len(losses) * recipe.batch_size / (time.monotonic() - started)
             mean = sum(losses) / len(losses)
             log(f"step {state.step}/{recipe.steps}  loss {mean:.5f}  {rate:.1f} faces/s")
             started, losses = time.monotonic(), []
         if state.step % run.evaluate_every == 0 or state.step == recipe.steps:
-            metrics = _evaluate(component, state, held_out, run)
+            metrics = _evaluate(state, held_out, run)
             log(f"step {state.step}  held out: " + "  ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
             state.save(checkpoint)
             _export(recipe, faces, state, metrics, run)
@@ -137,20 +144,20 @@ def _step_seed(seed: int, step: int) -> int:
     return seed * 1_000_003 + step
 
 
-def _step(
-    component: Component, forward: nn.Module, state: _State, recipe: Recipe, gt: Tensor, lq: Tensor, device: str
-) -> float:
+def _step(forward: nn.Module, state: _State, recipe: Recipe, gt: Tensor, lq: Tensor, device: str) -> float:
+    learning_rate = learning_rate_at(state.step, recipe)
     for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate_at(state.step, recipe)
+        group["lr"] = learning_rate
     gt, lq = (x.to(device, memory_format=torch.channels_last) for x in (gt, lq))
     forward.train()
     with torch.autocast(device.split(":", maxsplit=1)[0], torch.bfloat16):
-        loss = component.loss(forward, gt, lq)
+        loss = state.component.loss(forward, gt, lq)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(state.network.parameters(), recipe.clip)
     state.optimizer.step()
     state.ema.update_parameters(state.network)
+    state.component.after_step(state.network, learning_rate)
     state.step += 1
     return float(loss.detach())
 
@@ -164,15 +171,13 @@ def _batches(faces: Faces, recipe: Recipe, run: TrainingRun, step: int) -> DataL
 
 
 @torch.no_grad()
-def _evaluate(
-    component: Component, state: _State, held_out: tuple[Tensor, Tensor], run: TrainingRun
-) -> dict[str, float]:
+def _evaluate(state: _State, held_out: tuple[Tensor, Tensor], run: TrainingRun) -> dict[str, float]:
     network = state.ema.module.eval()
     gt, lq = (x.to(run.device, memory_format=torch.channels_last) for x in held_out)
-    metrics = component.evaluate(network, gt, lq)
+    metrics = state.component.evaluate(network, gt, lq)
     with (run.out / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": state.step, **metrics}) + "\n")
-    columns = component.preview(network, gt[:PREVIEW_FACES], lq[:PREVIEW_FACES])
+    columns = state.component.preview(network, gt[:PREVIEW_FACES], lq[:PREVIEW_FACES])
     grid = torch.cat([torch.cat(list(column.cpu()), dim=1) for column in columns], dim=2)
     (run.out / "samples").mkdir(exist_ok=True)
     Image.fromarray(to_uint8(grid)).save(run.out / "samples" / f"step-{state.step:07d}.png")
@@ -195,6 +200,7 @@ def _export(recipe: Recipe, faces: Faces, state: _State, metrics: dict[str, floa
         "steps": state.step,
         "held_out": metrics,
         "seed": run.seed,
+        **state.component.provenance(),
     }
     save_weights(parameters_of(state.ema.module), card, run.out / f"{run.name}.safetensors")
 

@@ -11,8 +11,17 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
-from bfr_models.diffusion.sampling import EpsModel, Noise, as_eps_model, ddim_sample, ddim_step, dpm_solver_sample
-from bfr_models.diffusion.schedule import linear_alphas_cumprod, truncated_timesteps
+from bfr_models.diffusion.sampling import (
+    EpsModel,
+    Noise,
+    as_eps_model,
+    as_fractional_eps_model,
+    ddim_sample,
+    ddim_step,
+    dpm_solver_sample,
+    truncated_sample,
+)
+from bfr_models.diffusion.schedule import abars_at, add_noise, linear_alphas_cumprod, truncated_timesteps
 
 SCHEDULE: dict[str, Any] = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
 ABARS = linear_alphas_cumprod()
@@ -201,3 +210,71 @@ def test_a_network_is_asked_with_one_timestep_per_picture() -> None:
             return x + timesteps.view(-1, 1, 1, 1)
 
     assert torch.equal(as_eps_model(Network())(torch.zeros(2, 3, 1, 1), 7), torch.full((2, 3, 1, 1), 7.0))
+
+
+class TestTruncatedSample:
+    @pytest.mark.parametrize("eta", [0.0, 0.5, None])
+    def test_at_whole_timesteps_it_is_the_samplers_chain(self, eta: float | None) -> None:
+        timesteps = truncated_timesteps(300, 8)
+        picture, *draws = normal(9, 2, 3, 8, 8)
+        x = add_noise(picture, draws[0], ABARS[300])
+        noise = replay(draws[1:])
+        expected = (
+            dpm_solver_sample(wavy_eps, x, timesteps, ABARS)
+            if eta is None
+            else ddim_sample(wavy_eps, x, timesteps, ABARS, eta, noise)
+        )
+        ours = truncated_sample(wavy_eps, picture, timesteps, ABARS, replay(draws), eta)
+        assert torch.equal(ours, expected)
+
+    def test_it_starts_with_the_noise_of_a_fractional_timestep_and_asks_the_network_there(self) -> None:
+        """A mean of n normals is off by sigma / sqrt(n), a variance by sqrt(2 / n)."""
+        asked: list[tuple[float, Tensor]] = []
+
+        def spy(x: Tensor, t: float) -> Tensor:
+            asked.append((t, x))
+            return torch.zeros_like(x)
+
+        picture = torch.full((1, 3, 256, 256), 0.4, dtype=torch.float64)
+        truncated_sample(spy, picture, [22.5, 11.25, 0.0], ABARS, lambda *shape: normal(1, *shape))
+        assert [t for t, _ in asked] == [22.5, 11.25, 0.0]
+        x, abar, n = asked[0][1], float((ABARS[22] * ABARS[23]).sqrt()), picture.numel()
+        assert abs(x.mean() - math.sqrt(abar) * 0.4) <= 5 * math.sqrt((1 - abar) / n)
+        assert abs(x.var() / (1 - abar) - 1) <= 5 * math.sqrt(2 / n)
+
+    def test_a_small_step_up_of_the_start_changes_little(self) -> None:
+        picture, draw = normal(2, 1, 3, 8, 8)
+        one, other, far = (
+            truncated_sample(wavy_eps, picture, [t, t / 2, 0.0], ABARS, lambda *_: draw) for t in (22.0, 22.001, 23.0)
+        )
+        assert 0 < (one - other).abs().max() < (one - far).abs().max() / 100
+
+    @pytest.mark.parametrize("from_noise", [True, False])
+    def test_an_exact_conditional_model_leads_to_what_the_condition_says(self, from_noise: bool) -> None:
+        """x_0 given y is N(y / 2, STD^2). The probability flow keeps the quantile of x_N, and of the picture y that it
+        starts from no more than sqrt(abar_N) y / 2, in units of the deviation. To half a grey level."""
+        y, draw = normal(2, 1, 3, 8, 8)
+        y = 0.2 * y
+
+        def eps(x: Tensor, t: float) -> Tensor:
+            abar = float(abars_at([t], ABARS))
+            return math.sqrt(1 - abar) * (x - math.sqrt(abar) * y / 2) / (abar * STD**2 + 1 - abar)
+
+        start = 999 if from_noise else 300
+        picture, abar = torch.zeros_like(y) if from_noise else y, ABARS[start]
+        restored = truncated_sample(eps, picture, truncated_timesteps(start, start + 1), ABARS, lambda *_: draw)
+        x = add_noise(picture, draw, abar)
+        quantile = (x - abar.sqrt() * y / 2) / (abar * STD**2 + 1 - abar).sqrt()
+        torch.testing.assert_close(restored, y / 2 + denoised_std(ABARS[0]) * quantile, rtol=0, atol=1 / 255)
+
+
+def test_a_conditional_network_is_asked_with_the_condition_and_a_fraction() -> None:
+    class Network(torch.nn.Module):
+        def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
+            assert (x.shape[1], timesteps.dtype) == (5, torch.float32)
+            return x.half() + timesteps.view(-1, 1, 1, 1)
+
+    x, condition = torch.zeros(2, 3, 1, 1), torch.ones(2, 2, 1, 1)
+    assert torch.equal(as_fractional_eps_model(Network(), condition)(x, 7.5), torch.full((2, 3, 1, 1), 7.5))
+    alone = as_fractional_eps_model(lambda x, t: torch.cat([x, x + 1], dim=1))  # type: ignore[arg-type]
+    assert torch.equal(alone(x, 7.5), x)

@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
-from bfr_models.diffusion.schedule import add_noise, contraction, linear_alphas_cumprod, truncated_timesteps
+from bfr_models.diffusion.schedule import (
+    abars_at,
+    add_noise,
+    contraction,
+    fractional_timesteps,
+    linear_alphas_cumprod,
+    truncated_timesteps,
+)
+
+ABARS = linear_alphas_cumprod()
 
 
 def test_alphas_cumprod_is_the_running_product_of_one_minus_beta() -> None:
@@ -69,3 +78,33 @@ def test_contraction_is_the_divergence_of_the_two_gaussians(t: int, seed: int) -
     divergence = float(kl_divergence(p, q).sum())
     squared_error = float((x_start - estimate).square().sum())
     assert contraction(float(abar)) * squared_error / 2 == pytest.approx(divergence, rel=1e-9)
+
+
+class TestFractionalTimesteps:
+    @given(st.integers(1, 999), st.integers(1, 50))
+    def test_whole_ones_are_those_of_the_chain(self, start: int, num_steps: int) -> None:
+        num_steps = min(num_steps, start + 1)
+        timesteps = fractional_timesteps(start, num_steps)
+        np.testing.assert_allclose(timesteps, truncated_timesteps(start, num_steps), atol=0.5 + 1e-9)
+        whole = [round(t) for t in timesteps]
+        assert torch.equal(abars_at(whole, ABARS), ABARS[whole])
+
+    def test_they_need_not_be_whole(self) -> None:
+        assert fractional_timesteps(22.5, 4) == [22.5, 15.0, 7.5, 0.0]
+        assert fractional_timesteps(0.25, 1) == [0.25]
+
+    @given(st.integers(0, 998), st.floats(0, 1))
+    def test_between_two_whole_ones_the_logarithm_of_abar_is_linear(self, t: int, share: float) -> None:
+        expected = (1 - share) * math.log(ABARS[t]) + share * math.log(ABARS[t + 1])
+        # t + share rounds to a multiple of 2^-44
+        assert math.log(abars_at([t + share], ABARS)) == pytest.approx(expected, abs=1e-14, rel=1e-12)
+
+    @pytest.mark.parametrize("timesteps", [[-0.1], [10.0, 999.5], [math.nan]])
+    def test_outside_the_chain_there_is_none(self, timesteps: list[float]) -> None:
+        with pytest.raises(ValueError, match=r"expected timesteps in \[0, 999\]"):
+            abars_at(timesteps, ABARS)
+
+    @pytest.mark.parametrize("num_steps", [0, 24])
+    def test_impossible_numbers_of_steps_are_refused(self, num_steps: int) -> None:
+        with pytest.raises(ValueError, match=rf"start \+ 1 = 23.5, got {num_steps}"):
+            fractional_timesteps(22.5, num_steps)

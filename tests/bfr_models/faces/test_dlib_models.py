@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bfr_models.errors import UsageError
-from bfr_models.faces import dlib_models
+from bfr_models.faces import dlib_files, dlib_models
 from bfr_models.faces.align import align, transform_points
 from bfr_models.faces.dlib_models import CHIP_SIDE, CHIP_TEMPLATE, DlibDetector, DlibRecogniser
 from bfr_models.faces.template import DLIB_5, FFHQ_5, at_size
@@ -159,7 +159,7 @@ def test_the_chip_is_the_one_that_dlib_cuts(
 
 
 def test_sha256_is_that_of_the_file(recogniser: DlibRecogniser) -> None:
-    content = dlib_models._model_file(dlib_models.RECOGNISER_FILE).read_bytes()
+    content = dlib_files.dlib_file(dlib_files.RECOGNISER_FILE).read_bytes()
     assert recogniser.sha256 == hashlib.sha256(content).hexdigest()
 
 
@@ -170,6 +170,7 @@ def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch,
             raise ModuleNotFoundError(name)
 
     pytest.importorskip("dlib")
-    monkeypatch.setattr(dlib_models, lookup, absent)
+    module = {"import_module": dlib_models, "find_spec": dlib_files}[lookup]
+    monkeypatch.setattr(module, lookup, absent)
     with pytest.raises(UsageError, match="offline"):
         DlibRecogniser()

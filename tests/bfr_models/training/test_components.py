@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bfr_models.errors import UsageError
-from bfr_models.registry import methods
-from bfr_models.training.components import COMPONENTS, get_component
+from bfr_models.training.components import COMPONENTS, PRESETS, get_component
 from bfr_models.training.difface import Estimator, Prior
 
 
@@ -28,7 +27,7 @@ class Fixed(nn.Module):
 
 def test_every_component_belongs_to_a_method_that_loads_it() -> None:
     for method, component in COMPONENTS:
-        assert any(component in preset.weights for preset in methods()[method].presets)
+        assert any(component in preset.weights for preset in PRESETS[method])
         assert get_component(method, component, "face128").recipe.size == 128
 
 

@@ -1,0 +1,110 @@
+"""What each part of CLR-Face does: the autoencoder alone, latent diffusion, the IRN's start, guidance with and without
+its mask, at several strengths.
+
+    python benchmarks/clr_face_ablation.py --data faces.parquet [--perceptual squeezenet1_1.pth] [--grid faces.png]
+
+Degrades the faces as `bfr degrade --size 128 --seed 0` does, restores them with every variant below, and writes
+results/clr_face_ablation.json. Identity and the Fréchet distance are dlib's, which is not the recogniser that guides.
+Rows that are in the JSON already, of the same weights and faces, are not computed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from diffbfr_ablation import SEED, Pictures, Scores, as_batch, markdown, read_faces, slices
+from PIL import Image
+
+from bfr_models.degradation.degrade import degrade
+from bfr_models.degradation.presets import get_preset
+from bfr_models.faces.dlib_models import DlibRecogniser
+from bfr_models.independence import self_scored
+from bfr_models.pixels import to_uint8
+from bfr_models.registry import load_method, resolve_method
+from bfr_models.rng import derive_seed
+from bfr_models.training.perceptual import load_perceptual_distance
+from bfr_models.types import FaceBatch
+
+RESULTS = Path(__file__).parent / "results"
+STRENGTHS = (0.05, 0.15, 0.3, 0.6)
+PARTS: dict[str, dict[str, Any]] = {
+    "autoencoder": {"start": "lq", "steps": 0},
+    "autoencoder of the IRN's face": {"start": "irn", "steps": 0},
+    "latent diffusion": {"start": "noise", "steps": 20, "guidance": 0.0},
+    "latent diffusion from the IRN": {"guidance": 0.0},
+}
+GUIDED: dict[str, dict[str, Any]] = {
+    f"guidance {strength}{'' if mask == 'learned' else ', mask all ones'}": {"guidance": strength, "mask": mask}
+    for strength in STRENGTHS
+    for mask in ("learned", "ones")
+}
+GRID = (
+    "autoencoder",
+    "latent diffusion",
+    "latent diffusion from the IRN",
+    "guidance 0.15",
+    "guidance 0.6, mask all ones",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="Parquet file of aligned faces")
+    parser.add_argument("--degradations", default="gfpgan,difface")
+    parser.add_argument("--faces", type=int, help="how many; all by default")
+    parser.add_argument("--perceptual", type=Path, help="SqueezeNet 1.1's weights, for the perceptual distance")
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--grid", type=Path, help="PNG of some faces: lq, some variants, gt")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    base = resolve_method("clr_face", "face128", {"precision": args.precision})
+    scorer = DlibRecogniser()
+    if warning := self_scored(base, {"name": scorer.name, "sha256": scorer.sha256}):
+        parser.error(warning)
+    ids, gt = read_faces(args.data, args.faces)
+    scores = Scores(gt, load_perceptual_distance(args.perceptual) if args.perceptual else None)
+    file = args.out / "clr_face_ablation.json"
+    about = {"method": base.description, "data": args.data.name, "faces": len(ids), "seed": SEED}
+    results = json.loads(file.read_text()) if file.exists() else {}
+    if results.get("about") != json.loads(json.dumps(about)):
+        results = {"about": about, "rows": {}}
+    columns: list[Pictures] = []
+    for degradation in args.degradations.split(","):
+        lq = np.stack([degrade(g, get_preset(degradation), derive_seed(SEED, i)) for i, g in zip(ids, gt, strict=True)])
+        rows = results["rows"].setdefault(degradation, {})
+        rows["input"] = rows.get("input") or scores(lq)
+        for name, changes in (PARTS | GUIDED).items():
+            if name not in rows:
+                options = {"precision": args.precision, **changes}
+                restored, seconds = restore(ids, lq, options, args.device)
+                rows[name] = {"options": changes, **scores(restored), "seconds": seconds}
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(json.dumps(results, indent=1) + "\n")
+                print(degradation, name, {k: round(v, 4) for k, v in rows[name].items() if isinstance(v, float)})
+        if args.grid:
+            some = [restore(ids[:6], lq[:6], (PARTS | GUIDED)[name], args.device)[0] for name in GRID]
+            columns += [lq[:6], *some, gt[:6]]
+    print(markdown(results["rows"]))
+    if args.grid:
+        Image.fromarray(np.concatenate([np.concatenate(list(column)) for column in columns], axis=1)).save(args.grid)
+
+
+def restore(ids: Sequence[str], lq: Pictures, options: Mapping[str, Any], device: str) -> tuple[Pictures, float]:
+    """The restored faces, and seconds per face."""
+    method = load_method(resolve_method("clr_face", "face128", options), device)
+    started, done = time.perf_counter(), []
+    for rows in slices(len(ids)):
+        seeds = tuple(derive_seed(SEED, i) for i in ids[rows])
+        done.append(to_uint8(method.restore(FaceBatch(tuple(ids[rows]), as_batch(lq[rows]), seeds)).images))
+    return np.concatenate(done), (time.perf_counter() - started) / len(ids)
+
+
+if __name__ == "__main__":
+    main()

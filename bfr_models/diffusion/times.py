@@ -1,0 +1,16 @@
+"""The times of a chain in continuous time. Imports no torch: options are checked with these."""
+
+from __future__ import annotations
+
+import math
+
+FIRST_TIME = 1e-3
+"""The smallest time that a network is asked at, and learns."""
+
+
+def times_from(start: float, steps: int) -> list[float]:
+    """`steps` times from `start` down to `FIRST_TIME`, and 0: even in sqrt(t), which is finer where detail is made."""
+    if steps == 1:
+        return [start, 0.0]
+    top, bottom = math.sqrt(start), math.sqrt(FIRST_TIME)
+    return [start] + [(top + (bottom - top) * i / (steps - 1)) ** 2 for i in range(1, steps)] + [0.0]

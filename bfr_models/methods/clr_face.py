@@ -1,0 +1,111 @@
+"""CLR-Face (arXiv 2402.06106): blind face restoration in the latent space of a VQGAN, with identity guidance.
+
+    z_y = E(y), z_irn = E(IRN(y)), both normalised per channel              (z_y conditions every step)
+    z_{t0} = alpha(t0) z_irn + sigma(t0) eps                                 the Identity Recovery Network's start
+    dz = (-beta z / 2 - beta grad log p_t(z | z_y)) dt + sqrt(beta) dw       the reverse VP-SDE, or its ODE
+    z <- z - w(t) m * grad_z (1 - cos(phi(G(z_0(z))), phi(IRN(y))))          on guided steps; m = mask(z_y, z_irn)
+    x = G(VQ(z_0))                                                           quantised once, at the end
+
+The paper gives these parts; the samplers, the start time, w, and where in the chain to guide are our choices
+(`CLRFaceOptions`). phi is a recogniser, and never the one that a result is scored by (`bfr_models.independence`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from bfr_models.diffusion.guidance import Guidance, guided_sample, identity_gradient
+from bfr_models.diffusion.sde import VPSDE, Solver, sample
+from bfr_models.methods._loading import autocast, load_component
+from bfr_models.methods.clr_face_presets import CLRFaceOptions, CLRFacePreset
+from bfr_models.networks.latent import LatentMask, LatentScore, conditioned
+from bfr_models.networks.mobile_face import MobileFace, crop_from_ffhq
+from bfr_models.networks.swinir import SwinIR
+from bfr_models.networks.vqgan import VQGAN
+from bfr_models.pixels import resize
+from bfr_models.registry import ResolvedMethod
+from bfr_models.rng import RowNoise
+from bfr_models.types import FaceBatch
+
+CLOSED = 0.05
+"""A mask below this is shut: the latent is the unguided one."""
+
+
+class CLRFace:
+    """The IRN, the encoder, the guided reverse chain, the decoder."""
+
+    def __init__(self, resolved: ResolvedMethod, device: str) -> None:
+        preset, options = cast(CLRFacePreset, resolved.preset), cast(CLRFaceOptions, resolved.options)
+        channels = preset.vqgan.latent_channels
+        self.size = preset.size
+        self._device, self._options = device, options
+        self._times = preset.times(options)
+        self._solver = Solver(options.sampler, VPSDE(), options.eta)
+        self._vqgan = cast(VQGAN, load_component(VQGAN(preset.vqgan), resolved, "vqgan", device))
+        score = load_component(LatentScore(preset.score, channels), resolved, "score", device)
+        self._score = cast(LatentScore, score)
+        self._irn = load_component(SwinIR(preset.irn), resolved, "irn", device)
+        self._mask = load_component(LatentMask(preset.mask, channels), resolved, "mask", device)
+        self._recogniser = load_component(MobileFace(preset.recogniser), resolved, "recogniser", device)
+        if options.checkpointing:
+            self._vqgan.save_memory()
+
+    @torch.no_grad()
+    def restore(self, batch: FaceBatch) -> FaceBatch:
+        """(B, 3, H, W) in [-1, 1] -> (B, 3, size, size); every draw comes from the face's own seed."""
+        lq = resize(batch.images.to(self._device), self.size).to(memory_format=torch.channels_last)
+        group, last = self._options.guide_faces if self._options.guided else len(batch), len(batch) - 1
+        restored = []
+        for first in range(0, len(batch), group):
+            rows = [min(row, last) for row in range(first, first + group)]  # the last group is filled up
+            restored.append(self._restore(lq[rows], [batch.seeds[row] for row in rows]))
+        return batch.with_images(torch.cat(restored)[: len(batch)].cpu())
+
+    def _restore(self, lq: Tensor, seeds: Sequence[int]) -> Tensor:
+        with autocast(self._device, self._options.precision):
+            latent = self._restore_latent(lq, RowNoise(seeds, self._device))
+            restored = self._vqgan.decode(self._vqgan.quantise(self._score.denormalise(latent))[0])
+        return restored.float().clamp(-1, 1)
+
+    def _restore_latent(self, lq: Tensor, noise: RowNoise) -> Tensor:
+        options = self._options
+        degraded, recovered = self._encode(lq), None
+        if options.start == "irn" or options.guided:
+            recovered = (self._irn((lq + 1) / 2).float() * 2 - 1).clamp(-1, 1)
+        estimate = degraded if recovered is None else self._encode(recovered)
+        start = estimate if options.start == "irn" else degraded
+        if not options.steps:
+            return start
+        draw = noise(*start.shape[1:])
+        z = draw if options.start == "noise" else self._solver.sde.diffuse(start, draw, self._times[0])
+        model = conditioned(self._score, degraded)
+        if recovered is None or not options.guided:
+            return sample(model, z, self._times, self._solver, noise)
+        guidance = self._guidance(recovered, degraded, estimate)
+        return guided_sample(model, z, self._times, self._solver, guidance, noise)
+
+    def _guidance(self, recovered: Tensor, degraded: Tensor, estimate: Tensor) -> Guidance:
+        """Towards the IRN's face."""
+        options = self._options
+        target = self._recogniser(crop_from_ffhq(recovered))
+
+        model = conditioned(self._score, degraded)
+
+        def gradient(z: Tensor, t: float) -> tuple[Tensor, Tensor]:
+            return identity_gradient(model, self._embed, self._solver.sde, z, t, target)
+
+        mask = self._mask(degraded, estimate) if options.mask == "learned" else torch.ones_like(degraded[:, :1])
+        times = frozenset(options.guided_times(self._times))
+        return Guidance(gradient, mask * (mask >= CLOSED), options.guidance, times)
+
+    def _encode(self, image: Tensor) -> Tensor:
+        return self._score.normalise(self._vqgan.encode(image).float())
+
+    def _embed(self, start: Tensor) -> Tensor:
+        """phi(G(z_0)), not quantised on the way: the gradient would not get through."""
+        face = self._vqgan.decode(self._score.denormalise(start)).float()
+        return self._recogniser(crop_from_ffhq(face))

@@ -1,0 +1,164 @@
+"""CLR-Face's named sizes, and the options a user may change. Imports no torch.
+
+The authors published neither code nor weights; what is chosen here is ours, but for the networks of `ffhq512`, which
+are those of latent diffusion at the paper's spatial factor of 4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bfr_models.diffusion.times import times_from
+from bfr_models.errors import UsageError
+from bfr_models.methods.presets import ESTIMATOR128, ESTIMATOR512, OURS, NetworkOptions, Preset, _one_of
+from bfr_models.networks.configs import LatentMaskConfig, MobileFaceConfig, SwinIRConfig, UNetConfig, VQGANConfig
+
+SAMPLERS = ("euler-maruyama", "heun", "ddim", "dpm++")
+STARTS = ("irn", "lq", "noise")
+MASKS = ("learned", "ones")
+
+
+@dataclass(frozen=True)
+class CLRFaceOptions(NetworkOptions):
+    """How the reverse chain is run and where it is guided. Times t are the SDE's, in [0, 1].
+
+    The chain starts at `start_time` from the latent of the Identity Recovery Network's face ("irn"), of the degraded
+    face ("lq"), or at the prior's last time from nothing but noise ("noise"), and takes `steps` steps; 0 steps decode
+    the start itself.
+
+    A guided step moves the latent by `guidance` s(t) along the mask times the identity gradient of unit RMS. Steps are
+    guided where `guide_to` <= t <= `guide_from`, every `guide_every`-th of them. It costs a pass through the decoder
+    and back, with `checkpointing` at a third more time and the memory of one block's activations alone.
+
+    Guided faces go in groups of `guide_faces`, which bounds the memory. The last group is filled up: a network's sums
+    depend in their last digits on how large the batch is, and a gradient magnifies that. On a GPU larger groups are
+    faster, on a CPU they are not.
+    """
+
+    start: Literal["irn", "lq", "noise"] = "irn"
+    start_time: float = 0.4
+    steps: int = 10
+    sampler: Literal["euler-maruyama", "heun", "ddim", "dpm++"] = "dpm++"
+    eta: float = 0.0  # of ddim: 0 deterministic, 1 ancestral
+    guidance: float = 0.15
+    guide_from: float = 0.3
+    guide_to: float = 0.05
+    guide_every: int = 2
+    mask: Literal["learned", "ones"] = "learned"
+    guide_faces: int = 1
+    checkpointing: bool = False
+    compile: bool = False  # as in EstimatorOptions
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _one_of("start", self.start, STARTS)
+        _one_of("sampler", self.sampler, SAMPLERS)
+        _one_of("mask", self.mask, MASKS)
+        if not 0.01 <= self.start_time <= 1:
+            raise UsageError(f"expected start_time in [0.01, 1], got {self.start_time}")
+        if not 0 <= self.steps <= 1000:
+            raise UsageError(f"expected steps in 0..1000, got {self.steps}")
+        if self.start == "noise" and self.steps == 0:
+            raise UsageError("expected steps above 0 for start noise, got 0")
+        if not 0 <= self.eta <= 1:
+            raise UsageError(f"expected eta in [0, 1], got {self.eta}")
+        if self.eta > 0 and self.sampler != "ddim":
+            raise UsageError(f"expected eta 0 for sampler {self.sampler}, got {self.eta}; ddim alone has one")
+        if not 0 <= self.guidance <= 1:
+            raise UsageError(f"expected guidance in [0, 1] (0: none), got {self.guidance}")
+        if not 0 <= self.guide_to <= self.guide_from <= 1:
+            raise UsageError(
+                f"expected 0 <= guide_to <= guide_from <= 1, got guide_to {self.guide_to}, guide_from {self.guide_from}"
+            )
+        for name in ("guide_every", "guide_faces"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"expected {name} above 0, got {getattr(self, name)}")
+
+    @property
+    def guided(self) -> bool:
+        return self.guidance > 0 and self.steps > 0
+
+    def guided_times(self, times: list[float]) -> list[float]:
+        """The times of a chain at which it is guided."""
+        return [t for t in times[:-1] if self.guide_to <= t <= self.guide_from][:: self.guide_every]
+
+
+@dataclass(frozen=True)
+class CLRFacePreset(Preset):
+    """The five networks. The score network is trained on t <= max_time: a chain may start no higher.
+
+    `guided_by` names the component that is the recogniser whose gradient steers the chain: a run that is scored by the
+    same network, or by one that it was distilled from, scores itself.
+    """
+
+    vqgan: VQGANConfig = field(kw_only=True)
+    score: UNetConfig = field(kw_only=True)
+    irn: SwinIRConfig = field(kw_only=True)
+    mask: LatentMaskConfig = field(kw_only=True)
+    recogniser: MobileFaceConfig = field(kw_only=True)
+    max_time: float = 1.0
+    guided_by: str = "recogniser"
+
+    def times(self, options: CLRFaceOptions) -> list[float]:
+        """Of the chain, from its start down to 0; just 0 without steps."""
+        start = self.max_time if options.start == "noise" else options.start_time
+        return times_from(start, options.steps) if options.steps else [0.0]
+
+    def check(self, options: CLRFaceOptions) -> None:
+        if options.start_time > self.max_time:
+            raise UsageError(f"expected start_time <= {self.max_time}, as far as the prior of {self.name} is trained")
+        times = self.times(options)
+        if options.guided and not options.guided_times(times):
+            raise UsageError(
+                f"expected a step between guide_to {options.guide_to} and guide_from {options.guide_from}, found them "
+                f"at {', '.join(f'{t:.3g}' for t in times[:-1])}; take more steps, another range, or guidance 0"
+            )
+
+
+CLR_FACE = (
+    CLRFacePreset(
+        "face128",
+        128,
+        OURS,
+        options=CLRFaceOptions(),
+        weights={name: f"clr_face-face128-{name}" for name in ("vqgan", "score", "irn", "mask", "recogniser")},
+        vqgan=VQGANConfig((48, 96), 1, codes=4096, norm_groups=16, mid_attention=False, unshuffle=2),
+        score=UNetConfig(
+            sample_size=32,
+            channels=(48, 64, 96),
+            attention_levels=(2,),
+            head_dim=16,
+            norm_groups=16,
+            condition_channels=3,
+        ),
+        irn=ESTIMATOR128,
+        mask=LatentMaskConfig(channels=32),
+        recogniser=MobileFaceConfig(
+            stem=32,
+            stages=((48, 96, 96, 3, 8), (96, 192, 192, 4, 8), (96, 384, 192, 2, 8)),
+            head=256,
+        ),
+    ),
+    CLRFacePreset(
+        "ffhq512",
+        512,
+        OURS,  # of the networks' shapes: whoever trains or converts weights says theirs
+        options=CLRFaceOptions(steps=20, checkpointing=True),
+        weights={name: f"clr_face-ffhq512-{name}" for name in ("vqgan", "score", "irn", "mask")}
+        | {"recogniser": "recogniser-face-reidentification-retail-0095"},
+        vqgan=VQGANConfig(),
+        score=UNetConfig(
+            sample_size=128,
+            channels=(160, 320, 320, 640),
+            layers_per_block=2,
+            attention_levels=(3,),
+            head_dim=32,
+            condition_channels=3,
+            scale_shift=False,
+        ),
+        irn=ESTIMATOR512,
+        mask=LatentMaskConfig(),
+        recogniser=MobileFaceConfig(),
+    ),
+)

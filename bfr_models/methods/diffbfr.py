@@ -1,0 +1,90 @@
+"""DiffBFR (arXiv 2305.04517): blind face restoration by two conditional diffusion models, then an unconditional one.
+
+    x_N = sqrt(abar_N) y + sqrt(1 - abar_N) eps          the truncated start of every chain
+    p_theta(x_{t-1} | x_t, c), t = N..1                  the rest of it
+
+    identity restoration, low     y = c = lq at the first model's size           N = options.start_low
+    identity restoration, high    y = the first's output, c = y and lq           N = options.start_high
+    texture enhancement           y = the second's output, no c                  N = options.texture_timestep
+
+A chain that starts from y instead of from nothing keeps what y still knows of the person; the noise has to be enough
+to hide what is wrong with y (`bfr_models.diffusion.bound`). Less is wrong at a small size, and less with the first
+model's output, so each stage needs less noise than the one before. The texture model has seen nothing but clean faces
+and moves the face towards them by no more than its few steps allow.
+
+Known from the abstract alone: the cascade of two sizes, the condition, the truncated starts, the fractional time step,
+the unconditional model. Sizes, networks and numbers are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from bfr_models.diffusion.sampling import as_fractional_eps_model, truncated_sample
+from bfr_models.diffusion.schedule import fractional_timesteps, linear_alphas_cumprod, truncated_timesteps
+from bfr_models.methods._loading import autocast, load_component
+from bfr_models.methods.diffbfr_presets import DiffBFROptions, DiffBFRPreset
+from bfr_models.networks.unet import UNet
+from bfr_models.pixels import resize
+from bfr_models.registry import ResolvedMethod
+from bfr_models.rng import RowNoise
+from bfr_models.types import FaceBatch
+
+
+class DiffBFR:
+    """The three chains, one after the other; a stage that is switched off is not loaded."""
+
+    def __init__(self, resolved: ResolvedMethod, device: str) -> None:
+        preset, options = resolved.preset, resolved.options
+        assert isinstance(preset, DiffBFRPreset) and isinstance(options, DiffBFROptions)
+        self.size = preset.size
+        self._device, self._options, self._low_size = device, options, preset.irm_low.sample_size
+        self._last_timestep = preset.low_max_timestep
+        self._alphas_cumprod = linear_alphas_cumprod()
+
+        def load(component: str) -> nn.Module:
+            config = preset.prior if component == "tem" else getattr(preset, component)
+            return load_component(UNet(config), resolved, component, device)
+
+        self._irm_low = load("irm_low") if options.cascade else None
+        self._irm_high = load("irm_high")
+        self._tem = load("tem") if options.texture else None
+
+    @torch.inference_mode()
+    def restore(self, batch: FaceBatch) -> FaceBatch:
+        """(B, 3, H, W) in [-1, 1] -> (B, 3, size, size); every draw comes from the face's own seed."""
+        options, noise = self._options, RowNoise(batch.seeds, self._device)
+        lq = resize(batch.images.to(self._device), self.size).clamp(-1, 1).to(memory_format=torch.channels_last)
+        face = lq if self._irm_low is None else self._restore_low(self._irm_low, lq, noise)
+        timesteps: Sequence[float] = truncated_timesteps(options.start_high, options.steps_high)
+        face = self._run(self._irm_high, face, timesteps, noise, condition=torch.cat([face, lq], dim=1))
+        if self._tem is not None:
+            timesteps = fractional_timesteps(options.texture_timestep, options.steps_texture)
+            face = self._run(self._tem, face, timesteps, noise)
+        return batch.with_images(face.cpu())
+
+    def _restore_low(self, network: nn.Module, lq: Tensor, noise: RowNoise) -> Tensor:
+        """The first model's output, enlarged to the method's size."""
+        options, small = self._options, resize(lq, self._low_size).clamp(-1, 1)
+        start = options.start_low if options.truncated else self._last_timestep
+        picture = small if options.truncated else torch.zeros_like(small)  # nothing but noise
+        restored = self._run(network, picture, truncated_timesteps(start, options.steps), noise, condition=small)
+        return resize(restored, self.size).clamp(-1, 1)
+
+    def _run(
+        self,
+        network: nn.Module,
+        picture: Tensor,
+        timesteps: Sequence[float],
+        noise: RowNoise,
+        condition: Tensor | None = None,
+    ) -> Tensor:
+        """One chain from a noised `picture`, in [-1, 1] as what it gives."""
+        eta = self._options.eta if self._options.sampler == "ddim" else None
+        model = as_fractional_eps_model(network, condition)
+        with autocast(self._device, self._options.precision):
+            restored = truncated_sample(model, picture, timesteps, self._alphas_cumprod, noise, eta)
+        return restored.clamp(-1, 1)

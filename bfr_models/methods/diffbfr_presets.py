@@ -1,0 +1,152 @@
+"""DiffBFR's named sizes, and the options a user may change. Imports no torch.
+
+The authors published neither code nor weights, and no source gives their settings: those here are ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from bfr_models.errors import UsageError
+from bfr_models.methods.presets import OURS, PRIOR128, PRIOR512, S_LAB, NetworkOptions, PriorPreset, _one_of
+from bfr_models.networks.configs import UNetConfig
+
+
+@dataclass(frozen=True)
+class DiffBFROptions(NetworkOptions):
+    """How the three chains are run. Timesteps are of the 1000 that the networks are trained on.
+
+    `start_low` and `start_high` are the paper's N of the two restoring chains: the more noise, the less survives of
+    the degradation, and of the person. `texture_timestep` is where the texture chain starts, the paper's "fractional
+    time step", which can be read in two ways; both are served. As a fraction tau of the chain it is 1000 tau: 20 is
+    tau = 0.02. As a timestep between two trained ones it need not be whole: 22.5 has the noise of the (geometric)
+    mean between 22 and 23, and the network is told 22.5.
+
+    `steps`, `steps_high` and `steps_texture` are the network calls of each chain.
+
+    The switches are for ablations: without `cascade` the first model is left out and the second restores the lq face
+    itself; without `texture` the last chain is left out; without `truncated` the first chain starts at the last
+    timestep from nothing but noise.
+    """
+
+    start_low: int = 260
+    start_high: int = 50
+    texture_timestep: float = 20.0
+    steps: int = 10
+    steps_high: int = 8
+    steps_texture: int = 5
+    sampler: Literal["ddim", "dpm++"] = "dpm++"
+    eta: float = 0.5  # of ddim: 0 deterministic, 1 ancestral
+    cascade: bool = True
+    texture: bool = True
+    truncated: bool = True
+    compile: bool = False  # as in EstimatorOptions
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _one_of("sampler", self.sampler, ("ddim", "dpm++"))
+        for start, steps in (
+            ("start_low", "steps"),
+            ("start_high", "steps_high"),
+            ("texture_timestep", "steps_texture"),
+        ):
+            highest, calls = getattr(self, start), getattr(self, steps)
+            if not 0 <= highest < 1000:
+                raise UsageError(f"expected {start} in 0..999, got {highest}")
+            if not 1 <= calls <= highest + 1:
+                raise UsageError(f"expected {steps} in 1..{int(highest) + 1} ({start} + 1), got {calls}")
+        if not 0 <= self.eta <= 1:
+            raise UsageError(f"expected eta in [0, 1], got {self.eta}")
+        if not (self.truncated or self.cascade):
+            raise UsageError(
+                "expected cascade where the chain is not truncated: the first model alone knows pure noise"
+            )
+
+
+@dataclass(frozen=True)
+class DiffBFRPreset(PriorPreset):
+    """The three networks. The texture model is the `prior`: unconditional, trained on clean faces, DifFace's own.
+
+    The first restoring model sees the lq face at its own, smaller size. The second one is given two pictures beside
+    x_t: the first's output, enlarged, and the lq face, whose fine detail the small size cannot hold.
+
+    Timesteps, by the argument of `DifFacePreset`: noise that hides the same detail has 1/4 of the variance per pixel
+    at half the side. `ffhq512` starts its chains at 400 (128 px), 200 and 100 (512 px); with the same detail hidden,
+    that is 262 at 64 px, 53 and 22 at 128 px.
+    """
+
+    irm_low: UNetConfig = field(kw_only=True)
+    irm_high: UNetConfig = field(kw_only=True)
+    low_max_timestep: int = field(kw_only=True)
+    high_max_timestep: int = field(kw_only=True)
+
+    def check(self, options: Any) -> None:
+        limits = {
+            "start_low": self.low_max_timestep,
+            "start_high": self.high_max_timestep,
+            "texture_timestep": self.max_timestep,
+        }
+        for start, limit in limits.items():
+            if getattr(options, start) > limit:
+                raise UsageError(f"expected {start} <= {limit}, as far as that network of {self.name} is trained")
+
+
+# Both restoring models have the prior's shape, so that they can start from its weights: at 64 px too, 100 steps from
+# there are worth more than 500 from nothing.
+IRM_LOW128 = replace(PRIOR128, sample_size=64, condition_channels=3)
+# SR3's network for 128 px, without its dropout.
+IRM_LOW512 = UNetConfig(
+    sample_size=128,
+    channels=(64, 128, 256, 512, 512),
+    layers_per_block=2,
+    attention_levels=(3,),
+    head_dim=64,
+    condition_channels=3,
+    scale_shift=False,
+)
+
+DIFFBFR = (
+    DiffBFRPreset(
+        "face128",
+        128,
+        OURS,
+        options=DiffBFROptions(),
+        weights={
+            "irm_low": "diffbfr-face128-irm_low",
+            "irm_high": "diffbfr-face128-irm_high",
+            "tem": "difface-face128-prior",
+        },
+        irm_low=IRM_LOW128,
+        irm_high=replace(PRIOR128, condition_channels=6),
+        prior=PRIOR128,
+        low_max_timestep=999,
+        high_max_timestep=300,
+        max_timestep=300,
+    ),
+    DiffBFRPreset(
+        "ffhq512",
+        512,
+        S_LAB,
+        options=DiffBFROptions(
+            start_low=400,
+            start_high=200,
+            texture_timestep=100.0,
+            steps=100,
+            steps_high=50,
+            steps_texture=25,
+            sampler="ddim",
+        ),
+        weights={
+            "irm_low": "diffbfr-ffhq512-irm_low",
+            "irm_high": "diffbfr-ffhq512-irm_high",
+            "tem": "difface-ffhq512-prior",
+        },
+        irm_low=IRM_LOW512,
+        irm_high=replace(PRIOR512, condition_channels=6, learn_sigma=False),
+        prior=PRIOR512,
+        low_max_timestep=999,
+        high_max_timestep=999,
+        max_timestep=999,
+    ),
+)

@@ -1,0 +1,224 @@
+"""CLR-Face's components (arXiv 2402.06106) that restore: the VQGAN, the score network on its latents, and the Identity
+Recovery Network. `bfr_models.training.clr_face_guidance` has those that guide.
+
+What trains on latents takes the VQGAN's weights from where the method itself looks for them: the package or the cache.
+The paper's own objectives are not published; these are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from bfr_models.diffusion.sde import VPSDE, Solver, sample
+from bfr_models.diffusion.times import FIRST_TIME, times_from
+from bfr_models.methods.clr_face_presets import CLRFacePreset
+from bfr_models.networks.latent import LatentScore, conditioned
+from bfr_models.networks.mobile_face import load_mobile_face
+from bfr_models.networks.vqgan import VQGAN, perplexity
+from bfr_models.rng import RowNoise
+from bfr_models.training import difface
+from bfr_models.training.component import Aids, Component, Recipe, psnr
+from bfr_models.training.patch_critic import PatchCritic
+from bfr_models.training.perceptual import load_perceptual_distance
+from bfr_models.weight_files import require_weight
+from bfr_models.weights import load_weights
+
+N = TypeVar("N", bound=nn.Module)
+
+DEGRADATIONS = ("gfpgan", "gfpgan", "difface")
+
+
+class Autoencoder(Component):
+    """The VQGAN on clean faces: L1 + d + |sg(z) - e|^2 + 1/4 |z - sg(e)|^2 - w D(x), with a perceptual distance d where
+    it is given, and from step `critic_from` on a patch discriminator D with the hinge loss.
+
+    w makes the gradient of D's term at the picture `GAN_WEIGHT` of that of the other terms there. A code that no place
+    of a batch came nearest to for `IDLE_STEPS` steps is dead: as long as the learning rate does not fall it is moved to
+    a latent of the batch.
+    """
+
+    PERCEPTUAL_WEIGHT = 0.1
+    COMMIT_WEIGHT = 0.25
+    GAN_WEIGHT = 0.25
+    IDLE_STEPS = 100
+
+    def __init__(self, preset: CLRFacePreset, aids: Aids) -> None:
+        self.config = preset.vqgan
+        self.perceptual = load_perceptual_distance(aids.perceptual) if aids.perceptual else None
+        self.recipe = Recipe(preset.size, (), steps=8000, batch_size=8)
+        self.critic_from = 3000
+        self._steps, self._last_rate = 0, 0.0
+        self._idle = torch.zeros(self.config.codes, dtype=torch.long)  # steps since each code was used
+
+    def build(self) -> nn.Module:
+        return VQGAN(self.config)
+
+    def prepare(self, network: Any, gt: Tensor) -> None:
+        """The first codes are latents of the untrained encoder."""
+        self._critic = PatchCritic(gt.device)
+        self._steps, self._last_rate, self._idle = 0, 0.0, torch.zeros_like(self._idle, device=gt.device)
+        latents = _in_parts(network.encode, gt)
+        network.codebook.copy_(_places(latents, self.config.codes))
+
+    def loss(self, network: Any, gt: Tensor, lq: Tensor) -> Tensor:
+        made = network(gt)
+        image, z, code = made.image.float(), made.latent, made.quantised.float()
+        rebuilt = (image - gt).abs().mean() / 2  # of values in [0, 1]
+        if self.perceptual is not None:
+            rebuilt = rebuilt + self.PERCEPTUAL_WEIGHT * self.perceptual.to(gt.device)(image, gt)
+        commit = self.COMMIT_WEIGHT * (z - code.detach()).square().mean() + (code - z.detach()).square().mean()
+        self._seen = (gt, image.detach(), z.detach(), made.codes)
+        if self._steps < self.critic_from:
+            return rebuilt + commit
+        unreal = -self._critic.realness(image)
+        return rebuilt + commit + self.GAN_WEIGHT * _balance(rebuilt, unreal, image) * unreal
+
+    def after_step(self, network: Any, learning_rate: float) -> None:
+        gt, image, z, codes = self._seen
+        self._steps += 1
+        if self._steps > self.critic_from:
+            self._critic.learn(gt, image, learning_rate)
+        self._idle += 1
+        self._idle[codes.unique()] = 0
+        if learning_rate >= self._last_rate:
+            self._revive(network.codebook.data, z)
+        self._last_rate = learning_rate
+
+    def _revive(self, codebook: Tensor, z: Tensor) -> None:
+        dead = self._idle >= self.IDLE_STEPS
+        if count := int(dead.sum()):
+            codebook[dead] = _places(z, count).to(codebook)
+            self._idle[dead] = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"critic": self._critic.state_dict(), "steps": self._steps, "rate": self._last_rate, "idle": self._idle}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._critic.load_state_dict(state["critic"])
+        self._steps, self._last_rate = state["steps"], state["rate"]
+        self._idle = state["idle"].to(self._idle.device)
+
+    def evaluate(self, network: Any, gt: Tensor, lq: Tensor) -> dict[str, float]:
+        made = network(gt)
+        image = made.image.clamp(-1, 1)
+        metrics = {
+            "psnr": psnr(image, gt),
+            "perplexity": perplexity(made.codes, self.config.codes),
+            "codes_used": len(made.codes.unique()) / self.config.codes,
+            "codes_dead": float((self._idle >= self.IDLE_STEPS).float().mean()),
+            "quantisation_error": float((made.quantised - made.latent).square().mean() / made.latent.var()),
+        }
+        if self.perceptual is not None:
+            metrics["perceptual"] = float(self.perceptual.to(gt.device)(image, gt))
+        return metrics
+
+    def preview(self, network: Any, gt: Tensor, lq: Tensor) -> list[Tensor]:
+        return [gt, network(gt).image.clamp(-1, 1), network.decode(network.encode(gt)).clamp(-1, 1)]
+
+
+class OnLatents(Component):
+    """What trains on the latents of a frozen VQGAN."""
+
+    def __init__(self, preset: CLRFacePreset) -> None:
+        self.preset = preset
+        self.sde = VPSDE()
+        self._built_on: dict[str, str] = {}
+
+    def provenance(self) -> dict[str, Any]:
+        return {"trained_with": self._built_on}
+
+    def _frozen(self, component: str, network: N, device: torch.device) -> N:
+        path = require_weight(self.preset.weights[component])
+        self._built_on[path.name] = load_weights(network, path)
+        return network.requires_grad_(False).eval().to(device)
+
+
+class Score(OnLatents):
+    """The score network: mean (eps - eps_theta([z_t, z_y], t))^2, with z_0 = E(x) and z_y = E(y) by the frozen encoder,
+    both normalised; t = t_max u^2 with u uniform, so that half of the draws are in the first quarter, where the chain
+    of a restoration is."""
+
+    def __init__(self, preset: CLRFacePreset, aids: Aids) -> None:
+        super().__init__(preset)
+        self.recipe = Recipe(preset.size, DEGRADATIONS, steps=12_000, batch_size=16)
+
+    def build(self) -> nn.Module:
+        return LatentScore(self.preset.score, self.preset.vqgan.latent_channels)
+
+    def prepare(self, network: Any, gt: Tensor) -> None:
+        self._vqgan = self._frozen("vqgan", VQGAN(self.preset.vqgan), gt.device)
+        network.measure(_in_parts(self._encode, gt))
+
+    def loss(self, network: Any, gt: Tensor, lq: Tensor) -> Tensor:
+        t = (self.preset.max_time * torch.rand(len(gt), dtype=torch.float64).square()).clamp_min(FIRST_TIME)
+        clean, degraded = self._latents(network, gt, lq)
+        return self._eps_loss(network, clean, degraded, t, torch.randn(clean.shape).to(clean))
+
+    def evaluate(self, network: Any, gt: Tensor, lq: Tensor) -> dict[str, float]:
+        clean, degraded = self._latents(network, gt, lq)
+        noise = RowNoise(range(len(gt)), gt.device)(*clean.shape[1:])
+        metrics = {}
+        for t in (0.02, 0.1, 0.2, 0.4, 0.7):
+            times = torch.full((len(gt),), t, dtype=torch.float64)
+            metrics[f"eps_loss_{t}"] = float(self._eps_loss(network, clean, degraded, times, noise))
+        return {"eps_loss": sum(metrics.values()) / len(metrics), **metrics}
+
+    def preview(self, network: Any, gt: Tensor, lq: Tensor) -> list[Tensor]:
+        """The degraded face, the reverse chain from it and from noise alone, the face as it was."""
+        _, degraded = self._latents(network, gt, lq)
+        noise = RowNoise(range(len(gt)), gt.device)(*degraded.shape[1:])
+        restored = []
+        for start in (0.4, self.preset.max_time):
+            z = self.sde.diffuse(degraded, noise, start) if start < self.preset.max_time else noise
+            z = sample(conditioned(network, degraded), z, times_from(start, 20), Solver("dpm++"))
+            z = network.denormalise(z)
+            restored.append(self._vqgan.decode(self._vqgan.quantise(z)[0]).clamp(-1, 1))
+        return [lq, *restored, gt]
+
+    @torch.no_grad()
+    def _encode(self, image: Tensor) -> Tensor:
+        return self._vqgan.encode(image).float()
+
+    def _latents(self, network: Any, gt: Tensor, lq: Tensor) -> tuple[Tensor, Tensor]:
+        clean, degraded = network.normalise(self._encode(torch.cat([gt, lq]))).chunk(2)
+        return clean, degraded
+
+    def _eps_loss(self, network: Any, clean: Tensor, degraded: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        z = self.sde.diffuse(clean, noise, t)
+        return (network(z, degraded, t.to(z)).float() - noise).square().mean()
+
+
+class IdentityRecovery(difface.Estimator):
+    """The IRN: DifFace's regression network with more weight on who somebody is:
+    L1 + `PERCEPTUAL_WEIGHT` d + `IDENTITY_WEIGHT` (1 - cos)."""
+
+    PERCEPTUAL_WEIGHT = 0.1
+    IDENTITY_WEIGHT = 0.5
+
+    def __init__(self, preset: CLRFacePreset, aids: Aids) -> None:
+        self.config = preset.irn
+        self.perceptual = load_perceptual_distance(aids.perceptual) if aids.perceptual else None
+        self.recogniser = load_mobile_face(aids.recogniser) if aids.recogniser else None
+        self.recipe = Recipe(preset.size, DEGRADATIONS, steps=3000, batch_size=8, learning_rate=2e-4)
+
+
+def _in_parts(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+    """The function of a batch that is too large to be taken at once."""
+    return torch.cat([function(part) for part in torch.split(batch, 16)])
+
+
+def _places(latents: Tensor, count: int) -> Tensor:
+    """(count, C): the latents at places drawn at random."""
+    flat = latents.movedim(1, -1).flatten(0, -2)
+    return flat[torch.randint(len(flat), (count,)).to(flat.device)]
+
+
+def _balance(loss: Tensor, other: Tensor, image: Tensor) -> Tensor:
+    """The factor that gives `other` the gradient of `loss` at the picture, in length (VQGAN's adaptive weight, which
+    its authors take at the last layer)."""
+    one, two = (torch.autograd.grad(x, image, retain_graph=True)[0].norm() for x in (loss, other))
+    return (one / two.clamp_min(1e-6)).clamp(max=1e4)

@@ -1,0 +1,198 @@
+"""CLR-Face's components that guide: a recogniser, distilled from one that may not ship, and the mask of the latents
+that its gradient may change. The paper's own objectives are not published; these are ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bfr_models.diffusion.guidance import identity_gradient
+from bfr_models.diffusion.times import FIRST_TIME
+from bfr_models.errors import UsageError
+from bfr_models.methods.clr_face_presets import CLRFaceOptions, CLRFacePreset
+from bfr_models.networks.latent import LatentMask, LatentScore, conditioned
+from bfr_models.networks.mobile_face import MobileFace, crop_from_ffhq, identity_distance, load_mobile_face
+from bfr_models.networks.swinir import SwinIR
+from bfr_models.networks.vqgan import VQGAN
+from bfr_models.rng import RowNoise
+from bfr_models.training.clr_face import DEGRADATIONS, OnLatents
+from bfr_models.training.component import Aids, Component, Recipe
+from bfr_models.training.perceptual import PerceptualDistance, load_perceptual_distance
+
+
+class Student(Component):
+    """A recogniser that shipped weights may hold, distilled: mean 1 - cos(student(x), teacher(x)) over clean faces,
+    degraded ones, and mixtures of two, which are more people than the training set has."""
+
+    def __init__(self, preset: CLRFacePreset, aids: Aids) -> None:
+        self.config = preset.recogniser
+        self._teacher_file = aids.recogniser
+        self.recipe = Recipe(preset.size, DEGRADATIONS, steps=8000, batch_size=8, learning_rate=1e-3)
+
+    def build(self) -> nn.Module:
+        network = MobileFace(self.config)
+        nn.init.constant_(network.scale, 1 / 127.5)  # [0, 255] to [-1, 1]
+        nn.init.constant_(network.shift, -1)
+        for layer in _convolutions(network):
+            nn.init.orthogonal_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        return network
+
+    def prepare(self, network: Any, gt: Tensor) -> None:
+        if self._teacher_file is None:
+            raise UsageError("expected a teacher to distil, found none; name its weights with --recogniser")
+        self._teacher = load_mobile_face(self._teacher_file).to(gt.device)
+        unit_variance(network, crop_from_ffhq(gt))
+
+    def provenance(self) -> dict[str, Any]:
+        assert self._teacher_file is not None
+        with self._teacher_file.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"distilled_from": {"name": self._teacher_file.stem, "sha256": sha256}}
+
+    def loss(self, network: Any, gt: Tensor, lq: Tensor) -> Tensor:
+        share = torch.rand(len(gt), 1, 1, 1).to(gt)
+        mixed = torch.lerp(gt, gt.roll(1, 0), share)
+        return self._distances(network, torch.cat([gt, lq, mixed])).mean()
+
+    def evaluate(self, network: Any, gt: Tensor, lq: Tensor) -> dict[str, float]:
+        """Mean cosines to the teacher, and how well the students' cosines between people follow the teacher's."""
+        cosines = {name: 1 - float(self._distances(network, x).mean()) for name, x in (("gt", gt), ("lq", lq))}
+        crops = crop_from_ffhq(gt)
+        pairs = [e @ e.T for e in (network(crops), self._teacher(crops))]
+        upper = torch.triu_indices(len(gt), len(gt), 1)
+        correlation = torch.corrcoef(torch.stack([p[upper[0], upper[1]] for p in pairs]))[0, 1]
+        return {f"cosine_{name}": value for name, value in cosines.items()} | {"correlation": float(correlation)}
+
+    def preview(self, network: Any, gt: Tensor, lq: Tensor) -> list[Tensor]:
+        return [gt, lq, torch.lerp(gt, gt.roll(1, 0), 0.5)]
+
+    def _distances(self, network: Any, faces: Tensor) -> Tensor:
+        crops = crop_from_ffhq(faces)
+        with torch.no_grad():
+            target = self._teacher(crops)
+        return 1 - (network(crops) * target).sum(dim=1)
+
+
+class Mask(OnLatents):
+    """Where the identity gradient may change a latent. One guided step from a latent of the clean face,
+
+        z_0' = z_0 - w(t) / alpha(t) m g,   t uniform in [guide_to, guide_from],
+
+    is scored by 1 - cos(phi(G(z_0')), phi(x)) + d(G(z_0'), x) + `SPARSITY` mean(m), with the preset's guidance. phi is
+    the recogniser aid where there is one, better not the one that guides; d the perceptual distance where it is given.
+    """
+
+    SPARSITY = 0.05
+    EVALUATED = 16  # held-out faces: each costs a pass through the decoder and back
+
+    def __init__(self, preset: CLRFacePreset, aids: Aids) -> None:
+        super().__init__(preset)
+        self.options: CLRFaceOptions = preset.options  # type: ignore[assignment]
+        self._aids = aids
+        self.perceptual: PerceptualDistance | None = None
+        self.recipe = Recipe(preset.size, DEGRADATIONS, steps=600, batch_size=8, learning_rate=1e-3, ema=0.99)
+
+    def build(self) -> nn.Module:
+        return LatentMask(self.preset.mask, self.preset.vqgan.latent_channels)
+
+    def prepare(self, network: Any, gt: Tensor) -> None:
+        preset, device = self.preset, gt.device
+        self._vqgan = self._frozen("vqgan", VQGAN(preset.vqgan), device)
+        self._score = self._frozen("score", LatentScore(preset.score, preset.vqgan.latent_channels), device)
+        self._irn = self._frozen("irn", SwinIR(preset.irn), device)
+        self._guide = self._frozen("recogniser", MobileFace(preset.recogniser), device)
+        self._judge = load_mobile_face(self._aids.recogniser).to(device) if self._aids.recogniser else self._guide
+        if self._aids.perceptual:
+            self.perceptual = load_perceptual_distance(self._aids.perceptual).to(device)
+
+    def loss(self, network: Any, gt: Tensor, lq: Tensor) -> Tensor:
+        low, high = self.options.guide_to, self.options.guide_from
+        t = max(low + (high - low) * float(torch.rand(())), FIRST_TIME)
+        step = self._guided_step(gt, lq, t, torch.randn)
+        mask = network(step.degraded, step.estimate)
+        identity, perceptual = self._scores(step, mask, gt)
+        return identity + perceptual + self.SPARSITY * mask.mean()
+
+    def evaluate(self, network: Any, gt: Tensor, lq: Tensor) -> dict[str, float]:
+        """With the mask, with all of it open, and with all of it shut; on some faces."""
+        gt, lq = gt[: self.EVALUATED], lq[: self.EVALUATED]
+        t = (self.options.guide_to + self.options.guide_from) / 2
+        step = self._guided_step(gt, lq, t, lambda n, *shape: RowNoise(range(n))(*shape))
+        mask = network(step.degraded, step.estimate)
+        metrics = {"mask_mean": float(mask.mean()), "mask_std": float(mask.std())}
+        for name, used in (("", mask), ("_ones", torch.ones_like(mask)), ("_zeros", torch.zeros_like(mask))):
+            identity, perceptual = self._scores(step, used, gt)
+            metrics |= {f"identity{name}": 1 - float(identity), f"perceptual{name}": float(perceptual)}
+        return metrics
+
+    def preview(self, network: Any, gt: Tensor, lq: Tensor) -> list[Tensor]:
+        recovered, degraded, estimate = self._conditions(lq)
+        mask = F.interpolate(network(degraded, estimate), gt.shape[-2:]).expand(-1, 3, -1, -1)
+        return [lq, recovered, mask * 2 - 1, gt]
+
+    @torch.no_grad()
+    def _conditions(self, lq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The IRN's face, and what the mask sees: z_y and z_irn."""
+        recovered = (self._irn((lq + 1) / 2).float() * 2 - 1).clamp(-1, 1)
+        degraded, estimate = self._encode(torch.cat([lq, recovered])).chunk(2)
+        return recovered, degraded, estimate
+
+    def _encode(self, image: Tensor) -> Tensor:
+        return self._score.normalise(self._vqgan.encode(image).float())
+
+    def _decode(self, z: Tensor) -> Tensor:
+        return self._vqgan.decode(self._score.denormalise(z)).float()
+
+    def _guided_step(self, gt: Tensor, lq: Tensor, t: float, noise: Callable[..., Tensor]) -> _GuidedStep:
+        recovered, degraded, estimate = self._conditions(lq)
+        with torch.no_grad():
+            clean, target = self._encode(gt), self._guide(crop_from_ffhq(recovered))
+            z = self.sde.diffuse(clean, noise(*clean.shape).to(clean), t)
+        eps, gradient = identity_gradient(conditioned(self._score, degraded), self._embed, self.sde, z, t, target)
+        push = self.options.guidance * self.sde.sigma(t) / self.sde.alpha(t) * gradient
+        return _GuidedStep(degraded, estimate, self.sde.predict_start(z, eps, t), push)
+
+    def _embed(self, start: Tensor) -> Tensor:
+        return self._guide(crop_from_ffhq(self._decode(start)))
+
+    def _scores(self, step: _GuidedStep, mask: Tensor, gt: Tensor) -> tuple[Tensor, Tensor]:
+        """(identity distance, perceptual distance) to the clean face after the step, where the mask lets it."""
+        image = self._decode(step.start - mask * step.push)
+        perceptual = self.perceptual(image, gt) if self.perceptual is not None else torch.zeros(())
+        return identity_distance(self._judge, image, gt).mean(), perceptual
+
+
+class _GuidedStep(NamedTuple):
+    """All (B, C, h, w): the conditions of the mask, z_0 as predicted, and w(t) / alpha(t) g."""
+
+    degraded: Tensor
+    estimate: Tensor
+    start: Tensor
+    push: Tensor
+
+
+def _convolutions(network: Any) -> list[nn.Conv2d]:
+    return [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+
+
+def unit_variance(network: Any, crops: Tensor) -> None:
+    """Scales each convolution so that its output on `crops` has unit variance (arXiv 1511.06422): the network has no
+    norms that would."""
+
+    def scale(layer: nn.Module, _: Any, output: Tensor) -> Tensor:
+        std = output.std().clamp_min(1e-6)
+        layer.get_parameter("weight").div_(std)
+        return output / std
+
+    hooks = [layer.register_forward_hook(scale) for layer in _convolutions(network)]
+    network(crops)
+    for hook in hooks:
+        hook.remove()

@@ -1,0 +1,218 @@
+"""DiffBFR's two restoring models; its texture model is DifFace's prior (`bfr_models.training.difface.Prior`).
+
+    L = || eps - eps_theta(x_t, c, t) ||^2,   x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps
+
+At restoring, the chain does not start from a noised x_0 but from a noised y (what it is to restore). A share of every
+batch learns that: x_t is made of y, eps becomes what leads from x_t to x_0. This share is ours.
+
+In this order: `tem` (or DifFace's prior as it is); `irm_low`; `irm_high`, with `--irm-low` the first model's weights.
+Both may start from the prior's, where they have its shape (`--initial`). Nothing is trained jointly.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bfr_models.diffusion.sampling import Noise, as_fractional_eps_model, truncated_sample
+from bfr_models.diffusion.schedule import add_noise, linear_alphas_cumprod, truncated_timesteps
+from bfr_models.methods.diffbfr_presets import DiffBFROptions, DiffBFRPreset
+from bfr_models.networks.configs import UNetConfig
+from bfr_models.networks.unet import UNet
+from bfr_models.pixels import resize
+from bfr_models.rng import RowNoise
+from bfr_models.training.component import Aids, Component, Recipe, psnr
+from bfr_models.weight_files import read_card
+from bfr_models.weights import load_weights, read_checkpoint
+
+FROM_START = 0.2  # share of a batch whose x_t is a noised y, at timesteps around the chain's start
+MIN_SNR_GAMMA = 5.0  # weight min(1, gamma / SNR) of that share (arXiv 2303.09556): its eps grows as the noise falls
+CONDITION_STEPS = 4  # of the frozen first model while it makes conditions for the second
+
+
+class _Restoring(Component):
+    """One conditional model. Subclasses say what it restores, from what, beside what."""
+
+    def __init__(self, preset: DiffBFRPreset, config: UNetConfig, t_max: int, start: int, steps: int) -> None:
+        self.preset, self.config, self.t_max, self.start, self.steps = preset, config, t_max, start, steps
+        self.alphas_cumprod = linear_alphas_cumprod()
+        self.recipe = Recipe(preset.size, ("gfpgan", "gfpgan", "difface"), steps=8000)
+
+    @abstractmethod
+    def training_pictures(self, gt: Tensor, lq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(x_0, y, condition) at the network's size; y is what a chain starts from."""
+
+    @abstractmethod
+    def pictures(self, gt: Tensor, lq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same as at restoring, without chance."""
+
+    def build(self) -> nn.Module:
+        return UNet(self.config)
+
+    def initialise(self, network: nn.Module, weights: Path) -> None:
+        """From its own weights, or from those of an unconditional prior of its shape (see `widen`)."""
+        prior, given = UNet(self.preset.prior), read_checkpoint(weights)
+        same_layers = given.keys() == dict(network.named_parameters()).keys()
+        if not same_layers or given[_FIRST].shape != prior.get_parameter(_FIRST).shape:
+            return super().initialise(network, weights)
+        load_weights(prior, weights)
+        return widen(network, prior)
+
+    def loss(self, network: nn.Module, gt: Tensor, lq: Tensor) -> Tensor:
+        x_0, y, condition = self.training_pictures(gt, lq)
+        from_start = torch.rand(len(gt)) < FROM_START
+        t = torch.where(from_start, self._timesteps_around_start(len(gt)), dense_low_timesteps(len(gt), self.t_max))
+        abar = self.alphas_cumprod[t].view(-1, 1, 1, 1)
+        snr = abar / (1 - abar)
+        weight = torch.where(from_start, (MIN_SNR_GAMMA / snr.flatten()).clamp(max=1), 1.0).to(gt)
+        source = torch.where(from_start.view(-1, 1, 1, 1).to(gt.device), y, x_0)
+        noise = torch.randn_like(x_0)
+        eps = noise + snr.sqrt().to(gt) * (source - x_0)
+        x = add_noise(source, noise, abar.to(gt.device))
+        predicted = network(torch.cat([x, condition], dim=1), t.to(gt.device)).float()
+        return (weight * (predicted - eps).pow(2).mean((1, 2, 3))).mean()
+
+    def evaluate(self, network: nn.Module, gt: Tensor, lq: Tensor) -> dict[str, float]:
+        """The mean of `eps_loss` over timesteps; PSNR of the restored, of what the chain starts from, of the lq."""
+        x_0, y, condition = self.pictures(gt, lq)
+        noise = RowNoise(range(len(gt)), gt.device)(*x_0.shape[1:])
+        losses = {}
+        for t in torch.linspace(0, self.t_max, 6).long().tolist():
+            x = add_noise(x_0, noise, float(self.alphas_cumprod[t]))
+            losses[t] = float((as_fractional_eps_model(network, condition)(x, t) - noise).pow(2).mean())
+        metrics = {"eps_loss": sum(losses.values()) / len(losses)} | {f"eps_loss_{t}": v for t, v in losses.items()}
+        restored = self._restore(network, y, condition)
+        lq = resize(lq, x_0.shape[-1]).clamp(-1, 1)
+        return metrics | {"psnr": psnr(restored, x_0), "psnr_start": psnr(y, x_0), "psnr_lq": psnr(lq, x_0)}
+
+    def preview(self, network: nn.Module, gt: Tensor, lq: Tensor) -> list[Tensor]:
+        """lq, the restored, gt."""
+        x_0, y, condition = self.pictures(gt, lq)
+        return [resize(lq, x_0.shape[-1]), self._restore(network, y, condition), x_0]
+
+    def _restore(self, network: nn.Module, y: Tensor, condition: Tensor) -> Tensor:
+        timesteps = truncated_timesteps(self.start, self.steps)
+        noise = RowNoise(range(len(y)), y.device)
+        return truncated_sample(as_fractional_eps_model(network, condition), y, timesteps, self.alphas_cumprod, noise)
+
+    def _timesteps_around_start(self, n: int) -> Tensor:
+        """From half the start to twice it: it is a user's to choose."""
+        return torch.randint(self.start // 2, min(2 * self.start, self.t_max) + 1, (n,))
+
+
+class IrmLow(_Restoring):
+    """The first model: restores the face at its own, smaller size, beside the lq face."""
+
+    def __init__(self, preset: DiffBFRPreset, aids: Aids) -> None:
+        options = _options(preset)
+        super().__init__(preset, preset.irm_low, preset.low_max_timestep, options.start_low, options.steps)
+
+    def pictures(self, gt: Tensor, lq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x_0, y = (resize(image, self.config.sample_size).clamp(-1, 1) for image in (gt, lq))
+        return x_0, y, y
+
+    training_pictures = pictures
+
+
+class IrmHigh(_Restoring):
+    """The second model: restores the first's output, enlarged, beside that and the lq face.
+
+    Of every eight faces four are given the clean face, made small, blurred and noised (conditioning augmentation,
+    arXiv 2106.15282); three the first model's output, or, without its weights, a mixture of the clean and the lq face,
+    made small; one the lq face itself, so that the model can be run alone.
+    """
+
+    def __init__(self, preset: DiffBFRPreset, aids: Aids) -> None:
+        options = _options(preset)
+        super().__init__(preset, preset.irm_high, preset.high_max_timestep, options.start_high, options.steps_high)
+        self.first = IrmLow(preset, aids)
+        self.first_weights = aids.irm_low
+        self.first_network = _frozen(self.first.build(), aids.irm_low) if aids.irm_low else None
+
+    def provenance(self) -> dict[str, str]:
+        return {"irm_low_sha256": read_card(self.first_weights)["sha256"]} if self.first_weights else {}
+
+    def pictures(self, gt: Tensor, lq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        y = self._enlarged(self._first_output(lq, self.first.steps, RowNoise(range(len(lq)), lq.device)))
+        return gt, y, torch.cat([y, lq], dim=1)
+
+    def training_pictures(self, gt: Tensor, lq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        kind = (torch.arange(len(gt)) + torch.randint(8, ())) % 8
+        augmented, restored = (
+            torch.nonzero(mask).flatten().to(gt.device) for mask in (kind < 4, (kind > 3) & (kind < 7))
+        )
+        y = lq.clone()
+        if len(augmented):
+            small = resize(gt[augmented], self.preset.irm_low.sample_size).clamp(-1, 1)
+            y[augmented] = self._enlarged(augment_condition(small))
+        if len(restored):
+            y[restored] = self._enlarged(self._imperfect(gt[restored], lq[restored]))
+        return gt, y, torch.cat([y, lq], dim=1)
+
+    def _imperfect(self, gt: Tensor, lq: Tensor) -> Tensor:
+        if self.first_network is None:
+            x_0, y, _ = self.first.pictures(gt, lq)
+            return torch.lerp(x_0, y, torch.rand(len(gt), 1, 1, 1).to(gt))
+        return self._first_output(lq, CONDITION_STEPS, lambda *shape: torch.randn(len(lq), *shape).to(lq.device))
+
+    @torch.no_grad()
+    def _first_output(self, lq: Tensor, steps: int, noise: Noise) -> Tensor:
+        """Of the frozen first model; without one, the small lq face."""
+        _, y, condition = self.first.pictures(lq, lq)
+        if self.first_network is None:
+            return y
+        model = as_fractional_eps_model(self.first_network.to(lq.device), condition)
+        return truncated_sample(model, y, truncated_timesteps(self.first.start, steps), self.alphas_cumprod, noise)
+
+    def _enlarged(self, small: Tensor) -> Tensor:
+        return resize(small, self.config.sample_size).clamp(-1, 1)
+
+
+def dense_low_timesteps(n: int, t_max: int) -> Tensor:
+    """(n,) of 0..t_max, t = t_max u^2: where eps is hard to tell, they lie dense. u is uniform, one in each nth of
+    [0, 1), in random order: a batch covers the chain, which makes the loss less noisy."""
+    u = (torch.randperm(n) + torch.rand(n)) / n
+    return ((t_max + 1) * u**2).long().clamp(max=t_max)
+
+
+def augment_condition(small: Tensor) -> Tensor:
+    """Each face blurred with its own sigma of 0.2 to 1.5 px and noised with its own of 0 to 0.1."""
+    n, channels, *_ = small.shape
+    sigma = 0.2 + 1.3 * torch.rand(n, 1)
+    kernel = torch.exp(-0.5 * (torch.arange(-5, 6) / sigma) ** 2)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0).to(small)  # (n C, 11)
+    rows = F.pad(small, (5, 5, 5, 5), mode="reflect").reshape(1, n * channels, *(side + 10 for side in small.shape[2:]))
+    blurred = F.conv2d(
+        F.conv2d(rows, kernel[:, None, :, None], groups=len(kernel)), kernel[:, None, None], groups=len(kernel)
+    )
+    noise = 0.1 * torch.rand(n, 1, 1, 1).to(small) * torch.randn_like(small)
+    return blurred.view_as(small) + noise
+
+
+_FIRST, _LAST = "net.conv_in.weight", ("net.conv_out.weight", "net.conv_out.bias")
+
+
+@torch.no_grad()
+def widen(network: nn.Module, prior: nn.Module) -> None:
+    """Makes the conditional `network` compute what the unconditional `prior` does, whatever the condition: the
+    condition's weights are zero; of a prior that learned its variance, eps alone is taken."""
+    given = dict(prior.named_parameters())
+    for name, parameter in network.named_parameters():
+        if name == _FIRST:
+            parameter.zero_()[:, : given[name].shape[1]] = given[name]
+        else:
+            parameter.copy_(given[name][: len(parameter)] if name in _LAST else given[name])
+
+
+def _frozen(network: nn.Module, weights: Path) -> nn.Module:
+    load_weights(network, weights)
+    return network.requires_grad_(False).eval()
+
+
+def _options(preset: DiffBFRPreset) -> DiffBFROptions:
+    assert isinstance(preset.options, DiffBFROptions)
+    return preset.options

@@ -1,0 +1,275 @@
+"""CLR-Face with tiny networks of random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bfr_models.errors import UsageError
+from bfr_models.independence import guiding_recognisers, self_scored
+from bfr_models.methods import clr_face_presets
+from bfr_models.methods.clr_face import CLRFace
+from bfr_models.methods.clr_face_presets import CLR_FACE, SAMPLERS, CLRFaceOptions, CLRFacePreset
+from bfr_models.networks.latent import LatentMask, LatentScore
+from bfr_models.networks.mobile_face import MobileFace, crop_from_ffhq
+from bfr_models.networks.swinir import SwinIR
+from bfr_models.networks.vqgan import VQGAN
+from bfr_models.registry import ResolvedMethod
+from bfr_models.training.clr_face_guidance import Student, unit_variance
+from bfr_models.training.component import NO_AIDS
+from bfr_models.types import FaceBatch
+from bfr_models.weights import load_weights, parameters_of, save_weights
+from tests.clr_face import SIZE, TINY
+
+every_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
+EVERYWHERE: dict[str, Any] = {"steps": 3, "guide_from": 1.0, "guide_to": 0.0, "guide_every": 1}
+
+
+def networks() -> dict[str, torch.nn.Module]:
+    torch.manual_seed(3)
+    made: dict[str, torch.nn.Module] = {
+        "vqgan": VQGAN(TINY.vqgan),
+        "score": LatentScore(TINY.score, 3),
+        "irn": SwinIR(TINY.irn),
+        "mask": LatentMask(TINY.mask, 3),
+        "recogniser": Student(TINY, NO_AIDS).build(),
+    }
+    with torch.no_grad():
+        unit_variance(made["recogniser"], crop_from_ffhq(faces().images))  # else all faces look alike to it
+        for name in ("vqgan", "score", "irn", "mask"):
+            for parameter in made[name].parameters():
+                parameter.add_(0.02 * torch.randn(parameter.shape))
+        # What starts as 1/2 everywhere has to be open here and shut there.
+        made["mask"].layers[-1].weight.normal_(std=2)  # type: ignore[index, union-attr, operator]
+        made["vqgan"].codebook.copy_(torch.randn(TINY.vqgan.codes, 3))  # type: ignore[operator, union-attr]
+        made["score"].std.fill_(0.5)  # type: ignore[operator, union-attr]
+    return made
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict[str, str]]]:
+    folder = tmp_path_factory.mktemp("weights")
+    found = {}
+    for component, network in networks().items():
+        path = folder / f"{TINY.weights[component]}.safetensors"
+        card = {"name": component}
+        if component == "recogniser":
+            card |= {"distilled_from": {"name": "teacher", "sha256": "7" * 64}}  # type: ignore[dict-item]
+        found[component] = {"file": path.name, "sha256": save_weights(parameters_of(network), card, path)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BFR_WEIGHTS", str(folder))
+        yield found
+
+
+@pytest.fixture
+def resolved(weights: dict[str, dict[str, str]]) -> ResolvedMethod:
+    return ResolvedMethod("clr_face", TINY, TINY.options, weights, "bfr_models.methods.clr_face:CLRFace")
+
+
+def method(resolved: ResolvedMethod, **options: Any) -> CLRFace:
+    chosen = replace(CLRFaceOptions(), **options)
+    resolved.preset.check(chosen)
+    return CLRFace(replace(resolved, options=chosen), "cpu")
+
+
+def faces(n: int = 2, first_seed: int = 0) -> FaceBatch:
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.rand(n, 3, 8, 8, generator=generator) * 2 - 1
+    images = torch.nn.functional.interpolate(coarse, SIZE, mode="bicubic").clamp(-1, 1)
+    return FaceBatch(tuple(map(str, range(n))), images, tuple(range(first_seed, first_seed + n)))
+
+
+@every_sampler
+def test_it_restores_the_same_faces_the_same_way_twice(resolved: ResolvedMethod, sampler: str) -> None:
+    restorer, batch = method(resolved, sampler=sampler, **EVERYWHERE), faces()
+    restored = restorer.restore(batch)
+    assert (restored.ids, restored.seeds) == (batch.ids, batch.seeds)
+    assert restored.images.shape == (2, 3, SIZE, SIZE) and restored.images.dtype == torch.float32
+    assert restored.images.isfinite().all() and restored.images.abs().max() <= 1
+    torch.manual_seed(99)
+    assert torch.equal(restorer.restore(batch).images, restored.images)
+    assert not torch.equal(restorer.restore(faces(first_seed=9)).images, restored.images)
+
+
+@every_sampler
+def test_a_guided_face_does_not_depend_on_its_batch(resolved: ResolvedMethod, sampler: str) -> None:
+    """To the bit: all batches that the networks see are of one shape."""
+    restorer, batch = method(resolved, sampler=sampler, guide_faces=2, **EVERYWHERE), faces(3)
+    together = restorer.restore(batch).images
+    for row in (0, 2):
+        single = FaceBatch(batch.ids[row : row + 1], batch.images[row : row + 1], batch.seeds[row : row + 1])
+        assert torch.equal(restorer.restore(single).images, together[row : row + 1])
+
+
+@every_sampler
+def test_an_unguided_face_does_not_depend_on_its_batch(
+    resolved: ResolvedMethod, sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float32, which a batch sums in another order, some 1e-6 per network: 1e-5 of the latent is allowed, before the
+    codes are chosen: a latent between two codes may fall on either side."""
+    latents: list[Tensor] = []
+    quantise = VQGAN.quantise
+    monkeypatch.setattr(VQGAN, "quantise", lambda self, z: latents.append(z) or quantise(self, z))  # type: ignore[func-returns-value]
+    batch, restorer = faces(), method(resolved, sampler=sampler, guidance=0.0, **EVERYWHERE)
+    restorer.restore(batch)
+    for row in range(2):
+        restorer.restore(FaceBatch(batch.ids[row : row + 1], batch.images[row : row + 1], batch.seeds[row : row + 1]))
+    together, *alone = latents
+    torch.testing.assert_close(torch.cat(alone), together, rtol=0, atol=1e-5)
+
+
+class TestGuidance:
+    def distance(self, resolved: ResolvedMethod, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Tensor:
+        """1 - cos between the latent's face, before the codes, and the IRN's, with the guiding recogniser."""
+        latents: list[Tensor] = []
+        with monkeypatch.context() as patch:
+            quantise = VQGAN.quantise
+            patch.setattr(VQGAN, "quantise", lambda self, z: latents.append(z) or quantise(self, z))  # type: ignore[func-returns-value]
+            method(resolved, guide_faces=2, **EVERYWHERE, **options).restore(faces())
+        made = networks()
+        with torch.no_grad():
+            estimate = (made["irn"].eval()((faces().images + 1) / 2) * 2 - 1).clamp(-1, 1)
+            phi = made["recogniser"]
+            embeddings = [phi(crop_from_ffhq(image)) for image in (made["vqgan"].decode(latents[0]), estimate)]  # type: ignore[operator]
+        return 1 - (embeddings[0] * embeddings[1]).sum(1)
+
+    def test_it_brings_the_face_nearer_to_the_irns(
+        self, resolved: ResolvedMethod, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plain = self.distance(resolved, monkeypatch, guidance=0.0)
+        guided = self.distance(resolved, monkeypatch, guidance=0.1, mask="ones")
+        assert (guided < plain).all()
+
+    def test_the_learned_mask_leaves_the_rest_of_the_latent_to_the_bit(
+        self, resolved: ResolvedMethod, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[Tensor] = []
+        quantise, mask = VQGAN.quantise, LatentMask.forward
+        monkeypatch.setattr(VQGAN, "quantise", lambda self, z: seen.append(z) or quantise(self, z))  # type: ignore[func-returns-value]
+
+        def half(self: LatentMask, degraded: Tensor, estimate: Tensor) -> Tensor:
+            whole = mask(self, degraded, estimate)
+            seen.append(whole * (whole > whole.median()))
+            return seen[-1]
+
+        monkeypatch.setattr(LatentMask, "forward", half)
+        opened, guided = method(resolved, guide_faces=2, **EVERYWHERE).restore(faces()) and seen[-2:]
+        method(resolved, guidance=0.0, **EVERYWHERE).restore(faces())
+        shut = (opened == 0).expand_as(guided)
+        assert 0 < shut.float().mean() < 1
+        assert torch.equal(guided[shut], seen[-1][shut])
+        assert not torch.equal(guided[~shut], seen[-1][~shut])
+
+    def test_checkpointing_changes_nothing_but_the_memory(self, resolved: ResolvedMethod) -> None:
+        plain, saving = (method(resolved, checkpointing=c, **EVERYWHERE).restore(faces()).images for c in (False, True))
+        torch.testing.assert_close(saving, plain, rtol=0, atol=1e-5)
+
+
+class TestStarts:
+    def test_no_steps_from_the_degraded_latent_is_the_autoencoder(self, resolved: ResolvedMethod) -> None:
+        made = networks()["vqgan"].eval()
+        path = Path(str(resolved.weights["vqgan"]["file"]))
+        load_weights(made, _folder() / path)
+        with torch.no_grad():
+            expected = made(faces().images).image.clamp(-1, 1)
+        found = method(resolved, start="lq", steps=0).restore(faces()).images
+        # through (z - mean) / std and back: 1e-6 of the latent, and a code more or less in a thousand
+        assert ((found - expected).abs() > 1e-3).float().mean() < 0.05
+
+    def test_each_start_restores_in_its_own_way(self, resolved: ResolvedMethod) -> None:
+        images = [method(resolved, start=s, guidance=0.0).restore(faces()).images for s in ("irn", "lq", "noise")]
+        assert not torch.equal(images[0], images[1]) and not torch.equal(images[1], images[2])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"start": "gt"}, "unknown start 'gt'; known: irn, lq, noise"),
+        ({"sampler": "euler"}, "unknown sampler 'euler'; known: euler-maruyama, heun, ddim, dpm"),
+        ({"mask": "none"}, "unknown mask 'none'; known: learned, ones"),
+        ({"start_time": 0.0}, r"expected start_time in \[0.01, 1\], got 0.0"),
+        ({"steps": -1}, r"expected steps in 0..1000, got -1"),
+        ({"start": "noise", "steps": 0}, "expected steps above 0 for start noise"),
+        ({"eta": 0.5}, "ddim alone has one"),
+        ({"sampler": "ddim", "eta": 1.5}, r"expected eta in \[0, 1\]"),
+        ({"guidance": -0.1}, r"expected guidance in \[0, 1\] \(0: none\)"),
+        ({"guide_from": 0.1, "guide_to": 0.2}, "expected 0 <= guide_to <= guide_from <= 1"),
+        ({"guide_every": 0}, "expected guide_every above 0, got 0"),
+        ({"steps": 1}, "expected a step between guide_to 0.05 and guide_from 0.3, found them at 0.4; take more steps"),
+        ({"start_time": 0.9}, "expected start_time <= 0.8, as far as the prior of tiny is trained"),
+        ({"precision": "fp8"}, "unknown precision 'fp8'"),
+    ],
+)
+def test_options_are_checked_before_any_work(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        TINY.check(replace(CLRFaceOptions(), **options))
+
+
+def test_every_second_step_of_the_range_is_guided() -> None:
+    options = CLRFaceOptions(guide_from=0.3, guide_to=0.1, guide_every=2)
+    assert options.guided_times([0.4, 0.3, 0.25, 0.2, 0.1, 0.05, 0.0]) == [0.3, 0.2]
+
+
+class TestPresets:
+    def test_the_small_one_is_about_ten_mebibytes_in_half_precision(self) -> None:
+        assert 2 * sum(parameters(CLR_FACE[0]).values()) < 11 * 2**20
+
+    def test_the_large_one_has_the_published_networks_sizes(self) -> None:
+        """vq-f4 55.3 M, latent diffusion's super-resolution U-Net 113.6 M, DifFace's SwinIR 15.8 M."""
+        counts = {name: round(count / 1e6, 1) for name, count in parameters(CLR_FACE[1]).items()}
+        assert counts == {"vqgan": 55.3, "score": 113.6, "irn": 15.8, "mask": 0.1, "recogniser": 1.1}
+
+    def test_the_latents_are_a_quarter_of_the_side(self) -> None:
+        for preset in CLR_FACE:
+            assert preset.vqgan.factor == 4 and preset.score.sample_size == preset.size // 4
+
+
+class TestIndependence:
+    def test_it_names_the_guiding_recogniser_and_its_teacher(self, resolved: ResolvedMethod) -> None:
+        own, teacher = guiding_recognisers(resolved)
+        assert own == {"name": "recogniser", "sha256": resolved.weights["recogniser"]["sha256"]}
+        assert teacher == {"name": "teacher", "sha256": "7" * 64}
+
+    @pytest.mark.parametrize("scorer", [{"name": "teacher", "sha256": "1"}, {"name": "another", "sha256": "7" * 64}])
+    def test_a_run_that_scores_itself_is_warned_of(self, resolved: ResolvedMethod, scorer: dict[str, str]) -> None:
+        warning = self_scored(resolved, scorer)
+        assert warning is not None and "guided by teacher, which also scores it" in warning
+
+    def test_another_recogniser_none_or_no_guidance_needs_no_warning(self, resolved: ResolvedMethod) -> None:
+        assert self_scored(resolved, {"name": "dlib", "sha256": "1"}) is None
+        assert self_scored(resolved, None) is None
+        unguided = replace(resolved, options=replace(TINY.options, guidance=0.0))  # type: ignore[type-var]
+        assert self_scored(unguided, {"name": "teacher", "sha256": "1"}) is None
+
+
+def parameters(preset: CLRFacePreset) -> dict[str, int]:
+    channels = preset.vqgan.latent_channels
+    with torch.device("meta"):
+        made = {
+            "vqgan": VQGAN(preset.vqgan),
+            "score": LatentScore(preset.score, channels),
+            "irn": SwinIR(preset.irn),
+            "mask": LatentMask(preset.mask, channels),
+            "recogniser": MobileFace(preset.recogniser),
+        }
+    return {name: sum(p.numel() for p in network.parameters()) for name, network in made.items()}
+
+
+def _folder() -> Path:
+    from bfr_models.weight_files import cache_folder
+
+    return cache_folder()
+
+
+def test_presets_import_no_torch() -> None:
+    import subprocess
+    import sys
+
+    code = f"import sys, {clr_face_presets.__name__}; assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,247 @@
+"""CLR-Face's components: what their losses are made of, and that a few steps of each train, resume and say whence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from bfr_models.errors import UsageError
+from bfr_models.networks.mobile_face import MobileFace, crop_from_ffhq
+from bfr_models.networks.vqgan import VQGAN
+from bfr_models.training.clr_face import Autoencoder, IdentityRecovery, Score, _balance
+from bfr_models.training.clr_face_guidance import Mask, Student
+from bfr_models.training.component import NO_AIDS, Aids, Component
+from bfr_models.training.data import Faces
+from bfr_models.training.loop import TrainingRun, train
+from bfr_models.training.patch_critic import PatchCritic
+from bfr_models.weight_files import read_card
+from tests.clr_face import SIZE, TINY
+
+EXACT = "donot_use_mm_for_euclid_dist"
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+def small(component: Any) -> Any:
+    component.recipe = replace(component.recipe, batch_size=3, warmup=2)
+    return component
+
+
+def autoencoder(critic_from: int = 2) -> Autoencoder:
+    component: Autoencoder = small(Autoencoder(TINY, NO_AIDS))
+    component.critic_from = critic_from
+    return component
+
+
+def run(component: Component, faces: Faces, out: Path, name: str = "tiny", **changes: Any) -> dict[str, Any]:
+    changes = {"steps": 4, "evaluate_every": 2, **changes}
+    train(component, faces, TrainingRun(name, out, **changes), quiet)
+    metrics: dict[str, Any] = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    return metrics
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(5)
+    path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
+    save_file(MobileFace().state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, faces: Faces, teacher: Path) -> Iterator[Path]:
+    """The weights of those parts that the others look through."""
+    folder = tmp_path_factory.mktemp("weights")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BFR_WEIGHTS", str(folder))
+        parts: dict[str, Component] = {
+            "vqgan": autoencoder(),
+            "irn": small(IdentityRecovery(TINY, NO_AIDS)),
+            "recogniser": small(Student(TINY, Aids(recogniser=teacher))),
+            "score": small(Score(TINY, NO_AIDS)),
+        }
+        for name, component in parts.items():
+            out = folder / f"run-{name}"
+            run(component, faces, out, TINY.weights[name], steps=2)
+            for file in out.glob(f"{TINY.weights[name]}.*"):
+                shutil.copy(file, folder)
+        yield folder
+
+
+class TestAutoencoder:
+    def test_it_learns_and_reports_its_codes(self, faces: Faces, tmp_path: Path) -> None:
+        component = autoencoder(critic_from=20)
+        first = run(component, faces, tmp_path / "short", steps=1)
+        component.recipe = replace(component.recipe, batch_size=8, learning_rate=3e-3, ema=0.5)
+        metrics = run(component, faces, tmp_path / "long", steps=30, evaluate_every=30)
+        assert metrics["psnr"] > first["psnr"] + 2
+        assert 1 <= metrics["perplexity"] <= TINY.vqgan.codes and 0 < metrics["codes_used"] <= 1
+
+    def test_the_first_codes_are_latents(self) -> None:
+        component, gt = autoencoder(), torch.rand(20, 3, SIZE, SIZE) * 2 - 1
+        network = component.build()
+        with torch.no_grad():
+            component.prepare(network, gt)
+            latents = network.encode(gt).movedim(1, -1).flatten(0, -2)  # type: ignore[operator]
+        assert torch.cdist(network.codebook.detach(), latents, compute_mode=EXACT).min(1).values.max() < 1e-4  # type: ignore[operator, union-attr]
+
+    def test_a_code_that_nothing_comes_near_is_revived_where_latents_are(self) -> None:
+        """After IDLE_STEPS steps, not before, and not while the learning rate falls."""
+        component, gt = autoencoder(critic_from=10**9), torch.rand(4, 3, SIZE, SIZE) * 2 - 1
+        network = component.build()
+        assert isinstance(network, VQGAN)
+        with torch.no_grad():
+            component.prepare(network, gt)
+            network.codebook[:5] = 100.0
+        far = network.codebook.detach()[:5].clone()
+
+        def steps(*rates: float) -> None:
+            for rate in rates:
+                component.loss(network, gt, gt)
+                component.after_step(network, rate)
+
+        steps(*[1e-3] * (component.IDLE_STEPS - 1))
+        assert torch.equal(network.codebook[:5], far)
+        steps(9e-4, 8e-4)
+        assert torch.equal(network.codebook[:5], far)
+        with torch.no_grad():
+            assert component.evaluate(network, gt, gt)["codes_dead"] >= 5 / TINY.vqgan.codes
+        steps(8e-4)
+        assert network.codebook[:5].abs().max() < 10
+        with torch.no_grad():
+            assert component.evaluate(network, gt, gt)["codes_dead"] == 0
+
+    def test_a_cut_run_resumes_to_the_bit_with_its_discriminator(self, faces: Faces, tmp_path: Path) -> None:
+        run(autoencoder(), faces, tmp_path / "whole", steps=6)
+        cut = tmp_path / "cut"
+
+        def stop_at_4() -> None:
+            if json.loads((cut / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 4:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run(autoencoder(), faces, cut, steps=6, publish=stop_at_4)
+        torch.manual_seed(99)
+        run(autoencoder(), faces, cut, steps=6, resume=True)
+        for file in ("tiny.safetensors", "metrics.jsonl"):
+            assert (cut / file).read_bytes() == (tmp_path / "whole" / file).read_bytes(), file
+        states = [torch.load(d / "checkpoint.pt", weights_only=True)["component"] for d in (tmp_path / "whole", cut)]
+        assert states[0]["steps"] == 6
+        for one, other in zip(*(s["critic"]["network"].values() for s in states), strict=True):
+            assert torch.equal(one, other)
+
+    def test_the_discriminator_is_used_from_its_step_on(self, faces: Faces, tmp_path: Path) -> None:
+        """Until then it is as it was made; from then on the generator trains otherwise."""
+        with_critic, without = (run(autoencoder(n), faces, tmp_path / str(n)) for n in (2, 100))
+        assert with_critic["psnr"] != without["psnr"]
+
+    def test_the_balance_makes_gradients_equally_long(self) -> None:
+        image = torch.randn(2, 3, 8, 8, requires_grad=True)
+        loss, other = (image - 1).abs().mean(), 1e-3 * image.pow(3).mean()
+        factor = _balance(loss, other, image)
+        lengths = [torch.autograd.grad(x, image, retain_graph=True)[0].norm() for x in (loss, factor * other)]
+        torch.testing.assert_close(lengths[0], lengths[1])
+
+
+class TestPatchCritic:
+    def test_it_learns_to_tell_and_what_it_judges_gets_the_gradient(self) -> None:
+        torch.manual_seed(0)
+        critic = PatchCritic(torch.device("cpu"), channels=8)
+        real, made = torch.rand(4, 3, 32, 32), -torch.rand(4, 3, 32, 32)
+        for _ in range(20):
+            critic.learn(real, made, 1e-3)
+        assert critic.realness(real) > critic.realness(made)
+        image = made.clone().requires_grad_()
+        before = {name: p.clone() for name, p in critic.network.named_parameters()}
+        (-critic.realness(image)).backward()  # type: ignore[no-untyped-call]
+        assert image.grad is not None and image.grad.abs().sum() > 0
+        with torch.no_grad():
+            assert critic.realness(image - 0.5 * image.grad / image.grad.norm()) > critic.realness(image)
+        assert all(p.grad is None or torch.equal(p, before[name]) for name, p in critic.network.named_parameters())
+
+
+class TestOnTrainedParts:
+    """The components that look through others' weights."""
+
+    def test_the_scores_card_and_weights_hold_what_it_was_trained_on(self, folder: Path) -> None:
+        card = read_card(folder / "clr_face-tiny-score.safetensors")
+        vqgan = read_card(folder / "clr_face-tiny-vqgan.safetensors")
+        assert card["trained_with"] == {"clr_face-tiny-vqgan.safetensors": vqgan["sha256"]}
+
+    def test_the_score_normalises_the_training_faces_latents(self, folder: Path, faces: Faces) -> None:
+        component = Score(TINY, NO_AIDS)
+        network = component.build()
+        gt = torch.rand(40, 3, SIZE, SIZE) * 2 - 1
+        with torch.no_grad():
+            component.prepare(network, gt)
+            z = component._latents(network, gt, gt)[0]
+        assert z.mean((0, 2, 3)).abs().max() < 0.01 and (z.std((0, 2, 3)) - 1).abs().max() < 0.01
+
+    def test_a_score_that_knows_nothing_costs_the_variance_of_the_noise(self, folder: Path) -> None:
+        """1, give or take 5 sqrt(2 / n)."""
+        component, gt = Score(TINY, NO_AIDS), torch.rand(8, 3, SIZE, SIZE) * 2 - 1
+        network = component.build()
+        with torch.no_grad():
+            component.prepare(network, gt)
+            for parameter in network.unet.net.conv_out.parameters():  # type: ignore[union-attr]
+                parameter.zero_()
+        assert component.loss(network, gt, gt).item() == pytest.approx(1, abs=5 * (2 / (8 * 3 * 64)) ** 0.5)
+
+    def test_the_students_card_names_its_teacher(self, folder: Path, teacher: Path) -> None:
+        distilled = read_card(folder / "clr_face-tiny-recogniser.safetensors")["distilled_from"]
+        assert distilled["name"] == "teacher" and len(distilled["sha256"]) == 64
+
+    def test_the_mask_trains_and_is_compared_with_all_and_nothing(
+        self, folder: Path, faces: Faces, tmp_path: Path
+    ) -> None:
+        component = small(Mask(TINY, NO_AIDS))
+        component.SPARSITY = 10.0  # alone worth learning in a few steps: it shuts
+        component.recipe = replace(component.recipe, learning_rate=0.05)
+        metrics = run(component, faces, tmp_path, steps=6, evaluate_every=6)
+        assert 0 < metrics["mask_mean"] < 0.45
+        assert {"identity", "identity_ones", "identity_zeros", "perceptual", "mask_std"} <= metrics.keys()
+        assert set(read_card(tmp_path / "tiny.safetensors")["trained_with"]) == {
+            f"clr_face-tiny-{name}.safetensors" for name in ("vqgan", "score", "irn", "recogniser")
+        }
+
+    def test_without_the_parts_it_says_which_is_missing(
+        self, faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("BFR_WEIGHTS", str(tmp_path))
+        with pytest.raises(UsageError, match="expected the weights clr_face-tiny-vqgan"):
+            run(Score(TINY, NO_AIDS), faces, tmp_path / "run")
+
+
+class TestStudent:
+    def test_a_student_follows_its_teacher(self, faces: Faces, teacher: Path, tmp_path: Path) -> None:
+        """Vectors in 256 dimensions that know nothing of each other have a cosine of 1 / 16, give or take."""
+        student = small(Student(TINY, Aids(recogniser=teacher)))
+        student.recipe = replace(student.recipe, batch_size=4, learning_rate=3e-3, ema=0.5)
+        metrics = run(student, faces, tmp_path, steps=10, evaluate_every=10)
+        assert metrics["cosine_gt"] > 4 / 16
+
+    def test_it_starts_with_activations_of_unit_variance(self, teacher: Path) -> None:
+        student, gt = Student(TINY, Aids(recogniser=teacher)), torch.rand(8, 3, SIZE, SIZE) * 2 - 1
+        network = student.build()
+        spreads = []
+        with torch.no_grad():
+            student.prepare(network, gt)
+            for layer in network.modules():
+                if isinstance(layer, torch.nn.Conv2d):
+                    layer.register_forward_hook(lambda _m, _i, output: spreads.append(float(output.std())))
+            network(crop_from_ffhq(gt))
+        assert spreads == pytest.approx([1.0] * len(spreads), abs=1e-3)
+
+    def test_without_a_teacher_it_asks_for_one(self, faces: Faces, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="expected a teacher to distil, found none; name its weights"):
+            run(Student(TINY, NO_AIDS), faces, tmp_path)
