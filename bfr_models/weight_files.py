@@ -63,18 +63,23 @@ def read_card(path: Path) -> Card:
 def check_weight(path: Path) -> str:
     """The file's sha256; BfrError unless it is the card's."""
     expected = read_card(path)["sha256"]
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise unreadable(path, error) from None
+    found = file_sha256(path)
     if found != expected:
         raise damaged(path, expected, found)
     return found
 
 
-def unreadable(path: Path, error: OSError) -> BfrError:
-    return BfrError(f"expected weights at {path}, found none that read ({error}); {_remedy(path)}")
+def file_sha256(path: Path) -> str:
+    """Of the whole file, lower case hex. BfrError when it does not read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"expected weights at {path}, found none that read ({error}); {_remedy(path)}")
 
 
 def damaged(path: Path, expected: str, found: str) -> BfrError:
@@ -95,6 +100,6 @@ def _how_to_get(stem: str) -> str:
     terms = f"{entry.licence}, non-commercial use only" if entry.non_commercial else entry.licence
     return (
         f"found none; they are {entry.what}, under {terms}; fetch them with "
-        f"`bfr weights fetch {entry.name.rpartition('/')[0]}`, or, with the files on disk, "
+        f"`bfr weights fetch {entry.to_fetch}`, or, with the files on disk, "
         f"`bfr weights import {entry.group} FILE...`"
     )

@@ -19,7 +19,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
-from bfr_models.errors import BfrError
+from bfr_models.errors import BfrError, UsageError
 from bfr_models.weight_files import damaged, read_card, unreadable
 
 
@@ -45,16 +45,10 @@ def encode_weights(parameters: Mapping[str, Tensor]) -> bytes:
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The tensors of a published checkpoint: safetensors, or what `torch.save` wrote, out of its `state_dict` if
+    """The tensors of a published checkpoint: safetensors, ONNX, or what `torch.save` wrote, out of its `state_dict` if
     it has one. Only tensors and plain containers are unpickled: a file cannot run code."""
     try:
-        with path.open("rb") as file:
-            is_safetensors = file.read(9)[8:] == b"{"  # a header of JSON after its length
-        content: Any = (
-            load_safetensors(path.read_bytes())
-            if is_safetensors
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        content = _content(path)
     except UnpicklingError:  # torch's own message advises to run the file's code
         raise BfrError(f"expected a checkpoint of tensors at {path}, found other objects or no checkpoint") from None
     except (OSError, ValueError, RuntimeError, EOFError, KeyError, SafetensorError) as error:
@@ -63,6 +57,32 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise BfrError(f"expected tensors by name at {path}, found {type(state).__name__} with other things in it")
     return dict(state)
+
+
+def _content(path: Path) -> Any:
+    with path.open("rb") as file:
+        head = file.read(9)
+    if head[8:] == b"{":  # a header of JSON after its length
+        return load_safetensors(path.read_bytes())
+    if head[:1] == b"\x08":  # the first field of ONNX's protocol buffer: its version
+        return _onnx_initialisers(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _onnx_initialisers(path: Path) -> dict[str, Tensor]:
+    """In the order of the file, which may name them as it likes."""
+    try:
+        import onnx
+        from onnx import numpy_helper
+    except ImportError:
+        raise UsageError(
+            f"expected the package onnx to read {path.name}, found none: pip install 'bfr-pipeline[onnx]'"
+        ) from None
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except Exception as error:  # the parser's own exceptions share no other base
+        raise ValueError(f"no ONNX: {error}") from None
+    return {tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy()) for tensor in graph.initializer}
 
 
 def load_weights(network: nn.Module, path: Path) -> str:

@@ -25,6 +25,8 @@ def restore(
     start_timestep: Annotated[int | None, typer.Option(help="DifFace's N.")] = None,
     eta: Annotated[float | None, typer.Option(help="Noise per step: 0 (faithful) to 1.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16.")] = None,
+    task: Annotated[str | None, typer.Option(help="restore, or inpaint: fill holes, keep all else.")] = None,
+    mask_column: Annotated[str | None, typer.Option(help="Masks of inpaint: white is scratched, black known.")] = None,
     input_: Annotated[
         str | None, typer.Option("--input", help="faces: aligned squares; photos: found, restored, pasted back.")
     ] = None,
@@ -41,11 +43,24 @@ def restore(
     image_format: Annotated[str | None, typer.Option("--format", help="png, webp or jpeg.")] = None,
     quality: Annotated[int | None, typer.Option(help="Of webp and jpeg, 1 to 100.")] = None,
     keep_input: Annotated[bool | None, typer.Option("--keep-input", help="Carry the input picture.")] = None,
+    recogniser: Annotated[str | None, typer.Option(help="auto, arcface, dlib or none.")] = None,
     min_identity: Annotated[float | None, typer.Option(help="Below it a face keeps its input pixels.")] = None,
+    lpips: Annotated[str | None, typer.Option(help="vgg, alex, squeeze or none.")] = None,
+    fid: Annotated[str | None, typer.Option(help="inception or none.")] = None,
+    fid_reference: Annotated[
+        str | None, typer.Option(help="Compare restored faces with these: a dataset, a run, or .npz statistics.")
+    ] = None,
+    keep_embeddings: Annotated[
+        bool | None, typer.Option("--keep-embeddings", help="Store the recogniser's vectors: biometric data.")
+    ] = None,
     max_rejects: Annotated[float | None, typer.Option(help="Share of rejects above which the exit code is 3.")] = None,
+    retry_rejected: Annotated[
+        str | None, typer.Option(metavar="CODE,...", help="Try rows again that were rejected with these codes.")
+    ] = None,
+    shard_timeout: Annotated[float | None, typer.Option(help="Seconds until a worker is taken to hang.")] = None,
     actors: Annotated[int | None, typer.Option(help="Workers; one per GPU, or one.")] = None,
     gpus_per_actor: Annotated[float | None, typer.Option()] = None,
-    batch_size: Annotated[str, typer.Option(help="Faces per network call, or auto.")] = "auto",
+    batch_size: Annotated[str | None, typer.Option(help="Faces per network call, or auto: what fits.")] = None,
     shard_rows: Annotated[int | None, typer.Option(help="Rows per shard, in whole row groups.")] = None,
     engine: Annotated[str | None, typer.Option(help="ray, or local: threads of this process.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Restore nothing: count, time a sample, estimate.")] = False,
@@ -59,10 +74,12 @@ def restore(
     given = {
         "source": source, "destination": destination, "method": method, "preset": preset, "input": input_,
         "detector": detector, "detector_weights": detector_weights, "min_face": min_face, "max_faces": max_faces,
-        "reject_no_face": reject_no_face, "column": column,
+        "reject_no_face": reject_no_face, "task": task, "column": column, "mask_column": mask_column,
         "gt_column": gt_column, "seed": seed, "format": image_format, "quality": quality, "keep_input": keep_input,
-        "min_identity": min_identity, "max_rejects": max_rejects, "actors": actors,
-        "gpus_per_actor": gpus_per_actor, "batch_size": None if batch_size == "auto" else batch_size,
+        "lpips": lpips, "fid": fid, "fid_reference": fid_reference, "keep_embeddings": keep_embeddings,
+        "recogniser": recogniser, "min_identity": min_identity, "max_rejects": max_rejects, "actors": actors,
+        "retry_rejected": retry_rejected.split(",") if retry_rejected else None, "shard_timeout": shard_timeout,
+        "gpus_per_actor": gpus_per_actor, "batch_size": batch_size,
         "shard_rows": shard_rows, "engine": engine,
     }  # fmt: skip
 

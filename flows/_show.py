@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 Result = Mapping[str, Any]
 
@@ -30,9 +31,48 @@ def restore(record: Result) -> None:
     if record["arguments"].get("input") == "photos":
         outcomes = ", ".join(f"{count} {outcome}" for outcome, count in record["outcomes"].items())
         _console.print(f"{totals['faces']} faces{': ' if outcomes else ''}{outcomes}")
+    for warning in record.get("warnings", ()):
+        _console.print(f"[yellow]{warning}[/]")
     for code, count in record["rejects"].items():
         _console.print(f"rejected as {code}: {count}")
     _console.print(f"report: {record['arguments']['destination']}/report/index.html")
+
+
+def verified(found: Result) -> None:
+    """The verdict of `bfr verify`, and a table of what is wrong."""
+    _console.print(
+        f"{found['rows_in']} rows in, {found['restored']} restored + {found['rejected']} rejected in {found['shards']} "
+        f"shards; {found['files']} files hashed, {found['bytes'] / 2**20:.1f} MiB"
+    )
+    if found["ok"]:
+        _console.print("[green]all is well[/]: every row once, every file as committed")
+        return
+    view = Table("problem", "where", "detail")
+    for problem in found["problems"]:
+        view.add_row(*(Text(problem[name]) for name in ("kind", "where", "detail")))
+    _console.print(view)
+
+
+def vacuumed(found: Result) -> None:
+    """What `bfr vacuum` removed."""
+    for entry in found["removed"]:
+        _console.print(f"{entry['what']}: {entry['path']} ({entry['bytes']} bytes)", markup=False)
+    did, size = "would remove" if found["dry_run"] else "removed", f"{found['bytes'] / 2**20:.1f} MiB"
+    _console.print(f"{did} {len(found['removed'])} leftovers, {size}; {found['too_young']} younger ones stay")
+
+
+def explained(rows: list[Result]) -> None:
+    """What `bfr explain` found, a block for each row."""
+    for row in rows:
+        view = Table(show_header=False, title=Text(f"{row['id']}: {row['state']}"))
+        for name, value in row.items():
+            if value is not None and name not in ("id", "state"):
+                view.add_row(name, Text(str(value)))
+        _console.print(view)
+
+
+def report(result: Result) -> None:
+    _console.print(f"report: {result['report']}", markup=False)
 
 
 def estimate(facts: Result) -> None:
@@ -54,6 +94,39 @@ def demo(result: Result) -> None:
         identity, psnr = (record["statistics"][key].get("mean") for key in ("identity_similarity_gt", "psnr"))
         scores = f"identity to gt {identity:.3f}, " if identity is not None else ""
         _console.print(f"{name}: {record['totals']['restored']} faces, {scores}{psnr:.2f} dB")
+    _console.print(f"report: {result['report']}")
+
+
+def score(result: Result) -> None:
+    """Each metric's mean over the rows, and what could not be scored."""
+    for name, s in result["statistics"].items():
+        if s and "mean" in s:
+            _console.print(f"{name:>24}  mean {s['mean']:.4f}  p05 {s['p05']:.4f}  p95 {s['p95']:.4f}  n {s['n']}")
+        elif s and s["value"] is not None:
+            _console.print(f"{name:>24}  {s['value']:.4f}")
+    _console.print(f"{result['rows']} rows, {result['failed']} of them could not be scored: see `error`")
+
+
+def fid(result: Result) -> None:
+    """The distance, on how many faces, and why it may mean little."""
+    for name, value in result.items():
+        if name.startswith(("fid", "fd_")):
+            _console.print(f"{name}: {value:.4f}  ({' and '.join(map(str, result['n']))} faces)")
+        elif name.startswith(("kid", "kd_")):
+            _console.print(f"{name}: {value['mean']:.6f} ± {value['std']:.6f}  ({value['subsets']} x {value['size']})")
+        elif name in ("precision", "recall"):
+            _console.print(f"{name}: {value:.3f}")
+    if any(result["skipped"]):
+        _console.print(f"rows without a picture that decodes: {result['skipped'][0]} and {result['skipped'][1]}")
+    if result["warning"]:
+        _console.print(f"[yellow]{result['warning']}[/]")
+
+
+def evaluate(result: Result) -> None:
+    """The table, and where the page is."""
+    from tasks._score_table import to_markdown
+
+    _console.print(to_markdown(result["comparison"]), markup=False)
     _console.print(f"report: {result['report']}")
 
 

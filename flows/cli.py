@@ -11,10 +11,13 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import _show, _weights_cli
+from flows import _run_cli, _show, _weights_cli
 from flows._command import Debug, Destination, Json, Source
 from flows._command import run as _run
+from flows._evaluate_cli import evaluate
+from flows._fid_cli import fid
 from flows._restore_cli import restore
+from flows._score_cli import score
 from tasks.config import DegradeRun
 
 app = typer.Typer(
@@ -99,6 +102,21 @@ def degrade(
 
 app.command(epilog="Examples: `bfr restore pairs/ out/ --method difface --gt-column gt`; `--input photos`")(restore)
 
+app.command(epilog="Example: `bfr evaluate faces/ out/ --methods passthrough,estimator,difface --degrade gfpgan`")(
+    evaluate
+)
+
+
+app.command(epilog="Example: `bfr verify s3://archive/restored --json`")(_run_cli.verify)
+app.command(epilog="Example: `bfr vacuum s3://archive/restored --older-than 1d --dry-run`")(_run_cli.vacuum)
+app.command(epilog="Example: `bfr explain restored/ faces.parquet#17`")(_run_cli.explain)
+app.command(epilog="Example: `bfr report restored/`")(_run_cli.report)
+
+app.command(epilog="Examples: `bfr fid out/ faces/`; `bfr fid out/ ffhq.npz --features inception`")(fid)
+
+
+app.command(epilog="Example: `bfr score theirs/ scores/ --column output --lq-column input --gt-column gt`")(score)
+
 
 @app.command()
 def methods(as_json: Json = False, debug: Debug = False) -> None:
@@ -146,6 +164,7 @@ def train(
     device: Annotated[str | None, typer.Option(help="cuda where there is one, else cpu.")] = None,
     perceptual: Annotated[Path | None, typer.Option(help="SqueezeNet 1.1's weights, for perceptual losses.")] = None,
     recogniser: Annotated[Path | None, typer.Option(help="A MobileFace's weights, for losses on identity.")] = None,
+    irm_low: Annotated[Path | None, typer.Option(help="DiffBFR's first model, to train its second behind it.")] = None,
     initial: Annotated[Path | None, typer.Option(help="Weights to start from.")] = None,
     seed: int = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
@@ -159,7 +178,7 @@ def train(
 
         settings: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
         settings |= {"workers": workers, "device": device, "perceptual": perceptual, "seed": seed, "resume": resume}
-        settings |= {"recogniser": recogniser, "initial": initial}
+        settings |= {"recogniser": recogniser, "irm_low": irm_low, "initial": initial}
         return train_component(method, component, preset, data, out, **settings)
 
     _run(work, _show.train, as_json, debug)

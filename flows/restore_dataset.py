@@ -15,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from bfr_models.errors import BfrError
 from tasks._progress import RowProgress
 from tasks._shards import Shard
+from tasks._single_writer import sole_driver
 from tasks.config import RestoreRun
 from tasks.finish_run import RunRecord, finish_run
 from tasks.plan_shards import Plan, plan_shards
@@ -57,10 +58,10 @@ def _restore(run: RestoreRun, phase: Phase) -> RunRecord:
     started = datetime.now(UTC)
     plan: Plan = phase(plan_shards, "plan")(run)
     if plan.todo_count:
-        with worker_pool(run) as pool, _progress(run, plan) as progress:
+        with sole_driver(run.destination) as lost, worker_pool(run) as pool, _progress(run, plan) as progress:
             for number, shards in enumerate(_slices(plan)):
                 restore = phase(restore_shards, f"{run.method}-slice-{number}")
-                restore(pool, shards, lambda record: progress.advance(record["rows"]))
+                restore(pool, shards, lambda record: progress.advance(record["rows"]), lost)
     record: RunRecord = phase(finish_run, "finish")(run, started)
     return record
 

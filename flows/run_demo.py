@@ -22,8 +22,8 @@ def run_demo(out: str, methods: list[str] | None = None) -> dict[str, Any]:
         run.resolve()  # an unknown name is said before any work starts
     make_demo_faces(f"{out}/lq")
     records = {run.method: restore_dataset_anyway(run) for run in runs}
-    report = compare_runs("Two portraits", runs, list(records.values()), f"{out}/report")
-    return {"runs": records, "report": report}
+    compared = compare_runs("Two portraits", runs, list(records.values()), f"{out}/report")
+    return {"runs": records, "report": compared["report"]}
 
 
 def _run(out: str, method: str) -> RestoreRun:

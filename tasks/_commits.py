@@ -1,4 +1,4 @@
-"""The commit protocol: work at least once, results exactly once.
+"""The commit protocol: work at least once, results exactly once. infra/COMMIT_PROTOCOL.md says why it holds.
 
     1. put the shard's files under names that no other attempt uses
     2. put `commits/<shard>.json`, create-only: the first attempt that gets there has done the shard
@@ -7,43 +7,64 @@
 Killed before 2, an attempt leaves orphans that `vacuum` removes; nothing is ever renamed or locked, and no
 clock is trusted. A store may say "exists" after a lost response to our own put, so the record is read
 back and the attempt compared.
+
+A shard that is tried again (`--retry-rejected`) has a new generation, with a record of its own:
+`commits/<shard>.<generation>.json`. The live plan says which generation counts.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import socket
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
 from tasks._storage import Store
 
 Record = dict[str, Any]
-FOLDERS = ("data", "rejected")
+FOLDERS = ("data", "features", "rejected")
 
 _READERS = 16
 _READ_AHEAD = 1024  # records in memory, of perhaps millions
 
 
-def commit_shard(store: Store, shard_id: str, files: Mapping[str, bytes], facts: Mapping[str, Any]) -> Record:
+def commit_name(shard_id: str, generation: int = 0) -> str:
+    """What a generation of a shard is called among the commits."""
+    return f"{shard_id}.{generation}" if generation else shard_id
+
+
+def commit_shard(
+    store: Store, shard_id: str, files: Mapping[str, bytes], facts: Mapping[str, Any], generation: int = 0
+) -> Record:
     """Publishes one attempt at a shard; returns the record that counts, ours or an earlier winner's.
 
     `files` maps a folder of the run (`data`, `rejected`) to the bytes of its Parquet file.
     """
-    attempt = uuid.uuid4().hex[:12]
+    attempt, name = uuid.uuid4().hex[:12], commit_name(shard_id, generation)
     entries: dict[str, dict[str, Any]] = {}
     for folder, data in files.items():
-        path = f"{folder}/{shard_id}-{attempt}.parquet"
+        path = f"{folder}/{name}-{attempt}.parquet"
         store.write(path, data)
         entries[folder] = {"path": path, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    record = {"shard": shard_id, "attempt": attempt, "files": entries, **facts}
-    if store.create(_path(shard_id), json.dumps(record).encode()):
+    record = {
+        "shard": shard_id,
+        "generation": generation,
+        "attempt": attempt,
+        "files": entries,
+        "process": {"host": socket.gethostname(), "pid": os.getpid()},
+        "committed": datetime.now(UTC).isoformat(timespec="seconds"),
+        **facts,
+    }
+    if store.create(_path(name), json.dumps(record).encode()):
         return record
-    winner = read_commit(store, shard_id)
+    winner = read_commit(store, name)
     if winner["attempt"] != attempt:
         for entry in entries.values():
             with suppress(OSError):  # an orphan is harmless: vacuum gets it
@@ -51,34 +72,34 @@ def commit_shard(store: Store, shard_id: str, files: Mapping[str, bytes], facts:
     return winner
 
 
-def committed_shards(store: Store) -> set[str]:
-    """Ids of the shards that are done: one listing."""
+def committed(store: Store) -> set[str]:
+    """Names of all the commits there are: one listing."""
     names = (path.rpartition("/")[2] for path in store.list("commits"))
     return {name.removesuffix(".json") for name in names if name.endswith(".json")}
 
 
-def read_commit(store: Store, shard_id: str) -> Record:
+def read_commit(store: Store, name: str) -> Record:
     """The record of a shard that is done."""
-    record: Record = json.loads(store.read(_path(shard_id)))
+    record: Record = json.loads(store.read(_path(name)))
     return record
 
 
-def read_commits(store: Store, shard_ids: Iterable[str]) -> Iterator[Record]:
+def read_commits(store: Store, names: Iterable[str]) -> Iterator[Record]:
     """The records of many shards, in the given order, read side by side."""
-    left = iter(shard_ids)
+    left = iter(names)
     with ThreadPoolExecutor(_READERS) as readers:
         while some := list(islice(left, _READ_AHEAD)):
-            yield from readers.map(lambda shard_id: read_commit(store, shard_id), some)
+            yield from readers.map(lambda name: read_commit(store, name), some)
 
 
 def orphans(store: Store, live: set[str], keep: set[str]) -> list[str]:
-    """The commits of shards that are no longer live, then the files that no live record names.
+    """The commits that are no longer live, then the files that no live record names.
 
     Only when every live shard is committed: before that, a file may belong to an attempt under way.
     """
-    dead = sorted(committed_shards(store) - live)
+    dead = sorted(committed(store) - live)
     files = [path for folder in FOLDERS for path in store.list(folder) if path not in keep]
-    return [_path(shard_id) for shard_id in dead] + files
+    return [_path(name) for name in dead] + files
 
 
 def vacuum(store: Store, paths: Iterable[str]) -> None:
@@ -87,5 +108,10 @@ def vacuum(store: Store, paths: Iterable[str]) -> None:
         store.delete(path)
 
 
-def _path(shard_id: str) -> str:
-    return f"commits/{shard_id}.json"
+def files_of(record: Record) -> dict[str, str]:
+    """The files that a record names, by folder."""
+    return {folder: entry["path"] for folder, entry in record["files"].items()}
+
+
+def _path(name: str) -> str:
+    return f"commits/{name}.json"

@@ -9,6 +9,7 @@ import re
 from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
+from fsspec.config import conf
 from fsspec.core import split_protocol, url_to_fs
 
 from bfr_models.errors import UsageError
@@ -20,7 +21,7 @@ _S3 = {
     "default_block_size": 50 * 2**20,
     "max_concurrency": 8,
     "config_kwargs": {
-        "retries": {"mode": "standard", "max_attempts": 3},  # s3fs retries five times on top
+        "retries": {"mode": "standard", "max_attempts": 2},  # s3fs tries three times, and `_patience` on top
         "connect_timeout": 10,
         "read_timeout": 60,
         "max_pool_connections": 32,
@@ -37,13 +38,22 @@ def connect(url: str) -> tuple[Any, str]:
         )
     protocol = split_protocol(url)[0] or "file"
     try:
-        fs, path = url_to_fs(url, **_FRESH, **_OPTIONS.get(protocol, {}))
+        fs, path = url_to_fs(url, **_FRESH, **(_OPTIONS.get(protocol, {}) | _of_the_place(url)))
     except (ImportError, ValueError) as error:
         raise UsageError(
             f"cannot reach {redact(url)}: expected a protocol whose driver is installed, found {protocol!r} "
             f"({error}); correct the URL or install the driver's package (s3: s3fs, gs: gcsfs, az: adlfs)"
         ) from error
+    if protocol in ("s3", "s3a"):
+        fs.retries = 3
     return fs, path.rstrip("/")
+
+
+def _of_the_place(url: str) -> dict[str, Any]:
+    """What fsspec's configuration says of a bucket or folder, in its section `bfr`, by the longest prefix: another
+    profile for a source that is read with other credentials, say."""
+    places = [place for place in conf.get("bfr", {}) if f"{url}/".startswith(f"{place.rstrip('/')}/")]
+    return dict(conf["bfr"][max(places, key=len)]) if places else {}
 
 
 def protocols(fs: Any) -> tuple[str, ...]:
@@ -67,10 +77,19 @@ def http_status(error: BaseException) -> int | None:
     """
     if isinstance(error, FileExistsError):
         return 412
+    return cast("int | None", _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode"))
+
+
+def http_code(error: BaseException) -> str:
+    """The store's own code for what went wrong, such as `SlowDown`."""
+    return str(_response(error).get("Error", {}).get("Code", ""))
+
+
+def _response(error: BaseException) -> dict[str, Any]:
     cause: BaseException | None = error
     while cause is not None:
         response = getattr(cause, "response", None)
         if isinstance(response, dict):
-            return cast("int | None", response.get("ResponseMetadata", {}).get("HTTPStatusCode"))
+            return response
         cause = cause.__cause__
-    return None
+    return {}

@@ -1,7 +1,8 @@
-"""16 bits per channel, which Pillow has for grey pictures only: OpenCV reads and writes the colour ones."""
+"""16 bits per channel, which Pillow has for grey pictures only: OpenCV reads the colour ones."""
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Iterator
@@ -15,8 +16,9 @@ from bfr_models.pixels import Uint8Image
 Uint16Image = NDArray[np.uint16]
 """(H, W) grey, or (H, W, 3 or 4) RGB(A) uint16."""
 
-_PNG_HEAD = 33
-"""Bytes of the signature and the IHDR chunk, behind which the other chunks start."""
+_COLOUR_TYPES = {1: 0, 3: 2, 4: 6}
+"""PNG's number for so many channels."""
+_LEVEL = 2
 _BAND_ROWS = 256
 
 
@@ -29,7 +31,7 @@ def read_deep(data: bytes) -> Uint16Image | None:
         return None
     deep = np.asarray(image, dtype=np.uint16)
     for band in bands(len(deep)):
-        deep[band] = _other_order(deep[band])
+        deep[band] = deep[band][..., [2, 1, 0, 3][: deep.shape[2]]]
     return deep
 
 
@@ -71,20 +73,34 @@ def deep_png(
     dpi: tuple[float, float] | None,
 ) -> bytes:
     """A 16-bit PNG of `deep`, with the 8-bit `image` where that differs from `before`, the picture as decoded."""
-    pixels = np.empty_like(deep)
-    for band in bands(len(deep)):
-        pixels[band] = _other_order(_merged(deep[band], image[band], before[band]))
-    done, png = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 2])
-    if not done:
-        raise ValueError(f"expected a picture that PNG can hold, got {pixels.shape}")
-    chunks = b""
+    height, width = deep.shape[:2]
+    channels = 1 if deep.ndim == 2 else deep.shape[2]
+    png = io.BytesIO()
+    png.write(b"\x89PNG\r\n\x1a\n")
+    png.write(_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, _COLOUR_TYPES[channels], 0, 0, 0)))
     if icc:
-        chunks += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
+        png.write(_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc)))
     if dpi:
-        chunks += _chunk(b"pHYs", struct.pack(">IIB", *(round(d / 0.0254) for d in dpi), 1))
+        png.write(_chunk(b"pHYs", struct.pack(">IIB", *(round(d / 0.0254) for d in dpi), 1)))
     if exif:
-        chunks += _chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
-    return b"".join([png[:_PNG_HEAD].tobytes(), chunks, png[_PNG_HEAD:].data])
+        png.write(_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0")))
+    squeeze = zlib.compressobj(_LEVEL)
+    for band in bands(height):
+        lines = _filtered(_merged(deep[band], image[band], before[band]), 2 * channels)
+        png.write(_chunk(b"IDAT", squeeze.compress(lines.data)))
+    png.write(_chunk(b"IDAT", squeeze.flush()))
+    png.write(_chunk(b"IEND", b""))
+    return png.getvalue()
+
+
+def _filtered(pixels: Uint16Image, step: int) -> NDArray[np.uint8]:
+    """Rows as PNG packs them: the filter "Sub", then each byte less that of the pixel before it, `step` bytes ago."""
+    rows = pixels.astype(">u2").view(np.uint8).reshape(len(pixels), -1)
+    lines = np.empty((len(rows), 1 + rows.shape[1]), np.uint8)
+    lines[:, 0] = 1
+    lines[:, 1 : 1 + step] = rows[:, :step]
+    np.subtract(rows[:, step:], rows[:, :-step], out=lines[:, 1 + step :])
+    return lines
 
 
 def _merged(deep: Uint16Image, image: Uint8Image, before: Uint8Image) -> Uint16Image:
@@ -96,11 +112,6 @@ def _merged(deep: Uint16Image, image: Uint8Image, before: Uint8Image) -> Uint16I
     else:
         merged[..., :3][changed] = levels
     return merged
-
-
-def _other_order(pixels: Uint16Image) -> Uint16Image:
-    """RGB(A) as BGR(A), which OpenCV takes and gives, and back."""
-    return pixels if pixels.ndim == 2 else pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:

@@ -2,26 +2,32 @@
 
 A shard is todo -> in hand -> done, or back to todo, or set aside after too many tries:
 
-    the worker died           it may not be the shard's fault: `MAX_LOSSES` times, the last of them alone, after all
-                              others, so that a shard which kills its worker takes no neighbour with it
-    any other exception       storage trouble, say, which may pass: `MAX_ATTEMPTS` times
-    BfrError                  trying again cannot help: the run stops at once
+    the worker died           it may not be the shard's fault: once more, alone, after all others, so that a shard
+                              which kills its worker takes no neighbour with it; then bisected, down to the rows
+                              that kill (`_bisection`)
+    any other exception       storage trouble, say, which may pass: `MAX_ATTEMPTS` times, with a pause before each
+    BfrError, no permission   trying again cannot help: the run stops at once
 """
 
 from __future__ import annotations
 
+import errno
+import random
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 
 from bfr_models.errors import BfrError
+from tasks._bisection import Bisection
 from tasks._commits import Record
-from tasks._pool import Outcome, Pool
+from tasks._pool import Order, Outcome, Pool
 from tasks._shards import Shard
 
-MAX_ATTEMPTS = 3
-MAX_LOSSES = 3
+MAX_ATTEMPTS = 4
+PAUSE_SECONDS = 5.0  # before the second attempt, and four times as long before each further one, give or take a half
 POLL_SECONDS = 0.25
 EARLY_ROWS = 200  # a run that rejects nearly all of its first rows, over some shards, has a wrong setting
 EARLY_SHARDS = 3
@@ -43,11 +49,13 @@ class Dispatch:
         first = _FirstRows()
         in_hand = 0
         while not self.stop.is_set():
-            while self.pool.free_slots() and (shard := todo.take(in_hand)):
-                self.pool.submit(shard)
+            while self.pool.free_slots() and (order := todo.take(in_hand)):
+                self.pool.submit(order)
                 in_hand += 1
             if not in_hand and todo.is_empty:
                 return
+            if not in_hand:  # workers are loading, or all that is left waits for its next attempt
+                self.stop.wait(POLL_SECONDS)
             for outcome in self.pool.poll(POLL_SECONDS):
                 in_hand -= 1
                 if outcome.record is not None:
@@ -55,6 +63,11 @@ class Dispatch:
                     first.check(outcome.record)
                 elif isinstance(outcome.error, BfrError):
                     raise outcome.error
+                elif _is_refusal(outcome.error):
+                    raise BfrError(
+                        f"storage refuses: {type(outcome.error).__name__}: {outcome.error}; expected a destination "
+                        "that is there, has room and may be written to; mend that, then run the same command again"
+                    ) from outcome.error
                 elif not todo.put_back(outcome):
                     self.set_aside.append(outcome)
 
@@ -63,33 +76,60 @@ class _Todo:
     """The shards that are left: new ones, those to try again, and last, one by one, those under suspicion."""
 
     def __init__(self, shards: Iterable[Shard]) -> None:
-        self._new, self._again, self._suspects = iter(shards), deque[Shard](), deque[Shard]()
+        self._new = iter(shards)
+        self._again: list[tuple[float, str, Shard]] = []  # a heap, by the time before which it is not tried again
+        self._suspects = deque[Shard | Bisection]()
+        self._alone = ""  # the suspect that was handed out last
+        self._bisected: dict[str, Bisection] = {}
         self._exhausted = False
-        self._errors, self._losses = Counter[str](), Counter[str]()
+        self._errors = Counter[str]()
 
     @property
     def is_empty(self) -> bool:
         return self._exhausted and not self._again and not self._suspects
 
-    def take(self, in_hand: int) -> Shard | None:
-        """The next shard; None if there is none now, `in_hand` being under way."""
-        if self._again:
-            return self._again.popleft()
+    def take(self, in_hand: int) -> Order | None:
+        """The next order; None if there is none now, `in_hand` being under way."""
+        if self._again and self._again[0][0] <= time.monotonic():
+            return Order(heappop(self._again)[2])
         if (shard := next(self._new, None)) is not None:
-            return shard
+            return Order(shard)
         self._exhausted = True
-        return self._suspects.popleft() if self._suspects and not in_hand else None
+        if not self._suspects or self._again or in_hand:
+            return None
+        suspect = self._suspects.popleft()
+        if isinstance(suspect, Bisection):
+            return suspect.order
+        self._alone = suspect.id
+        return Order(suspect)
 
-    def put_back(self, failed: Outcome) -> bool:
-        """Keeps a shard for another try; False if it has had its share."""
-        shard = failed.shard
-        counter, limit = (self._losses, MAX_LOSSES) if failed.worker_lost else (self._errors, MAX_ATTEMPTS)
-        counter[shard.id] += 1
-        if counter[shard.id] >= limit:
-            return False
-        is_suspect = self._losses[shard.id] == MAX_LOSSES - 1
-        (self._suspects if is_suspect else self._again).append(shard)
+    def put_back(self, ended: Outcome) -> bool:
+        """Keeps a shard that is not done for another try; False if it has had its share."""
+        shard = ended.order.shard
+        if bisection := self._bisected.get(shard.id):
+            bisection.ended(ended)
+            if bisection.order is None:
+                return False
+            self._suspects.appendleft(bisection)
+        elif ended.worker_lost and shard.id == self._alone:
+            self._bisected[shard.id] = bisection = Bisection(shard)
+            self._suspects.appendleft(bisection)
+        elif ended.worker_lost:
+            self._suspects.append(shard)
+        else:
+            self._errors[shard.id] += 1
+            if self._errors[shard.id] >= MAX_ATTEMPTS:
+                return False
+            pause = PAUSE_SECONDS * 4 ** min(self._errors[shard.id] - 1, 4) * random.uniform(0.5, 1.5)
+            heappush(self._again, (time.monotonic() + pause, shard.id, shard))
         return True
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    """Whether storage says no for good: no permission, no such bucket, no room."""
+    if isinstance(error, PermissionError | FileNotFoundError):
+        return True
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class _FirstRows:

@@ -1,24 +1,42 @@
-"""How faces come out of pictures and go back: each picture is one face, or a photo with any number of them."""
+"""How faces come out of pictures and go back: each picture is one face, perhaps
+with holes, or a photo with any number of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import hypot
 from typing import Protocol
+
+import torch
+from torch import Tensor
 
 from bfr_models.errors import RowError
 from bfr_models.faces.align import similarity, warp
 from bfr_models.faces.paste import paste
 from bfr_models.faces.template import at_size
 from bfr_models.faces.types import DetectedFace, Detector
-from bfr_models.pixels import Uint8Image
+from bfr_models.pixels import Uint8Image, resize, to_tensor, to_uint8
 from bfr_models.rng import derive_seed
 from tasks._halves import in_halves
+from tasks._holes import fill, holes_at
 from tasks._job import PhotoSettings
-from tasks._open_rows import Face, OpenRow, resized
+from tasks._open_rows import Face, OpenRow
 from tasks._scores import RESTORED
 
 TOO_SMALL, OVER_THE_CAP = "skipped: too small", "skipped: over the cap"
+
+
+@dataclass(frozen=True)
+class Crop:
+    """What the method sees of a face, at its size."""
+
+    lq: Tensor  # (3, size, size) in [-1, 1], and a little beyond where it was resized
+    mask: Tensor | None = None  # (1, size, size): 1 in the holes
+
+    @property
+    def pixels(self) -> Uint8Image:
+        return to_uint8(self.lq)
 
 
 class Framing(Protocol):
@@ -26,9 +44,7 @@ class Framing(Protocol):
         """Gives each row its faces, the most prominent first, or an error."""
         ...
 
-    def crop(self, row: OpenRow, face: Face) -> Uint8Image:
-        """What the method sees of a face, at its size."""
-        ...
+    def crop(self, row: OpenRow, face: Face) -> Crop: ...
 
     def compose(self, row: OpenRow) -> Uint8Image:
         """The picture that is written, once all faces of a row are through."""
@@ -46,11 +62,25 @@ class WholePictures:
             height, width = row.picture.pixels.shape[:2]
             row.faces = [Face(row.row.id, row.row.seed, (0.0, 0.0, float(width), float(height)))]
 
-    def crop(self, row: OpenRow, face: Face) -> Uint8Image:
-        return resized(row.picture.pixels, self._size)
+    def crop(self, row: OpenRow, face: Face) -> Crop:
+        return Crop(resize(to_tensor(row.picture.pixels)[None], self._size)[0])
 
     def compose(self, row: OpenRow) -> Uint8Image:
         return row.scored[0].face
+
+
+class HolesInPictures(WholePictures):
+    """Each picture is one aligned face with holes; what is written is the picture itself with its holes filled."""
+
+    def crop(self, row: OpenRow, face: Face) -> Crop:
+        assert row.holes is not None, "a run without masks has other framing"
+        mask = torch.from_numpy(holes_at(row.holes, (self._size, self._size)))
+        return Crop(super().crop(row, face).lq, mask[None].float())
+
+    def compose(self, row: OpenRow) -> Uint8Image:
+        assert row.holes is not None, "a run without masks has other framing"
+        scored, known = row.scored[0], row.picture.pixels
+        return fill(known, row.holes, scored.face) if scored.outcome == RESTORED else known
 
 
 class FacesInPhotos:
@@ -72,9 +102,9 @@ class FacesInPhotos:
                 for face in list(row.todo)[self._settings.max_faces :]:
                     face.outcome = OVER_THE_CAP
 
-    def crop(self, row: OpenRow, face: Face) -> Uint8Image:
+    def crop(self, row: OpenRow, face: Face) -> Crop:
         assert face.matrix is not None, "only aligned faces are restored"
-        return warp(row.picture.pixels, face.matrix, self._size)
+        return Crop(to_tensor(warp(row.picture.pixels, face.matrix, self._size)))
 
     def compose(self, row: OpenRow) -> Uint8Image:
         restored = [

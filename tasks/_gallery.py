@@ -6,10 +6,12 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bfr_models.errors import BfrError
 from tasks._report import Cell, GalleryRow, Reject
+from tasks._row_groups import read_row_groups, values
 from tasks._shards import Shard, from_table, require_unchanged, row_ids
 from tasks._storage import Store
 from tasks.config import RestoreRun
@@ -31,9 +33,10 @@ def gallery_rows(store: Store, plan: Plan, manifest: Sequence[Mapping[str, Any]]
         if len(found) >= GALLERY_ROWS:
             break
         if entry["data"]:
-            rows = _first_rows(store, entry["data"], GALLERY_ROWS - len(found))
+            rows = _first_rows(store, entry["data"], GALLERY_ROWS - len(found), run.gt_column)
             inputs = _inputs(shard, run.column)
             found += [row | {"_input": inputs.get(row["id"])} for row in rows]
+    pa.default_memory_pool().release_unused()  # of perhaps very large pictures
     found.sort(key=lambda row: 2.0 if row["identity_similarity"] is None else row["identity_similarity"])
     return [GalleryRow(row["id"], tuple(_cells(row, run))) for row in found]
 
@@ -61,9 +64,10 @@ def _cells(row: Mapping[str, Any], run: RestoreRun) -> Iterator[Cell]:
         yield Cell("gt", _bytes(row.get(run.gt_column)), "")
 
 
-def _first_rows(store: Store, path: str, count: int) -> list[dict[str, Any]]:
+def _first_rows(store: Store, path: str, count: int, gt_column: str | None) -> list[dict[str, Any]]:
+    shown = ["id", "restored", *(key for _, key, _ in _CAPTION), *([gt_column] if gt_column else [])]
     with store.open_input(path) as source:
-        batch = next(pq.ParquetFile(source).iter_batches(batch_size=count))
+        batch = next(pq.ParquetFile(source).iter_batches(batch_size=count, columns=shown))
         rows: list[dict[str, Any]] = batch.to_pylist()
         return rows
 
@@ -73,10 +77,11 @@ def _inputs(shard: Shard, column: str) -> dict[str, bytes | None]:
     try:
         require_unchanged(shard)
         with shard.open() as source:
-            table = pq.ParquetFile(source).read_row_groups(range(shard.row_group_start, shard.row_group_stop))
+            groups = range(shard.row_group_start, shard.row_group_stop)
+            table, _ = read_row_groups(pq.ParquetFile(source), groups, ["id", column])
     except (BfrError, OSError):
         return {}
-    return dict(zip(row_ids(shard, table), map(_bytes, table[column].to_pylist()), strict=True))
+    return dict(zip(row_ids(shard.name, shard.first_row, table), map(_bytes, values(table[column])), strict=True))
 
 
 def _bytes(cell: Any) -> bytes | None:

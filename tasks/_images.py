@@ -140,12 +140,15 @@ def _grey_of(image: Uint8Image) -> Uint8Image:
 def _decode(data: bytes, max_pixels: int) -> Picture:
     # Pillow's own guard against bombs is one global figure: it is set to ours, never switched off.
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     _check_size(*image.size, max_pixels)
-    image.load()
+    image.load()  # all of it: some formats have metadata behind the pixels
     orientation = orientation_of(image)
     bit_depth = bit_depth_of(image, data)
-    deep = deep_of(image, data) if bit_depth == 16 else None
+    icc, exif, dpi = icc_of(image), exif_of(image, orientation), dpi_of(image)
+    deep = None
+    if bit_depth == 16:
+        image, deep = _with_deep(image, data)
     pixels, alpha = rgb_and_alpha(image, deep)
     return Picture(
         pixels=_upright(pixels, orientation),
@@ -153,12 +156,24 @@ def _decode(data: bytes, max_pixels: int) -> Picture:
         bit_depth=bit_depth,
         n_frames=count_frames(data, image.format or ""),
         format={"MPO": "JPEG"}.get(image.format or "", image.format or ""),
-        icc=icc_of(image),
-        exif=exif_of(image, orientation),
-        dpi=dpi_of(image),
+        icc=icc,
+        exif=exif,
+        dpi=dpi,
         alpha=None if alpha is None else _upright(alpha, orientation),
         deep=None if deep is None else _upright(deep, orientation),
     )
+
+
+def _with_deep(image: Image.Image, data: bytes) -> tuple[Image.Image, NDArray[np.uint16] | None]:
+    """All 16 bits, and the picture: of a colour one Pillow's 8 bits are let go before OpenCV reads it."""
+    if image.mode not in ("RGB", "RGBA"):
+        return image, deep_of(image, data)
+    image.close()
+    deep = deep_of(image, data)
+    if deep is None:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image.load()
+    return image, deep
 
 
 def _upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:

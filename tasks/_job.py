@@ -18,6 +18,27 @@ class DetectorChoice:
 
 
 @dataclass(frozen=True)
+class NetworkChoice:
+    """A network that scores: numbers of two networks, or of two weights of one, do not compare."""
+
+    name: str
+    sha256: str  # of its weights
+
+
+RecogniserChoice = NetworkChoice
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is measured beside identity, PSNR and SSIM; None: the weights are not here, or it is not wanted."""
+
+    lpips: NetworkChoice | None = None
+    inception: NetworkChoice | None = None
+    distances: bool = False  # there is a set of faces to compare with: the recogniser's Fréchet sums are kept
+    keep_embeddings: bool = False
+
+
+@dataclass(frozen=True)
 class PhotoSettings:
     """How faces are found in photos, and which of them are restored."""
 
@@ -35,19 +56,29 @@ class PhotoSettings:
 
 
 @dataclass(frozen=True)
+class Columns:
+    """The names of the columns that hold pictures."""
+
+    image: str
+    gt: str | None = None
+    mask: str | None = None
+
+
+@dataclass(frozen=True)
 class Job:
     """All that a worker needs to know; travels to other machines."""
 
     destination: str
     method: ResolvedMethod
     seed: int
-    column: str
-    gt_column: str | None
+    columns: Columns
     format: Literal["png", "webp", "jpeg"]
     quality: int
     keep_input: bool
+    recogniser: RecogniserChoice | None
     min_identity: float | None
-    batch_size: int
+    batch_size: int | Literal["auto"]
     device: str
     threads: int | None = None  # of torch, on a CPU
     photos: PhotoSettings | None = None  # None: each picture is one face
+    measures: Measures = Measures()

@@ -46,6 +46,12 @@ def list_files(folder: str) -> list[str]:
     return sorted(PurePath(path).relative_to(folder).as_posix() for path in _walk(folder))
 
 
+def temporary_files(folder: str) -> list[str]:
+    """What killed writers left: the temporary files below a folder, as sorted paths relative to it."""
+    found = (os.path.join(place, name) for place, _, files in os.walk(folder) for name in files if _is_temporary(name))
+    return sorted(PurePath(path).relative_to(folder).as_posix() for path in found)
+
+
 def _publish(path: str, data: bytes, publish: Callable[[str, str], None]) -> None:
     """Write to a temporary file beside `path`, then `publish(temporary, path)` in one step."""
     folder = os.path.dirname(path)

@@ -11,6 +11,7 @@ import numpy as np
 from bfr_models.errors import RowError
 from bfr_models.faces.types import Matrix
 from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
+from tasks._holes import Holes, holes_of
 from tasks._images import Picture, decode
 from tasks._rows import Row, ShardInput
 from tasks._scores import ScoredFace
@@ -45,6 +46,7 @@ class Face:
             "score": self.score,
             "outcome": self.outcome,
             "identity_similarity": self.scored.identity_similarity if self.scored else None,
+            "lpips": self.scored.lpips if self.scored else None,
             "sharpness": self.scored.sharpness if self.scored else None,
         }
 
@@ -56,6 +58,7 @@ class OpenRow:
     row: Row
     picture: Picture
     gt: Uint8Image | None = None  # of a row that is one face, at the method's size
+    holes: Holes | None = None  # of the picture, at its own size
     faces: list[Face] = field(default_factory=list)
     seconds: float = 0.0  # of the accelerator
     error: RowError | None = None  # of the picture as a whole
@@ -79,25 +82,34 @@ class OpenRow:
         errors = [face.error for face in self.faces if face.error]
         return self.error or (errors[0] if errors and not self.scored else None)
 
-    def lowest(self, metric: str) -> float | None:
+    def worst(self, metric: str) -> float | None:
         """The worst score of its faces; None where none has it."""
-        values: Iterable[float | None] = (getattr(scored, metric) for scored in self.scored)
-        return min((value for value in values if value is not None), default=None)
+        found: Iterable[float | None] = (getattr(scored, metric) for scored in self.scored)
+        values = [value for value in found if value is not None]
+        return (max if metric == "lpips" else min)(values, default=None)
 
 
 def open_row(source: ShardInput, row: Row, size: int) -> OpenRow:
     """Decodes a row; its ground truth to `size` px. RowError when it does not decode."""
     picture = decode(source.picture(row))
+    return OpenRow(row, picture, _gt(source, row, size), _holes(source, row, picture))
+
+
+def _gt(source: ShardInput, row: Row, size: int) -> Uint8Image | None:
     try:
         gt = source.gt(row)
-        return OpenRow(row, picture, None if gt is None else resized(decode(gt).pixels, size))
+        return None if gt is None else to_uint8(face_tensor(decode(gt).pixels, size))
     except RowError as error:
         raise RowError("bad_gt", f"the ground truth does not decode: {error}") from None
 
 
-def resized(pixels: Uint8Image, size: int) -> Uint8Image:
-    """A picture that is one face, at the method's size."""
-    return to_uint8(face_tensor(pixels, size))
+def _holes(source: ShardInput, row: Row, picture: Picture) -> Holes | None:
+    if source.columns.mask is None:
+        return None
+    try:
+        return holes_of(decode(source.mask(row)).pixels, picture.pixels.shape[:2])
+    except RowError as error:
+        raise RowError("bad_mask", f"expected a mask for the picture, found none that fits: {error}") from None
 
 
 def toned(face: Uint8Image, picture: Picture) -> Uint8Image:

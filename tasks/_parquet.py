@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pyarrow.types as pat
 
 from bfr_models.errors import UsageError
+from tasks._row_groups import values
 from tasks._storage import Store
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -71,6 +72,14 @@ def image_bytes(value: object, fetch: Fetch | None = None) -> bytes | None:
     if isinstance(value, bytes):
         return value
     raise TypeError(f"expected bytes, a struct with `bytes`, or a string, got {type(value).__name__}")
+
+
+def addresses(column: pa.ChunkedArray) -> list[str]:
+    """What a picture column of addresses holds; nothing for one of bytes."""
+    kind = column.type.value_type if pat.is_dictionary(column.type) else column.type
+    if not (pat.is_string(kind) or pat.is_large_string(kind) or pat.is_string_view(kind)):
+        return []
+    return [address for address in values(column) if address]
 
 
 class DatasetWriter:
@@ -218,7 +227,12 @@ def _encoding(schema: pa.Schema) -> dict[str, Any]:
 def _holds_pictures(kind: pa.DataType) -> bool:
     if pat.is_struct(kind):
         return "bytes" in kind.names and _holds_pictures(kind.field("bytes").type)
-    return bool(pat.is_binary(kind) or pat.is_large_binary(kind) or pat.is_string(kind) or pat.is_large_string(kind))
+    if pat.is_dictionary(kind):
+        return _holds_pictures(kind.value_type)
+    tests = (
+        pat.is_binary, pat.is_large_binary, pat.is_binary_view, pat.is_string, pat.is_large_string, pat.is_string_view,
+    )  # fmt: skip
+    return any(test(kind) for test in tests)
 
 
 def _short(kind: pa.DataType) -> str:

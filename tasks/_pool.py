@@ -5,8 +5,9 @@ Each worker has at most `IN_HAND` shards: one on the accelerator, the other deco
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from bfr_models.errors import BfrError
@@ -17,11 +18,25 @@ from tasks._shards import Shard
 IN_HAND = 2
 
 
+class WorkerLostError(Exception):
+    """A worker died, or was killed because it hung."""
+
+
 @dataclass(frozen=True)
-class Outcome:
-    """What became of one shard in a worker's hands."""
+class Order:
+    """What a worker is to do with a shard: restore and commit it, unless it says otherwise."""
 
     shard: Shard
+    trial: range | None = None  # restore these rows only, counted from the shard's first, and commit nothing
+    poison: Mapping[int, str] = field(default_factory=dict)  # rows to reject untouched, each with the reason
+    unreadable: str | None = None  # why all rows are rejected unread
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an order in a worker's hands; a trial that the worker lived through has no record."""
+
+    order: Order
     record: Record | None = None
     error: BaseException | None = None
     worker_lost: bool = False  # the worker died under it: perhaps, not surely, the shard's fault
@@ -32,14 +47,14 @@ class Pool(Protocol):
         """How many shards could be submitted now."""
         ...
 
-    def submit(self, shard: Shard) -> None: ...
+    def submit(self, order: Order) -> None: ...
 
     def poll(self, timeout: float) -> list[Outcome]:
         """What has ended, waiting at most `timeout` seconds for the first."""
         ...
 
     def close(self) -> None:
-        """Stops the workers without waiting for what they have in hand."""
+        """Stops the workers; what they have in hand is not finished, and none of it is committed later."""
         ...
 
 
@@ -55,20 +70,21 @@ class ThreadPool:
         except Exception as error:
             raise cannot_load(job, error) from error
         self._threads = ThreadPoolExecutor(IN_HAND)
-        self._in_hand: dict[Future[Record], Shard] = {}
+        self._in_hand: dict[Future[Record | None], Order] = {}
 
     def free_slots(self) -> int:
         return IN_HAND - len(self._in_hand)
 
-    def submit(self, shard: Shard) -> None:
-        self._in_hand[self._threads.submit(self._worker.run, shard)] = shard
+    def submit(self, order: Order) -> None:
+        self._in_hand[self._threads.submit(self._worker.run, order)] = order
 
     def poll(self, timeout: float) -> list[Outcome]:
         done, _ = wait(self._in_hand, timeout, return_when=FIRST_COMPLETED)
         return [_outcome(self._in_hand.pop(future), future) for future in done]
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._worker.stop.set()
+        self._threads.shutdown(wait=True, cancel_futures=True)
 
 
 def cannot_load(job: Job, error: BaseException) -> BfrError:
@@ -81,6 +97,6 @@ def cannot_load(job: Job, error: BaseException) -> BfrError:
     )
 
 
-def _outcome(shard: Shard, future: Future[Record]) -> Outcome:
+def _outcome(order: Order, future: Future[Record | None]) -> Outcome:
     error = future.exception()
-    return Outcome(shard, error=error) if error else Outcome(shard, record=future.result())
+    return Outcome(order, error=error) if error else Outcome(order, record=future.result())

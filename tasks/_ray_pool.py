@@ -18,14 +18,15 @@ from ray.exceptions import RayError, RayTaskError
 from bfr_models.errors import BfrError, UsageError
 from tasks._commits import Record
 from tasks._job import Job
-from tasks._pool import IN_HAND, Outcome, cannot_load
-from tasks._shards import Shard
+from tasks._pool import IN_HAND, Order, Outcome, WorkerLostError, cannot_load
 
 START_TIMEOUT = 600.0  # seconds without any loaded actor: none could be placed, or none loads its method
 CONNECT_TIMEOUT = 5.0  # seconds; Ray itself tries for many minutes, deaf to signals
 MIN_DEADLINE, FIRST_DEADLINE = 600.0, 6 * 3600.0  # seconds that a shard may take: 20 x the longest so far, at
 # least the former; until one is done, the latter (512 px faces on a CPU take minutes each)
-MAX_LOSSES_IN_A_ROW = 6  # actors that die with nothing done in between: something else is wrong
+MIN_TRIAL_DEADLINE = 60.0  # seconds that a trial of some of a shard's rows may take: its share, at least this
+MAX_LOSSES_IN_A_ROW = 6  # actors that die with nothing done in between: something else is wrong. Three times
+# the workers, if that is more: a node that goes takes all its actors with it
 
 
 class _WorkerActor:
@@ -40,8 +41,8 @@ class _WorkerActor:
         self._worker = ShardWorker(self._job)
         self._worker.load()
 
-    def run(self, shard: Shard) -> Record:
-        return self._worker.run(shard)
+    def run(self, order: Order) -> Record | None:
+        return self._worker.run(order)
 
 
 @dataclass
@@ -50,7 +51,8 @@ class _Actor:
     loading: Any  # the ref of `load`; None once the method is loaded
     alive: bool = True
     created: float = field(default_factory=time.monotonic)
-    in_hand: dict[Any, tuple[Shard, float]] = field(default_factory=dict)
+    in_hand: dict[Any, tuple[Order, float]] = field(default_factory=dict)
+    hung: float | None = None  # the deadline that it was killed for, seconds
 
     @property
     def free_slots(self) -> int:
@@ -60,8 +62,9 @@ class _Actor:
 class RayPool:
     """`workers` actors of `gpus` GPUs each. Connects to RAY_ADDRESS, or starts a cluster on this machine."""
 
-    def __init__(self, job: Job, workers: int, gpus: float) -> None:
-        self._job = job
+    def __init__(self, job: Job, workers: int, gpus: float, shard_timeout: float | None = None) -> None:
+        self._job, self._shard_timeout = job, shard_timeout
+        self._max_losses = max(MAX_LOSSES_IN_A_ROW, 3 * workers)
         self._class = ray.remote(_WorkerActor).options(
             num_gpus=gpus, num_cpus=1, max_concurrency=IN_HAND + 1, max_restarts=0, max_task_retries=0
         )
@@ -72,14 +75,14 @@ class RayPool:
     def free_slots(self) -> int:
         return sum(actor.free_slots for actor in self._actors)
 
-    def submit(self, shard: Shard) -> None:
+    def submit(self, order: Order) -> None:
         actor = max(self._actors, key=lambda actor: actor.free_slots)
-        actor.in_hand[actor.handle.run.remote(shard)] = (shard, time.monotonic())
+        actor.in_hand[actor.handle.run.remote(order)] = (order, time.monotonic())
 
     def poll(self, timeout: float) -> list[Outcome]:
         self._kill_what_hangs()
         refs = [ref for actor in self._actors for ref in (*actor.in_hand, actor.loading) if ref is not None]
-        done, _ = ray.wait(refs, num_returns=1, timeout=timeout)
+        done, _ = ray.wait(refs, num_returns=1, timeout=timeout) if refs else ([], [])
         if done:  # and whatever else has ended by now
             done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
         outcomes = []
@@ -106,28 +109,32 @@ class RayPool:
         except RayTaskError as error:
             raise cannot_load(self._job, _cause(error)) from None
         except RayError as error:
+            self._losses += 1
             self._replace(actor, error)
 
     def _collect(self, actor: _Actor, ref: Any) -> Outcome:
-        shard, submitted = actor.in_hand.pop(ref)
+        order, submitted = actor.in_hand.pop(ref)
         try:
             record = ray.get(ref)
         except RayTaskError as error:
-            return Outcome(shard, error=_cause(error))
+            return Outcome(order, error=_cause(error))
         except RayError as error:
-            self._replace(actor, error)
-            return Outcome(shard, error=error, worker_lost=True)
-        self._longest = max(self._longest, time.monotonic() - submitted)
+            lost = WorkerLostError(f"no result in {actor.hung:.0f} s" if actor.hung else _why_it_died(error))
+            if order.trial is None:
+                self._losses += actor.alive  # once for all that it had in hand
+            self._replace(actor, lost)
+            return Outcome(order, error=lost, worker_lost=True)
+        if order.trial is None:
+            self._longest = max(self._longest, time.monotonic() - submitted)
         self._losses = 0
-        return Outcome(shard, record=record)
+        return Outcome(order, record=record)
 
-    def _replace(self, actor: _Actor, error: RayError) -> None:
+    def _replace(self, actor: _Actor, error: Exception) -> None:
         """A new actor for a dead one. What that one had in hand comes back through its failed calls."""
         if not actor.alive:
             return
         actor.alive = False
-        self._losses += 1
-        if self._losses >= MAX_LOSSES_IN_A_ROW:
+        if self._losses >= self._max_losses:
             raise BfrError(
                 f"{self._losses} workers died in a row with nothing done in between, the last of: {error}; look for "
                 "memory (fewer --actors, a smaller --batch-size) and at Ray's logs, then run the same command again"
@@ -136,15 +143,25 @@ class RayPool:
 
     def _kill_what_hangs(self) -> None:
         now = time.monotonic()
-        deadline = max(MIN_DEADLINE, 20 * self._longest) if self._longest else FIRST_DEADLINE
         for actor in self._actors:
-            if any(now - submitted > deadline for _, submitted in actor.in_hand.values()):
-                ray.kill(actor.handle)
+            for order, submitted in actor.in_hand.values():
+                deadline = self._deadline(order)
+                if actor.hung is None and now - submitted > deadline:
+                    actor.hung = deadline
+                    ray.kill(actor.handle)
         if all(actor.loading is not None and now - actor.created > START_TIMEOUT for actor in self._actors):
             raise BfrError(
                 f"expected a worker to be ready within {START_TIMEOUT:.0f} s, none was; the cluster offers "
                 f"{ray.cluster_resources()}: lower --actors or --gpus-per-actor, or add nodes"
             )
+
+    def _deadline(self, order: Order) -> float:
+        """Seconds that an order may take."""
+        deadline = max(MIN_DEADLINE, 20 * self._longest) if self._longest else FIRST_DEADLINE
+        deadline = self._shard_timeout or deadline
+        if order.trial is None:
+            return deadline
+        return min(deadline, max(MIN_TRIAL_DEADLINE, deadline * len(order.trial) / order.shard.rows))
 
 
 def connect_ray() -> bool:
@@ -185,6 +202,11 @@ def _require_answer(address: str) -> None:
 def cluster_gpus() -> int:
     """GPUs that the connected cluster offers."""
     return int(ray.cluster_resources().get("GPU", 0))
+
+
+def _why_it_died(error: RayError) -> str:
+    """Ray's account of it in a few words: the whole of it names machines and folders, and goes into `rejected/`."""
+    return f"the worker died ({type(error).__name__}{', its node died' if 'node has died' in str(error) else ''})"
 
 
 def _cause(error: RayTaskError) -> BaseException:

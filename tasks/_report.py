@@ -77,6 +77,7 @@ def _template() -> Any:
     folder = FileSystemLoader(Path(__file__).parent / "templates")
     env = Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     env.filters["plain"] = _plain
+    env.filters["zip"] = zip
     env.filters["sha256"] = lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return env.get_template("report.html.j2")
 
@@ -103,7 +104,23 @@ def _summary(run: Run, label: str) -> dict[str, Any]:
     rows, restored, rejected = (totals[key] for key in keys[:3])
     missing = None if None in (rows, restored, rejected) else rows - restored - rejected
     parts = {key: _at(run, key) or {} for key in ("method", "arguments", "versions", "recogniser")}
-    return {**run, **parts, "label": label, "totals": totals, "missing": missing, "command": _command(run)}
+    facts = {"label": label, "totals": totals, "missing": missing, "command": _command(run)}
+    return {**run, **parts, **facts, "licences": _licences(run)}
+
+
+def _licences(run: Run) -> list[dict[str, Any]]:
+    """Of each weight file: its name, and its licence in words."""
+    listed = _at(run, "licences")
+    found = [terms for terms in listed if isinstance(terms, Mapping)] if isinstance(listed, list) else []
+    return [
+        {
+            "weights": _plain(terms.get("weights")),
+            "licence": _plain(terms.get("licence") or "not stated")
+            + (", non-commercial use only" if terms.get("non_commercial") else ""),
+            "non_commercial": bool(terms.get("non_commercial")),
+        }
+        for terms in found
+    ]
 
 
 def _command(run: Run) -> str:
@@ -204,9 +221,13 @@ def _tiles(row: GalleryRow, columns: Sequence[str], budget: int) -> list[dict[st
 
 def _picture(encoded: bytes, budget: int) -> dict[str, Any]:
     """A picture as a data URI of at most `budget` bytes before base64 (or the smallest that we make)."""
-    opened = Image.open(io.BytesIO(encoded))
+    opened: Image.Image = Image.open(io.BytesIO(encoded))
     size = opened.size[::-1] if opened.getexif().get(0x0112, 1) >= 5 else opened.size  # lying on its side
     opened.draft("RGB", (2 * LADDER[0][0],) * 2)  # a large JPEG is decoded small
+    if (factor := max(opened.size) // (4 * LADDER[0][0])) > 1 and opened.mode in ("L", "RGB", "RGBA"):
+        turned = opened.getexif()
+        opened = opened.reduce(factor)  # no second large picture
+        opened.info["exif"] = turned.tobytes()
     image = ImageOps.exif_transpose(opened)
     if image.mode.startswith("I"):  # 16 bits: Pillow clips where it should scale
         image = image.convert("F").point(lambda level: level / 257).convert("L")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,11 @@ import pyarrow.parquet as pq
 
 from bfr_models.errors import RowError
 from bfr_models.rng import derive_seed
-from tasks._parquet import IMAGE, image_bytes, with_image_features
+from tasks._connection import redact
+from tasks._fetch import Fetcher
+from tasks._job import Columns
+from tasks._parquet import IMAGE, Fetch, addresses, image_bytes, with_image_features
+from tasks._row_groups import read_row_groups, take_rows, value_at
 from tasks._shards import Shard, row_ids
 
 FACE = pa.struct(
@@ -76,48 +80,65 @@ class ShardInput:
     """A shard as it was read: its pictures still encoded."""
 
     rows: list[Row]
-    column: str
-    gt_column: str | None
-    table: pa.Table | None  # all columns; None where the row groups do not read
+    columns: Columns
+    table: pa.Table | None  # all columns; None where they were not read
+    fetch: Fetch
+
+    def without(self, errors: Mapping[int, RowError]) -> ShardInput:
+        """The same with an error for some rows, by index."""
+        bad = (row.index in errors and row.error is None for row in self.rows)
+        rows = [row.failed(errors[row.index]) if is_bad else row for row, is_bad in zip(self.rows, bad, strict=True)]
+        return replace(self, rows=rows)
 
     def picture(self, row: Row) -> bytes | None:
-        """The encoded picture of a row. RowError `missing` for a mere name of one."""
-        return image_bytes(self._cell(row, self.column), _no_fetch)
+        """The encoded picture of a row, fetched where there is only an address. RowError `missing` if it is not
+        there."""
+        return self._bytes(row, self.columns.image)
 
     def gt(self, row: Row) -> bytes | None:
         """The encoded ground truth of a row, where there is one."""
-        return image_bytes(self._cell(row, self.gt_column), _no_fetch) if self.gt_column else None
+        return self._bytes(row, self.columns.gt) if self.columns.gt else None
+
+    def mask(self, row: Row) -> bytes | None:
+        """The encoded mask of a row, where there is one."""
+        return self._bytes(row, self.columns.mask) if self.columns.mask else None
 
     def untouched(self, row: Row) -> dict[str, Any]:
         """The picture cell of a row as it came, as a struct of bytes and path."""
-        cell = self._cell(row, self.column) if self.table is not None else None
+        cell = self._cell(row, self.columns.image) if self.table is not None else None
         if isinstance(cell, dict):
             return {"bytes": cell.get("bytes") or None, "path": cell.get("path")}
-        return {"bytes": cell or None if isinstance(cell, bytes) else None, "path": None}
+        return {
+            "bytes": cell or None if isinstance(cell, bytes) else None,
+            "path": cell if isinstance(cell, str) else None,
+        }
+
+    def _bytes(self, row: Row, column: str) -> bytes | None:
+        return image_bytes(self._cell(row, column), self.fetch)
 
     def _cell(self, row: Row, column: str) -> Any:
         assert self.table is not None, "rows of an unreadable row group have no cells"
-        return self.table[column][row.index].as_py()
+        return value_at(self.table[column], row.index)
 
 
-def read_shard(shard: Shard, column: str, gt_column: str | None, run_seed: int) -> ShardInput:
+def read_shard(shard: Shard, columns: Columns, run_seed: int) -> ShardInput:
     """Reads a shard. A row group that does not read becomes rows with an error each."""
     with shard.open() as source:
-        parquet = pq.ParquetFile(source)
-        try:
-            table = parquet.read_row_groups(range(shard.row_group_start, shard.row_group_stop))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowKeyError, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise  # storage trouble, which may pass; pages that do not decode have no number
-            failure = RowError("unreadable", f"the row group does not read: {error}")
-            ids = [f"{shard.name}#{shard.first_row + i}" for i in range(shard.rows)]
-            return ShardInput([Row(i, row_id, 0, failure) for i, row_id in enumerate(ids)], column, gt_column, None)
-    rows = [Row(i, row_id, derive_seed(run_seed, row_id)) for i, row_id in enumerate(row_ids(shard, table))]
-    return ShardInput(rows, column, gt_column, table)
+        table, unread = read_row_groups(pq.ParquetFile(source), range(shard.row_group_start, shard.row_group_stop))
+    rows = [
+        Row(i, row_id, derive_seed(run_seed, row_id))
+        for i, row_id in enumerate(row_ids(shard.name, shard.first_row, table))
+    ]
+    fetch = Fetcher(shard.dataset, addresses(table[columns.image]))
+    failures = {index: RowError("unreadable", why) for index, why in unread.items()}
+    return ShardInput(rows, columns, table, fetch).without(failures)
 
 
-def _no_fetch(address: str) -> bytes | None:
-    raise RowError("missing", f"expected picture bytes, found none, only the name {address[:200]!r}")
+def unread_shard(shard: Shard, columns: Columns, why: str) -> ShardInput:
+    """A shard whose rows are all rejected, without a look at them."""
+    failure = RowError("worker_killed", why)
+    rows = [Row(i, place, 0, failure) for i, place in enumerate(shard.places)]
+    return ShardInput(rows, columns, None, Fetcher(shard.dataset))
 
 
 def output_table(
@@ -126,8 +147,8 @@ def output_table(
     """The input's own columns of `rows`, then the results. An input column with a result's name moves aside."""
     assert source.table is not None, "rows of an unreadable row group are never restored"
     names = source.table.column_names
-    carried = [name for name in names if name != "id" and (keep_input or name != source.column)]
-    kept = source.table.select(carried).take(pa.array([row.index for row in rows], pa.int64()))
+    carried = [name for name in names if name != "id" and (keep_input or name != source.columns.image)]
+    kept = take_rows(source.table.select(carried), [row.index for row in rows])
     columns: dict[str, Any] = {}
     for name in carried:
         aside = name
@@ -149,7 +170,7 @@ def rejected_table(shard: Shard, source: ShardInput, rows: Iterable[Row]) -> pa.
             "image": source.untouched(row),
             "error": row.error.code,
             "detail": row.error.detail,
-            "source_file": shard.source,
+            "source_file": redact(shard.source),
             "source_row": shard.first_row + row.index,
         }
         for row in rows

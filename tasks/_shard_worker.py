@@ -15,27 +15,31 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import pyarrow as pa
 import torch
 
 from bfr_models.errors import RowError
-from bfr_models.pixels import Uint8Image, to_tensor, to_uint8
+from bfr_models.pixels import Uint8Image, to_uint8
 from bfr_models.registry import load_method
 from bfr_models.types import FaceBatch
+from tasks._batch_size import BatchSize, is_out_of_memory
 from tasks._commits import Record, commit_shard
-from tasks._framing import FacesInPhotos, Framing, WholePictures
+from tasks._connection import redact
+from tasks._distances import embedding_sums, features_table
+from tasks._framing import Crop, FacesInPhotos, Framing, HolesInPictures, WholePictures
 from tasks._halves import in_halves
 from tasks._images import encode
 from tasks._job import Job
 from tasks._open_rows import Face, OpenRow, open_row, toned
 from tasks._parquet import encode_table
-from tasks._rows import Row, ShardInput, output_table, read_shard, rejected_table
-from tasks._scores import score
-from tasks._shards import Shard, require_unchanged
+from tasks._pool import Order
+from tasks._rows import Row, ShardInput, output_table, read_shard, rejected_table, unread_shard
+from tasks._scores import FaceFeatures, Unscored, load_scorer
+from tasks._shards import Shard, digest_of_ids, require_unchanged
+from tasks._single_writer import run_store
 from tasks._statistics import BIN_WIDTHS, summarise
-from tasks._storage import Store
 from tasks._windows import Window, windows
 from tasks.detectors import load_detector
-from tasks.recognisers import load_recogniser
 
 ROW_GROUP_ROWS = 64
 
@@ -50,8 +54,17 @@ class Sample:
     encoded_bytes: int
 
 
-Done = tuple[Row, dict[str, Any] | None]
-"""A row and its values for `data/`; None where it failed, and the row says why."""
+class StoppedError(Exception):
+    """The worker was told to stop; the shard at hand is not committed."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A row that is through."""
+
+    row: Row
+    values: dict[str, Any] | None = None  # for `data/`; None where it failed, and the row says why
+    features: Sequence[FaceFeatures] = ()  # of its faces, in their order
 
 
 class ShardWorker:
@@ -59,6 +72,8 @@ class ShardWorker:
 
     def __init__(self, job: Job) -> None:
         self._job = job
+        self.stop = threading.Event()  # calls of `run` raise StoppedError soon after it is set
+        self._batch_size = BatchSize(job.batch_size, job.device)
         self._accelerator = threading.Lock()
         self._large_picture = threading.Lock()  # two at the same time might be too much for the memory
 
@@ -67,22 +82,27 @@ class ShardWorker:
         job = self._job
         if job.threads:
             torch.set_num_threads(job.threads)
-        self._store = Store(job.destination)
+        self._store = run_store(job.destination)
         self._restorer = load_method(job.method, job.device)
-        self._recogniser = load_recogniser()
+        self._scorer = load_scorer(job.recogniser, job.measures, job.device, job.min_identity)
         size = self._restorer.size
-        self._framing: Framing = WholePictures(size)
+        self._framing: Framing = HolesInPictures(size) if job.columns.mask else WholePictures(size)
         if job.photos:
             self._framing = FacesInPhotos(size, load_detector(job.photos.detector, job.device), job.photos)
 
-    def run(self, shard: Shard) -> Record:
-        """Restores, scores and commits one shard; returns the commit record that counts."""
-        started = time.monotonic()
+    def run(self, order: Order) -> Record | None:
+        """Restores, scores and commits one shard; returns the commit record that counts. None after a trial, which
+        restores and encodes some rows and commits nothing."""
+        shard, started = order.shard, time.monotonic()
         require_unchanged(shard)
-        source = self._read(shard)
-        done = list(self._restored(source, (row for row in source.rows if row.error is None)))
-        done += ((row, None) for row in source.rows if row.error is not None)
-        return self._commit(shard, source, sorted(done, key=lambda pair: pair[0].index), started)
+        source = unread_shard(shard, self._job.columns, order.unreadable) if order.unreadable else self._read(shard)
+        source = source.without({index: RowError("worker_killed", why) for index, why in order.poison.items()})
+        todo = source.rows if order.trial is None else source.rows[order.trial.start : order.trial.stop]
+        done = list(self._restored(source, (row for row in todo if row.error is None)))
+        if order.trial is not None:
+            return None
+        done += (Done(row) for row in source.rows if row.error is not None)
+        return self._commit(shard, source, sorted(done, key=lambda one: one.row.index), started)
 
     def sample(self, shard: Shard, limit: int) -> Sample:
         """Restores and encodes the first rows of a shard, at most `limit`, and commits nothing."""
@@ -90,14 +110,16 @@ class ShardWorker:
         rows = source.rows[:limit]
         began = time.monotonic()
         done = self._restored(source, (row for row in rows if row.error is None))
-        sizes = [len(values["restored"]["bytes"]) for _, values in done if values]
+        sizes = [len(one.values["restored"]["bytes"]) for one in done if one.values]
         return Sample(len(rows), len(sizes), time.monotonic() - began, sum(sizes))
 
     def _read(self, shard: Shard) -> ShardInput:
-        return read_shard(shard, self._job.column, self._job.gt_column, self._job.seed)
+        return read_shard(shard, self._job.columns, self._job.seed)
 
     def _restored(self, source: ShardInput, rows: Iterator[Row]) -> Iterator[Done]:
         for window in windows(source, rows):
+            if window.is_large:
+                pa.default_memory_pool().release_unused()  # what reading the shard took beside the shard
             with self._large_picture if window.is_large else nullcontext():
                 yield from self._restored_window(source, window)
 
@@ -108,35 +130,51 @@ class ShardWorker:
             try:
                 waiting.append(open_row(source, row, self._restorer.size))
             except RowError as error:
-                yield row.failed(error), None
+                yield Done(row.failed(error))
         self._framing.find(waiting)
         faces = _each_face(waiting.copy())
         while waiting:
-            if batch := list(islice(faces, self._job.batch_size)):
+            if batch := list(islice(faces, self._batch_size.now)):
                 self._restore(batch)
             while waiting and waiting[0].is_done:
                 yield self._finish(waiting.popleft())
 
     def _restore(self, batch: Sequence[tuple[OpenRow, Face]]) -> None:
         """Some faces, of any rows, through the method and the recogniser."""
+        self._require_going()
         crops = [(face, self._framing.crop(row, face)) for row, face in batch]
         with self._accelerator:
             began = time.perf_counter()
             results = in_halves(self._call, crops, "method_failed")
             seconds = (time.perf_counter() - began) / len(batch)
+            self._batch_size.note(len(batch), seconds * len(batch))
+        done: list[Face] = []
+        unscored: list[Unscored] = []
         for (row, face), (_, crop), result in zip(batch, crops, results, strict=True):
             row.seconds += seconds
             if isinstance(result, RowError):
                 face.take(result)
             else:
-                restored = toned(result, row.picture)
-                face.take(score(crop, restored, row.gt, self._recogniser, self._job.min_identity))
+                done.append(face)
+                unscored.append(Unscored(crop.pixels, toned(result, row.picture), row.gt))
+        for face, scored in zip(done, self._scorer.score(unscored), strict=True):
+            face.take(scored)
 
-    def _call(self, crops: Sequence[tuple[Face, Uint8Image]]) -> list[Uint8Image | RowError]:
+    def _call(self, crops: Sequence[tuple[Face, Crop]]) -> list[Uint8Image | RowError]:
         """One call of the method."""
-        lq = torch.stack([to_tensor(crop) for _, crop in crops])
-        batch = FaceBatch(tuple(face.id for face, _ in crops), lq, tuple(face.seed for face, _ in crops))
-        restored = self._restorer.restore(batch).images
+        masks = [crop.mask for _, crop in crops if crop.mask is not None]
+        batch = FaceBatch(
+            ids=tuple(face.id for face, _ in crops),
+            images=torch.stack([crop.lq for _, crop in crops]),
+            seeds=tuple(face.seed for face, _ in crops),
+            masks=torch.stack(masks) if masks else None,
+        )
+        try:
+            restored = self._restorer.restore(batch).images
+        except Exception as error:
+            if is_out_of_memory(error):
+                self._batch_size.too_large(len(batch))
+            raise
         if restored.shape != (expected := (len(crops), 3, self._restorer.size, self._restorer.size)):
             raise ValueError(f"expected faces {expected}, the method gave {tuple(restored.shape)}")
         finite = torch.isfinite(restored).flatten(1).all(dim=1).tolist()
@@ -146,53 +184,74 @@ class ShardWorker:
     def _finish(self, row: OpenRow) -> Done:
         """One row of `data/`, encoded."""
         if row.failure:
-            return row.row.failed(row.failure), None
+            return Done(row.row.failed(row.failure))
         job, image = self._job, self._framing.compose(row)
         try:
             encoded = encode(image, job.format, job.quality, row.picture)
         except RowError as error:
-            return row.row.failed(error), None
+            return Done(row.row.failed(error))
         frames = row.picture.n_frames
-        return row.row, {
+        values = {
             "id": row.row.id,
             "restored": {"bytes": encoded, "path": None},
             "width": image.shape[1],
             "height": image.shape[0],
             "faces": [face.to_json() for face in row.faces],
             "faces_found": len(row.faces),
-            **{metric: row.lowest(metric) for metric in BIN_WIDTHS},
+            **{metric: row.worst(metric) for metric in BIN_WIDTHS},
             "method": job.method.method,
             "fingerprint": job.method.fingerprint,
             "seed": row.row.seed,
             "seconds": row.seconds,
             "note": f"frame 1 of {frames}" if frames > 1 else None,
         }
+        return Done(row.row, values, [scored.features for scored in row.scored])
 
     def _commit(self, shard: Shard, source: ShardInput, done: Sequence[Done], started: float) -> Record:
-        restored = [(row, values) for row, values in done if values is not None]
-        failed = [row for row, values in done if values is None]
+        restored = [(one.row, one.values) for one in done if one.values is not None]
+        failed = [one.row for one in done if one.values is None]
         values = [values for _, values in restored]
         files = {}
         if values:
             table = output_table(source, [row for row, _ in restored], values, self._job.keep_input)
+            for one in values:
+                del one["restored"]  # it is in the table: of a very large picture twice is too much
             files["data"] = encode_table(table, ROW_GROUP_ROWS)
+        keep = self._job.measures.keep_embeddings
+        if self._scorer.inception or keep:
+            faces = [(one.row.id, place, seen) for one in done for place, seen in enumerate(one.features)]
+            about = self._scorer.inception.source if self._scorer.inception else None
+            files["features"] = encode_table(features_table(faces, about, keep), ROW_GROUP_ROWS)
         if failed:
             files["rejected"] = encode_table(rejected_table(shard, source, failed), ROW_GROUP_ROWS)
         outcomes = Counter(face["outcome"].partition(":")[0] for row in values for face in row["faces"])
         facts = {
             "fingerprint": self._job.method.fingerprint,
-            "source": shard.source,
+            "source": redact(shard.source),
             "rows": len(source.rows),
+            "ids": digest_of_ids(row.id for row in source.rows),
             "restored": len(values),
             "rejected": len(failed),
             "rejects": dict(Counter(row.error.code for row in failed if row.error)),
             "faces": outcomes.total(),
             "outcomes": dict(outcomes),
             "statistics": summarise(values),
+            "embedding_sums": self._sums(shard, done),
             "accelerator_seconds": round(sum(row["seconds"] for row in values), 3),
             "seconds": round(time.monotonic() - started, 3),
         }
-        return commit_shard(self._store, shard.id, files, facts)
+        self._require_going()
+        return commit_shard(self._store, shard.id, files, facts, shard.generation)
+
+    def _sums(self, shard: Shard, done: Sequence[Done]) -> dict[str, str]:
+        recogniser = self._job.recogniser
+        if recogniser is None or not self._job.measures.distances:
+            return {}
+        return embedding_sums([seen for one in done for seen in one.features], recogniser, shard.id)
+
+    def _require_going(self) -> None:
+        if self.stop.is_set():
+            raise StoppedError("the worker was told to stop")
 
 
 def _each_face(rows: deque[OpenRow]) -> Iterator[tuple[OpenRow, Face]]:

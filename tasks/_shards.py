@@ -6,15 +6,17 @@ Appending files to a source renames nothing; a file that changes gets new shards
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, repeat
 from typing import BinaryIO
 
 import pyarrow as pa
 
 from bfr_models.errors import BfrError
+from tasks._commits import commit_name
+from tasks._row_groups import values
 from tasks._storage import Store
 
 SCHEMA = pa.schema(
@@ -27,6 +29,7 @@ SCHEMA = pa.schema(
         ("row_group_stop", pa.int32()),
         ("first_row", pa.int64()),
         ("rows", pa.int64()),
+        ("generation", pa.int32()),
     ]
 )
 
@@ -43,6 +46,22 @@ class Shard:
     row_group_stop: int
     first_row: int  # in the file
     rows: int
+    generation: int = 0  # how often its rejected rows were to be tried again
+
+    @property
+    def commit(self) -> str:
+        """The name of its record among the commits."""
+        return commit_name(self.id, self.generation)
+
+    @property
+    def dataset(self) -> str:
+        """URL of the folder that the file's name starts from."""
+        return self.source.removesuffix(self.name).rstrip("/") or "/"
+
+    @property
+    def places(self) -> Iterator[str]:
+        """Where each row is: its id, unless it has one of its own."""
+        return (f"{self.name}#{self.first_row + i}" for i in range(self.rows))
 
     def open(self) -> BinaryIO:
         """The source file, for range reads."""
@@ -70,11 +89,19 @@ def _stable_id(source: str, version: str, start: int, stop: int) -> str:
     return hashlib.blake2b(key.encode(), digest_size=10).hexdigest()
 
 
-def row_ids(shard: Shard, table: pa.Table) -> list[str]:
-    """The ids of a shard's rows: the column `id` where there is one, else `<file>#<row>`."""
-    given = table["id"].to_pylist() if "id" in table.column_names else [None] * table.num_rows
-    places = (f"{shard.name}#{shard.first_row + i}" for i in range(table.num_rows))
-    return [place if row_id is None else str(row_id) for row_id, place in zip(given, places, strict=True)]
+def row_ids(name: str, first_row: int, table: pa.Table) -> list[str]:
+    """The ids of some rows of a file: the column `id` where there is one, else `<file>#<row>`."""
+    given = values(table["id"]) if "id" in table.column_names else repeat(None, table.num_rows)
+    return [f"{name}#{first_row + i}" if row_id is None else str(row_id) for i, row_id in enumerate(given)]
+
+
+def digest_of_ids(ids: Iterable[str]) -> str:
+    """What a commit record keeps of its rows' ids, in order, to be able to say later that each is there once."""
+    digest = hashlib.sha256()
+    for row_id in ids:
+        encoded = row_id.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "big") + encoded)
+    return digest.hexdigest()
 
 
 def to_table(shards: Sequence[Shard]) -> pa.Table:

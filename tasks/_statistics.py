@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bfr_models.metrics.summary import Summary
+from tasks.measures import WHY_NO_LPIPS
 from tasks.recognisers import WHY_NONE
 
-BIN_WIDTHS = {"identity_similarity": 0.001, "identity_similarity_gt": 0.001, "psnr": 0.01, "ssim": 0.001}
-"""The metrics that a commit record sums up, with the resolution of their percentiles."""
-
-ABSENT = {
-    "lpips": "the network's weights are not here: LPIPS needs a pretrained AlexNet or VGG backbone",
-    "fid": "the network's weights are not here: FID needs the Inception network of 2015-12-05",
+BIN_WIDTHS = {
+    "identity_similarity": 0.001,
+    "identity_similarity_gt": 0.001,
+    "psnr": 0.01,
+    "ssim": 0.001,
+    "lpips": 0.001,
 }
+"""The metrics that a commit record sums up, with the resolution of their percentiles."""
 
 
 def summarise(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -51,7 +53,7 @@ class Totals:
         for name, summary in record["statistics"].items():
             self.summaries[name] += Summary.from_json(summary)
 
-    def statistics(self, *, recognised: bool, has_gt: bool) -> dict[str, Any]:
+    def statistics(self, *, recognised: bool, has_gt: bool, has_lpips: bool) -> dict[str, Any]:
         """`statistics` of run.json. A metric that was not computed is null, with the reason."""
         found: dict[str, Any] = {"n_in": self.rows, "n_restored": self.restored, "n_rejected": self.rejected}
         for name, summary in self.summaries.items():
@@ -60,5 +62,7 @@ class Totals:
                 why = WHY_NONE
             elif name != "identity_similarity" and not has_gt:
                 why = "no ground truth: give --gt-column"
+            elif name == "lpips" and not has_lpips:
+                why = WHY_NO_LPIPS
             found[name] = summary.to_report() if summary.n else {"value": None, "why": why}
-        return found | {name: {"value": None, "why": why} for name, why in ABSENT.items()}
+        return found

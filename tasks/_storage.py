@@ -1,11 +1,12 @@
 """Where datasets live: a root URL and the few verbs that this project uses on it.
 
-Everything that reads or writes goes through a `Store`, so that three promises hold on every kind of storage:
+Everything that reads or writes goes through a `Store`, so that these promises hold on every kind of storage:
 
 * a file is there whole or not at all: its bytes are built in memory and put once, never streamed into an
   open remote file (fsspec publishes whatever was written when the writer dies);
-* `create` has exactly one winner among racing processes (a hard link, or `If-None-Match: *`); `memory://`
-  looks and then puts, which is for tests in one thread;
+* `create` has exactly one winner among racing processes (a hard link, or `If-None-Match: *`); `memory://`, and
+  stores that know no such condition (`_single_writer`), look and then put, which is for one writer;
+* storage trouble that may pass is waited out (`_patience`), all other trouble raises at once;
 * nothing is answered from a listing cache: what another machine wrote a moment ago is seen.
 """
 
@@ -17,13 +18,14 @@ import random
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from glob import has_magic
 from typing import Any, BinaryIO, cast
 
 from bfr_models.errors import UsageError
 from tasks._connection import connect, http_status, protocols, redact
-from tasks._local_disk import create_file, list_files, replace_file
+from tasks._local_disk import create_file, list_files, replace_file, temporary_files
+from tasks._patience import PatientFile, patiently
 
 MAX_RECORD = 64 * 2**20
 """Bytes that `create` takes: from 100 MiB on, uploads go in parts, where stores may ignore the condition."""
@@ -43,6 +45,19 @@ class FileVersion:
 FileVersions = list[FileVersion]
 
 
+@dataclass(frozen=True)
+class Leftover:
+    """Something that may be removed; an upload that was never completed if it has an `upload_id`."""
+
+    path: str
+    size: int
+    made: datetime  # by the clock of the store
+    upload_id: str | None = None
+
+
+Leftovers = list[Leftover]
+
+
 class Store:
     """A folder, local or in an object store. Paths are relative to it, with `/` on every system.
 
@@ -54,6 +69,7 @@ class Store:
         self._fs, self._root = connect(url)
         self._local = "file" in protocols(self._fs)
         self._url = self._root if self._local else url.rstrip("/")
+        self.conditional = True  # whether the store knows create-only puts
 
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:
         return Store, (self._url,)
@@ -68,20 +84,20 @@ class Store:
     def sub(self, path: str) -> Store:
         """A folder of this store, over the same connection."""
         inner = object.__new__(Store)
-        inner._fs, inner._local = self._fs, self._local
+        inner._fs, inner._local, inner.conditional = self._fs, self._local, self.conditional
         inner._root, inner._url = self._full(path), self.url(path)
         return inner
 
     def read(self, path: str) -> bytes:
         """All bytes of a file."""
-        return cast(bytes, self._fs.cat_file(self._full(path)))
+        return cast(bytes, patiently(self._fs.cat_file, self._full(path)))
 
     def write(self, path: str, data: bytes) -> None:
         """Put a file whole, in one go, replacing what was there."""
         if self._local:
             replace_file(self._full(path), data)
         else:
-            self._fs.pipe_file(self._full(path), data)
+            patiently(self._fs.pipe_file, self._full(path), data)
 
     def create(self, path: str, data: bytes) -> bool:
         """Put a file unless it exists. True: this call made it. False: it exists.
@@ -93,19 +109,21 @@ class Store:
             raise ValueError(f"expected a record of at most {MAX_RECORD} bytes, got {len(data)} for {path}")
         if self._local:
             return create_file(self._full(path), data)
+        if not self.conditional:
+            return not self.exists(path) and patiently(self._fs.pipe_file, self._full(path), data) is None
         return self._put_if_none_match(self._full(path), data)
 
     def exists(self, path: str) -> bool:
         """Whether the file (or folder) is there now. Trouble is raised, not taken for a no."""
         try:
-            self._fs.info(self._full(path))
+            patiently(self._fs.info, self._full(path))
         except FileNotFoundError:
             return False
         return True
 
     def info(self, path: str) -> FileVersion:
         """Size and version of one file."""
-        return self._version(path, self._fs.info(self._full(path)))
+        return self._version(path, patiently(self._fs.info, self._full(path)))
 
     def list(self, prefix: str = "") -> list[str]:
         """The files in a folder and below it, sorted; none when there is no such folder."""
@@ -117,14 +135,47 @@ class Store:
 
     def glob(self, pattern: str) -> FileVersions:
         """The files whose path matches (`*`, `?`, `[...]`, `**`), sorted."""
-        found = self._fs.glob(f"{self._root}/{pattern}", detail=True)
+        found = patiently(self._fs.glob, f"{self._root}/{pattern}", detail=True)
         files = {self._relative(path): info for path, info in found.items() if info["type"] == "file"}
         return [self._version(path, info) for path, info in sorted(files.items())]
 
     def delete(self, path: str) -> None:
         """Remove a file; that it is gone already is fine."""
         with suppress(FileNotFoundError):
-            self._fs.rm_file(self._full(path))
+            patiently(self._fs.rm_file, self._full(path))
+
+    def leftovers(self, prefix: str) -> Leftovers:
+        """The files in a folder and below it, with their age, from one listing."""
+        return [self._leftover(path, found) for path, found in sorted(self._find(prefix).items())]
+
+    def temporary_files(self) -> Leftovers:
+        """What writers to a local disk left when they were killed; other stores have none."""
+        return [self._leftover(path, {}) for path in temporary_files(self._root)] if self._local else []
+
+    def uploads(self) -> Leftovers:
+        """Uploads in parts to S3 that were begun below this folder and neither completed nor aborted."""
+        if "s3" not in protocols(self._fs):
+            return []
+        bucket, _, key = self._root.partition("/")
+        found: Leftovers = []
+        where: dict[str, str] = {}
+        while True:
+            page = self._fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{key}/" if key else "", **where)
+            for upload in page.get("Uploads", []):
+                path = self._relative(f"{bucket}/{upload['Key']}")
+                found.append(Leftover(path, 0, upload["Initiated"], upload["UploadId"]))
+            if not page.get("IsTruncated"):
+                return found
+            where = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
+    def remove(self, leftover: Leftover) -> None:
+        """Remove a leftover; that it is gone already is fine."""
+        if leftover.upload_id is None:
+            self.delete(leftover.path)
+            return
+        bucket, _, key = self._full(leftover.path).partition("/")
+        with suppress(FileNotFoundError):
+            self._fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=key, UploadId=leftover.upload_id)
 
     def open_input(self, path: str, *, sequential: bool = False) -> BinaryIO:
         """A seekable file. Each read is one request for just that range, as Parquet wants it; `sequential`
@@ -136,7 +187,8 @@ class Store:
             return io.BytesIO(self.read(path))  # its own files share one position among all readers
         if sequential:
             return cast(BinaryIO, self._fs.open(full, "rb", cache_type="readahead", block_size=8 * 2**20))
-        return cast(BinaryIO, self._fs.open(full, "rb", cache_type="none"))
+        opened = patiently(self._fs.open, full, "rb", cache_type="none")
+        return cast(BinaryIO, PatientFile(opened, opened.size)) if opened.size is not None else opened
 
     def _full(self, path: str) -> str:
         if path.startswith("/") or ".." in path.split("/"):
@@ -151,7 +203,7 @@ class Store:
         try:
             if self._local:
                 return {self._relative(f"{full}/{path}").rstrip("/"): {} for path in list_files(full)}
-            found = self._fs.find(full, detail=True)
+            found = patiently(self._fs.find, full, detail=True)
         except (FileNotFoundError, NotADirectoryError):
             return {}
         # A key that ends in "/" is a folder marker that some tools leave behind.
@@ -167,15 +219,25 @@ class Store:
         made = made.timestamp() if isinstance(made, datetime) else made  # memory:// has both
         return FileVersion(path, size, etag or f"{size}-{made}")
 
+    def _leftover(self, path: str, found: dict[str, Any]) -> Leftover:
+        if self._local:
+            stat = os.stat(self._full(path))
+            return Leftover(path, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))
+        made = found.get("LastModified") or found.get("mtime") or found.get("created") or found.get("last_modified")
+        made = made if isinstance(made, datetime) else datetime.now(UTC)  # an unknown age is the youngest
+        return Leftover(path, int(found["size"] or 0), made if made.tzinfo else made.replace(tzinfo=UTC))
+
     def _put_if_none_match(self, full: str, data: bytes) -> bool:
         for attempt in range(_CONFLICT_TRIES):
             try:
-                self._fs.pipe_file(full, data, mode="create")
+                patiently(self._fs.pipe_file, full, data, mode="create")
                 return True
             except OSError as error:
                 status = http_status(error)
                 if status == 412:
                     return False
+                if status == 501:
+                    raise NotImplementedError("this store knows no conditional puts") from error
                 if status != 409 or attempt + 1 == _CONFLICT_TRIES:
                     raise
                 # 409: another conditional put is under way and may still fail, so ask again.

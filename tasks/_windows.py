@@ -18,7 +18,7 @@ class Window:
     """Rows next to each other, in order."""
 
     rows: list[Row] = field(default_factory=list)
-    pixels: int = 0  # of their pictures, as the headers say
+    pixels: int = 0  # of their pictures and masks, as the headers say
 
     @property
     def is_large(self) -> bool:
@@ -42,6 +42,6 @@ def windows(source: ShardInput, rows: Iterator[Row]) -> Iterator[Window]:
 
 def _pixels(source: ShardInput, row: Row) -> int:
     try:
-        return count_pixels(source.picture(row))
+        return count_pixels(source.picture(row)) + count_pixels(source.mask(row))
     except RowError:  # it will be said when the row is decoded
         return 0

@@ -1,4 +1,4 @@
-"""What `bfr doctor` looks at: this machine, its accelerator, Ray, Prefect, the recogniser, the weights."""
+"""What `bfr doctor` looks at: this machine, its accelerator, Ray, Prefect, detectors and recognisers, the weights."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from bfr_models.errors import UsageError
 from bfr_models.registry import methods
 from bfr_models.weight_catalogue import entry_of
 from bfr_models.weight_files import cache_folder
 from tasks._connection import redact
+from tasks.detectors import choose_detector
 from tasks.list_weights import list_weights, verify_weights
-from tasks.recognisers import WHY_NONE, describe_recogniser
+from tasks.recognisers import choose_recogniser
 
 MIN_FREE_BYTES = 2 * 2**30
 
@@ -35,8 +38,8 @@ class Check:
 
 def check_machine() -> list[Check]:
     """All checks; none of them changes or starts anything."""
-    checks = (_python, _disk, _accelerator, _torchvision, _ray, _prefect, _storage, _recogniser)
-    return [check() for check in checks] + list(_weights())
+    checks = (_python, _disk, _accelerator, _torchvision, _ray, _prefect, _storage)
+    return [check() for check in checks] + [*_detectors(), *_recognisers(), *_weights()]
 
 
 def _python() -> Check:
@@ -108,11 +111,27 @@ def _storage() -> Check:
     return Check("object store", "ok", "AWS credentials in the environment" if named else "no AWS credentials set")
 
 
-def _recogniser() -> Check:
-    found = describe_recogniser()
-    if found is None:
-        return Check("recogniser", "missing", "none: identity will not be scored", WHY_NONE)
-    return Check("recogniser", "ok", f"{found['name']}, sha256 {found['sha256'][:12]}")
+def _detectors() -> Iterator[Check]:
+    for name in ("dlib", "retinaface"):
+        try:
+            found = choose_detector(name, None)
+        except UsageError as error:
+            yield Check(f"detector {name}", "missing", "cannot find faces in photos", str(error))
+        else:
+            yield Check(f"detector {name}", "ok", Path(found.weights).name if found.weights else "of its package")
+
+
+def _recognisers() -> Iterator[Check]:
+    by_default = choose_recogniser("auto")
+    for name in ("arcface", "dlib"):
+        try:
+            found = choose_recogniser(name)
+        except UsageError as error:
+            yield Check(f"recogniser {name}", "missing", "cannot score identity", str(error))
+        else:
+            assert found is not None, "a recogniser that is named is here, or an error says so"
+            default = ", the default" if found == by_default else ""
+            yield Check(f"recogniser {name}", "ok", f"{found.name}, sha256 {found.sha256[:12]}{default}")
 
 
 def _weights() -> Iterator[Check]:
@@ -133,5 +152,5 @@ def _absent(stem: str) -> Check:
     entry = entry_of(stem)
     if entry is None:
         return Check(f"weights {stem}", "bad", "not in the package", "reinstall the package")
-    advice = f"{entry.licence}; its preset needs it: `bfr weights fetch {entry.name.rpartition('/')[0]}`"
+    advice = f"{entry.licence}; its preset needs it: `bfr weights fetch {entry.to_fetch}`"
     return Check(f"weights {entry.name}", "missing", "not fetched", advice)

@@ -1,46 +1,140 @@
-"""One report on several finished runs over the same rows."""
+"""Several finished runs over the same rows: one table, one gallery with a column per method, one page."""
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Mapping, Sequence
-from itertools import islice
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks import _gallery
+from bfr_models.errors import BfrError
+from tasks._gallery import caption
 from tasks._report import MAX_ROWS, Cell, GalleryRow, render_report
-from tasks._storage import Store, open_source
+from tasks._score_table import METRICS, score_table, to_latex, to_markdown
+from tasks._shards import from_table, row_ids
+from tasks._storage import Store
 from tasks.config import RestoreRun
 from tasks.finish_run import RunRecord
+from tasks.plan_shards import latest_plan
+
+Key = tuple[str, int]
+"""A row's id, and which of the rows with this id it is."""
+
+Rows = Mapping[Key, Mapping[str, Any]]
 
 
-def compare_runs(title: str, runs: Sequence[RestoreRun], records: Sequence[RunRecord], destination: str) -> str:
-    """Writes index.html and runs.json to `destination`; returns the page's address."""
-    results = [_rows(Store(run.destination).sub("data").url()) for run in runs]
-    gallery = []
-    for row_id, row in islice(_rows(runs[0].source).items(), MAX_ROWS):
-        outputs = [(run, result[row_id]) for run, result in zip(runs, results, strict=True) if row_id in result]
-        gallery.append(GalleryRow(row_id, tuple(_cells(row, outputs, runs[0]))))
+def compare_runs(
+    title: str, runs: Sequence[RestoreRun], records: Sequence[RunRecord], destination: str
+) -> dict[str, Any]:
+    """Writes index.html, table.{md,tex,json} and runs.json to `destination`; returns the table, with the page's
+    address as `report`.
+
+    The scores are compared on the rows that every run restored, in one order. BfrError where the runs did not have
+    the same rows.
+    """
+    restored = {run.method: _restored(Store(run.destination)) for run in runs}
+    _require_equal_rows(records)
+    common = _common(restored)
+    scores = {name: {m.key: [rows[key][m.key] for key in common] for m in METRICS} for name, rows in restored.items()}
+    table = score_table(scores) | {"rows": len(common)}
     store = Store(destination)
-    store.write("index.html", render_report(title, records, gallery, []).encode())
+    store.write("table.md", to_markdown(table).encode())
+    store.write("table.tex", to_latex(table).encode())
+    store.write("table.json", json.dumps(table, indent=2).encode())
+    store.write("index.html", render_report(title, records, _gallery(runs, common[:MAX_ROWS]), []).encode())
     store.write("runs.json", json.dumps(list(records), indent=2).encode())
-    return store.url("index.html")
+    return table | {"report": store.url("index.html")}
 
 
-def _cells(
-    row: Mapping[str, Any], outputs: Sequence[tuple[RestoreRun, Mapping[str, Any]]], first: RestoreRun
-) -> list[Cell]:
-    cells = [Cell("input", row[first.column]["bytes"], "")]
-    cells += [
-        Cell(run.method, out["restored"]["bytes"], _gallery.caption(out), out["identity_similarity_gt"])
-        for run, out in outputs
-    ]
-    return cells + ([Cell("gt", row[first.gt_column]["bytes"], "")] if first.gt_column else [])
+def _restored(store: Store) -> Rows:
+    """The scores of the restored rows, in the order of the plan."""
+    columns = ["id", *(metric.key for metric in METRICS)]
+    tables = [pq.read_table(io.BytesIO(store.read(path)), columns=columns) for path in _data_files(store)]
+    rows = pa.concat_tables(tables).to_pylist() if tables else []
+    return dict(zip(_keys(row["id"] for row in rows), rows, strict=True))
 
 
-def _rows(url: str) -> dict[str, dict[str, Any]]:
-    tables = [pq.read_table(store.open_input(file.path)) for store, file in open_source(url)]
-    return {row["id"]: row for row in pa.concat_tables(tables).to_pylist()}
+def _common(restored: Mapping[str, Rows]) -> list[Key]:
+    """What every run restored; that they have it in one order is checked."""
+    shared = set.intersection(*(set(rows) for rows in restored.values()))
+    orders = {name: [key for key in rows if key in shared] for name, rows in restored.items()}
+    first, *others = orders
+    for name in others:
+        if orders[name] != orders[first]:
+            raise BfrError(f"expected the rows of {name} in the order of {first}'s, found another; restore both again")
+    if not shared:
+        raise BfrError(f"expected rows that {', '.join(restored)} all restored, found none; see their reports")
+    return orders[first]
+
+
+def _require_equal_rows(records: Sequence[RunRecord]) -> None:
+    counts = {record["method"]["name"]: record["totals"]["rows"] for record in records}
+    if len(set(counts.values())) > 1:
+        raise BfrError(f"expected runs over the same rows, found {counts}; give each the same source")
+
+
+def _gallery(runs: Sequence[RestoreRun], keys: Sequence[Key]) -> list[GalleryRow]:
+    first = runs[0]
+    inputs = _whole_rows(_source_tables(Store(first.destination)), keys)
+    outputs = [(run, _whole_rows(_data_tables(Store(run.destination)), keys)) for run in runs]
+    rows = []
+    for key in keys:
+        source = inputs.get(key, {})
+        cells = [Cell("input", _bytes(source.get(first.column)), "")]
+        for run, found in outputs:
+            row = found[key]
+            cells.append(Cell(run.method, row["restored"]["bytes"], caption(row), row["identity_similarity_gt"]))
+        if first.gt_column:
+            cells.append(Cell("gt", _bytes(source.get(first.gt_column)), ""))
+        rows.append(GalleryRow(key[0], tuple(cells)))
+    return rows
+
+
+def _whole_rows(tables: Iterator[tuple[list[str], pa.Table]], keys: Sequence[Key]) -> dict[Key, dict[str, Any]]:
+    """The rows of these keys with their pictures; reads no further than the last of them."""
+    found: dict[Key, dict[str, Any]] = {}
+    wanted, seen = set(keys), Counter[str]()
+    for ids, table in tables:
+        for index, row_id in enumerate(ids):
+            key = (row_id, seen[row_id])
+            seen[row_id] += 1
+            if key in wanted:
+                found[key] = table.slice(index, 1).to_pylist()[0]
+        if len(found) == len(wanted):
+            break
+    return found
+
+
+def _source_tables(store: Store) -> Iterator[tuple[list[str], pa.Table]]:
+    """The source, shard by shard, as the run saw it."""
+    for shard in from_table(latest_plan(store).shards):
+        with shard.open() as source:
+            table = pq.ParquetFile(source).read_row_groups(range(shard.row_group_start, shard.row_group_stop))
+        yield row_ids(shard.name, shard.first_row, table), table
+
+
+def _data_tables(store: Store) -> Iterator[tuple[list[str], pa.Table]]:
+    for path in _data_files(store):
+        table = pq.read_table(io.BytesIO(store.read(path)))
+        yield table["id"].to_pylist(), table
+
+
+def _data_files(store: Store) -> list[str]:
+    manifest = pq.read_table(io.BytesIO(store.read("manifest.parquet")), columns=["data"])
+    return [path for path in manifest["data"].to_pylist() if path]
+
+
+def _keys(ids: Iterable[str]) -> Iterator[Key]:
+    seen = Counter[str]()
+    for row_id in ids:
+        yield row_id, seen[row_id]
+        seen[row_id] += 1
+
+
+def _bytes(cell: object) -> bytes | None:
+    data = cell.get("bytes") if isinstance(cell, dict) else cell
+    return data if isinstance(data, bytes) else None

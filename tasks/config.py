@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WrapValidator, model_validator
 
+from bfr_models.methods.presets import Task
 from bfr_models.registry import ResolvedMethod, resolve_method
-from tasks._job import PhotoSettings
+from tasks._connection import redact
+from tasks._job import Measures, PhotoSettings, RecogniserChoice
 
 Url = Annotated[str, AfterValidator(lambda url: url if "://" in url else os.path.abspath(url))]
 """A path or a URL; a path is made absolute, since workers run in folders of their own."""
+
+
+def _whole_or_auto(value: object, validate: Callable[[object], int | str]) -> int | str:
+    try:
+        return validate(value)
+    except ValidationError:
+        raise ValueError("expected a whole number from 1 on, or auto") from None
+
+
+BatchSizeAsked = Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], WrapValidator(_whole_or_auto)]
 
 
 class RestoreRun(BaseModel):
@@ -24,13 +38,20 @@ class RestoreRun(BaseModel):
     method: str
     preset: str | None = Field(None, description="named size and weights of the method; its first by default")
     options: dict[str, bool | str | int | float] = Field(default_factory=dict, description="the method's own options")
+    task: Task = Field("restore", description="or inpaint: fill the holes that mask_column names, keep all else")
     input: Literal["faces", "photos"] = Field("faces", description="aligned faces, or photos with any number of them")
     column: str = Field("image", description="the picture column")
     gt_column: str | None = Field(None, description="column with the ground truth, for PSNR, SSIM and identity")
+    mask_column: str | None = Field(
+        None, description="column with the mask of each picture: white where it is scratched, black where it is known"
+    )
     seed: int = 0
     format: Literal["png", "webp", "jpeg"] = "png"
     quality: int = Field(95, ge=1, le=100, description="of webp and jpeg")
     keep_input: bool = Field(False, description="carry the input picture into the output")
+    recogniser: Literal["auto", "arcface", "dlib", "none"] = Field(
+        "auto", description="what compares faces; auto is arcface where its weights are here, else dlib, else none"
+    )
     min_identity: float | None = Field(None, ge=-1, le=1, description="below it the face keeps its input pixels")
     detector: Literal["dlib", "retinaface"] = Field("dlib", description="what finds the faces in photos")
     detector_weights: str | None = Field(
@@ -39,15 +60,32 @@ class RestoreRun(BaseModel):
     min_face: int = Field(32, ge=1, description="side of the smallest face square to restore, in the photo's pixels")
     max_faces: int = Field(500, ge=1, description="most faces to restore in one photo; the others are named as skipped")
     reject_no_face: bool = Field(False, description="reject photos without a face, instead of passing them through")
+    lpips: str = Field("auto", description="vgg, alex, squeeze or none; by default the first whose weights are here")
+    fid: str = Field("auto", description="inception or none; by default where its weights are here")
+    fid_reference: str | None = Field(
+        None, description="what restored faces are compared with: a dataset, a run, or .npz statistics; gt by default"
+    )
+    keep_embeddings: bool = Field(False, description="store the recogniser's vectors, which are biometric data")
     max_rejects: float = Field(0.05, ge=0, le=1, description="share of rejected rows above which the exit code is 3")
+    retry_rejected: tuple[str, ...] = Field((), description="codes: rows that were rejected so are tried again")
+    shard_timeout: float | None = Field(
+        None, gt=0, description="seconds until a worker is taken to hang; 20 x the longest shard so far by default"
+    )
     actors: int | None = Field(None, ge=1, description="workers; one per GPU, or one, by default")
     gpus_per_actor: float | None = Field(None, ge=0, description="1 where the cluster has GPUs by default")
-    batch_size: int | None = Field(None, ge=1, description="faces per call of the networks")
+    batch_size: BatchSizeAsked | None = Field(
+        None,
+        description="faces per call of the networks: 8, on a GPU 16, by default; auto finds what is fastest and fits",
+    )
     shard_rows: int = Field(32, ge=1, description="rows per shard, rounded up to whole row groups")
     engine: Literal["ray", "local"] = Field("ray", description="'local' runs in threads of this process")
 
     @model_validator(mode="after")
-    def _photos_have_no_gt(self) -> Self:
+    def _can_be_kept(self) -> Self:
+        if (self.task == "inpaint") != (self.mask_column is not None):
+            raise ValueError("expected a mask_column with task inpaint, and with it alone")
+        if self.task == "inpaint" and self.input == "photos":
+            raise ValueError("expected input faces with task inpaint: holes are filled in aligned faces")
         if self.input == "photos" and self.gt_column is not None:
             raise ValueError("expected no gt_column with input photos: ground truth is compared face by face")
         if self.detector_weights is not None and self.detector == "dlib":
@@ -56,7 +94,7 @@ class RestoreRun(BaseModel):
 
     def resolve(self) -> ResolvedMethod:
         """The method with everything decided; UsageError for what is unknown."""
-        return resolve_method(self.method, self.preset, self.options)
+        return resolve_method(self.method, self.preset, self.options, self.task)
 
 
 class DegradeRun(BaseModel):
@@ -75,20 +113,28 @@ class DegradeRun(BaseModel):
 
 
 def semantic_settings(
-    run: RestoreRun, resolved: ResolvedMethod, recogniser: dict[str, str] | None, photos: PhotoSettings | None
+    run: RestoreRun,
+    resolved: ResolvedMethod,
+    recogniser: RecogniserChoice | None,
+    photos: PhotoSettings | None,
+    measures: Measures,
 ) -> dict[str, Any]:
     """All that decides the bytes of a run's output: two runs that differ here must not share a destination."""
     return {
         "method": resolved.description,
         "fingerprint": resolved.fingerprint,
-        "recogniser": recogniser,
+        "recogniser": None if recogniser is None else asdict(recogniser),
         "photos": None if photos is None else photos.description,
+        "measures": asdict(measures),
+        "fid_reference": None if run.fid_reference is None else redact(run.fid_reference),
         **run.model_dump(
             include={
+                "task",
                 "input",
                 "seed",
                 "column",
                 "gt_column",
+                "mask_column",
                 "format",
                 "quality",
                 "keep_input",

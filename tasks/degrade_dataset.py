@@ -19,6 +19,7 @@ from bfr_models.pixels import face_tensor, to_uint8
 from bfr_models.rng import derive_seed
 from tasks._images import decode, encode
 from tasks._parquet import IMAGE, DatasetWriter, find_image_column, image_bytes, with_image_features
+from tasks._shards import row_ids
 from tasks._storage import FileVersion, Store, open_source
 from tasks.config import DegradeRun
 
@@ -53,7 +54,7 @@ def degrade_dataset(run: DegradeRun) -> DegradeReport:
     ):
         for store, file in open_source(run.source):
             for table, first_row in _batches(store, file, run.column):
-                ids = _ids(table, file, first_row)
+                ids = row_ids(file.path, first_row, table)
                 cells = table[run.column].to_pylist()
                 pairs = list(workers.map(partial(_pair, run=run, preset=preset), ids, cells))
                 report.skipped += [pair for pair in pairs if isinstance(pair, Skipped)]
@@ -71,11 +72,6 @@ def _batches(store: Store, file: FileVersion, column: str) -> Iterator[tuple[pa.
         for batch in parquet.iter_batches(BATCH_ROWS):
             yield pa.Table.from_batches([batch]), first_row
             first_row += batch.num_rows
-
-
-def _ids(table: pa.Table, file: FileVersion, first_row: int) -> list[str]:
-    given = table["id"].to_pylist() if "id" in table.column_names else [None] * table.num_rows
-    return [f"{file.path}#{first_row + i}" if row is None else str(row) for i, row in enumerate(given)]
 
 
 def _pair(row_id: str, cell: object, run: DegradeRun, preset: Preset) -> tuple[bytes, bytes] | Skipped:

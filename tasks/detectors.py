@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bfr_models.errors import BfrError, UsageError
-from bfr_models.faces.types import Detector
-from bfr_models.weight_files import find_weight, require_weight
+from bfr_models.faces.dlib_files import dlib_is_here
+from bfr_models.weight_files import file_sha256, find_weight, require_weight
 from tasks._job import DetectorChoice, PhotoSettings
 from tasks.config import RestoreRun
+
+if TYPE_CHECKING:  # a driver that only names the detector needs no torch
+    from bfr_models.faces.types import Detector
 
 RETINAFACE = ("facexlib-retinaface-resnet50", "facexlib-retinaface-mobilenet")
 """Stems of its weights, the better first."""
@@ -27,7 +29,7 @@ def photo_settings(run: RestoreRun) -> PhotoSettings | None:
 def choose_detector(name: str, weights: str | None) -> DetectorChoice:
     """The detector with its file and checksum. UsageError, which says what to do, when it is not here."""
     if name == "dlib":
-        if find_spec("dlib") is None or find_spec("face_recognition_models") is None:
+        if not dlib_is_here():
             raise UsageError(
                 "expected dlib to find faces with, found none; pip install 'bfr-pipeline[offline]', or use another "
                 "detector: --detector retinaface"
@@ -35,7 +37,7 @@ def choose_detector(name: str, weights: str | None) -> DetectorChoice:
         return DetectorChoice(name)
     path = Path(weights).expanduser().absolute() if weights else next(filter(None, map(find_weight, RETINAFACE)), None)
     path = path or require_weight(RETINAFACE[0])
-    return DetectorChoice(name, str(path), _sha256(path))
+    return DetectorChoice(name, str(path), file_sha256(path))
 
 
 def load_detector(choice: DetectorChoice, device: str) -> Detector:
@@ -47,14 +49,6 @@ def load_detector(choice: DetectorChoice, device: str) -> Detector:
     from bfr_models.faces.retinaface import RetinaFaceDetector
 
     path = Path(choice.weights)
-    if (found := _sha256(path)) != choice.sha256:
+    if (found := file_sha256(path)) != choice.sha256:
         raise BfrError(f"{path}: expected sha256 {choice.sha256}, found {found}; every machine needs the same file")
     return RetinaFaceDetector(path, device)
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UsageError(f"expected weights of the face detector at {path}, found none that read ({error})") from None

@@ -19,7 +19,7 @@ def estimate_run(run: RestoreRun) -> dict[str, Any]:
     shards = list(list_source(run))
     store = Store(run.destination)
     done = latest_plan(store).done if store.list("plan") else frozenset()
-    todo = [shard for shard in shards if shard.id not in done]
+    todo = [shard for shard in shards if shard.commit not in done]
     rows = sum(shard.rows for shard in todo)
     workers = run.actors or 1
     facts: dict[str, Any] = {

@@ -10,25 +10,32 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from bfr_models.errors import BfrError
+from bfr_models.errors import BfrError, UsageError
 from bfr_models.registry import methods
 from tasks import _commits
 from tasks._connection import redact
+from tasks._distances import EmbeddingSums, distances
 from tasks._gallery import example_rejects, gallery_rows
 from tasks._parquet import encode_table
 from tasks._report import render_report
+from tasks._single_writer import WARNING, run_store
 from tasks._statistics import Totals
 from tasks._storage import Store
 from tasks.config import RestoreRun
+from tasks.licences import licences_in_use
+from tasks.measures import run_measures
 from tasks.plan_shards import Plan, check_settings, latest_plan
 
 MANIFEST = pa.schema(
     [
         ("shard", pa.string()),
+        ("generation", pa.int32()),
         ("attempt", pa.string()),
         ("source", pa.string()),
         ("data", pa.string()),
+        ("features", pa.string()),
         ("rejected", pa.string()),
         ("sha256", pa.string()),
         ("rows", pa.int64()),
@@ -45,26 +52,48 @@ def finish_run(run: RestoreRun, started: datetime) -> RunRecord:
     """Writes manifest.parquet, run.json and the report; removes what no commit names. Returns run.json."""
     store = Store(run.destination)
     plan = latest_plan(store)
-    if finished := _finished(store, plan):
+    if finished := finished_record(store, plan):
         return finished | {"arguments": _arguments(run)}  # --max-rejects may be another now
-    totals, manifest = Totals(), []
-    live = plan.shards["id"].to_pylist()
+    totals, sums, manifest, keep = Totals(), EmbeddingSums(), [], set[str]()
+    live = plan.commits
     _require_done(plan, plan.number)
     for record in _commits.read_commits(store, live):
         totals.add(record)
+        sums.add(record)
         manifest.append(_manifest_row(record))
-    keep = {row[folder] for row in manifest for folder in _commits.FOLDERS if row[folder]}
+        keep.update(_commits.files_of(record).values())
     orphans = _commits.orphans(store, set(live), keep)
     _require_done(latest_plan(store), plan.number)  # a newer plan is there before its first file: none of these
     _commits.vacuum(store, orphans)
     table = pa.Table.from_pylist(manifest, schema=MANIFEST)
     store.write("manifest.parquet", encode_table(table, row_group_rows=65536))
-    record = _run_record(run, plan, totals, started)
+    features = [(row["shard"], row["features"]) for row in manifest if row["features"]]
+    measured = distances(run, store, run_measures(run), sums, features)
+    record = _run_record(run, plan, totals, measured, started)
+    _write_report(store, plan, manifest, record, run)
+    store.write("run.json", json.dumps(record, indent=2).encode())  # last: a run with run.json is finished
+    return record
+
+
+def report_run(destination: str) -> dict[str, Any]:
+    """Renders the report of a finished run again; returns where it is. UsageError where there is none."""
+    store = Store(destination)
+    plan = latest_plan(store)
+    record = finished_record(store, plan)
+    if record is None:
+        raise UsageError(
+            f"expected a finished run at {store!r}, found {plan.todo_count} of {plan.shards.num_rows} shards to do; "
+            "run the `bfr restore` command that started it again"
+        )
+    manifest = pq.read_table(pa.BufferReader(store.read("manifest.parquet"))).to_pylist()
+    _write_report(store, plan, manifest, record, RestoreRun.model_validate(record["arguments"]))
+    return {"report": redact(store.url("report/index.html"))}
+
+
+def _write_report(store: Store, plan: Plan, manifest: list[dict[str, Any]], record: RunRecord, run: RestoreRun) -> None:
     rows = gallery_rows(store, plan, manifest, run)
     page = render_report(f"{run.method} on {redact(run.source)}", [record], rows, example_rejects(store, manifest))
     store.write("report/index.html", page.encode())
-    store.write("run.json", json.dumps(record, indent=2).encode())  # last: a run with run.json is finished
-    return record
 
 
 def _require_done(plan: Plan, number: int) -> None:
@@ -75,7 +104,7 @@ def _require_done(plan: Plan, number: int) -> None:
         )
 
 
-def _finished(store: Store, plan: Plan) -> RunRecord | None:
+def finished_record(store: Store, plan: Plan) -> RunRecord | None:
     """run.json, if it is that of this plan: then there is nothing to do."""
     if not store.exists("run.json"):
         return None
@@ -87,9 +116,11 @@ def _manifest_row(record: _commits.Record) -> dict[str, Any]:
     files = record["files"]
     return {
         "shard": record["shard"],
+        "generation": record["generation"],
         "attempt": record["attempt"],
         "source": record["source"],
         "data": files.get("data", {}).get("path"),
+        "features": files.get("features", {}).get("path"),
         "rejected": files.get("rejected", {}).get("path"),
         "sha256": files.get("data", {}).get("sha256"),
         "rows": record["rows"],
@@ -98,9 +129,13 @@ def _manifest_row(record: _commits.Record) -> dict[str, Any]:
     }
 
 
-def _run_record(run: RestoreRun, plan: Plan, totals: Totals, started: datetime) -> RunRecord:
+def _run_record(run: RestoreRun, plan: Plan, totals: Totals, measured: dict[str, Any], started: datetime) -> RunRecord:
     settings, now = check_settings(run), datetime.now(UTC)
-    recognised, has_gt = settings["recogniser"] is not None, run.gt_column is not None
+    statistics = totals.statistics(
+        recognised=settings["recogniser"] is not None,
+        has_gt=run.gt_column is not None,
+        has_lpips=settings["measures"]["lpips"] is not None,
+    )
     resolved = run.resolve()
     return {
         "schema": 1,
@@ -116,6 +151,8 @@ def _run_record(run: RestoreRun, plan: Plan, totals: Totals, started: datetime) 
             "licence": resolved.preset.licence,
         },
         "recogniser": settings["recogniser"],
+        "licences": licences_in_use(run),
+        "measures": settings["measures"],
         "arguments": _arguments(run),
         "seed": run.seed,
         "versions": {"python": platform.python_version(), **dict(_versions())},
@@ -128,9 +165,10 @@ def _run_record(run: RestoreRun, plan: Plan, totals: Totals, started: datetime) 
             "accelerator_seconds": round(totals.accelerator_seconds, 3),
             "wall_seconds": round((now - started).total_seconds(), 3),
         },
+        "warnings": [] if run_store(run.destination).conditional else [WARNING],
         "rejects": dict(totals.rejects.most_common()),
         "outcomes": dict(totals.outcomes.most_common()),
-        "statistics": totals.statistics(recognised=recognised, has_gt=has_gt),
+        "statistics": statistics | measured,
         "started": started.isoformat(timespec="seconds"),
         "finished": now.isoformat(timespec="seconds"),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from bfr_models.errors import BfrError, UsageError
 from bfr_models.weight_catalogue import WeightEntry, entries
+from bfr_models.weight_files import file_sha256
 from tasks._install_weights import Trust, convert, install, place_for, say, summary
 
 
@@ -20,7 +20,7 @@ def import_weights(method: str, files: Sequence[Path]) -> list[dict[str, Any]]:
     written when a file is none of them, or two are the same one.
     """
     known = entries(method)
-    found = [(file, _sha256(file)) for file in files]
+    found = [(file, file_sha256(file)) for file in files]
     chosen: dict[str, tuple[WeightEntry, Path, str]] = {}
     for file, sha256 in found:
         entry = _recognise(known, file, sha256)
@@ -73,11 +73,3 @@ def _install(entry: WeightEntry, file: Path, sha256: str) -> dict[str, Any]:
         shutil.copyfile(file, part)
         card = install(entry, part, file.name, sha256, trust)
     return {**summary(card), "imported_from": str(file)}
-
-
-def _sha256(file: Path) -> str:
-    try:
-        with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
-    except OSError as error:
-        raise UsageError(f"expected a checkpoint file at {file}, found none that reads ({error.strerror})") from None

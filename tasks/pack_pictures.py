@@ -19,6 +19,7 @@ from tasks._connection import redact
 from tasks._image_pages import split_pages
 from tasks._parquet import IMAGE, DatasetWriter, find_image_column, image_bytes, with_image_features
 from tasks._picture_sources import SIDECARS, Entry, read_entries
+from tasks._shards import row_ids
 from tasks._storage import Store, open_source
 
 BATCH_ROWS = 64
@@ -125,18 +126,15 @@ def _read_parquet(opened: BinaryIO, path: str, column: str) -> Iterator[pa.Table
     find_image_column(parquet.schema_arrow, column)
     first_row = 0
     for batch in parquet.iter_batches(BATCH_ROWS):
-        yield _normalised(pa.Table.from_batches([batch]), column, f"{path}#", first_row)
+        yield _normalised(pa.Table.from_batches([batch]), column, path, first_row)
         first_row += batch.num_rows
 
 
-def _normalised(table: pa.Table, column: str, prefix: str, first_row: int) -> pa.Table:
+def _normalised(table: pa.Table, column: str, file: str, first_row: int) -> pa.Table:
     """`id` and `image` first; a column that has the name `image` without being the one is `source_image`."""
     cells = table[column].to_pylist()
     pictures = [{"bytes": image_bytes(cell, lambda _: None), "path": _path(cell)} for cell in cells]
-    places = [f"{prefix}{first_row + i}" for i in range(len(cells))]
-    given = table["id"].to_pylist() if "id" in table.column_names else places
-    ids = [place if row_id is None else str(row_id) for row_id, place in zip(given, places, strict=True)]
-    columns = {"id": pa.array(ids, pa.string()), "image": pa.array(pictures, IMAGE)}
+    columns = {"id": pa.array(row_ids(file, first_row, table), pa.string()), "image": pa.array(pictures, IMAGE)}
     for name in table.column_names:
         if name not in ("id", column):
             columns["source_image" if name == "image" else name] = table[name]

@@ -2,7 +2,8 @@
 
     plan/spec.json       what decides the output; another setting on the same destination is refused
     plan/00000.parquet   the live shards; create-only; a resume works from it and does not list the source
-    plan/00001.parquet   the next one, made when a finished run is started again and the source has grown
+    plan/00001.parquet   the next one, made when a finished run is started again and the source has grown, or when
+                         rejected rows are to be tried again: their shards have a new generation then
 
 The last plan is the live one. A file that changed loses its old shards to its new ones; what was restored
 from a file that has since gone from the source is kept.
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -23,13 +24,17 @@ from bfr_models.errors import UsageError
 from tasks import _commits
 from tasks._connection import redact
 from tasks._parquet import encode_table, find_image_column
+from tasks._row_groups import DAMAGE, is_damage
 from tasks._shards import Shard, current_version, from_table, shards_of_file, to_table
+from tasks._single_writer import run_store
 from tasks._storage import FileVersion, Store, open_source
 from tasks.config import RestoreRun, semantic_settings
 from tasks.detectors import photo_settings
-from tasks.recognisers import describe_recogniser
+from tasks.measures import run_measures
+from tasks.recognisers import run_recogniser
 
 _READERS = 16
+_RETRIED = b"bfr:retry_rejected"
 
 
 @dataclass(frozen=True)
@@ -38,12 +43,12 @@ class Plan:
 
     number: int
     shards: pa.Table
-    done: frozenset[str]
+    done: frozenset[str]  # names of commits
 
     @property
     def todo(self) -> Iterator[Shard]:
         """The shards without a commit, in the plan's order."""
-        return (shard for shard in from_table(self.shards) if shard.id not in self.done)
+        return (shard for shard in from_table(self.shards) if shard.commit not in self.done)
 
     @property
     def todo_count(self) -> int:
@@ -53,11 +58,21 @@ class Plan:
     def rows(self) -> int:
         return sum(self.shards["rows"].to_pylist())
 
+    @property
+    def commits(self) -> list[str]:
+        """The names of the live commits, those to come included, in the plan's order."""
+        return [shard.commit for shard in from_table(self.shards)]
+
+    @property
+    def retried(self) -> list[str]:
+        """The codes of rejection for which this plan was made, if it was."""
+        return json.loads((self.shards.schema.metadata or {}).get(_RETRIED, b"[]"))
+
 
 def check_settings(run: RestoreRun) -> dict[str, Any]:
     """What decides the run's output. UsageError before any work if it cannot be done, or not into this place."""
     resolved = run.resolve()
-    semantic = semantic_settings(run, resolved, describe_recogniser(), photo_settings(run))
+    semantic = semantic_settings(run, resolved, run_recogniser(run), photo_settings(run), run_measures(run))
     settings: dict[str, Any] = json.loads(json.dumps({"source": redact(run.source.rstrip("/")), **semantic}))
     if f"{run.destination}/".startswith(f"{run.source}/"):
         raise UsageError(f"expected a destination outside {run.source}, found {run.destination}; use another")
@@ -76,19 +91,22 @@ def plan_shards(run: RestoreRun) -> Plan:
     latest = _latest(store)
     if latest is not None:
         plan = _with_commits(store, *latest)
-        if plan.todo_count and _sources_unchanged(plan):
+        retry = set(run.retry_rejected) if _is_new_retry(store, plan, run) else set()
+        if plan.todo_count and not retry and _sources_unchanged(plan):
             return plan
     live = list(list_source(run))
     if latest is not None:
-        live = _carry_over(plan, live)
-        if [s.id for s in live] == plan.shards["id"].to_pylist():
+        live = _tried_again(store, plan, _carry_over(plan, live), retry)
+        if [shard.commit for shard in live] == plan.commits:
             return plan
     if not live:
         raise UsageError(f"expected rows in {run.source}, found Parquet files without any")
     number = 0 if latest is None else latest[0] + 1
+    store.conditional = run_store(run.destination).conditional
     store.create("plan/spec.json", json.dumps(settings, indent=2).encode())
     _refuse_mixture(json.loads(store.read("plan/spec.json")), settings, run.destination)
-    store.create(_path(number), encode_table(to_table(live), row_group_rows=65536))
+    table = to_table(live).replace_schema_metadata({_RETRIED: json.dumps(sorted(run.retry_rejected))})
+    store.create(_path(number), encode_table(table, row_group_rows=65536))
     return _with_commits(store, number, _read(store, number))  # ours, or that of a driver which was faster
 
 
@@ -114,21 +132,47 @@ def _row_groups(store: Store, file: FileVersion, run: RestoreRun) -> list[int]:
     with store.open_input(file.path) as source:
         try:
             parquet = pq.ParquetFile(source)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        except DAMAGE as error:
+            if not is_damage(error):
+                raise
             raise UsageError(
                 f"expected a Parquet file at {store.url(file.path)}, found one that does not read ({error}); "
                 "remove it from the source or mend it"
             ) from None
-        for column in filter(None, (run.column, run.gt_column)):
+        for column in filter(None, (run.column, run.gt_column, run.mask_column)):
             find_image_column(parquet.schema_arrow, column)
         return [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
 
 
 def _carry_over(plan: Plan, live: list[Shard]) -> list[Shard]:
     """The new shards, before them what was restored from files that the source no longer holds."""
-    sources = {shard.source for shard in live}
-    kept = [s for s in from_table(plan.shards) if s.source not in sources and s.id in plan.done]
-    return kept + live
+    sources, planned = {shard.source for shard in live}, list(from_table(plan.shards))
+    kept = [shard for shard in planned if shard.source not in sources and shard.commit in plan.done]
+    generations = {shard.id: shard.generation for shard in planned}
+    return kept + [replace(shard, generation=generations.get(shard.id, 0)) for shard in live]
+
+
+def _is_new_retry(store: Store, plan: Plan, run: RestoreRun) -> bool:
+    """Whether rejected rows are to be tried again, and the plan is not the one that was made for it: that one is
+    resumed until it is finished."""
+    if not run.retry_rejected:
+        return False
+    return plan.retried != sorted(run.retry_rejected) or (not plan.todo_count and is_finished(store, plan))
+
+
+def is_finished(store: Store, plan: Plan) -> bool:
+    """Whether run.json is that of this plan: it is written last."""
+    return store.exists("run.json") and json.loads(store.read("run.json")).get("plan") == plan.number
+
+
+def _tried_again(store: Store, plan: Plan, live: list[Shard], codes: set[str]) -> list[Shard]:
+    """The shards, with a new generation for those that are done and rejected rows for one of the reasons."""
+    if not codes:
+        return live
+    done = [shard.commit for shard in live if shard.commit in plan.done]
+    records = _commits.read_commits(store, done)
+    again = {name for name, record in zip(done, records, strict=True) if codes & record["rejects"].keys()}
+    return [replace(s, generation=s.generation + 1) if s.commit in again else s for s in live]
 
 
 def _sources_unchanged(plan: Plan) -> bool:
@@ -167,8 +211,8 @@ def _read(store: Store, number: int) -> pa.Table:
 
 
 def _with_commits(store: Store, number: int, shards: pa.Table) -> Plan:
-    live = set(shards["id"].to_pylist())
-    return Plan(number, shards, frozenset(live & _commits.committed_shards(store)))
+    live = {shard.commit for shard in from_table(shards)}
+    return Plan(number, shards, frozenset(live & _commits.committed(store)))
 
 
 def _path(number: int) -> str:

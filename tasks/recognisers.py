@@ -1,30 +1,81 @@
-"""Which face recogniser scores a run: dlib's, where the `offline` extra is installed; else none."""
+"""Which face recogniser scores a run: ArcFace with weights of its own, dlib's of the `offline` extra, or none."""
 
 from __future__ import annotations
 
 from functools import cache
-from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-from bfr_models.errors import UsageError
-from bfr_models.faces.types import Recogniser
+from bfr_models.errors import BfrError, UsageError
+from bfr_models.faces.dlib_files import RECOGNISER_FILE, dlib_file, dlib_is_here
+from bfr_models.weight_files import file_sha256, find_weight, read_card, require_weight
+from tasks._job import RecogniserChoice
+from tasks.config import RestoreRun
 
-WHY_NONE = "no face recogniser is installed: pip install 'bfr-pipeline[offline]'"
+if TYPE_CHECKING:  # a driver that only names the recogniser needs no torch
+    from bfr_models.faces.types import Recogniser
+
+ARCFACE, DLIB = "arcface_ir_se50", "dlib_resnet_v1"
+"""The names that stand beside every similarity."""
+
+ARCFACE_WEIGHTS = "facexlib-arcface"
+INSTALL_DLIB = "pip install 'bfr-pipeline[offline]'"
+WHY_NONE = (
+    f"no face recogniser scored this run: none is here ({INSTALL_DLIB}, or bfr weights fetch facexlib/arcface), or "
+    "--recogniser none was asked for"
+)
+
+
+def run_recogniser(run: RestoreRun) -> RecogniserChoice | None:
+    """What scores a run; None where nothing does. UsageError when the run needs one."""
+    choice = choose_recogniser(run.recogniser)
+    if choice is None and run.min_identity is not None:
+        raise UsageError(f"expected a face recogniser for min_identity {run.min_identity}, found none; {WHY_NONE}")
+    return choice
+
+
+def choose_recogniser(name: str) -> RecogniserChoice | None:
+    """The recogniser with its checksum; `auto` is ArcFace where its weights are here, else dlib's, else none.
+
+    Loads no network. UsageError, which says what to do, when the one that is named is not here.
+    """
+    if name == "none":
+        return None
+    if name == "arcface" or (name == "auto" and find_weight(ARCFACE_WEIGHTS)):
+        return RecogniserChoice(ARCFACE, read_card(require_weight(ARCFACE_WEIGHTS))["sha256"])
+    if dlib_is_here():
+        return RecogniserChoice(DLIB, _dlib_sha256())
+    if name == "dlib":
+        raise UsageError(
+            f"expected dlib to recognise faces with, found none; {INSTALL_DLIB}, or use another recogniser"
+        )
+    return None
+
+
+def load_recogniser(choice: RecogniserChoice | None, device: str) -> Recogniser | None:
+    """The recogniser, ArcFace on `device`. BfrError when its file is not the one that was chosen."""
+    if choice is None:
+        return None
+    recogniser = _loaded(choice.name, device)
+    if recogniser.sha256 != choice.sha256:
+        raise BfrError(
+            f"{choice.name}: expected sha256 {choice.sha256}, found {recogniser.sha256}; every machine needs the same "
+            "file"
+        )
+    return recogniser
 
 
 @cache
-def load_recogniser() -> Recogniser | None:
-    """The recogniser, loaded once a process; None when there is none, which is no error."""
-    if find_spec("dlib") is None:
-        return None
-    from bfr_models.faces.dlib_models import DlibRecogniser
+def _loaded(name: str, device: str) -> Recogniser:
+    """Once a process."""
+    if name == DLIB:
+        from bfr_models.faces.dlib_models import DlibRecogniser
 
-    try:
         return DlibRecogniser()
-    except UsageError:  # dlib without its model files
-        return None
+    from bfr_models.faces.arcface import ArcFaceRecogniser
+
+    return ArcFaceRecogniser(require_weight(ARCFACE_WEIGHTS), device)
 
 
-def describe_recogniser() -> dict[str, str] | None:
-    """Name and sha256 of the recogniser that would score a run now."""
-    recogniser = load_recogniser()
-    return None if recogniser is None else {"name": recogniser.name, "sha256": recogniser.sha256}
+@cache
+def _dlib_sha256() -> str:
+    return file_sha256(dlib_file(RECOGNISER_FILE))

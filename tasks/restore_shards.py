@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from bfr_models.errors import BfrError
 from tasks._commits import Record
 from tasks._dispatch import Dispatch
-from tasks._job import Job
+from tasks._job import Columns, Job
 from tasks._pool import Pool, ThreadPool
 from tasks._shards import Shard
 from tasks.config import RestoreRun
 from tasks.detectors import photo_settings
+from tasks.measures import run_measures
+from tasks.recognisers import run_recogniser
 
 CPU_BATCH, GPU_BATCH = 8, 16
 WAIT_SECONDS = 0.2
@@ -40,7 +42,7 @@ def worker_pool(run: RestoreRun) -> Iterator[Pool]:
         per_actor = run.gpus_per_actor if run.gpus_per_actor is not None else min(1, gpus)
         workers = run.actors or (max(1, int(gpus / per_actor)) if per_actor else 1)
         threads = None if per_actor else max(1, (os.cpu_count() or 1) // workers)
-        pool = RayPool(make_job(run, "cuda" if per_actor else "cpu", threads), workers, per_actor)
+        pool = RayPool(make_job(run, "cuda" if per_actor else "cpu", threads), workers, per_actor, run.shard_timeout)
         try:
             yield pool
         finally:
@@ -50,8 +52,10 @@ def worker_pool(run: RestoreRun) -> Iterator[Pool]:
             ray.shutdown()
 
 
-def restore_shards(pool: Pool, shards: Sequence[Shard], on_done: Callable[[Record], None]) -> None:
-    """Runs the dispatcher until the shards are done. BfrError, saying which, if some could not be.
+def restore_shards(
+    pool: Pool, shards: Sequence[Shard], on_done: Callable[[Record], None], stop: threading.Event | None = None
+) -> None:
+    """Runs the dispatcher until the shards are done, or `stop` is set. BfrError, saying which, if some could not be.
 
     The dispatcher has a thread of its own: the main thread must be in Python, not in Ray, when a signal
     comes.
@@ -72,7 +76,8 @@ def restore_shards(pool: Pool, shards: Sequence[Shard], on_done: Callable[[Recor
     thread.start()
     try:
         while not ended.wait(WAIT_SECONDS):
-            pass
+            if stop is not None and stop.is_set():
+                break
     finally:
         dispatch.stop.set()
         thread.join(5)
@@ -84,7 +89,7 @@ def restore_shards(pool: Pool, shards: Sequence[Shard], on_done: Callable[[Recor
     if failure:
         raise failure[0]
     if dispatch.set_aside:
-        shard, error = dispatch.set_aside[0].shard, dispatch.set_aside[0].error
+        shard, error = dispatch.set_aside[0].order.shard, dispatch.set_aside[0].error
         raise BfrError(
             f"{len(dispatch.set_aside)} of {len(shards)} shards could not be done, the first {shard.id} (rows "
             f"{shard.first_row} to {shard.first_row + shard.rows - 1} of {shard.source}): {type(error).__name__}: "
@@ -98,16 +103,17 @@ def make_job(run: RestoreRun, device: str, threads: int | None) -> Job:
         destination=run.destination,
         method=run.resolve(),
         seed=run.seed,
-        column=run.column,
-        gt_column=run.gt_column,
+        columns=Columns(run.column, run.gt_column, run.mask_column),
         format=run.format,
         quality=run.quality,
         keep_input=run.keep_input,
+        recogniser=run_recogniser(run),
         min_identity=run.min_identity,
         batch_size=run.batch_size or (CPU_BATCH if device == "cpu" else GPU_BATCH),
         device=device,
         threads=threads,
         photos=photo_settings(run),
+        measures=run_measures(run),
     )
 
 

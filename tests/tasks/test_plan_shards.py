@@ -14,8 +14,10 @@ from flows.restore_dataset import restore_without_prefect
 from tasks import plan_shards as planning
 from tasks._storage import Store
 from tasks.config import RestoreRun
+from tasks.explain_row import explain_row
 from tasks.finish_run import finish_run
 from tasks.plan_shards import check_settings, latest_plan, plan_shards
+from tasks.verify_run import verify_run
 from tests import support
 
 
@@ -238,3 +240,66 @@ def test_a_run_that_is_planned_anew_while_it_is_finished_keeps_the_newer_files(
     with pytest.raises(Exception, match="the same command runs elsewhere"):
         finish_run(finished, support.now())
     assert len(list(destination.glob("data/*-under-way.parquet"))) == 1
+
+
+@pytest.fixture
+def with_rejects(tmp_path: Path, faulty: str) -> RestoreRun:
+    """A finished run of three shards; of the second the method failed on a row, of the third one is broken."""
+    rows = [row | {"id": f"row-{i}"} for i, row in enumerate(support.rows(12))]
+    rows[5]["id"] = "heals"
+    rows[9]["image"] = {"bytes": b"broken", "path": None}
+    support.write(tmp_path / "src" / "a.parquet", rows)
+    (tmp_path / "ill").touch()
+    run = support.run(tmp_path, faulty, options={"ill": str(tmp_path / "ill")})
+    assert restore_without_prefect(run)["rejects"] == {"method_failed": 1, "undecodable": 1}
+    return run
+
+
+def again(run: RestoreRun, *codes: str) -> RestoreRun:
+    return run.model_copy(update={"retry_rejected": codes})
+
+
+def test_rows_that_were_rejected_for_a_reason_are_tried_again_and_only_their_shards(
+    with_rejects: RestoreRun, tmp_path: Path
+) -> None:
+    before = support.snapshot(tmp_path / "dst" / "data")
+    (tmp_path / "ill").unlink()
+    run = again(with_rejects, "method_failed")
+    (shard,) = plan_shards(run).todo
+    assert (shard.first_row, shard.generation) == (4, 1)
+    record = restore_without_prefect(run)
+    assert record["rejects"] == {"undecodable": 1} and record["plan"] == 1
+    support.assert_whole(tmp_path / "dst", 12)
+    assert len(before.items() & support.snapshot(tmp_path / "dst" / "data").items()) == 2
+    assert (tmp_path / "dst" / "commits" / f"{shard.id}.1.json").exists()
+    assert not (tmp_path / "dst" / "commits" / f"{shard.id}.json").exists(), "the superseded record has gone"
+    assert verify_run(run.destination)["ok"]
+    assert [row["generation"] for row in explain_row(run.destination, "heals")] == [1]
+
+
+def test_rows_that_are_rejected_again_stay_rejected_once(with_rejects: RestoreRun, tmp_path: Path) -> None:
+    for generation in (1, 2):
+        record = restore_without_prefect(again(with_rejects, "method_failed", "no_face"))
+        assert record["rejects"] == {"method_failed": 1, "undecodable": 1} and record["plan"] == generation
+        support.assert_whole(tmp_path / "dst", 12)
+    assert restore_without_prefect(with_rejects)["plan"] == 2, "without the flag it is a no-op"
+    assert plan_shards(again(with_rejects, "no_face")).todo_count == 0
+
+
+def test_a_retry_that_was_cut_off_is_resumed_and_not_begun_anew(with_rejects: RestoreRun, tmp_path: Path) -> None:
+    run = again(with_rejects, "method_failed", "undecodable")
+    first = plan_shards(run)
+    assert first.todo_count == 2
+    assert plan_shards(run).number == plan_shards(with_rejects).number == first.number
+    other = plan_shards(again(with_rejects, "undecodable"))
+    assert (other.number, other.todo_count) == (first.number, 2), "nothing of what is done was rejected so"
+    assert restore_without_prefect(with_rejects)["plan"] == first.number
+    support.assert_whole(tmp_path / "dst", 12)
+
+
+def test_a_source_that_grows_leaves_generations_as_they_are(with_rejects: RestoreRun, tmp_path: Path) -> None:
+    restore_without_prefect(again(with_rejects, "undecodable"))
+    support.write(tmp_path / "src" / "b.parquet", support.rows(4, first=40))
+    plan = plan_shards(with_rejects)
+    assert [shard.generation for shard in plan.todo] == [0] and plan.todo_count == 1
+    assert sorted(plan.shards["generation"].to_pylist()) == [0, 0, 0, 1]

@@ -53,12 +53,21 @@ def test_a_worker_that_is_killed_half_way_is_replaced_and_its_shards_are_done_on
     support.assert_whole(tmp_path / "dst", 24)
 
 
-def test_a_shard_that_kills_every_worker_is_named_once_the_others_are_done(tmp_path: Path) -> None:
-    rows = [row | {"id": "kills" if i == 1 else f"row-{i}"} for i, row in enumerate(support.rows(16))]
-    support.write(tmp_path / "src" / "a.parquet", rows)
-    with pytest.raises(BfrError, match=r"1 of 4 shards could not be done, the first \w+ \(rows 0 to 3 of .*a\.parquet"):
-        restore(ray_run(tmp_path), lambda _: None)
-    assert sum(commit["restored"] for commit in support.commits(tmp_path / "dst")) == 12
+@pytest.mark.parametrize(("fault", "reason"), [("kills", "the worker died"), ("hangs", "no result in 2 s")])
+def test_a_row_that_ends_every_worker_is_rejected_and_all_others_are_restored(
+    fault: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_ray_pool, "MIN_TRIAL_DEADLINE", 1.0)
+    rows = [row | {"id": fault if i == 1 else f"row-{i}"} for i, row in enumerate(support.rows(6))]
+    support.write(tmp_path / "src" / "a.parquet", rows, group_rows=2)
+    run = ray_run(tmp_path, shard_rows=2, shard_timeout=2.0 if fault == "hangs" else None)
+    record = restore_without_prefect(run)
+    assert record["rejects"] == {"worker_killed": 1} and record["totals"]["restored"] == 5
+    support.assert_whole(tmp_path / "dst", 6)
+    (rejected,) = support.table(tmp_path / "dst" / "rejected").to_pylist()
+    assert rejected["id"] == fault and "this row ended it 2 times" in rejected["detail"]
+    assert reason in rejected["detail"] or "no result in 1 s" in rejected["detail"]
+    assert rejected["image"]["bytes"] == rows[1]["image"]["bytes"]
 
 
 def test_a_method_that_does_not_load_is_a_clear_error(tmp_path: Path) -> None:

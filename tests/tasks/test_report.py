@@ -41,6 +41,7 @@ RUN: dict[str, Any] = {
     "versions": {"torch": "2.8.0"},
     "seed": 7,
     "recogniser": {"name": "retail-0095", "sha256": "cd" * 32},
+    "licences": [{"weights": "difface/prior", "licence": "Apache-2.0", "licence_url": None, "non_commercial": False}],
     "totals": {"rows": 12345, "restored": 12340, "rejected": 5, "faces": 13000, "shards": 4,
                "accelerator_seconds": 12.5, "wall_seconds": 7325},
     "rejects": {"no_face": 3, "undecodable": 2},
@@ -115,7 +116,8 @@ class Page(HTMLParser):
 
 def hostile_page(text: str) -> Page:
     document = run(
-        method__name=text, method__licence=text, method__options={text: text}, rejects={text: 1}, state=text,
+        method__name=text, method__licence=text,
+        licences=[{"weights": text, "licence": text, "non_commercial": True}], method__options={text: text}, rejects={text: 1}, state=text,
         arguments__source=text, versions={text: text}, recogniser__name=text, finished=text,
     )  # fmt: skip
     document["statistics"] |= {text: {"value": 1.0, "features": text}, "ssim": {"value": None, "why": text}}
@@ -221,6 +223,20 @@ def test_provenance_has_hashes_versions_and_the_command_without_secrets() -> Non
     command = "bfr restore https://host/a.parquet /out --method difface --preset face128 --seed 7"
     assert f"{command} --keep-input --actors 2 --where {'x' * 999}" in text
     assert "hunter2" not in text
+
+
+def test_a_licence_that_forbids_commerce_is_said_at_the_top_and_the_others_below() -> None:
+    assert "Non-commercial" not in Page(render_report("Title", [RUN], [], [])).text
+    bound = {"weights": "difface/ffhq512/prior", "licence": "S-Lab License 1.0", "non_commercial": True}
+    html = render_report("Title", [run(licences=[*RUN["licences"], bound])], [], [])
+    page = Page(html)
+    said = "difface/ffhq512/prior (S-Lab License 1.0, non-commercial use only)."
+    assert f"Non-commercial use only : {said}" in page.text
+    assert html.index(said) < html.index('id="measures"')
+    assert "Licences of the weights difface/prior Apache-2.0 difface/ffhq512/prior S-Lab License 1.0" in page.text
+    assert "not stated" in Page(render_report("T", [run(licences=[{"weights": "mine", "licence": None}])], [], [])).text
+    for broken in (None, "text", [None, 3]):
+        Page(render_report("Title", [run(licences=broken)], [], []))
 
 
 def test_the_command_has_the_options_as_flags_and_keeps_what_arguments_leave_open() -> None:

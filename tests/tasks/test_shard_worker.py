@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from bfr_models.errors import BfrError
-from bfr_models.pixels import Uint8Image
+from bfr_models.pixels import Uint8Image, resize, to_tensor, to_uint8
 from bfr_models.rng import derive_seed
 from flows.restore_dataset import restore_without_prefect
+from tasks._job import RecogniserChoice
 from tasks._parquet import IMAGE
-from tests import support
+from tests import faulty_methods, support
 
 
 class MeanColours:
@@ -32,8 +35,9 @@ class MeanColours:
 
 @pytest.fixture(autouse=True)
 def recogniser(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("_shard_worker.load_recogniser", "recognisers.load_recogniser"):
-        monkeypatch.setattr(f"tasks.{module}", MeanColours)
+    monkeypatch.setattr("tasks._scores.load_recogniser", lambda *_: MeanColours())
+    chosen = RecogniserChoice(MeanColours.name, MeanColours.sha256)
+    monkeypatch.setattr("tasks.recognisers.choose_recogniser", lambda _: chosen)
 
 
 def restored(folder: Path, *arguments: Any, **settings: Any) -> tuple[dict[str, Any], pa.Table]:
@@ -142,6 +146,21 @@ def test_a_grey_face_stays_grey(faulty: str, tmp_path: Path) -> None:
     support.write(tmp_path / "src" / "a.parquet", rows)
     out = [support.decoded(row["bytes"]) for row in restored(tmp_path, faulty)[1]["restored"].to_pylist()]
     assert np.ptp(out[0], axis=2).max() == 0 < np.ptp(out[1], axis=2).max()
+
+
+def test_the_method_sees_a_resized_face_as_it_is_not_rounded_and_not_clipped(
+    faulty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks = np.indices((60, 60)).sum(axis=0)[..., None] // 10 % 2 * np.full(3, 255)
+    support.write(tmp_path / "src" / "a.parquet", [{"image": {"bytes": support.encoded(checks.astype(np.uint8))}}])
+    seen: list[Any] = []
+    restore = faulty_methods.Faulty.restore
+    monkeypatch.setattr(faulty_methods.Faulty, "restore", lambda self, b: seen.append(b.images) or restore(self, b))
+    _, data = restored(tmp_path, faulty)
+    expected = resize(to_tensor(checks.astype(np.uint8))[None], faulty_methods.SIZE)
+    assert torch.equal(seen[0], expected) and expected.max() > 1.05 and expected.min() < -1.05
+    written = support.decoded(data["restored"][0].as_py()["bytes"])
+    assert np.array_equal(written, to_uint8(expected.flip(-1))[0])
 
 
 def test_a_face_that_lost_its_identity_keeps_its_pixels_and_the_row_says_so(faulty: str, tmp_path: Path) -> None:
@@ -258,10 +277,10 @@ def test_a_source_that_changes_mid_run_stops_it_and_the_same_command_goes_on(
     path = support.write(tmp_path / "src" / "a.parquet", support.rows(40))
     from tasks import _shard_worker
 
-    commit = _shard_worker.commit_shard
+    commit, calls = _shard_worker.commit_shard, itertools.count(1)
 
     def meanwhile(*arguments: Any) -> Any:
-        if len(list((tmp_path / "dst").glob("commits/*"))) == 2:
+        if next(calls) == 3:  # once: two workers' threads come through here
             support.write(path, support.rows(12, first=50))
         return commit(*arguments)
 

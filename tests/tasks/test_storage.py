@@ -200,7 +200,8 @@ def test_refusals_of_a_store_are_understood(endings: list[OSError | None], made:
     assert fs.endings == []
 
 
-def test_trouble_is_not_taken_for_existence(bucket: str) -> None:
+def test_trouble_is_not_taken_for_existence(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks._patience.DEADLINE", 0)
     store = Store(bucket)
     store._fs = _Scripted(_refusal(503, OSError(16, "slow down")))
     with pytest.raises(OSError, match="slow down"):

@@ -1,0 +1,46 @@
+"""`bfr evaluate`: its flags, to a run model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from flows import _show
+from flows._command import Debug, Destination, Json, Source
+from flows._command import run as command
+
+
+def evaluate(
+    source: Source,
+    destination: Destination,
+    methods: Annotated[str, typer.Option(help="Comma-separated; the first is what the others are compared with.")],
+    preset: Annotated[str | None, typer.Option(help="Of every method; each one's first by default.")] = None,
+    degrade: Annotated[str | None, typer.Option(help="Degrade clean faces with this preset first.")] = None,
+    size: Annotated[int | None, typer.Option(help="Resize to this side before degrading, px.")] = None,
+    column: Annotated[str, typer.Option(help="The picture column.")] = "image",
+    gt_column: Annotated[str | None, typer.Option(help="Ground truth, where the source has its own.")] = None,
+    seed: int = 0,
+    actors: Annotated[int | None, typer.Option(help="Workers; one per GPU, or one.")] = None,
+    shard_rows: Annotated[int, typer.Option(help="Rows per shard, in whole row groups.")] = 32,
+    engine: Annotated[str, typer.Option(help="ray, or local: threads of this process.")] = "ray",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Restores the same rows with each method and compares: table, gallery, Markdown, LaTeX, JSON."""
+
+    def work() -> Any:
+        from tasks.evaluation import EvaluateRun
+
+        run = EvaluateRun.model_validate(
+            {
+                "source": source, "destination": destination, "methods": methods.split(","), "preset": preset,
+                "degrade": degrade, "size": size, "column": column, "gt_column": gt_column, "seed": seed,
+                "actors": actors, "shard_rows": shard_rows, "engine": engine,
+            }
+        )  # fmt: skip
+        from flows.evaluate_methods import evaluate_methods
+
+        return evaluate_methods(run)
+
+    command(work, _show.evaluate, as_json, debug)

@@ -1,0 +1,37 @@
+"""`bfr score`: the scores of faces that are restored already."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from flows import _show
+from flows._command import Debug, Destination, Json, Source
+from flows._command import run as command
+
+
+def score(
+    source: Source,
+    destination: Destination,
+    column: Annotated[str, typer.Option(help="The restored faces.")] = "restored",
+    lq_column: Annotated[str | None, typer.Option(help="What was restored, for the identity similarity to it.")] = None,
+    gt_column: Annotated[str | None, typer.Option(help="Ground truth, for all other scores.")] = None,
+    recogniser: Annotated[str, typer.Option(help="auto, arcface, dlib or none.")] = "auto",
+    lpips: Annotated[str, typer.Option(help="auto, vgg, alex, squeeze or none.")] = "auto",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Scores restored faces of any origin, as a run scores its own: a row of scores for each row."""
+
+    def work() -> Any:
+        from tasks.score_dataset import ScoreRun, score_dataset
+
+        return score_dataset(
+            ScoreRun(
+                source=source, destination=destination, column=column, lq_column=lq_column, gt_column=gt_column,
+                recogniser=recogniser, lpips=lpips,
+            )
+        )  # fmt: skip
+
+    command(work, _show.score, as_json, debug)

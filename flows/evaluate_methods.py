@@ -1,0 +1,27 @@
+"""Several methods on the same rows, as a paper compares them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from flows.restore_dataset import restore_dataset_anyway
+from tasks.compare_runs import compare_runs
+from tasks.evaluation import EvaluateRun, make_pairs
+
+
+@flow(name="evaluate-methods")
+def evaluate_methods(run: EvaluateRun) -> dict[str, Any]:
+    """Degrades the source to `destination`/lq if asked to, restores it into `destination`/<method> each with one
+    seed, and compares in `destination`/report. Running it again resumes."""
+    runs = run.restorations()
+    for restoration in runs:
+        restoration.resolve()  # an unknown name is said before any work starts
+    degradation = run.degradation()
+    if degradation is not None:
+        make_pairs(degradation)
+    records = {restoration.method: restore_dataset_anyway(restoration) for restoration in runs}
+    title = f"{len(runs)} methods on {run.degrade or 'the same'} faces"
+    compared = compare_runs(title, runs, list(records.values()), f"{run.destination}/report")
+    return {"runs": records, "comparison": compared, "report": compared["report"]}

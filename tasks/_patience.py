@@ -1,0 +1,87 @@
+"""Storage trouble that passes is waited out: throttling, 5xx, cut connections, timeouts, bodies that end early."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from typing import Any, BinaryIO, TypeVar, cast
+
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from tasks._connection import http_code, http_status
+
+DEADLINE = 300.0  # seconds for one request with all its repetitions; a shard is tried again after that
+_FINAL = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
+_PASSING_CODES = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "ThrottlingException"}
+_CONNECTIONS = {
+    "botocore.exceptions.HTTPClientError",
+    "botocore.exceptions.ConnectionError",
+    "aiohttp.client_exceptions.ClientError",
+}
+
+Result = TypeVar("Result")
+
+
+def patiently(call: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
+    """The result of a request that may safely be repeated; its last error once `DEADLINE` has passed, or at once
+    when no other try can mend it."""
+    waits = wait_random_exponential(multiplier=0.25, max=20)
+    tries = Retrying(retry=retry_if_exception(may_pass), wait=waits, stop=stop_after_delay(DEADLINE), reraise=True)
+    return cast(Result, tries(call, *arguments, **named))
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether the same request may do better in a while."""
+    if isinstance(error, _FINAL):
+        return False
+    status = http_status(error)
+    if status is not None:
+        return status in (408, 429) or (status >= 500 and status != 501) or http_code(error) in _PASSING_CODES
+    if isinstance(error, TimeoutError | ConnectionError | EOFError):
+        return True
+    names = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
+    return bool(names & _CONNECTIONS)
+
+
+class PatientFile(io.RawIOBase):
+    """A remote file opened for reading; each read is whole, or raises."""
+
+    def __init__(self, opened: BinaryIO, size: int) -> None:
+        self._opened, self._size, self._at = opened, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        self._at = max(0, start + offset)
+        return self._at
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(0, self._size - self._at)
+        data = patiently(self._read, left if size is None or size < 0 else min(size, left))
+        self._at += len(data)
+        return data
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._opened.close()
+        super().close()
+
+    def _read(self, size: int) -> bytes:
+        self._opened.seek(self._at)
+        data = self._opened.read(size) if size else b""
+        if len(data) != size:
+            raise EOFError(f"expected {size} bytes at {self._at}, the store sent {len(data)}")
+        return data

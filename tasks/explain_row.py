@@ -1,0 +1,88 @@
+"""Says of one row what made it: which attempt, in which process, with which seed, scores and times, or why not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bfr_models.errors import UsageError
+from tasks import _commits
+from tasks._connection import redact
+from tasks._row_groups import value_at
+from tasks._shards import Shard, from_table
+from tasks._storage import Store
+from tasks.plan_shards import Plan, latest_plan
+
+_READERS = 16
+_PICTURES = (pa.types.is_binary, pa.types.is_large_binary)
+
+
+def explain_row(destination: str, row_id: str) -> list[dict[str, Any]]:
+    """All rows with this id: ids need not be unique. UsageError where there is none (yet)."""
+    store = Store(destination)
+    plan = latest_plan(store)
+    done = [shard for shard in _where_it_may_be(plan, row_id) if shard.commit in plan.done]
+    with ThreadPoolExecutor(_READERS) as readers:
+        names = [shard.commit for shard in done]
+        pairs = zip(done, _commits.read_commits(store, names), strict=True)
+        shards = readers.map(lambda pair: list(_rows(store, pair[0], pair[1], row_id)), pairs)
+        found = [row for rows in shards for row in rows]
+    if not found:
+        todo = f"; {plan.todo_count} shards are still to do" if plan.todo_count else ""
+        raise UsageError(
+            f"expected a row with the id {row_id!r} in {store!r}, found none in {len(done)} shards{todo}; ids are "
+            "those of the source's column `id`, or <file>#<row>"
+        )
+    return found
+
+
+def _where_it_may_be(plan: Plan, row_id: str) -> list[Shard]:
+    """One shard if the id says where its row is, else all."""
+    name, _, row = row_id.rpartition("#")
+    shards = list(from_table(plan.shards))
+    if row.isdecimal():
+        inside = (s for s in shards if s.name == name and s.first_row <= int(row) < s.first_row + s.rows)
+        return list(inside) or shards
+    return shards
+
+
+def _rows(store: Store, shard: Shard, record: _commits.Record, row_id: str) -> Iterator[dict[str, Any]]:
+    made_by = {
+        "file": record["files"],
+        "shard": shard.id,
+        "generation": record["generation"],
+        "attempt": record["attempt"],
+        "process": record["process"],
+        "committed": record["committed"],
+        "shard_seconds": record["seconds"],
+        "source": redact(shard.source),
+        "source_rows": [shard.first_row, shard.first_row + shard.rows],
+    }
+    for folder in ("data", "rejected"):
+        if folder not in record["files"]:
+            continue
+        path = record["files"][folder]["path"]
+        with store.open_input(path) as file:
+            for values in _matches(pq.ParquetFile(file), row_id):
+                state = "restored" if folder == "data" else "rejected"
+                yield {"state": state, **values, **made_by, "file": path}
+
+
+def _matches(parquet: pq.ParquetFile, row_id: str) -> Iterator[dict[str, Any]]:
+    """The rows with this id, their pictures left out. Row groups whose ids cannot be it are not read."""
+    wanted = [name for name in parquet.schema_arrow.names if not _is_picture(parquet.schema_arrow.field(name).type)]
+    for group in range(parquet.num_row_groups):
+        ids = parquet.read_row_group(group, columns=["id"])["id"].to_pylist()
+        if row_id in ids:
+            table = parquet.read_row_group(group, columns=wanted)
+            for place in (place for place, found in enumerate(ids) if found == row_id):
+                yield {name: value_at(table[name], place) for name in table.column_names}
+
+
+def _is_picture(kind: pa.DataType) -> bool:
+    inner = [field.type for field in kind] if pa.types.is_struct(kind) else [kind]
+    return any(test(one) for one in inner for test in _PICTURES)

@@ -1,0 +1,49 @@
+"""What is measured in a run, by which networks. Imports no torch: the driver stays small."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bfr_models.errors import unknown
+from bfr_models.metrics.frechet import INCEPTION
+from bfr_models.weight_files import find_weight, read_card, require_weight
+from tasks._job import Measures, NetworkChoice
+from tasks.config import RestoreRun
+from tasks.features import INCEPTION_WEIGHTS
+
+LPIPS_WEIGHTS = {"vgg": "lpips-vgg16", "alex": "lpips-alexnet", "squeeze": "lpips-squeezenet"}
+"""In the order of preference: papers of face restoration report VGG's."""
+
+WHY_NO_LPIPS = "the weights of its backbone are not here, or --lpips none was asked for: bfr weights fetch lpips/vgg16"
+
+
+def run_measures(run: RestoreRun) -> Measures:
+    """What a run measures; UsageError, which says what to do, when a network that was asked for is not here."""
+    measures = choose_measures(run.lpips, run.fid, has_gt=run.gt_column is not None)
+    has_reference = measures.distances or run.fid_reference is not None
+    return replace(measures, distances=has_reference, keep_embeddings=run.keep_embeddings)
+
+
+def choose_measures(lpips: str, fid: str, *, has_gt: bool) -> Measures:
+    """The networks by name; `auto` is what is here, and what has something to compare with."""
+    return Measures(_choose_lpips(lpips) if has_gt else None, _choose_inception(fid), distances=has_gt)
+
+
+def _choose_lpips(name: str) -> NetworkChoice | None:
+    if name not in (known := ("auto", "none", *LPIPS_WEIGHTS)):
+        raise unknown("lpips", name, known)
+    if name == "auto":
+        name = next((trunk for trunk, weight in LPIPS_WEIGHTS.items() if find_weight(weight)), "none")
+    return None if name == "none" else _choice(f"lpips_{name}", LPIPS_WEIGHTS[name])
+
+
+def _choose_inception(wanted: str) -> NetworkChoice | None:
+    if wanted not in (known := ("auto", "none", "inception")):
+        raise unknown("fid", wanted, known)
+    if wanted == "none" or (wanted == "auto" and not find_weight(INCEPTION_WEIGHTS)):
+        return None
+    return _choice(INCEPTION, INCEPTION_WEIGHTS)
+
+
+def _choice(name: str, weight: str) -> NetworkChoice:
+    return NetworkChoice(name, read_card(require_weight(weight))["sha256"])

@@ -1,0 +1,119 @@
+"""`bfr score`: the scores of faces that were restored elsewhere, or earlier, as a run would have given them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field
+
+from bfr_models.errors import RowError
+from bfr_models.metrics.summary import Summary
+from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
+from tasks._distances import EmbeddingSums, distance_to_gt, embedding_sums
+from tasks._images import decode
+from tasks._parquet import DatasetWriter, find_image_column, image_bytes
+from tasks._scores import Unscored, load_scorer
+from tasks._shards import row_ids
+from tasks._statistics import BIN_WIDTHS
+from tasks._storage import Store, open_source
+from tasks.config import Url
+from tasks.measures import choose_measures
+from tasks.recognisers import choose_recogniser
+from tasks.restore_shards import local_device
+
+BATCH_ROWS = 16
+METRICS = (*BIN_WIDTHS, "sharpness")
+SCHEMA = pa.schema([("id", pa.string()), *((name, pa.float32()) for name in METRICS), ("error", pa.string())])
+
+
+class ScoreRun(BaseModel):
+    """One `bfr score`: a dataset that holds restored faces, and what they are compared with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: Url
+    destination: Url
+    column: str = Field("restored", description="the restored faces")
+    lq_column: str | None = Field(None, description="what was restored, for the identity similarity to it")
+    gt_column: str | None = Field(None, description="the ground truth, for all other scores")
+    recogniser: str = "auto"
+    lpips: str = "auto"
+
+
+def score_dataset(run: ScoreRun) -> dict[str, Any]:
+    """Writes a dataset of one row of scores per row, in the source's order; returns what they add up to.
+
+    A row whose pictures do not decode, or have not the restored face's shape, has its reason in `error`.
+    """
+    recogniser = choose_recogniser(run.recogniser)
+    measures = choose_measures(run.lpips, "none", has_gt=run.gt_column is not None)
+    scorer, sums = load_scorer(recogniser, measures, local_device()), EmbeddingSums()
+    summaries = {name: Summary(width) for name, width in BIN_WIDTHS.items()}
+    unmeasured = {} if run.lq_column else {"identity_similarity": None}
+    failed = 0
+    with DatasetWriter(Store(run.destination), 500_000, 65_536, SCHEMA) as writer:
+        for key, ids, faces in _batches(run):
+            good = [face for face in faces if isinstance(face, Unscored)]
+            scored = iter(scorer.score(good))
+            rows: list[dict[str, Any]] = [
+                {"error": str(face)} if isinstance(face, RowError) else vars(next(scored)) | unmeasured
+                for face in faces
+            ]
+            if recogniser is not None and measures.distances:
+                seen = [row["features"] for row in rows if "features" in row]
+                sums.add({"embedding_sums": embedding_sums(seen, recogniser, key)})
+            for name, width in BIN_WIDTHS.items():
+                values: Iterator[Any] = (row.get(name) for row in rows)
+                summaries[name] += Summary.of(values, width)
+            failed += len(faces) - len(good)
+            columns = {name: [row.get(name) for row in rows] for name in SCHEMA.names} | {"id": ids}
+            writer.write(pa.Table.from_pydict(columns, SCHEMA))
+    return {
+        "rows": writer.rows,
+        "failed": failed,
+        "recogniser": None if recogniser is None else asdict(recogniser),
+        "lpips": None if measures.lpips is None else asdict(measures.lpips),
+        "statistics": {name: summary.to_report() if summary.n else None for name, summary in summaries.items()}
+        | distance_to_gt(sums),
+    }
+
+
+def _batches(run: ScoreRun) -> Iterator[tuple[str, list[str], list[Unscored | RowError]]]:
+    """(key, ids, faces) of some rows at a time; a RowError for a row that cannot be scored."""
+    columns = [name for name in (run.column, run.lq_column, run.gt_column) if name is not None]
+    for store, file in open_source(run.source):
+        with store.open_input(file.path) as source:
+            parquet = pq.ParquetFile(source)
+            for name in columns:
+                find_image_column(parquet.schema_arrow, name)
+            wanted = [*columns, "id"] if "id" in parquet.schema_arrow.names else columns
+            first_row = 0
+            for batch in parquet.iter_batches(BATCH_ROWS, columns=wanted):
+                table = pa.Table.from_batches([batch])
+                faces = [_face(run, row) for row in table.to_pylist()]
+                yield f"{file.path}#{first_row}", row_ids(file.path, first_row, table), faces
+                first_row += table.num_rows
+
+
+def _face(run: ScoreRun, row: dict[str, Any]) -> Unscored | RowError:
+    try:
+        restored = decode(image_bytes(row[run.column])).pixels
+        lq, gt = (_beside(row, name, restored) for name in (run.lq_column, run.gt_column))
+    except RowError as error:
+        return error
+    return Unscored(restored if lq is None else lq, restored, gt)
+
+
+def _beside(row: dict[str, Any], column: str | None, restored: Uint8Image) -> Uint8Image | None:
+    """Another picture of the same face, at the restored face's size."""
+    if column is None:
+        return None
+    picture = decode(image_bytes(row[column])).pixels
+    height, width = restored.shape[:2]
+    if height != width:
+        raise RowError("not_square", f"expected an aligned face, found {width} x {height}")
+    return to_uint8(face_tensor(picture, height))

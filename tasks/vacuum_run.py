@@ -1,0 +1,93 @@
+"""Removes what killed attempts left behind: files that no commit names, temporary files, dangling uploads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from bfr_models.errors import UsageError
+from tasks import _commits
+from tasks._connection import redact
+from tasks._storage import Leftover, Store
+from tasks.plan_shards import Plan, latest_plan
+
+MIN_AGE = timedelta(minutes=15)
+"""An attempt may still commit a file that it has put this long ago: longer than any request is retried."""
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+@dataclass(frozen=True)
+class _Found:
+    what: str  # superseded commit, orphan, temporary file, upload
+    leftover: Leftover
+
+
+def vacuum_run(destination: str, older_than: str = "1h", *, dry_run: bool = False) -> dict[str, Any]:
+    """Removes what is older than that (or only says what it would remove).
+
+    Of a run that is under way, superseded commits stay. UsageError where there is no run.
+    """
+    store, age = Store(destination), parse_age(older_than)
+    plan = latest_plan(store)
+    found = list(_leftovers(store, plan))
+    now = datetime.now(UTC)
+    old = [entry for entry in found if now - entry.leftover.made >= age]
+    # A plan is there before the first file of its shards: none of what was listed before is of a newer one.
+    newest = latest_plan(store)
+    if newest.number != plan.number:
+        raise UsageError(f"{store!r} was planned anew while it was looked at; run `bfr vacuum` again")
+    if not dry_run:
+        for entry in old:
+            store.remove(entry.leftover)
+    return {
+        "destination": redact(store.url()),
+        "dry_run": dry_run,
+        "removed": [
+            {
+                "what": entry.what,
+                "path": entry.leftover.path,
+                "bytes": entry.leftover.size,
+                "age_seconds": round((now - entry.leftover.made).total_seconds()),
+            }
+            for entry in old
+        ],
+        "bytes": sum(entry.leftover.size for entry in old),
+        "too_young": len(found) - len(old),
+    }
+
+
+def parse_age(text: str) -> timedelta:
+    """90s, 30m, 1h, 7d. UsageError for other text, and for less than `MIN_AGE`."""
+    match = re.fullmatch(r"(\d+)([smhd])", text)
+    if not match:
+        raise UsageError(f"expected an age like 30m, 1h or 7d, found {text!r}")
+    age = timedelta(**{_UNITS[match[2]]: int(match[1])})
+    if age < MIN_AGE:
+        raise UsageError(
+            f"expected at least {MIN_AGE.seconds // 60}m, found {text}: a younger file may be that of an attempt which "
+            "is about to commit it"
+        )
+    return age
+
+
+def _leftovers(store: Store, plan: Plan) -> Iterator[_Found]:
+    """Commits before the files they name: a commit must never promise what is gone."""
+    names = _commits.committed(store)
+    keep = set[str]()
+    for record in _commits.read_commits(store, sorted(names)):
+        if plan.todo_count or _commits.commit_name(record["shard"], record["generation"]) in plan.done:
+            keep.update(_commits.files_of(record).values())
+    if not plan.todo_count:
+        for leftover in store.leftovers("commits"):
+            if leftover.path.removeprefix("commits/").removesuffix(".json") not in plan.done:
+                yield _Found("superseded commit", leftover)
+    for folder in _commits.FOLDERS:
+        for leftover in store.leftovers(folder):
+            if leftover.path not in keep:
+                yield _Found("orphan", leftover)
+    yield from (_Found("temporary file", leftover) for leftover in store.temporary_files())
+    yield from (_Found("upload", leftover) for leftover in store.uploads())

@@ -1,0 +1,188 @@
+"""Proves a finished run: every file is what its commit says, and every input row is there exactly once.
+
+Works from the destination alone. The plan says which rows there are, commit records say which files hold them and
+carry a digest of the rows' ids in the order of the source; the ids in `data/` and `rejected/` must give the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks import _commits
+from tasks._connection import redact
+from tasks._row_groups import DAMAGE
+from tasks._shards import Shard, digest_of_ids, from_table
+from tasks._storage import Store
+from tasks.finish_run import finished_record
+from tasks.plan_shards import Plan, latest_plan
+
+_READERS = 4  # each with a file in memory
+_READ_AHEAD = 256  # records in memory
+_SHOWN_SHARDS = 3
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is not as it should be. `kind` is stable."""
+
+    kind: str
+    where: str
+    detail: str
+
+
+@dataclass
+class _Counts:
+    rows: int = 0
+    restored: int = 0
+    rejected: int = 0
+    files: int = 0
+    bytes: int = 0
+
+
+def verify_run(destination: str) -> dict[str, Any]:
+    """Checks all of a run. `problems` is empty when all is well. UsageError where there is no run."""
+    store = Store(destination)
+    plan = latest_plan(store)
+    counts, problems = _Counts(), list(_plan_problems(plan))
+    keep = set[str]()
+    done = [shard for shard in from_table(plan.shards) if shard.commit in plan.done]
+    spec = json.loads(store.read("plan/spec.json"))
+    with ThreadPoolExecutor(_READERS) as readers:
+        for start in range(0, len(done), _READ_AHEAD):
+            some = done[start : start + _READ_AHEAD]
+            records = list(_commits.read_commits(store, [shard.commit for shard in some]))
+            keep.update(path for record in records for path in _commits.files_of(record).values())
+            checks = readers.map(lambda pair: _check_shard(store, *pair), zip(some, records, strict=True))
+            for record, (found, wrong) in zip(records, checks, strict=True):
+                problems += wrong
+                _add(counts, found)
+                if record["fingerprint"] != spec["fingerprint"]:
+                    detail = f"expected method {spec['fingerprint']}, found {record['fingerprint']}"
+                    problems.append(Problem("other_method", f"commits/{record['shard']}", detail))
+    problems += _ending(store, plan, keep, counts)
+    return {
+        "destination": redact(store.url()),
+        "plan": plan.number,
+        "shards": plan.shards.num_rows,
+        "rows_in": plan.rows,
+        **asdict(counts),
+        "ok": not problems,
+        "problems": [asdict(problem) for problem in problems],
+    }
+
+
+def _plan_problems(plan: Plan) -> Iterator[Problem]:
+    """Shards that overlap, leave rows of a file out, or are not done."""
+    by_file = defaultdict[str, list[Shard]](list)
+    missing = []
+    for shard in from_table(plan.shards):
+        by_file[f"{shard.source} {shard.version}"].append(shard)
+        if shard.commit not in plan.done:
+            missing.append(shard.commit)
+    for shards in by_file.values():
+        shards.sort(key=lambda shard: shard.first_row)
+        for before, after in pairwise(shards):
+            if before.first_row + before.rows != after.first_row:
+                detail = f"expected rows from {before.first_row + before.rows}, found {after.first_row}"
+                yield Problem("plan_broken", redact(after.source), detail)
+    if missing:
+        names = ", ".join(missing[:_SHOWN_SHARDS]) + (", ..." if len(missing) > _SHOWN_SHARDS else "")
+        detail = f"{len(missing)} of {plan.shards.num_rows} shards have no commit: {names}; run the command again"
+        yield Problem("unfinished", "commits/", detail)
+
+
+def _check_shard(store: Store, shard: Shard, record: _commits.Record) -> tuple[_Counts, list[Problem]]:
+    """The files of one commit, and whether they hold the shard's rows."""
+    found, problems, tables = _Counts(), [], {}
+    for folder, entry in record["files"].items():
+        try:
+            data = store.read(entry["path"])
+        except FileNotFoundError:
+            problems.append(Problem("file_missing", entry["path"], f"commit {shard.commit} promises it"))
+            continue
+        found.files, found.bytes = found.files + 1, found.bytes + len(data)
+        if len(data) != entry["bytes"] or hashlib.sha256(data).hexdigest() != entry["sha256"]:
+            detail = f"expected {entry['bytes']} bytes with sha256 {entry['sha256'][:12]}, found {len(data)} others"
+            problems.append(Problem("file_changed", entry["path"], detail))
+            continue
+        if folder in ("data", "rejected"):
+            try:
+                tables[folder] = _identities(data)
+            except DAMAGE as error:
+                problems.append(Problem("file_unreadable", entry["path"], str(error)[:200]))
+    found.restored, found.rejected = (len(tables.get(folder, ())) for folder in ("data", "rejected"))
+    found.rows = found.restored + found.rejected
+    if not problems:
+        problems += _row_problems(shard, record, tables.get("data", []), tables.get("rejected", []))
+    return found, problems
+
+
+def _identities(data: bytes) -> list[tuple[str, int | None]]:
+    """(id, row in the source file if it is known) of each row of a file."""
+    parquet = pq.ParquetFile(pa.BufferReader(data))
+    columns = [name for name in ("id", "source_row") if name in parquet.schema_arrow.names]
+    table = parquet.read(columns=columns if "error" in parquet.schema_arrow.names else ["id"])
+    rows = table["source_row"].to_pylist() if "source_row" in table.column_names else [None] * table.num_rows
+    return list(zip(table["id"].to_pylist(), rows, strict=True))
+
+
+def _row_problems(
+    shard: Shard, record: _commits.Record, data: list[tuple[str, int | None]], rejected: list[tuple[str, int | None]]
+) -> Iterator[Problem]:
+    where = f"commits/{shard.commit}.json"
+    counts = (record["rows"], record["restored"], record["rejected"])
+    if (len(data) + len(rejected), len(data), len(rejected)) != counts or counts[0] != shard.rows:
+        detail = f"expected {shard.rows} rows, the commit has {counts}, its files {len(data)} + {len(rejected)}"
+        yield Problem("rows_differ", where, detail)
+        return
+    ids: list[str | None] = [None] * shard.rows
+    for row_id, row in rejected:
+        place = -1 if row is None else row - shard.first_row
+        if not 0 <= place < shard.rows or ids[place] is not None:
+            yield Problem("rows_differ", where, f"row {row} of the source is rejected twice, or not of this shard")
+            return
+        ids[place] = row_id
+    restored = (row_id for row_id, _ in data)  # in the order of the source, like `ids`
+    whole = [next(restored) if row_id is None else row_id for row_id in ids]
+    if digest_of_ids(whole) != record["ids"]:
+        twice = [row_id for row_id, n in Counter(whole).items() if n > 1][:_SHOWN_SHARDS]
+        yield Problem(
+            "rows_differ", where, f"the ids are not those of the source, in its order; more than once: {twice}"
+        )
+
+
+def _ending(store: Store, plan: Plan, keep: set[str], counts: _Counts) -> Iterator[Problem]:
+    """What a run that is finished must look like as a whole."""
+    if plan.todo_count:
+        return
+    record = finished_record(store, plan)
+    if record is None:
+        yield Problem("unfinished", "run.json", "all shards are done, the run is not closed; run the command again")
+        return
+    for path in (path for folder in _commits.FOLDERS for path in store.list(folder)):
+        if path not in keep:
+            yield Problem("file_extra", path, "no commit names it; `bfr vacuum` removes it")
+    totals = {name: record["totals"][name] for name in ("rows", "restored", "rejected")}
+    if totals != (found := {name: getattr(counts, name) for name in totals}):
+        yield Problem("totals_differ", "run.json", f"expected {found}, found {totals}")
+    manifest = pq.read_table(pa.BufferReader(store.read("manifest.parquet")))
+    if manifest["shard"].to_pylist() != plan.shards["id"].to_pylist():
+        yield Problem("manifest_differs", "manifest.parquet", "expected the shards of the live plan, in its order")
+    named = {path for column in ("data", "rejected") for path in manifest[column].to_pylist() if path}
+    if not named <= keep:
+        yield Problem("manifest_differs", "manifest.parquet", f"no commit names {sorted(named - keep)[:_SHOWN_SHARDS]}")
+
+
+def _add(total: _Counts, found: _Counts) -> None:
+    for name, value in asdict(found).items():
+        setattr(total, name, getattr(total, name) + value)

@@ -1,0 +1,64 @@
+"""The verbs about a run that is there, as people and scripts meet them."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from flows.restore_dataset import restore_without_prefect
+from tests import support
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def destination(tmp_path: Path) -> Path:
+    support.write(tmp_path / "src" / "a.parquet", support.rows(8))
+    restore_without_prefect(support.run(tmp_path))
+    return tmp_path / "dst"
+
+
+def bfr(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, result.stdout
+
+
+def test_verify_ends_with_0_or_with_1_and_a_table_of_what_is_wrong(destination: Path) -> None:
+    code, text = bfr("verify", destination)
+    assert code == 0 and "8 rows in, 8 restored + 0 rejected in 2 shards; 2 files hashed" in text
+    path = next((destination / "data").iterdir())
+    path.write_bytes(b"")
+    code, text = bfr("verify", destination)
+    assert code == 1 and "file_changed" in text
+    code, text = bfr("verify", destination, "--json")
+    assert code == 1 and json.loads(text)["problems"][0]["where"] == f"data/{path.name}"
+
+
+def test_vacuum_explain_and_report_say_what_they_did(destination: Path) -> None:
+    assert bfr("vacuum", destination, "--dry-run")[1].startswith("would remove 0 leftovers")
+    code, text = bfr("explain", destination, "a.parquet#3", "--json")
+    assert code == 0 and json.loads(text)[0]["id"] == "a.parquet#3"
+    assert "attempt" in bfr("explain", destination, "a.parquet#3")[1]
+    page = destination / "report" / "index.html"
+    before = page.read_text()
+    page.unlink()
+    assert bfr("report", destination)[0] == 0
+    assert page.read_text() == before
+
+
+@pytest.mark.parametrize("verb", [["verify"], ["vacuum"], ["explain", "x"], ["report"]], ids=lambda verb: verb[0])
+def test_a_place_without_a_run_is_wrong_usage(verb: list[str], tmp_path: Path) -> None:
+    name, *rest = verb
+    assert bfr(name, tmp_path / "nothing", *rest)[0] == 2

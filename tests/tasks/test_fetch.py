@@ -1,0 +1,145 @@
+"""Addresses in a dataset: which are followed, and how far."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from bfr_models.errors import RowError
+from flows.restore_dataset import restore_without_prefect
+from tasks import _fetch
+from tasks._fetch import Fetcher, fetch
+from tests import support
+
+PICTURE = support.encoded(support.portrait(3))
+
+
+class Handler(BaseHTTPRequestHandler):
+    """/ok.png, /to?<address> redirects, /endless never stops, /404."""
+
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        if self.path.startswith("/to?"):
+            self.send_response(302)
+            self.send_header("Location", self.path[4:])
+            self.end_headers()
+        elif self.path == "/endless":
+            self.send_response(200)
+            self.end_headers()
+            with pytest.raises(OSError):  # noqa: PT011, PT012
+                while True:
+                    self.wfile.write(bytes(2**16))
+        elif self.path.endswith(".png"):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(PICTURE)))
+            self.end_headers()
+            self.wfile.write(PICTURE)
+        else:
+            self.send_error(404)
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a web server on this machine, from which pictures may be fetched."""
+    Handler.asked = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("BFR_FETCH_ALLOW", "127.0.0.1")
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def code(address: str, dataset: str = "s3://bucket/faces") -> str:
+    with pytest.raises(RowError) as refused:
+        fetch(address, dataset)
+    return f"{refused.value.code}: {refused.value.detail}"
+
+
+def test_a_web_picture_is_fetched_through_redirects(web: str) -> None:
+    assert fetch(f"{web}/ok.png", "s3://bucket/faces") == PICTURE
+    assert fetch(f"{web}/to?/ok.png", "s3://bucket/faces") == PICTURE
+    assert "404" in code(f"{web}/nothing") and "redirects" in code(f"{web}/to?/to?/to?/to?/to?/to?/to?/ok.png")
+
+
+def test_what_does_not_end_is_cut_off(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_fetch, "MAX_BYTES", 2**20)
+    assert code(f"{web}/endless").startswith("too_large")
+    monkeypatch.setattr(_fetch, "MAX_BYTES", 2**40)
+    monkeypatch.setattr(_fetch, "TIMEOUT", 0.2)
+    assert "not all of it in" in code(f"{web}/endless")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://127.0.0.1:9/x", "http://localhost/x", "http://169.254.169.254/latest/meta-data", "http://[::1]/x",
+     "http://10.0.0.1/x", "http://2130706433/x"],
+)  # fmt: skip
+def test_machines_that_are_not_public_are_not_asked(address: str) -> None:
+    assert "not public" in code(address)
+
+
+def test_a_redirect_to_a_machine_that_is_not_public_is_not_followed(web: str) -> None:
+    assert "not public" in code(f"{web}/to?http://169.254.169.254/secret.png")
+    assert "leads elsewhere" in code(f"{web}/to?file:///etc/passwd")
+
+
+def test_a_name_that_changes_its_meaning_is_noticed(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DNS says a public address when it is asked, and another when the connection is made."""
+    monkeypatch.setattr(_fetch, "_require_public", lambda address: None)
+    monkeypatch.setenv("BFR_FETCH_ALLOW", "")
+    assert "not public" in code(f"{web}/ok.png")
+
+
+def test_local_files_are_for_local_datasets_and_below_them(tmp_path: Path) -> None:
+    (tmp_path / "set" / "in").mkdir(parents=True)
+    (tmp_path / "set" / "in" / "a.png").write_bytes(PICTURE)
+    (tmp_path / "outside.png").write_bytes(PICTURE)
+    (tmp_path / "set" / "link.png").symlink_to(tmp_path / "outside.png")
+    dataset = str(tmp_path / "set")
+    for address in ("in/a.png", str(tmp_path / "set/in/a.png"), f"file://{tmp_path}/set/in/a.png"):
+        assert fetch(address, dataset) == PICTURE
+        assert "not local" in code(address)
+    for address in ("../outside.png", "link.png", str(tmp_path / "outside.png"), "/etc/passwd"):
+        assert "outside" in code(address, dataset)
+    assert "found only the name" in code("in/b.png", dataset)
+    assert "missing" in code("in", dataset)
+
+
+@pytest.mark.parametrize("address", ["s3://other/secret.png", "gs://bucket/x", "memory://x/y", "nfsx://a/b", "http://"])
+def test_other_stores_are_not_asked(address: str) -> None:
+    assert code(address).startswith("missing")
+
+
+def test_a_picture_that_is_asked_for_twice_is_fetched_once_and_its_neighbours_ahead(web: str) -> None:
+    addresses = [f"{web}/{i}.png" for i in range(30)]
+    fetcher = Fetcher("s3://bucket/faces", addresses)
+    assert fetcher(addresses[0]) == fetcher(addresses[0]) == PICTURE
+    fetcher(addresses[1])
+    assert len(Handler.asked) <= 2 + _fetch.AHEAD
+    for address in addresses:
+        fetcher(address)
+    assert sorted(Handler.asked) == sorted(f"/{i}.png" for i in range(30))
+
+
+def test_a_column_of_addresses_is_restored_and_what_is_not_there_is_rejected(web: str, tmp_path: Path) -> None:
+    rows = [{"image": f"{web}/{i}.png", "id": str(i)} for i in range(6)]
+    rows[2]["image"], rows[4]["image"] = f"{web}/gone", "http://10.0.0.1/x.png"
+    schema = pa.schema([("id", pa.string()), ("image", pa.string())])
+    support.write(tmp_path / "src" / "a.parquet", rows, schema=schema)
+    record = restore_without_prefect(support.run(tmp_path))
+    assert record["totals"]["restored"] == 4 and record["rejects"] == {"missing": 2}
+    rejected = support.table(tmp_path / "dst" / "rejected").to_pylist()
+    assert [row["image"]["path"] for row in rejected] == [rows[2]["image"], rows[4]["image"]]

@@ -1,0 +1,74 @@
+"""What run.json says of the licences of its weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bfr_models.methods.presets import DIFFACE
+from bfr_models.weights import parameters_of, save_weights
+from flows.restore_dataset import restore_without_prefect
+from tasks.licences import licences_in_use
+from tests import support
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BFR_WEIGHTS", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def keep(cache: Path, stem: str, **card: object) -> str:
+    """Some weights under the name of others: nothing is loaded here."""
+    return save_weights(parameters_of(torch.nn.Linear(1, 1)), card, cache / f"{stem}.safetensors")
+
+
+def by_name(folder: Path, method: str = "difface", **settings: Any) -> dict[str, dict[str, Any]]:
+    found = licences_in_use(support.run(folder, method, **{"recogniser": "none", **settings}))
+    return {terms.pop("weights"): terms for terms in found}
+
+
+@pytest.mark.parametrize("preset", ["ffhq512", "ffhq512-mse"])
+def test_published_weights_say_that_they_are_non_commercial(preset: str, cache: Path, tmp_path: Path) -> None:
+    (chosen,) = (p for p in DIFFACE if p.name == preset)
+    for stem in chosen.weights.values():
+        keep(cache, stem)
+    found = by_name(tmp_path, preset=preset)
+    assert found.keys() == {f"difface/{preset}/estimator", "difface/ffhq512/prior"}
+    assert all(terms["non_commercial"] and terms["licence"] == "S-Lab License 1.0" for terms in found.values())
+    assert all(terms["licence_url"].startswith("https://") for terms in found.values())
+
+
+def test_a_card_has_the_last_word(cache: Path, tmp_path: Path) -> None:
+    for component in ("estimator", "prior"):
+        keep(cache, f"difface-ffhq512-{component}", licence="MIT", non_commercial=False)
+    found = by_name(tmp_path, preset="ffhq512")
+    assert [(terms["licence"], terms["non_commercial"]) for terms in found.values()] == [("MIT", False)] * 2
+
+
+def test_recogniser_and_detector_are_among_them(cache: Path, tmp_path: Path) -> None:
+    keep(cache, "facexlib-arcface")
+    keep(cache, "facexlib-retinaface-mobilenet")
+    found = by_name(tmp_path, "passthrough", recogniser="arcface", input="photos", detector="retinaface")
+    assert {name: terms["licence"] for name, terms in found.items()} == {
+        "facexlib/arcface": "MIT", "facexlib/retinaface-mobilenet": "MIT",
+    }  # fmt: skip
+    own = tmp_path / "mine.pth"
+    own.write_bytes(b"weights")
+    found = by_name(tmp_path, "passthrough", input="photos", detector="retinaface", detector_weights=str(own))
+    assert found == {"mine": {"licence": None, "licence_url": None, "non_commercial": None}}
+
+
+def test_a_run_writes_them_down(tmp_path: Path) -> None:
+    support.write(tmp_path / "src" / "a.parquet", support.rows(1))
+    record = restore_without_prefect(support.run(tmp_path, "difface", recogniser="none", options={"steps": 1}))
+    assert record["licences"] == [
+        {"weights": f"difface-face128-{name}", "licence": "Apache-2.0", "licence_url": None, "non_commercial": None}
+        for name in ("estimator", "prior")
+    ]
+    assert json.loads((tmp_path / "dst" / "run.json").read_text()) == record
+    assert "Licences of the weights" in (tmp_path / "dst" / "report" / "index.html").read_text()

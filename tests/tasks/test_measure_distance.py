@@ -1,0 +1,78 @@
+"""`bfr fid` on datasets, runs and saved statistics: one number, under its own name."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bfr_models.errors import UsageError
+from bfr_models.metrics.frechet import FeatureStatistics, frechet_distance
+from flows.restore_dataset import restore_without_prefect
+from tasks.features import load_extractor
+from tasks.measure_distance import measure_distance
+from tests import support
+
+pytest.importorskip("dlib")
+NAME = "fd_dlib_resnet_v1"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    base = tmp_path_factory.mktemp("sets")
+    for name, first in (("a", 0), ("b", 40)):
+        support.write(base / name / "1.parquet", support.rows(5, first))
+        support.write(base / name / "2.parquet", support.rows(3, first + 5))
+    return base / "a", base / "b"
+
+
+def test_it_is_the_distance_of_all_faces_however_they_are_split(folders: tuple[Path, Path]) -> None:
+    extractor = load_extractor("dlib", "pytorch-fid", "cpu")
+    whole = [
+        FeatureStatistics.from_features(
+            extractor.extract([support.portrait(first + i) for i in range(8)]), extractor.source, "all"
+        ).gaussian()
+        for first in (0, 40)
+    ]
+    found = measure_distance(*map(str, folders), features="dlib")
+    assert found[NAME] == pytest.approx(frechet_distance(*whole).value, rel=1e-9)
+    assert found["n"] == [8, 8] and "biased" in found["warning"]
+    assert measure_distance(str(folders[0]), str(folders[0]), features="dlib")[NAME] == pytest.approx(0, abs=1e-9)
+
+
+def test_saved_statistics_stand_for_the_dataset(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    a, b = map(str, folders)
+    saved = str(tmp_path / "b.npz")
+    direct = measure_distance(a, b, features="dlib", save=saved)
+    assert measure_distance(a, saved, features="dlib")[NAME] == direct[NAME]
+    with np.load(saved) as file:
+        np.savez(theirs := io.BytesIO(), mu=file["mu"], sigma=file["sigma"])  # as pytorch-fid writes them
+    (tmp_path / "theirs.npz").write_bytes(theirs.getvalue())
+    assert measure_distance(a, str(tmp_path / "theirs.npz"), features="dlib")[NAME] == direct[NAME]
+    with pytest.raises(UsageError, match="it needs each face"):
+        measure_distance(a, saved, features="dlib", kernel=True)
+
+
+def test_a_run_is_measured_by_its_restored_faces(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    run = support.run(tmp_path, source=str(folders[0]))
+    restore_without_prefect(run)
+    against_itself = measure_distance(run.destination, run.destination, features="dlib", kernel=True)
+    assert against_itself[NAME] == pytest.approx(0, abs=1e-9)
+    assert against_itself["precision"] == against_itself["recall"] == 1
+
+
+def test_rows_without_a_picture_are_counted(tmp_path: Path) -> None:
+    rows = support.rows(4)
+    rows[1]["image"] = {"bytes": b"broken", "path": None}
+    rows[2]["image"] = {"bytes": None, "path": "elsewhere.png"}
+    support.write(tmp_path / "broken.parquet", rows)
+    found = measure_distance(str(tmp_path), str(tmp_path), features="dlib")
+    assert (found["skipped"], found["n"]) == ([2, 2], [2, 2])
+
+
+def test_absent_weights_are_said_with_what_to_do(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BFR_WEIGHTS", "/nowhere")
+    with pytest.raises(UsageError, match="bfr weights fetch fid/inception"):
+        measure_distance(*map(str, folders), features="inception")
+    with pytest.raises(UsageError, match="known: auto, inception, arcface, dlib"):
+        measure_distance(*map(str, folders), features="vgg")

@@ -1,0 +1,95 @@
+"""What is waited out, and what is not."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import time
+from collections.abc import Callable
+
+import aiohttp
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
+
+from tasks import _patience
+from tasks._patience import PatientFile, may_pass, patiently
+
+
+def answer(status: int, code: str = "", error: OSError | None = None) -> OSError:
+    """An answer of S3 as s3fs raises it."""
+    error = error or OSError(5, "refused")
+    found = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    error.__cause__ = ClientError(found, "PutObject")  # type: ignore[arg-type]
+    return error
+
+
+@pytest.mark.parametrize("error", [
+    answer(503, "SlowDown"), answer(500), answer(429), answer(400, "RequestTimeout"), TimeoutError(),
+    ConnectionResetError(), EOFError(), aiohttp.ServerDisconnectedError(), aiohttp.ClientPayloadError(),
+    EndpointConnectionError(endpoint_url="http://x"),
+], ids=repr)  # fmt: skip
+def test_trouble_that_may_pass(error: Exception) -> None:
+    assert may_pass(error)
+
+
+@pytest.mark.parametrize("error", [
+    answer(403, "AccessDenied", PermissionError()), answer(404, "NoSuchBucket", FileNotFoundError()), answer(412),
+    answer(409), answer(501), answer(400, "InvalidArgument"), FileExistsError(), NoCredentialsError(), OSError(28, ""),
+    ValueError(),
+], ids=repr)  # fmt: skip
+def test_trouble_that_no_other_try_mends(error: Exception) -> None:
+    assert not may_pass(error)
+
+
+def failing(times: int, error: Exception) -> Callable[[], str]:
+    endings = itertools.repeat(error, times)
+
+    def call() -> str:
+        for ending in endings:
+            raise ending
+        return "done"
+
+    return call
+
+
+def test_a_request_is_repeated_until_it_does_well() -> None:
+    assert patiently(failing(3, answer(503, "SlowDown"))) == "done"
+
+
+def test_a_refusal_is_raised_at_once() -> None:
+    began = time.monotonic()
+    with pytest.raises(PermissionError):
+        patiently(failing(1, PermissionError()))
+    assert time.monotonic() - began < 0.1
+
+
+def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_patience, "DEADLINE", 0.5)
+    began = time.monotonic()
+    with pytest.raises(OSError, match="refused"):
+        patiently(failing(10**9, answer(503)))
+    assert 0.5 <= time.monotonic() - began < 5
+
+
+class Unsteady(io.BytesIO):
+    """Every other read ends early, every third fails."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.reads += 1
+        if self.reads % 3 == 0:
+            raise ConnectionResetError
+        return super().read(max(1, (size or 0) // 2) if self.reads % 2 else size)
+
+
+def test_a_file_gives_whole_reads_or_none() -> None:
+    content = bytes(range(256)) * 4
+    file = PatientFile(Unsteady(content), len(content))
+    assert file.read(100) == content[:100]
+    file.seek(-50, io.SEEK_END)
+    assert file.read() == content[-50:] and file.read(10) == b""
+    file.seek(300)
+    buffer = bytearray(64)
+    assert file.readinto(buffer) == 64 and bytes(buffer) == content[300:364]
+    assert file.tell() == 364

@@ -1,0 +1,145 @@
+"""Which recogniser scores a run: by name, by what is here, and never two of them in one destination."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from bfr_models.errors import BfrError, UsageError
+from bfr_models.networks import arcface
+from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
+from bfr_models.weights import parameters_of, save_weights
+from flows.restore_dataset import restore_without_prefect
+from tasks import recognisers
+from tasks._job import RecogniserChoice
+from tasks.check_machine import check_machine
+from tasks.plan_shards import check_settings
+from tasks.recognisers import ARCFACE_WEIGHTS, choose_recogniser, load_recogniser
+from tests import support
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BFR_WEIGHTS", str(tmp_path / "cache"))
+    recognisers._loaded.cache_clear()
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def arcface_weights(cache: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Random weights of an ArcFace with one block per stage; their sha256."""
+    monkeypatch.setattr(arcface, "STAGES", tuple((channels, 1) for channels, _ in arcface.STAGES))
+    torch.manual_seed(0)
+    return save_weights(parameters_of(arcface.ArcFace()), {}, cache / f"{ARCFACE_WEIGHTS}.safetensors")
+
+
+def without_dlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recognisers, "dlib_is_here", lambda: False)
+
+
+def test_auto_is_arcface_where_its_weights_are_then_dlib_then_none(
+    cache: Path, arcface_weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert choose_recogniser("auto") == RecogniserChoice("arcface_ir_se50", arcface_weights)
+    (cache / f"{ARCFACE_WEIGHTS}.json").unlink()
+    if recognisers.dlib_is_here():
+        found = choose_recogniser("auto")
+        assert found == choose_recogniser("dlib") and found is not None and found.name == "dlib_resnet_v1"
+    without_dlib(monkeypatch)
+    assert choose_recogniser("auto") is None
+
+
+def test_one_that_is_named_and_not_here_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_dlib(monkeypatch)
+    with pytest.raises(UsageError, match=r"bfr weights fetch facexlib/arcface`"):
+        choose_recogniser("arcface")
+    with pytest.raises(UsageError, match=r"pip install 'bfr-pipeline\[offline\]'"):
+        choose_recogniser("dlib")
+    assert choose_recogniser("none") is None
+
+
+def test_another_file_than_the_chosen_one_is_refused(arcface_weights: str) -> None:
+    loaded = load_recogniser(RecogniserChoice("arcface_ir_se50", arcface_weights), "cpu")
+    assert loaded is not None and loaded.sha256 == arcface_weights
+    with pytest.raises(BfrError, match="every machine needs the same file"):
+        load_recogniser(RecogniserChoice("arcface_ir_se50", "0" * 64), "cpu")
+    assert load_recogniser(None, "cpu") is None
+
+
+def test_a_run_with_arcface_has_its_scores_name_and_checksum(arcface_weights: str, tmp_path: Path) -> None:
+    rows = [row | {"gt": support.encoded(support.portrait(i + 1))} for i, row in enumerate(support.rows(6))]
+    support.write(tmp_path / "src" / "a.parquet", rows)
+    run = support.run(tmp_path, recogniser="arcface", gt_column="gt", batch_size=4)
+    record = restore_without_prefect(run)
+    assert record["recogniser"] == {"name": "arcface_ir_se50", "sha256": arcface_weights}
+    assert record["statistics"]["identity_similarity"]["n"] == record["statistics"]["identity_similarity_gt"]["n"] == 6
+    recogniser = load_recogniser(RecogniserChoice("arcface_ir_se50", arcface_weights), "cpu")
+    assert recogniser is not None
+    for i, row in enumerate(support.table(tmp_path / "dst" / "data").to_pylist()):
+        (lq, gt) = (to_uint8(face_tensor(support.portrait(number), 128)) for number in (i, i + 1))
+        restored, other = recogniser.embed([support.decoded(row["restored"]["bytes"]), gt])
+        assert row["identity_similarity_gt"] == pytest.approx(float(restored @ other), abs=1e-5)
+        assert row["identity_similarity"] == 1 and np.array_equal(support.decoded(row["restored"]["bytes"]), lq)
+
+
+def test_a_run_is_not_continued_with_another_recogniser(arcface_weights: str, tmp_path: Path) -> None:
+    support.write(tmp_path / "src" / "a.parquet", support.rows(4))
+    restore_without_prefect(support.run(tmp_path, recogniser="arcface"))
+    with pytest.raises(UsageError, match=r"recogniser\.name: expected \"arcface_ir_se50\", found null"):
+        check_settings(support.run(tmp_path, recogniser="none"))
+    check_settings(support.run(tmp_path))  # auto is the same one
+
+
+def test_without_one_the_record_says_why_and_a_threshold_is_refused(tmp_path: Path) -> None:
+    support.write(tmp_path / "src" / "a.parquet", support.rows(2))
+    record = restore_without_prefect(support.run(tmp_path, recogniser="none"))
+    assert record["recogniser"] is None
+    assert "no face recogniser scored this run" in record["statistics"]["identity_similarity"]["why"]
+    with pytest.raises(UsageError, match=r"expected a face recogniser for min_identity 0\.5, found none"):
+        check_settings(support.run(tmp_path, recogniser="none", min_identity=0.5))
+
+
+class Counting:
+    """Notes how many faces come at once."""
+
+    name, sha256 = "counting", "0" * 64
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def embed(self, faces: list[Uint8Image]) -> NDArray[np.float32]:
+        self.calls.append(len(faces))
+        return np.stack([face.mean((0, 1)) for face in faces]).astype(np.float32)
+
+
+def test_faces_of_a_batch_are_compared_in_one_call(
+    tmp_path: Path, faulty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = Counting()
+    monkeypatch.setattr("tasks._scores.load_recogniser", lambda *_: counting)
+    support.write(tmp_path / "src" / "a.parquet", support.rows(8, first=1))  # none of them its own mirror image
+    restore_without_prefect(support.run(tmp_path, faulty, batch_size=8, shard_rows=8))
+    assert counting.calls == [16]
+
+
+def test_the_driver_names_the_recogniser_without_torch_or_dlib(tmp_path: Path) -> None:
+    code = "import sys, tasks.recognisers as r; print(r.choose_recogniser('auto')); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=support.ROOT)
+    assert not {"torch", "dlib", "cv2"} & set(done.stdout.split())
+
+
+def test_doctor_lists_detectors_and_recognisers(arcface_weights: str) -> None:
+    found: dict[str, Any] = {check.name: check for check in check_machine()}
+    assert found["recogniser arcface"].state == "ok" and ", the default" in found["recogniser arcface"].found
+    assert found["detector retinaface"].state == "missing"
+    assert "bfr weights fetch facexlib" in found["detector retinaface"].advice
+    assert {"recogniser dlib", "detector dlib"} <= found.keys()
+    assert json.dumps([check.__dict__ for check in found.values()])

@@ -1,0 +1,98 @@
+"""Scores are of the written pixels; each picture is embedded once; LPIPS and features keep their places."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from bfr_models.metrics.frechet import FeatureSource
+from bfr_models.metrics.lpips import LPIPS
+from bfr_models.pixels import Uint8Image, to_tensor
+from tasks._scores import KEPT_ORIGINAL, RESTORED, Scorer, Unscored
+from tests import support
+
+
+class Thumbnails:
+    """A recogniser in closed form: a face's 4 x 4 block means, centred, of unit length."""
+
+    name, sha256 = "thumbnails", "0" * 64
+    source = FeatureSource("thumbnails")
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def embed(self, faces: Sequence[Uint8Image]) -> NDArray[np.float32]:
+        self.seen += len(faces)
+        return np.stack([self._vector(face) for face in faces])
+
+    extract = embed
+
+    def _vector(self, face: Uint8Image) -> NDArray[np.float32]:
+        side = len(face) // 4
+        means = face.reshape(4, side, 4, side, 3).mean(axis=(1, 3, 4)).ravel()
+        centred = means - means.mean()
+        return (centred / np.linalg.norm(centred)).astype(np.float32)
+
+
+def faces(count: int, gt: bool = True) -> list[Unscored]:
+    own = [support.portrait(i, 64) for i in range(3 * count)]
+    return [Unscored(own[3 * i], own[3 * i + 1], own[3 * i + 2] if gt else None) for i in range(count)]
+
+
+def test_similarities_are_the_cosines_of_their_own_pictures() -> None:
+    recogniser = Thumbnails()
+    unscored = faces(3)
+    for face, scored in zip(unscored, Scorer(recogniser).score(unscored), strict=True):
+        assert face.gt is not None
+        lq, restored, gt = recogniser.embed([face.lq, face.restored, face.gt]).astype(np.float64)
+        assert scored.identity_similarity == pytest.approx(lq @ restored, abs=1e-6)
+        assert scored.identity_similarity_gt == pytest.approx(gt @ restored, abs=1e-6)
+        assert scored.features.embedding is None  # nobody asked for biometric data
+        assert np.array_equal(scored.face, face.restored)
+
+
+def test_equal_pictures_are_embedded_once_and_unchanged_faces_not_at_all() -> None:
+    a, b = support.portrait(1, 64), support.portrait(2, 64)
+    recogniser = Thumbnails()
+    same, restored, perfect = Scorer(recogniser).score([Unscored(a, a, None), Unscored(a, a, b), Unscored(a, b, b)])
+    assert recogniser.seen == 2 + 2
+    assert same.identity_similarity == restored.identity_similarity == perfect.identity_similarity_gt == 1.0
+    assert same.identity_similarity_gt is None
+    assert restored.identity_similarity_gt == perfect.identity_similarity != 1.0
+
+
+def test_kept_embeddings_are_those_of_the_written_face_and_of_gt() -> None:
+    recogniser, (face,) = Thumbnails(), faces(1)
+    assert face.gt is not None
+    similarity = Scorer(recogniser).score([face])[0].identity_similarity
+    assert similarity is not None
+    for threshold, outcome, written in (
+        (similarity - 0.01, RESTORED, face.restored),
+        (similarity + 0.01, KEPT_ORIGINAL, face.lq),
+    ):
+        (scored,) = Scorer(recogniser, min_identity=threshold, keeps_embeddings=True).score([face])
+        assert scored.outcome == outcome and np.array_equal(scored.face, written)
+        assert scored.identity_similarity == similarity  # also of a face that was not kept
+        expected = recogniser.embed([written, face.gt])
+        assert np.array_equal(scored.features.embedding, expected[0])
+        assert np.array_equal(scored.features.embedding_gt, expected[1])
+    unchanged = Scorer(recogniser, keeps_embeddings=True).score([Unscored(face.lq, face.lq, None)])[0]
+    assert np.array_equal(unchanged.features.embedding, recogniser.embed([face.lq])[0])
+
+
+def test_lpips_and_features_find_their_rows_where_some_have_no_ground_truth() -> None:
+    torch.manual_seed(0)
+    lpips, network = LPIPS("squeeze").eval(), Thumbnails()
+    unscored = [*faces(1), *faces(1, gt=False), faces(3)[2]]
+    scored = Scorer(lpips=lpips, inception=network).score(unscored)
+    assert [one.lpips is None for one in scored] == [False, True, False]
+    for face, one in zip(unscored, scored, strict=True):
+        assert np.array_equal(one.features.inception, network.extract([face.restored])[0])
+        if face.gt is None:
+            assert one.features.inception_gt is None
+        else:
+            alone = lpips(to_tensor(face.restored)[None], to_tensor(face.gt)[None])
+            assert one.lpips == pytest.approx(float(alone), rel=1e-5)
+            assert np.array_equal(one.features.inception_gt, network.extract([face.gt])[0])
