@@ -36,7 +36,7 @@ sys.path.insert(0, str(ROOT))
 from tests import support  # noqa: E402
 from tests.faults.fault_proxy import FaultProxy, never, some  # noqa: E402
 
-ROWS, GROUP_ROWS = 48, 4
+ROWS, GROUP_ROWS = 32, 4
 POISON = 21  # the row that a misbehaving method misbehaves on
 COLUMNS = ("rounds", "rows_in", "rows_out", "duplicates", "losses", "bytes_differ", "runs", "seconds_to_resume")
 Attack = Callable[["Nemesis", "subprocess.Popen[str]"], None]
@@ -59,7 +59,7 @@ class Nemesis:
 
     def start(self, source: str, destination: str, **limits: int) -> subprocess.Popen[str]:
         settings = {"method": "faulty", "options": {"seconds": 0.15}, "shard_rows": GROUP_ROWS, "actors": 2}
-        settings |= {"gpus_per_actor": 0, "shard_timeout": 20, "max_rejects": 1.0}
+        settings |= {"gpus_per_actor": 0, "shard_timeout": 20, "max_rejects": 1.0, "recogniser": "none"}
         (self.scratch / "run.json").write_text(json.dumps(settings))  # which is YAML, too
         command = [str(Path(sys.executable).with_name("bfr")), "restore", source, destination]
         command += ["--config", str(self.scratch / "run.json"), *(["--engine", "local"] if limits else [])]

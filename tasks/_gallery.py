@@ -19,6 +19,8 @@ from tasks.plan_shards import Plan
 
 GALLERY_ROWS = 24
 EXAMPLE_REJECTS = 50
+MAX_GROUP_BYTES = 256 * 2**20  # a row group with more is not read for the sake of a few thumbnails
+_NOT_SHOWN = "too large to show here"
 _CAPTION = (
     ("identity", "identity_similarity", ".3f"),
     ("to gt", "identity_similarity_gt", ".3f"),
@@ -58,30 +60,40 @@ def caption(row: Mapping[str, Any]) -> str:
 
 
 def _cells(row: Mapping[str, Any], run: RestoreRun) -> Iterator[Cell]:
-    yield Cell("input", row["_input"], "" if row["_input"] else "no longer in the source")
-    yield Cell(run.method, row["restored"]["bytes"], caption(row), row["identity_similarity"])
+    yield Cell("input", row["_input"], "" if row["_input"] else f"no longer in the source, or {_NOT_SHOWN}")
+    restored = _bytes(row.get("restored"))
+    yield Cell(run.method, restored, caption(row) if restored else _NOT_SHOWN, row["identity_similarity"])
     if run.gt_column:
         yield Cell("gt", _bytes(row.get(run.gt_column)), "")
 
 
 def _first_rows(store: Store, path: str, count: int, gt_column: str | None) -> list[dict[str, Any]]:
-    shown = ["id", "restored", *(key for _, key, _ in _CAPTION), *([gt_column] if gt_column else [])]
+    shown = ["id", *(key for _, key, _ in _CAPTION)]
     with store.open_input(path) as source:
-        batch = next(pq.ParquetFile(source).iter_batches(batch_size=count, columns=shown))
+        parquet = pq.ParquetFile(source)
+        if _fits(parquet, range(1)):
+            shown += ["restored", *([gt_column] if gt_column else [])]
+        batch = next(parquet.iter_batches(batch_size=count, columns=shown))
         rows: list[dict[str, Any]] = batch.to_pylist()
         return rows
 
 
 def _inputs(shard: Shard, column: str) -> dict[str, bytes | None]:
-    """Input pictures of a shard by row id; none if its file has changed or gone."""
+    """Input pictures of a shard by row id; none if its file has changed or gone, or they are too large."""
     try:
         require_unchanged(shard)
         with shard.open() as source:
-            groups = range(shard.row_group_start, shard.row_group_stop)
-            table, _ = read_row_groups(pq.ParquetFile(source), groups, ["id", column])
+            parquet, groups = pq.ParquetFile(source), range(shard.row_group_start, shard.row_group_stop)
+            if not _fits(parquet, groups):
+                return {}
+            table, _ = read_row_groups(parquet, groups, ["id", column])
     except (BfrError, OSError):
         return {}
     return dict(zip(row_ids(shard.name, shard.first_row, table), map(_bytes, values(table[column])), strict=True))
+
+
+def _fits(parquet: pq.ParquetFile, groups: range) -> bool:
+    return sum(parquet.metadata.row_group(group).total_byte_size for group in groups) <= MAX_GROUP_BYTES
 
 
 def _bytes(cell: Any) -> bytes | None:

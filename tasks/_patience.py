@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
@@ -28,7 +28,7 @@ def patiently(call: Callable[..., Result], *arguments: Any, **named: Any) -> Res
     when no other try can mend it."""
     waits = wait_random_exponential(multiplier=0.25, max=20)
     tries = Retrying(retry=retry_if_exception(may_pass), wait=waits, stop=stop_after_delay(DEADLINE), reraise=True)
-    return cast(Result, tries(call, *arguments, **named))
+    return tries(call, *arguments, **named)
 
 
 def may_pass(error: BaseException) -> bool:

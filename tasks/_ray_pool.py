@@ -179,7 +179,7 @@ def connect_ray() -> bool:
         _require_answer(address)
         ray.init(address=address, **quiet)
     else:  # nothing big goes through the object store
-        ray.init(include_dashboard=False, object_store_memory=256 * 2**20, **quiet)
+        ray.init("local", include_dashboard=False, object_store_memory=256 * 2**20, **quiet)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
     return True

@@ -44,8 +44,10 @@ Scores = Mapping[str, Sequence[float | None]]
 """Metric key -> one value per row, in the same order for every method."""
 
 
-def score_table(scores: Mapping[str, Scores]) -> dict[str, Any]:
+def score_table(scores: Mapping[str, Scores], distances: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     """{methods: {name: {metric: {mean, low, high, n, wins: {other: share}}}}}; a metric that no row has is left out.
+
+    `distances`, of a method's faces as a set (FID and its like), stand beside the metrics, by name.
 
     Means are over the rows where every method has a finite value, so that they can be compared; `low` and `high` are
     the 95 % bootstrap interval of the mean.
@@ -69,16 +71,23 @@ def score_table(scores: Mapping[str, Scores]) -> dict[str, Any]:
                     if other != name
                 },
             }
-    return {"methods": table, "interval": "95 % bootstrap of the mean", "baseline": names[0]}
+    return {
+        "methods": table,
+        "distances": {name: dict(distances.get(name, {})) for name in names},
+        "interval": "95 % bootstrap of the mean",
+        "baseline": names[0],
+    }
 
 
 def to_markdown(table: Mapping[str, Any]) -> str:
     """A row per method: mean, its interval, and the share of rows that beat the first method's."""
-    metrics = _present(table)
-    lines = ["| method | " + " | ".join(f"{m.label} {m.arrow}" for m in metrics) + " |"]
-    lines.append("|---" * (len(metrics) + 1) + "|")
+    metrics, distances = _present(table), _distances(table)
+    heads = ["method", *(f"{m.label} {m.arrow}" for m in metrics), *(f"{name} ↓" for name in distances)]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for name, found in table["methods"].items():
-        lines.append(f"| {name} | " + " | ".join(_cell(m, found[m.key], table, name) for m in metrics) + " |")
+        cells = [_cell(m, found[m.key], table, name) for m in metrics]
+        cells += [f"**{table['distances'][name][distance]:.4f}**" for distance in distances]
+        lines.append("| " + " | ".join([name, *cells]) + " |")
     n = min(found[m.key]["n"] for found in table["methods"].values() for m in metrics) if metrics else 0
     lines.append(f"\nMeans over {n} rows, [95 % interval], and how many of the rows beat {table['baseline']}'s.")
     return "\n".join(lines) + "\n"
@@ -88,19 +97,34 @@ def to_latex(table: Mapping[str, Any]) -> str:
     """A `tabular` for booktabs, the best of each column in bold."""
     metrics = _present(table)
     best = {m.key: m.best(found[m.key]["mean"] for found in _found(table)) for m in metrics}
-    lines = [rf"\begin{{tabular}}{{l{'r' * len(metrics)}}}", r"\toprule"]
-    lines += [" & ".join(["Method", *(f"{m.label} {m.latex_arrow}" for m in metrics)]) + r" \\", r"\midrule"]
+    distances = _distances(table)
+    lines = [rf"\begin{{tabular}}{{l{'r' * (len(metrics) + len(distances))}}}", r"\toprule"]
+    lines += [
+        " & ".join(["Method", *(f"{m.label} {m.latex_arrow}" for m in metrics), *map(_escaped, distances)]) + r" \\",
+        r"\midrule",
+    ]
     for name, found in table["methods"].items():
-        cells = [name.replace("_", r"\_")]
+        cells = [_escaped(name)]
         for m in metrics:
             mean = found[m.key]["mean"]
             cells.append(rf"\textbf{{{mean:.{m.digits}f}}}" if mean == best[m.key] else f"{mean:.{m.digits}f}")
+        cells += [f"{table['distances'][name][distance]:.4f}" for distance in distances]
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
+def _escaped(name: str) -> str:
+    return name.replace("_", r"\_")
+
+
 def _present(table: Mapping[str, Any]) -> list[Metric]:
     return [m for m in METRICS if all(m.key in found for found in _found(table))]
+
+
+def _distances(table: Mapping[str, Any]) -> list[str]:
+    """The distances that every method has."""
+    first, *others = table["distances"].values()
+    return [name for name in first if all(name in other for other in others)]
 
 
 def _found(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -40,7 +40,8 @@ def compare_runs(
     _require_equal_rows(records)
     common = _common(restored)
     scores = {name: {m.key: [rows[key][m.key] for key in common] for m in METRICS} for name, rows in restored.items()}
-    table = score_table(scores) | {"rows": len(common)}
+    distances = {record["method"]["name"]: _distances(record["statistics"]) for record in records}
+    table = score_table(scores, distances) | {"rows": len(common)}
     store = Store(destination)
     store.write("table.md", to_markdown(table).encode())
     store.write("table.tex", to_latex(table).encode())
@@ -56,6 +57,12 @@ def _restored(store: Store) -> Rows:
     tables = [pq.read_table(io.BytesIO(store.read(path)), columns=columns) for path in _data_files(store)]
     rows = pa.concat_tables(tables).to_pylist() if tables else []
     return dict(zip(_keys(row["id"] for row in rows), rows, strict=True))
+
+
+def _distances(statistics: Mapping[str, Any]) -> dict[str, float]:
+    """FID and its like, where they have a value."""
+    found = {name: value for name, value in statistics.items() if name.startswith(("fid", "fd_"))}
+    return {name: value["value"] for name, value in found.items() if value["value"] is not None}
 
 
 def _common(restored: Mapping[str, Rows]) -> list[Key]:

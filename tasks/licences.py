@@ -9,6 +9,7 @@ from bfr_models.weight_catalogue import entry_of
 from bfr_models.weight_files import find_weight, read_card
 from tasks.config import RestoreRun
 from tasks.detectors import photo_settings
+from tasks.measures import run_measures, weights_of
 from tasks.recognisers import ARCFACE, ARCFACE_WEIGHTS, DLIB, run_recogniser
 
 Terms = dict[str, Any]
@@ -18,11 +19,12 @@ _DLIB_URL = "https://github.com/davisking/dlib-models"
 
 
 def licences_in_use(run: RestoreRun) -> list[Terms]:
-    """Of the method's components, the recogniser and the detector, each once."""
+    """Of the method's components, and of the networks that find and score faces, each once."""
     recogniser, photos = run_recogniser(run), photo_settings(run)
     stems = [PurePath(weight["file"]).stem for weight in run.resolve().weights.values()]
     if recogniser and recogniser.name == ARCFACE:
         stems.append(ARCFACE_WEIGHTS)
+    stems += weights_of(run_measures(run))
     if photos and photos.detector.weights:
         stems.append(Path(photos.detector.weights).stem)
     terms = [_terms(stem) for stem in dict.fromkeys(stems)]

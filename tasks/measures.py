@@ -14,6 +14,8 @@ from tasks.features import INCEPTION_WEIGHTS
 LPIPS_WEIGHTS = {"vgg": "lpips-vgg16", "alex": "lpips-alexnet", "squeeze": "lpips-squeezenet"}
 """In the order of preference: papers of face restoration report VGG's."""
 
+_LPIPS = "lpips_"
+
 WHY_NO_LPIPS = "the weights of its backbone are not here, or --lpips none was asked for: bfr weights fetch lpips/vgg16"
 
 
@@ -29,12 +31,18 @@ def choose_measures(lpips: str, fid: str, *, has_gt: bool) -> Measures:
     return Measures(_choose_lpips(lpips) if has_gt else None, _choose_inception(fid), distances=has_gt)
 
 
+def weights_of(measures: Measures) -> list[str]:
+    """The names of the weight files that measure."""
+    lpips = [LPIPS_WEIGHTS[measures.lpips.name.removeprefix(_LPIPS)]] if measures.lpips else []
+    return lpips + ([INCEPTION_WEIGHTS] if measures.inception else [])
+
+
 def _choose_lpips(name: str) -> NetworkChoice | None:
     if name not in (known := ("auto", "none", *LPIPS_WEIGHTS)):
         raise unknown("lpips", name, known)
     if name == "auto":
         name = next((trunk for trunk, weight in LPIPS_WEIGHTS.items() if find_weight(weight)), "none")
-    return None if name == "none" else _choice(f"lpips_{name}", LPIPS_WEIGHTS[name])
+    return None if name == "none" else _choice(f"{_LPIPS}{name}", LPIPS_WEIGHTS[name])
 
 
 def _choose_inception(wanted: str) -> NetworkChoice | None:

@@ -53,7 +53,7 @@ def ray_cluster(plugin_path: str) -> Iterator[str]:
         patch.setenv("PYTHONPATH", plugin_path)
         patch.delenv("RAY_ADDRESS", raising=False)
         context = ray.init(
-            num_cpus=8, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False,
+            "local", num_cpus=8, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False,
             logging_level="ERROR",
         )  # fmt: skip
     signal.signal(signal.SIGTERM, terminate)

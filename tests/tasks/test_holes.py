@@ -44,8 +44,11 @@ def test_a_scratch_of_one_pixel_survives_being_shrunk_tenfold() -> None:
     assert found[50].all() and found.sum() == 100
 
 
-@pytest.mark.parametrize(("shape", "fits"), [((100, 150), True), ((50, 75), True), ((67, 100), True), ((200, 300), True),
-                                             ((150, 100), False), ((100, 153), False), ((67, 98), False)])  # fmt: skip
+FITTING = ((100, 150), (50, 75), (67, 100), (200, 300))
+OTHERS = ((150, 100), (100, 153), (67, 98))
+
+
+@pytest.mark.parametrize(("shape", "fits"), [(s, True) for s in FITTING] + [(s, False) for s in OTHERS])
 def test_a_mask_has_the_shape_of_its_picture_to_the_pixel(shape: tuple[int, int], fits: bool) -> None:
     mask = np.full((*shape, 3), 255, np.uint8)
     if fits:

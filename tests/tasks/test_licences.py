@@ -72,3 +72,11 @@ def test_a_run_writes_them_down(tmp_path: Path) -> None:
     ]
     assert json.loads((tmp_path / "dst" / "run.json").read_text()) == record
     assert "Licences of the weights" in (tmp_path / "dst" / "report" / "index.html").read_text()
+
+
+def test_networks_that_score_are_listed_where_they_are_here(cache: Path, tmp_path: Path) -> None:
+    assert "fid/inception" not in by_name(tmp_path, "passthrough", gt_column="gt")
+    for stem in ("fid-inception", "lpips-alexnet", "lpips-vgg16"):
+        keep(cache, stem)
+    assert by_name(tmp_path, "passthrough", gt_column="gt").keys() == {"fid/inception", "lpips/vgg16"}
+    assert by_name(tmp_path, "passthrough", fid="none").keys() == set()  # LPIPS has nothing to compare with

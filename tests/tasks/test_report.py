@@ -117,7 +117,8 @@ class Page(HTMLParser):
 def hostile_page(text: str) -> Page:
     document = run(
         method__name=text, method__licence=text,
-        licences=[{"weights": text, "licence": text, "non_commercial": True}], method__options={text: text}, rejects={text: 1}, state=text,
+        licences=[{"weights": text, "licence": text, "non_commercial": True}],
+        method__options={text: text}, rejects={text: 1}, state=text,
         arguments__source=text, versions={text: text}, recogniser__name=text, finished=text,
     )  # fmt: skip
     document["statistics"] |= {text: {"value": 1.0, "features": text}, "ssim": {"value": None, "why": text}}

@@ -19,7 +19,8 @@ def table() -> dict[str, object]:
         {
             "passthrough": scores(psnr=[20.0, 21.0, 22.0, math.inf], seconds=[0.0, 0.0, 0.0, 0.0]),
             "clr_face": scores(psnr=[21.0, 20.0, 24.0, 30.0], seconds=[2.0, 2.0, 2.0, 2.0]),
-        }
+        },
+        {"passthrough": {"fd_net": 0.5, "fid": 3.0}, "clr_face": {"fd_net": 0.25}},
     )
 
 
@@ -35,13 +36,13 @@ def test_means_are_over_the_rows_that_every_method_has(
 
 def test_markdown_has_a_row_per_method(table: dict[str, object]) -> None:
     lines = to_markdown(table).splitlines()
-    assert lines[0] == "| method | PSNR, dB ↑ | s a face ↓ |"
+    assert lines[0] == "| method | PSNR, dB ↑ | s a face ↓ | fd_net ↓ |"
     assert lines[2].startswith("| passthrough | **21.00** [20.00, 22.00] |")
-    assert lines[3].startswith("| clr_face | **21.67** [20.00, 24.00] 67% | **2.00** [2.00, 2.00] 0% |")
+    assert lines[3].startswith("| clr_face | **21.67** [20.00, 24.00] 67% | **2.00** [2.00, 2.00] 0% | **0.2500** |")
 
 
 def test_latex_escapes_names_and_marks_the_best(table: dict[str, object]) -> None:
     lines = to_latex(table).splitlines()
-    assert lines[0] == r"\begin{tabular}{lrr}"
-    assert r"passthrough & 21.00 & \textbf{0.00} \\" in lines
-    assert r"clr\_face & \textbf{21.67} & 2.00 \\" in lines
+    assert lines[0] == r"\begin{tabular}{lrrr}"
+    assert r"passthrough & 21.00 & \textbf{0.00} & 0.5000 \\" in lines
+    assert r"clr\_face & \textbf{21.67} & 2.00 & 0.2500 \\" in lines

@@ -21,7 +21,7 @@ from moto.server import ThreadedMotoServer
 
 from bfr_models.errors import UsageError
 from tasks import _local_disk
-from tasks._connection import redact
+from tasks._connection import connect, redact
 from tasks._storage import MAX_RECORD, FileVersion, Store, open_source
 
 
@@ -228,6 +228,15 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     (tmp_path / "root" / "link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "root")
     assert Store(str(tmp_path / "root")).list() == ["link/x"]
+
+
+def test_a_bucket_or_folder_has_settings_of_its_own_by_the_longest_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = {"s3://scans": {"requester_pays": True, "profile": "reader"}, "s3://scans/ours/": {"anon": True}}
+    monkeypatch.setitem(fsspec.config.conf, "bfr", places)
+    whole, ours, other = (connect(url)[0] for url in ("s3://scans/a/x", "s3://scans/ours/y", "s3://scans-2/z"))
+    assert whole.requester_pays and not whole.anon and whole.storage_options["profile"] == "reader"
+    assert ours.anon and not ours.requester_pays
+    assert not other.requester_pays and not other.anon
 
 
 @pytest.mark.parametrize(
