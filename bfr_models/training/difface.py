@@ -16,8 +16,8 @@ from bfr_models.rng import RowNoise
 from bfr_models.training.component import Aids, Component, Recipe, psnr
 from bfr_models.training.perceptual import load_perceptual_distance
 
-PERCEPTUAL_WEIGHT = 0.05
-IDENTITY_WEIGHT = 0.1
+PERCEPTUAL_WEIGHT = 0.01
+IDENTITY_WEIGHT = 0.06
 
 
 class Estimator(Component):
