@@ -195,8 +195,8 @@ DIFFACE = (
         "face128",
         128,
         OURS,
-        # On held-out faces as sharp as DDIM in 20 steps from t = 150, and nearer to the person.
-        options=DifFaceOptions(start_timestep=100, steps=10, sampler="dpm++"),
+        # From higher timesteps held-out faces come out no sharper to speak of, and further from the person.
+        options=DifFaceOptions(start_timestep=60, steps=6, sampler="dpm++"),
         weights={"estimator": "difface-face128-estimator", "prior": "difface-face128-prior"},
         estimator=ESTIMATOR128,
         prior=PRIOR128,
