@@ -126,6 +126,7 @@ def test_a_run_that_fails_ends_with_1_and_says_how_to_go_on(
         raise OSError("disk full")
 
     monkeypatch.setattr("tasks._shard_worker.commit_shard", full)
+    monkeypatch.setattr("tasks._dispatch.PAUSE_SECONDS", 0.0)
     result = restore("--method", "passthrough", *(["--debug"] if debug else []))
     assert result.exit_code == 1
     assert "3 of 3 shards could not be done" in result.stderr and "disk full" in result.stderr

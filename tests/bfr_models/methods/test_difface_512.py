@@ -149,14 +149,14 @@ class TestChain:
 
     def test_the_presets_have_the_authors_defaults(self) -> None:
         by_name = {preset.name: preset.options for preset in DIFFACE}
-        assert list(by_name) == ["face128", "ffhq512", "inpaint256"]
+        assert list(by_name) == ["face128", "ffhq512", "ffhq512-mse", "inpaint256"]
         assert by_name["ffhq512"] == DifFaceOptions(
             precision="fp32", start_timestep=400, steps=100, sampler="ddim", eta=0.5, start_gap=4
         )
         noised, calls = chain_timesteps(by_name["inpaint256"])  # type: ignore[arg-type]
         assert (noised, calls[0], calls[-1], len(calls), by_name["inpaint256"].eta) == (480, 476, 0, 120, 1.0)  # type: ignore[attr-defined]
         noised, calls = chain_timesteps(by_name["face128"])  # type: ignore[arg-type]
-        assert (noised, calls[0]) == (100, 100)
+        assert (noised, calls[0]) == (60, 60)
 
     @pytest.mark.parametrize(
         ("preset", "options", "message"),
@@ -166,7 +166,7 @@ class TestChain:
             ("ffhq512", {"start_timestep": 1000}, "expected start_timestep <= 999"),
             ("ffhq512", {"sampler": "ancestral", "steps": 5}, "expected steps >= 10 for the ancestral sampler, got 5"),
             ("ffhq512", {"compile": 1}, "expected option 'compile' of difface to be bool, got 1"),
-            ("face128", {"sampler": "ancestral"}, "the prior of face128 learned no variance"),
+            ("face128", {"sampler": "ancestral", "steps": 10}, "the prior of face128 learned no variance"),
         ],
     )
     def test_what_a_preset_cannot_do_is_refused(self, preset: str, options: dict[str, Any], message: str) -> None:
