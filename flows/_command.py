@@ -78,5 +78,7 @@ def explain(error: BaseException) -> tuple[int, str]:
 
 
 def _fault(found: ErrorDetails) -> str:
-    where = f"{'.'.join(map(str, found['loc']))}: {found['msg']}"
-    return where if found["type"] == "missing" else f"{where}, found {found['input']!r}"
+    place, message = ".".join(map(str, found["loc"])), found["msg"].removeprefix("Value error, ")
+    if not place:  # of the settings as a whole
+        return message
+    return f"{place}: {message}" if found["type"] == "missing" else f"{place}: {message}, found {found['input']!r}"
