@@ -10,7 +10,6 @@ Rows that are in the JSON already, of the same weights and faces, are not comput
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from diffbfr_ablation import SEED, Pictures, Scores, as_batch, markdown, read_faces, slices
+from diffbfr_ablation import SEED, Pictures, Scores, arguments, as_batch, markdown, read_faces, slices
 from PIL import Image
 
 from bfr_models.degradation.degrade import degrade
@@ -54,15 +53,7 @@ GRID = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="Parquet file of aligned faces")
-    parser.add_argument("--degradations", default="gfpgan,difface")
-    parser.add_argument("--faces", type=int, help="how many; all by default")
-    parser.add_argument("--perceptual", type=Path, help="SqueezeNet 1.1's weights, for the perceptual distance")
-    parser.add_argument("--precision", default="fp32")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--grid", type=Path, help="PNG of some faces: lq, some variants, gt")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser = arguments(__doc__, "PNG of some faces: lq, some variants, gt")
     args = parser.parse_args()
     base = resolve_method("clr_face", "face128", {"precision": args.precision})
     scorer = DlibRecogniser()

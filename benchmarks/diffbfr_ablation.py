@@ -92,17 +92,22 @@ class Scores:
         return sum(parts) / len(pictures)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(description: str | None, grid: str) -> argparse.ArgumentParser:
+    """What every ablation of a method on degraded faces can be told."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="Parquet file of aligned faces")
     parser.add_argument("--degradations", default="gfpgan,difface")
     parser.add_argument("--faces", type=int, help="how many; all by default")
     parser.add_argument("--perceptual", type=Path, help="SqueezeNet 1.1's weights, for the perceptual distance")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--grid", type=Path, help="PNG of some faces: lq, without texture, all, gt")
+    parser.add_argument("--grid", type=Path, help=grid)
     parser.add_argument("--out", type=Path, default=RESULTS)
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    args = arguments(__doc__, "PNG of some faces: lq, without texture, all, gt").parse_args()
     ids, gt = read_faces(args.data, args.faces)
     scores = Scores(gt, load_perceptual_distance(args.perceptual) if args.perceptual else None)
     file = args.out / "diffbfr_ablation.json"

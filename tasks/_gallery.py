@@ -61,10 +61,10 @@ def caption(row: Mapping[str, Any]) -> str:
 
 def _cells(row: Mapping[str, Any], run: RestoreRun) -> Iterator[Cell]:
     yield Cell("input", row["_input"], "" if row["_input"] else f"no longer in the source, or {_NOT_SHOWN}")
-    restored = _bytes(row.get("restored"))
+    restored = picture_bytes(row.get("restored"))
     yield Cell(run.method, restored, caption(row) if restored else _NOT_SHOWN, row["identity_similarity"])
     if run.gt_column:
-        yield Cell("gt", _bytes(row.get(run.gt_column)), "")
+        yield Cell("gt", picture_bytes(row.get(run.gt_column)), "")
 
 
 def _first_rows(store: Store, path: str, count: int, gt_column: str | None) -> list[dict[str, Any]]:
@@ -89,13 +89,16 @@ def _inputs(shard: Shard, column: str) -> dict[str, bytes | None]:
             table, _ = read_row_groups(parquet, groups, ["id", column])
     except (BfrError, OSError):
         return {}
-    return dict(zip(row_ids(shard.name, shard.first_row, table), map(_bytes, values(table[column])), strict=True))
+    return dict(
+        zip(row_ids(shard.name, shard.first_row, table), map(picture_bytes, values(table[column])), strict=True)
+    )
 
 
 def _fits(parquet: pq.ParquetFile, groups: range) -> bool:
     return sum(parquet.metadata.row_group(group).total_byte_size for group in groups) <= MAX_GROUP_BYTES
 
 
-def _bytes(cell: Any) -> bytes | None:
+def picture_bytes(cell: Any) -> bytes | None:
+    """What is in a picture's cell, where it holds the picture itself."""
     data = cell.get("bytes") if isinstance(cell, dict) else cell
     return data if isinstance(data, bytes) else None

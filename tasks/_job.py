@@ -25,9 +25,6 @@ class NetworkChoice:
     sha256: str  # of its weights
 
 
-RecogniserChoice = NetworkChoice
-
-
 @dataclass(frozen=True)
 class Measures:
     """What is measured beside identity, PSNR and SSIM; None: the weights are not here, or it is not wanted."""
@@ -75,7 +72,7 @@ class Job:
     format: Literal["png", "webp", "jpeg"]
     quality: int
     keep_input: bool
-    recogniser: RecogniserChoice | None
+    recogniser: NetworkChoice | None
     min_identity: float | None
     batch_size: int | Literal["auto"]
     device: str

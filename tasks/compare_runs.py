@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bfr_models.errors import BfrError
-from tasks._gallery import caption
+from tasks._gallery import caption, picture_bytes
 from tasks._report import MAX_ROWS, Cell, GalleryRow, render_report
 from tasks._score_table import METRICS, score_table, to_latex, to_markdown
 from tasks._shards import from_table, row_ids
@@ -91,12 +91,12 @@ def _gallery(runs: Sequence[RestoreRun], keys: Sequence[Key]) -> list[GalleryRow
     rows = []
     for key in keys:
         source = inputs.get(key, {})
-        cells = [Cell("input", _bytes(source.get(first.column)), "")]
+        cells = [Cell("input", picture_bytes(source.get(first.column)), "")]
         for run, found in outputs:
             row = found[key]
             cells.append(Cell(run.method, row["restored"]["bytes"], caption(row), row["identity_similarity_gt"]))
         if first.gt_column:
-            cells.append(Cell("gt", _bytes(source.get(first.gt_column)), ""))
+            cells.append(Cell("gt", picture_bytes(source.get(first.gt_column)), ""))
         rows.append(GalleryRow(key[0], tuple(cells)))
     return rows
 
@@ -140,8 +140,3 @@ def _keys(ids: Iterable[str]) -> Iterator[Key]:
     for row_id in ids:
         yield row_id, seen[row_id]
         seen[row_id] += 1
-
-
-def _bytes(cell: object) -> bytes | None:
-    data = cell.get("bytes") if isinstance(cell, dict) else cell
-    return data if isinstance(data, bytes) else None

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from bfr_models.methods.presets import Task
 from bfr_models.registry import ResolvedMethod, resolve_method
 from tasks._connection import redact
-from tasks._job import Measures, PhotoSettings, RecogniserChoice
+from tasks._job import Measures, NetworkChoice, PhotoSettings
 
 Url = Annotated[str, AfterValidator(lambda url: url if "://" in url else os.path.abspath(url))]
 """A path or a URL; a path is made absolute, since workers run in folders of their own."""
@@ -115,7 +115,7 @@ class DegradeRun(BaseModel):
 def semantic_settings(
     run: RestoreRun,
     resolved: ResolvedMethod,
-    recogniser: RecogniserChoice | None,
+    recogniser: NetworkChoice | None,
     photos: PhotoSettings | None,
     measures: Measures,
 ) -> dict[str, Any]:

@@ -38,12 +38,17 @@ class EvaluateRun(BaseModel):
             raise ValueError("expected each method once")
         return methods
 
+    @property
+    def pairs(self) -> str:
+        """Where the degraded faces go."""
+        return f"{self.destination}/lq"
+
     def degradation(self) -> DegradeRun | None:
         """How the clean faces become pairs; None where the source has its own."""
         if self.degrade is None:
             return None
         settings = self.model_dump(include={"source", "size", "seed", "column"})
-        return DegradeRun(**settings, destination=f"{self.destination}/lq", preset=self.degrade)
+        return DegradeRun(**settings, destination=self.pairs, preset=self.degrade)
 
     def restorations(self) -> list[RestoreRun]:
         """One run per method, into folders of their names."""
@@ -51,7 +56,7 @@ class EvaluateRun(BaseModel):
         if self.degrade is None:
             common |= {"source": self.source, "column": self.column, "gt_column": self.gt_column}
         else:
-            common |= {"source": f"{self.destination}/lq", "gt_column": "gt"}
+            common |= {"source": self.pairs, "gt_column": "gt"}
         return [RestoreRun(**common, destination=f"{self.destination}/{name}", method=name) for name in self.methods]
 
 

@@ -26,7 +26,7 @@ from tasks._storage import Store
 from tasks.config import RestoreRun
 from tasks.licences import licences_in_use
 from tasks.measures import run_measures
-from tasks.plan_shards import Plan, check_settings, latest_plan
+from tasks.plan_shards import Plan, check_settings, finished_record, latest_plan
 
 MANIFEST = pa.schema(
     [
@@ -102,14 +102,6 @@ def _require_done(plan: Plan, number: int) -> None:
             f"expected plan {number} with all its shards done, found plan {plan.number} with {plan.todo_count} to do: "
             "the same command runs elsewhere and has planned more; run it again when that is done"
         )
-
-
-def finished_record(store: Store, plan: Plan) -> RunRecord | None:
-    """run.json, if it is that of this plan: then there is nothing to do."""
-    if not store.exists("run.json"):
-        return None
-    record: RunRecord = json.loads(store.read("run.json"))
-    return record if record.get("plan") == plan.number else None
 
 
 def _manifest_row(record: _commits.Record) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from tasks._images import decode
 from tasks._parquet import find_image_column, image_bytes
 from tasks._storage import Store, open_source
 from tasks.features import NETWORKS, PREPROCESSING, Extractor, load_extractor
+from tasks.restore_shards import local_device
 
 BATCH_ROWS = 64
 AT_ONCE = 64  # batches whose statistics are put together
@@ -50,7 +51,7 @@ def measure_distance(
     precision and recall of A against B; these need datasets on both sides. `save`: where B's statistics go, as .npz."""
     if kernel and (_is_statistics(a) or _is_statistics(b)):
         raise UsageError("expected two datasets for the kernel distance, found saved statistics: it needs each face")
-    extractor = load_extractor(features, preprocessing, _device())
+    extractor = load_extractor(features, preprocessing, local_device())
     sides = [_read(url, extractor, column, kernel) for url in (a, b)]
     distance = frechet_distance(*(side.gaussian for side in sides))
     found: dict[str, Any] = {
@@ -69,7 +70,8 @@ def measure_distance(
         found[near.name] = {"mean": near.mean, "std": near.std, "subsets": near.subsets, "size": near.subset_size}
         found |= {"precision": overlap.precision, "recall": overlap.recall}
     if save is not None:
-        _write(save, sides[1].gaussian.to_npz())
+        store, name = _file(save)
+        store.write(name, sides[1].gaussian.to_npz())
     return found
 
 
@@ -78,7 +80,7 @@ def reference_statistics(url: str, source: FeatureSource) -> Gaussian:
     if _is_statistics(url):
         return Gaussian.from_npz(_saved(url), source)
     features = next((name for name, network in NETWORKS.items() if network == source.network), "auto")
-    extractor = load_extractor(features, source.preprocessing or PREPROCESSING[0], _device())
+    extractor = load_extractor(features, source.preprocessing or PREPROCESSING[0], local_device())
     extractor.source.check(source)
     return _read(url, extractor, None, keep=False).gaussian
 
@@ -101,8 +103,7 @@ def _read(url: str, extractor: Extractor, column: str | None, keep: bool) -> _Si
 
 
 def _saved(url: str) -> bytes:
-    folder, _, name = url.rpartition("/")
-    store = Store(folder or ".")
+    store, name = _file(url)
     if not store.exists(name):
         raise UsageError(f"expected statistics (.npz) at {redact(url)}, found no such file")
     return store.read(name)
@@ -129,16 +130,10 @@ def _decoded(cell: object) -> Uint8Image | None:
         return None
 
 
-def _device() -> str:
-    import torch  # here: a driver that reads saved statistics needs none of it
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def _is_statistics(url: str) -> bool:
     return url.endswith(".npz")
 
 
-def _write(url: str, data: bytes) -> None:
+def _file(url: str) -> tuple[Store, str]:
     folder, _, name = url.rpartition("/")
-    Store(folder or ".").write(name, data)
+    return Store(folder or "."), name

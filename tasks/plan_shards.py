@@ -157,12 +157,17 @@ def _is_new_retry(store: Store, plan: Plan, run: RestoreRun) -> bool:
     resumed until it is finished."""
     if not run.retry_rejected:
         return False
-    return plan.retried != sorted(run.retry_rejected) or (not plan.todo_count and is_finished(store, plan))
+    return plan.retried != sorted(run.retry_rejected) or (
+        not plan.todo_count and finished_record(store, plan) is not None
+    )
 
 
-def is_finished(store: Store, plan: Plan) -> bool:
-    """Whether run.json is that of this plan: it is written last."""
-    return store.exists("run.json") and json.loads(store.read("run.json")).get("plan") == plan.number
+def finished_record(store: Store, plan: Plan) -> dict[str, Any] | None:
+    """run.json, if it is that of this plan: it is written last, and then there is nothing to do."""
+    if not store.exists("run.json"):
+        return None
+    record: dict[str, Any] = json.loads(store.read("run.json"))
+    return record if record.get("plan") == plan.number else None
 
 
 def _tried_again(store: Store, plan: Plan, live: list[Shard], codes: set[str]) -> list[Shard]:

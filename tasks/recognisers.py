@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bfr_models.errors import BfrError, UsageError
 from bfr_models.faces.dlib_files import RECOGNISER_FILE, dlib_file, dlib_is_here
 from bfr_models.weight_files import file_sha256, find_weight, read_card, require_weight
-from tasks._job import RecogniserChoice
+from tasks._job import NetworkChoice
 from tasks.config import RestoreRun
 
 if TYPE_CHECKING:  # a driver that only names the recogniser needs no torch
@@ -25,7 +25,7 @@ WHY_NONE = (
 )
 
 
-def run_recogniser(run: RestoreRun) -> RecogniserChoice | None:
+def run_recogniser(run: RestoreRun) -> NetworkChoice | None:
     """What scores a run; None where nothing does. UsageError when the run needs one."""
     choice = choose_recogniser(run.recogniser)
     if choice is None and run.min_identity is not None:
@@ -33,7 +33,7 @@ def run_recogniser(run: RestoreRun) -> RecogniserChoice | None:
     return choice
 
 
-def choose_recogniser(name: str) -> RecogniserChoice | None:
+def choose_recogniser(name: str) -> NetworkChoice | None:
     """The recogniser with its checksum; `auto` is ArcFace where its weights are here, else dlib's, else none.
 
     Loads no network. UsageError, which says what to do, when the one that is named is not here.
@@ -41,9 +41,9 @@ def choose_recogniser(name: str) -> RecogniserChoice | None:
     if name == "none":
         return None
     if name == "arcface" or (name == "auto" and find_weight(ARCFACE_WEIGHTS)):
-        return RecogniserChoice(ARCFACE, read_card(require_weight(ARCFACE_WEIGHTS))["sha256"])
+        return NetworkChoice(ARCFACE, read_card(require_weight(ARCFACE_WEIGHTS))["sha256"])
     if dlib_is_here():
-        return RecogniserChoice(DLIB, _dlib_sha256())
+        return NetworkChoice(DLIB, _dlib_sha256())
     if name == "dlib":
         raise UsageError(
             f"expected dlib to recognise faces with, found none; {INSTALL_DLIB}, or use another recogniser"
@@ -51,7 +51,7 @@ def choose_recogniser(name: str) -> RecogniserChoice | None:
     return None
 
 
-def load_recogniser(choice: RecogniserChoice | None, device: str) -> Recogniser | None:
+def load_recogniser(choice: NetworkChoice | None, device: str) -> Recogniser | None:
     """The recogniser, ArcFace on `device`. BfrError when its file is not the one that was chosen."""
     if choice is None:
         return None

@@ -23,8 +23,7 @@ from tasks._connection import redact
 from tasks._row_groups import DAMAGE
 from tasks._shards import Shard, digest_of_ids, from_table
 from tasks._storage import Store
-from tasks.finish_run import finished_record
-from tasks.plan_shards import Plan, latest_plan
+from tasks.plan_shards import Plan, finished_record, latest_plan
 
 _READERS = 4  # each with a file in memory
 _READ_AHEAD = 256  # records in memory

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from bfr_models.diffusion.guidance import Guidance, guided_sample, identity_gradient
-from bfr_models.diffusion.sde import VPSDE, Solver, sample
+from bfr_models.diffusion.sde import VPSDE, Model, Solver, sample
 from bfr_models.methods._loading import autocast, load_component
 from bfr_models.methods.clr_face_presets import CLRFaceOptions, CLRFacePreset
 from bfr_models.networks.latent import LatentMask, LatentScore, conditioned
@@ -85,15 +85,13 @@ class CLRFace:
         model = conditioned(self._score, degraded)
         if recovered is None or not options.guided:
             return sample(model, z, self._times, self._solver, noise)
-        guidance = self._guidance(recovered, degraded, estimate)
+        guidance = self._guidance(model, recovered, degraded, estimate)
         return guided_sample(model, z, self._times, self._solver, guidance, noise)
 
-    def _guidance(self, recovered: Tensor, degraded: Tensor, estimate: Tensor) -> Guidance:
+    def _guidance(self, model: Model, recovered: Tensor, degraded: Tensor, estimate: Tensor) -> Guidance:
         """Towards the IRN's face."""
         options = self._options
         target = self._recogniser(crop_from_ffhq(recovered))
-
-        model = conditioned(self._score, degraded)
 
         def gradient(z: Tensor, t: float) -> tuple[Tensor, Tensor]:
             return identity_gradient(model, self._embed, self._solver.sde, z, t, target)

@@ -11,7 +11,7 @@ from typing import Literal
 
 from bfr_models.diffusion.times import times_from
 from bfr_models.errors import UsageError
-from bfr_models.methods.presets import ESTIMATOR128, ESTIMATOR512, OURS, NetworkOptions, Preset, _one_of
+from bfr_models.methods.presets import ESTIMATOR128, ESTIMATOR512, OURS, NetworkOptions, Preset, one_of
 from bfr_models.networks.configs import LatentMaskConfig, MobileFaceConfig, SwinIRConfig, UNetConfig, VQGANConfig
 
 SAMPLERS = ("euler-maruyama", "heun", "ddim", "dpm++")
@@ -52,9 +52,9 @@ class CLRFaceOptions(NetworkOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _one_of("start", self.start, STARTS)
-        _one_of("sampler", self.sampler, SAMPLERS)
-        _one_of("mask", self.mask, MASKS)
+        one_of("start", self.start, STARTS)
+        one_of("sampler", self.sampler, SAMPLERS)
+        one_of("mask", self.mask, MASKS)
         if not 0.01 <= self.start_time <= 1:
             raise UsageError(f"expected start_time in [0.01, 1], got {self.start_time}")
         if not 0 <= self.steps <= 1000:

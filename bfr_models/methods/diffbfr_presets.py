@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from bfr_models.errors import UsageError
-from bfr_models.methods.presets import OURS, PRIOR128, PRIOR512, S_LAB, NetworkOptions, PriorPreset, _one_of
+from bfr_models.methods.presets import OURS, PRIOR128, PRIOR512, S_LAB, NetworkOptions, PriorPreset, one_of
 from bfr_models.networks.configs import UNetConfig
 
 
@@ -45,7 +45,7 @@ class DiffBFROptions(NetworkOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _one_of("sampler", self.sampler, ("ddim", "dpm++"))
+        one_of("sampler", self.sampler, ("ddim", "dpm++"))
         for start, steps in (
             ("start_low", "steps"),
             ("start_high", "steps_high"),

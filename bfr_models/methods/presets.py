@@ -19,7 +19,8 @@ Task = Literal["restore", "inpaint"]
 _MIN_ANCESTRAL_STEPS = 10  # with fewer, the authors' spacing misses start_timestep by more than 16
 
 
-def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
+def one_of(option: str, value: str, known: tuple[str, ...]) -> None:
+    """UsageError, listing what is known, for a value that is not."""
     if value not in known:
         raise UsageError(f"unknown {option} {value!r}; known: {', '.join(known)}")
 
@@ -34,7 +35,7 @@ class NetworkOptions:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
 
     def __post_init__(self) -> None:
-        _one_of("precision", self.precision, ("fp32", "bf16", "fp16"))
+        one_of("precision", self.precision, ("fp32", "bf16", "fp16"))
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class DifFaceOptions(NetworkOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _one_of("sampler", self.sampler, ("ddim", "dpm++", "ancestral"))
+        one_of("sampler", self.sampler, ("ddim", "dpm++", "ancestral"))
         if self.start_gap < 0:
             raise UsageError(f"expected start_gap >= 0, got {self.start_gap}")
         most = self.start_timestep - self.start_gap + 1

@@ -29,7 +29,7 @@ class Trunk(nn.Module):
 
     def __init__(self, name: TrunkName) -> None:
         super().__init__()
-        layers = {"alex": _alex, "vgg": _vgg, "squeeze": _squeeze}[name]
+        layers = {"alex": _alex, "vgg": _vgg, "squeeze": squeeze_layers}[name]
         self.features = nn.Sequential(*layers())
         self._taps = frozenset(TAPS[name])
 
@@ -59,7 +59,8 @@ def _vgg() -> Iterator[nn.Module]:
             channels = out
 
 
-def _squeeze() -> Iterator[nn.Module]:
+def squeeze_layers() -> Iterator[nn.Module]:
+    """The layers of SqueezeNet 1.1's `features`, in their order."""
     yield from (nn.Conv2d(3, 64, 3, stride=2), nn.ReLU(), _pool())
     yield from (_Fire(64, 16, 64), _Fire(128, 16, 64), _pool())
     yield from (_Fire(128, 32, 128), _Fire(256, 32, 128), _pool())

@@ -6,6 +6,7 @@ differences; here without its learned weights, so it is no LPIPS and is never re
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -13,21 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bfr_models.errors import UsageError
+from bfr_models.networks.imagenet_trunks import squeeze_layers
 
 CAFFE_MEAN = (104.0, 117.0, 123.0)  # BGR, of [0, 255]
 LAYERS = (1, 4, 7, 9)  # of `features`, whose output is compared: from edges to parts of a face
-
-
-class _Fire(nn.Module):
-    def __init__(self, channels: int, squeezed: int, expanded: int) -> None:
-        super().__init__()
-        self.squeeze = nn.Conv2d(channels, squeezed, 1)
-        self.expand1x1 = nn.Conv2d(squeezed, expanded, 1)
-        self.expand3x3 = nn.Conv2d(squeezed, expanded, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.squeeze(x))
-        return torch.cat([F.relu(self.expand1x1(x)), F.relu(self.expand3x3(x))], dim=1)
 
 
 class PerceptualDistance(nn.Module):
@@ -37,16 +27,7 @@ class PerceptualDistance(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-
-        def pool() -> nn.Module:
-            return nn.MaxPool2d(3, stride=2, ceil_mode=True)
-
-        self.features = nn.Sequential(
-            nn.Conv2d(3, 64, 3, stride=2), nn.ReLU(), pool(),
-            _Fire(64, 16, 64), _Fire(128, 16, 64), pool(),
-            _Fire(128, 32, 128), _Fire(256, 32, 128), pool(),
-            _Fire(256, 48, 192),
-        )  # fmt: skip
+        self.features = nn.Sequential(*islice(squeeze_layers(), LAYERS[-1] + 1))
         self.register_buffer("mean", torch.tensor(CAFFE_MEAN).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False)
 

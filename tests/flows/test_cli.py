@@ -20,13 +20,7 @@ from tests import support
 Bfr = Callable[..., Result]
 
 
-@pytest.fixture(autouse=True)
-def signals() -> Iterator[None]:
-    """The command takes signals over; they are given back."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("signals")
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from bfr_models.weights import parameters_of, save_weights
 from flows.cli import app
 from flows.restore_dataset import restore_without_prefect
 from tasks._holes import Holes
-from tasks._job import RecogniserChoice
+from tasks._job import NetworkChoice
 from tasks.plan_shards import check_settings
 from tests import support
 from tests.bfr_models.methods.conftest import INPAINTER, PRIOR, SIZE
@@ -172,7 +172,7 @@ class Stranger:
 
 def test_a_face_that_lost_its_identity_keeps_its_holes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks._scores.load_recogniser", lambda *_: Stranger())
-    chosen = RecogniserChoice(Stranger.name, Stranger.sha256)
+    chosen = NetworkChoice(Stranger.name, Stranger.sha256)
     monkeypatch.setattr("tasks.recognisers.choose_recogniser", lambda _: chosen)
     before = noise(40, 40)
     _, (row,) = restored(tmp_path, [(support.encoded(before), mask_of(scratch(40, 40)))], min_identity=0.9)

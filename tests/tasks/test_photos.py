@@ -20,7 +20,7 @@ from bfr_models.faces.types import DetectedFace
 from bfr_models.pixels import Uint8Image
 from flows.restore_dataset import restore_without_prefect
 from tasks import _windows
-from tasks._job import DetectorChoice, RecogniserChoice
+from tasks._job import DetectorChoice, NetworkChoice
 from tasks._rows import Row
 from tasks.plan_shards import check_settings
 from tests import faulty_methods, support
@@ -67,7 +67,7 @@ class MeanColours:
 def tiles(monkeypatch: pytest.MonkeyPatch, faulty: str) -> str:
     """The name of a method that mirrors faces; they are found by `TileDetector`."""
     monkeypatch.setattr("tasks._scores.load_recogniser", lambda *_: MeanColours())
-    chosen = RecogniserChoice(MeanColours.name, MeanColours.sha256)
+    chosen = NetworkChoice(MeanColours.name, MeanColours.sha256)
     monkeypatch.setattr("tasks.recognisers.choose_recogniser", lambda _: chosen)
     monkeypatch.setattr("tasks._shard_worker.load_detector", lambda *_: TileDetector())
     monkeypatch.setattr("tasks.detectors.choose_detector", lambda *_: DetectorChoice("tiles"))

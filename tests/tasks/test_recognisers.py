@@ -19,7 +19,7 @@ from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
 from bfr_models.weights import parameters_of, save_weights
 from flows.restore_dataset import restore_without_prefect
 from tasks import recognisers
-from tasks._job import RecogniserChoice
+from tasks._job import NetworkChoice
 from tasks.check_machine import check_machine
 from tasks.plan_shards import check_settings
 from tasks.recognisers import ARCFACE_WEIGHTS, choose_recogniser, load_recogniser
@@ -48,7 +48,7 @@ def without_dlib(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto_is_arcface_where_its_weights_are_then_dlib_then_none(
     cache: Path, arcface_weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert choose_recogniser("auto") == RecogniserChoice("arcface_ir_se50", arcface_weights)
+    assert choose_recogniser("auto") == NetworkChoice("arcface_ir_se50", arcface_weights)
     (cache / f"{ARCFACE_WEIGHTS}.json").unlink()
     if recognisers.dlib_is_here():
         found = choose_recogniser("auto")
@@ -67,10 +67,10 @@ def test_one_that_is_named_and_not_here_says_how_to_get_it(monkeypatch: pytest.M
 
 
 def test_another_file_than_the_chosen_one_is_refused(arcface_weights: str) -> None:
-    loaded = load_recogniser(RecogniserChoice("arcface_ir_se50", arcface_weights), "cpu")
+    loaded = load_recogniser(NetworkChoice("arcface_ir_se50", arcface_weights), "cpu")
     assert loaded is not None and loaded.sha256 == arcface_weights
     with pytest.raises(BfrError, match="every machine needs the same file"):
-        load_recogniser(RecogniserChoice("arcface_ir_se50", "0" * 64), "cpu")
+        load_recogniser(NetworkChoice("arcface_ir_se50", "0" * 64), "cpu")
     assert load_recogniser(None, "cpu") is None
 
 
@@ -81,7 +81,7 @@ def test_a_run_with_arcface_has_its_scores_name_and_checksum(arcface_weights: st
     record = restore_without_prefect(run)
     assert record["recogniser"] == {"name": "arcface_ir_se50", "sha256": arcface_weights}
     assert record["statistics"]["identity_similarity"]["n"] == record["statistics"]["identity_similarity_gt"]["n"] == 6
-    recogniser = load_recogniser(RecogniserChoice("arcface_ir_se50", arcface_weights), "cpu")
+    recogniser = load_recogniser(NetworkChoice("arcface_ir_se50", arcface_weights), "cpu")
     assert recogniser is not None
     for i, row in enumerate(support.table(tmp_path / "dst" / "data").to_pylist()):
         (lq, gt) = (to_uint8(face_tensor(support.portrait(number), 128)) for number in (i, i + 1))

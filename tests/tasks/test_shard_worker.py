@@ -18,7 +18,7 @@ from bfr_models.errors import BfrError
 from bfr_models.pixels import Uint8Image, resize, to_tensor, to_uint8
 from bfr_models.rng import derive_seed
 from flows.restore_dataset import restore_without_prefect
-from tasks._job import RecogniserChoice
+from tasks._job import NetworkChoice
 from tasks._parquet import IMAGE
 from tests import faulty_methods, support
 
@@ -36,7 +36,7 @@ class MeanColours:
 @pytest.fixture(autouse=True)
 def recogniser(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks._scores.load_recogniser", lambda *_: MeanColours())
-    chosen = RecogniserChoice(MeanColours.name, MeanColours.sha256)
+    chosen = NetworkChoice(MeanColours.name, MeanColours.sha256)
     monkeypatch.setattr("tasks.recognisers.choose_recogniser", lambda _: chosen)
 
 
