@@ -20,6 +20,9 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on standar
 Debug = Annotated[bool, typer.Option("--debug", help="Tracebacks.")]
 Source = Annotated[str, typer.Argument(metavar="SRC", help="Dataset: a folder, a glob or one file; any fsspec URL.")]
 Destination = Annotated[str, typer.Argument(metavar="DST", help="Where to write; any fsspec URL.")]
+Metrics = Annotated[str | None, typer.Option(metavar="NAME,...", help="Measured as well: ms_ssim, niqe, lmd.")]
+PROTOCOL_HELP = "Whose figures to give: default, vqfr, difface or ntire2025."
+Protocol = Annotated[str, typer.Option(help=PROTOCOL_HELP)]
 
 INTERRUPTED = 130
 

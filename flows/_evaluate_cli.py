@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from flows import _show
-from flows._command import Debug, Destination, Json, Source
+from flows._command import Debug, Destination, Json, Metrics, Protocol, Source
 from flows._command import run as command
 
 
@@ -20,6 +20,13 @@ def evaluate(
     size: Annotated[int | None, typer.Option(help="Resize to this side before degrading, px.")] = None,
     column: Annotated[str, typer.Option(help="The picture column.")] = "image",
     gt_column: Annotated[str | None, typer.Option(help="Ground truth, where the source has its own.")] = None,
+    recogniser: Annotated[str, typer.Option(help="auto, arcface, adaface, dlib or none.")] = "auto",
+    lpips: Annotated[str, typer.Option(help="auto, vgg, alex, squeeze or none.")] = "auto",
+    metrics: Metrics = None,
+    protocol: Protocol = "default",
+    fid_reference: Annotated[
+        str | None, typer.Option(help="Compare faces with these: a dataset, a run, or .npz statistics.")
+    ] = None,
     seed: int = 0,
     actors: Annotated[int | None, typer.Option(help="Workers; one per GPU, or one.")] = None,
     shard_rows: Annotated[int, typer.Option(help="Rows per shard, in whole row groups.")] = 32,
@@ -36,6 +43,8 @@ def evaluate(
             {
                 "source": source, "destination": destination, "methods": methods.split(","), "preset": preset,
                 "degrade": degrade, "size": size, "column": column, "gt_column": gt_column, "seed": seed,
+                "recogniser": recogniser, "lpips": lpips, "metrics": metrics.split(",") if metrics else (),
+                "protocol": protocol, "fid_reference": fid_reference,
                 "actors": actors, "shard_rows": shard_rows, "engine": engine,
             }
         )  # fmt: skip

@@ -9,7 +9,7 @@ import typer
 
 from bfr_models.errors import UsageError
 from flows import _show
-from flows._command import Debug, Destination, Json, Source
+from flows._command import PROTOCOL_HELP, Debug, Destination, Json, Metrics, Source
 from flows._command import run as command
 from tasks.config import RestoreRun
 
@@ -46,6 +46,8 @@ def restore(
     recogniser: Annotated[str | None, typer.Option(help="auto, arcface, dlib or none.")] = None,
     min_identity: Annotated[float | None, typer.Option(help="Below it a face keeps its input pixels.")] = None,
     lpips: Annotated[str | None, typer.Option(help="vgg, alex, squeeze or none.")] = None,
+    metrics: Metrics = None,
+    protocol: Annotated[str | None, typer.Option(help=PROTOCOL_HELP)] = None,
     fid: Annotated[str | None, typer.Option(help="inception or none.")] = None,
     fid_reference: Annotated[
         str | None, typer.Option(help="Compare restored faces with these: a dataset, a run, or .npz statistics.")
@@ -76,6 +78,7 @@ def restore(
         "detector": detector, "detector_weights": detector_weights, "min_face": min_face, "max_faces": max_faces,
         "reject_no_face": reject_no_face, "task": task, "column": column, "mask_column": mask_column,
         "gt_column": gt_column, "seed": seed, "format": image_format, "quality": quality, "keep_input": keep_input,
+        "metrics": metrics.split(",") if metrics else None, "protocol": protocol,
         "lpips": lpips, "fid": fid, "fid_reference": fid_reference, "keep_embeddings": keep_embeddings,
         "recogniser": recogniser, "min_identity": min_identity, "max_rejects": max_rejects, "actors": actors,
         "retry_rejected": retry_rejected.split(",") if retry_rejected else None, "shard_timeout": shard_timeout,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from flows import _show
-from flows._command import Debug, Destination, Json, Source
+from flows._command import Debug, Destination, Json, Metrics, Protocol, Source
 from flows._command import run as command
 
 
@@ -19,6 +19,8 @@ def score(
     gt_column: Annotated[str | None, typer.Option(help="Ground truth, for all other scores.")] = None,
     recogniser: Annotated[str, typer.Option(help="auto, arcface, dlib or none.")] = "auto",
     lpips: Annotated[str, typer.Option(help="auto, vgg, alex, squeeze or none.")] = "auto",
+    metrics: Metrics = None,
+    protocol: Protocol = "default",
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -30,7 +32,8 @@ def score(
         return score_dataset(
             ScoreRun(
                 source=source, destination=destination, column=column, lq_column=lq_column, gt_column=gt_column,
-                recogniser=recogniser, lpips=lpips,
+                recogniser=recogniser, lpips=lpips, metrics=tuple(metrics.split(",")) if metrics else (),
+                protocol=protocol,
             )
         )  # fmt: skip
 

@@ -33,6 +33,7 @@ class Measures:
     inception: NetworkChoice | None = None
     distances: bool = False  # there is a set of faces to compare with: the recogniser's Fréchet sums are kept
     keep_embeddings: bool = False
+    extra: tuple[str, ...] = ()  # of tasks.measures.EXTRA
 
 
 @dataclass(frozen=True)

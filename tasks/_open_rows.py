@@ -10,6 +10,7 @@ import numpy as np
 
 from bfr_models.errors import RowError
 from bfr_models.faces.types import Matrix
+from bfr_models.metrics.protocols import is_lower_better
 from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
 from tasks._holes import Holes, holes_of
 from tasks._images import Picture, decode
@@ -86,7 +87,7 @@ class OpenRow:
         """The worst score of its faces; None where none has it."""
         found: Iterable[float | None] = (getattr(scored, metric) for scored in self.scored)
         values = [value for value in found if value is not None]
-        return (max if metric == "lpips" else min)(values, default=None)
+        return (max if is_lower_better(metric) else min)(values, default=None)
 
 
 def open_row(source: ShardInput, row: Row, size: int) -> OpenRow:

@@ -21,6 +21,7 @@ from typing import Any, SupportsFloat
 from jinja2 import Environment, FileSystemLoader
 from PIL import Image, ImageOps
 
+from bfr_models.metrics.protocols import is_lower_better
 from tasks._connection import redact
 
 Run = Mapping[str, object]
@@ -29,7 +30,6 @@ Run = Mapping[str, object]
 MAX_ROWS, MAX_CELLS = 48, 240
 PICTURE_BYTES = 3_900_000  # all pictures together; base64 makes 5.2 MB of them
 LADDER = ((512, 88), (384, 84), (256, 80), (160, 70), (96, 60))  # (longest side in pixels, WebP quality)
-LOWER_IS_BETTER = ("lpips", "fid", "fd_")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Reject:
 
 def render_report(title: str, runs: Sequence[Run], gallery: Sequence[GalleryRow], rejects: Sequence[Reject]) -> str:
     """The page, as HTML: at most about 6 MB of UTF-8, whatever is given."""
-    page = _template().render(
+    page = template("report.html.j2").render(
         title=title,
         runs=[_summary(run, label) for run, label in zip(runs, _labels(runs), strict=True)],
         metrics=_metrics(runs),
@@ -69,17 +69,23 @@ def render_report(title: str, runs: Sequence[Run], gallery: Sequence[GalleryRow]
         gallery=_gallery(gallery),
         rejects=_rejects(runs, rejects),
     )
-    # Hostile ids bring what HTML cannot hold (controls) and UTF-8 cannot write (lone surrogates).
+    return printable(page)
+
+
+def printable(page: str) -> str:
+    """The page without what HTML cannot hold (controls) and UTF-8 cannot write (lone surrogates): hostile ids bring
+    both."""
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", "\ufffd", page)
 
 
-def _template() -> Any:
+def template(name: str) -> Any:
+    """A page of `templates/`: it escapes what it is given."""
     folder = FileSystemLoader(Path(__file__).parent / "templates")
     env = Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     env.filters["plain"] = _plain
     env.filters["zip"] = zip
     env.filters["sha256"] = lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    return env.get_template("report.html.j2")
+    return env.get_template(name)
 
 
 def _at(document: object, *keys: str) -> Any:
@@ -105,7 +111,22 @@ def _summary(run: Run, label: str) -> dict[str, Any]:
     missing = None if None in (rows, restored, rejected) else rows - restored - rejected
     parts = {key: _at(run, key) or {} for key in ("method", "arguments", "versions", "recogniser")}
     facts = {"label": label, "totals": totals, "missing": missing, "command": _command(run)}
-    return {**run, **parts, **facts, "licences": _licences(run)}
+    return {**run, **parts, **facts, "licences": _licences(run), "figures": _figures(run)}
+
+
+def _figures(run: Run) -> list[tuple[str, str]]:
+    """The protocol's metrics: value and unit, or why there is none."""
+    listed = _at(run, "protocol", "metrics")
+    found = listed.items() if isinstance(listed, Mapping) else ()
+    return [
+        (
+            _plain(name),
+            f"{value:.4f} {_plain(_at(figure, 'unit'))}, {_plain(_at(figure, 'network') or '')}".rstrip(" ,")
+            if (value := _finite(_at(figure, "value"))) is not None
+            else f"none: {_plain(_at(figure, 'why'))}",
+        )
+        for name, figure in found
+    ]
 
 
 def _licences(run: Run) -> list[dict[str, Any]]:
@@ -163,7 +184,7 @@ def _scores(key: str, statistics: Sequence[object]) -> list[dict[str, Any]]:
         why = _at(found, "why") or ("not a number" if isinstance(found, Mapping) else "not measured")
         scores.append({"value": value, "why": why, "features": _at(found, "features"), **spread})
     values = [score["value"] for score in scores if score["value"] is not None]
-    best = (min if key.startswith(LOWER_IS_BETTER) else max)(values) if len(values) > 1 else None
+    best = (min if is_lower_better(key) else max)(values) if len(values) > 1 else None
     return [{**score, "best": score["value"] == best} for score in scores]
 
 
@@ -212,14 +233,14 @@ def _tiles(row: GalleryRow, columns: Sequence[str], budget: int) -> list[dict[st
         tile = {"column": name, "caption": cell.caption, "identity": cell.identity, "src": None, "why": None}
         if cell.image is not None:
             try:
-                tile |= _picture(cell.image, budget)
+                tile |= picture_uri(cell.image, budget)
             except Exception as error:  # Pillow raises what its parsers meet: no picture may cost the page
                 tile["why"] = f"this picture cannot be decoded ({type(error).__name__})"
         tiles.append(tile)
     return tiles
 
 
-def _picture(encoded: bytes, budget: int) -> dict[str, Any]:
+def picture_uri(encoded: bytes, budget: int) -> dict[str, Any]:
     """A picture as a data URI of at most `budget` bytes before base64 (or the smallest that we make)."""
     opened: Image.Image = Image.open(io.BytesIO(encoded))
     size = opened.size[::-1] if opened.getexif().get(0x0112, 1) >= 5 else opened.size  # lying on its side

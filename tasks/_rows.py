@@ -46,6 +46,11 @@ OUTPUT = pa.schema(
         ("fingerprint", pa.string()),
         ("seed", pa.int64()),
         ("seconds", pa.float32()),
+        ("identity_degrees", pa.float32()),
+        ("identity_degrees_gt", pa.float32()),
+        ("ms_ssim", pa.float32()),
+        ("niqe", pa.float32()),
+        ("lmd_dlib_5", pa.float32()),
         ("note", pa.string()),
     ]
 )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bfr_models.metrics.paired import bootstrap_interval, paired_wins
+from bfr_models.metrics.protocols import is_lower_better
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,10 @@ class Metric:
     key: str  # in the rows
     label: str
     digits: int
-    lower_is_better: bool = False
+
+    @property
+    def lower_is_better(self) -> bool:
+        return self.key == "seconds" or is_lower_better(self.key)
 
     @property
     def arrow(self) -> str:
@@ -34,10 +38,14 @@ class Metric:
 METRICS = (
     Metric("psnr", "PSNR, dB", 2),
     Metric("ssim", "SSIM", 3),
-    Metric("lpips", "LPIPS", 3, lower_is_better=True),
+    Metric("ms_ssim", "MS-SSIM", 3),
+    Metric("lpips", "LPIPS", 3),
     Metric("identity_similarity_gt", "identity to gt", 3),
+    Metric("identity_degrees_gt", "its angle, °", 1),
     Metric("identity_similarity", "identity to input", 3),
-    Metric("seconds", "s a face", 2, lower_is_better=True),
+    Metric("lmd_dlib_5", "LMD (dlib 5), px", 2),
+    Metric("niqe", "NIQE", 2),
+    Metric("seconds", "s a face", 2),
 )
 
 Scores = Mapping[str, Sequence[float | None]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -10,11 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bfr_models.faces.dlib_models import DlibLandmarks
 from bfr_models.faces.types import Recogniser
-from bfr_models.metrics.fidelity import psnr, sharpness, ssim
-from bfr_models.metrics.identity import cosine
+from bfr_models.metrics.fidelity import MS_SSIM_SIDE, ms_ssim, psnr, sharpness, ssim
+from bfr_models.metrics.identity import angle_degrees, cosine
 from bfr_models.metrics.inception_features import InceptionFeatures
+from bfr_models.metrics.landmarks import landmark_distance
 from bfr_models.metrics.lpips import LPIPS, load_lpips
+from bfr_models.metrics.niqe import niqe
 from bfr_models.networks.imagenet_trunks import TrunkName
 from bfr_models.pixels import Uint8Image, to_tensor
 from tasks._job import Measures, NetworkChoice
@@ -44,10 +47,15 @@ class ScoredFace:
     outcome: str  # KEPT_ORIGINAL where the identity was lost
     identity_similarity: float | None  # of the restored face, also where it was not kept
     identity_similarity_gt: float | None
+    identity_degrees: float | None  # the angles of which those are the cosines
+    identity_degrees_gt: float | None
     psnr: float | None
     ssim: float | None
     lpips: float | None
     sharpness: float
+    ms_ssim: float | None = None
+    niqe: float | None = None
+    lmd_dlib_5: float | None = None  # px of the face
     features: FaceFeatures = field(default_factory=FaceFeatures)
 
 
@@ -80,6 +88,13 @@ class _Embedded:
         a, b = self.places[name], self.places[other]
         return 1.0 if a == b else float(cosine(self.vectors[a][None], self.vectors[b][None])[0])
 
+    def degrees(self, name: str, other: str) -> float | None:
+        """Their angle, in [0, 180]."""
+        if name not in self.places or other not in self.places:
+            return None
+        a, b = self.places[name], self.places[other]
+        return 0.0 if a == b else float(angle_degrees(self.vectors[a][None], self.vectors[b][None])[0])
+
     def vector(self, name: str) -> Vector | None:
         return self.vectors[self.places[name]] if name in self.places and len(self.vectors) else None
 
@@ -99,8 +114,10 @@ class Scorer:
         *,
         min_identity: float | None = None,
         keeps_embeddings: bool = False,
+        extra: Collection[str] = (),
     ) -> None:
         self._recogniser, self._lpips, self.inception = recogniser, lpips, inception
+        self._extra, self._landmarks = extra, DlibLandmarks() if "lmd" in extra else None
         self._min_identity, self._keeps_embeddings = min_identity, keeps_embeddings
 
     def score(self, faces: Sequence[Unscored]) -> list[ScoredFace]:
@@ -120,14 +137,30 @@ class Scorer:
                     outcome=KEPT_ORIGINAL if lost[i] else RESTORED,
                     identity_similarity=similarities[i],
                     identity_similarity_gt=found.similarity("gt", name),
+                    identity_degrees=found.degrees("lq", "restored"),
+                    identity_degrees_gt=found.degrees("gt", name),
                     psnr=None if face.gt is None else psnr(pixels, face.gt),
                     ssim=None if face.gt is None else ssim(pixels, face.gt),
                     lpips=distances.get(i),
                     sharpness=sharpness(pixels),
+                    **self._extra_scores(pixels, face.gt),
                     features=FaceFeatures(*seen[i], *own),
                 )
             )
         return scored
+
+    def _extra_scores(self, pixels: Uint8Image, gt: Uint8Image | None) -> dict[str, float | None]:
+        """What was asked for, where the face is large enough for it."""
+        scores: dict[str, float | None] = {}
+        if "niqe" in self._extra:
+            scores["niqe"] = niqe(pixels).value
+        if "ms_ssim" in self._extra and gt is not None and min(pixels.shape[:2]) >= MS_SSIM_SIDE:
+            scores["ms_ssim"] = ms_ssim(pixels, gt)
+        if self._landmarks is not None and gt is not None:
+            points, reference = (self._landmarks.of_aligned(face)[None] for face in (pixels, gt))
+            name, distances = landmark_distance(points, reference, "dlib_5")
+            scores[name] = float(distances[0])
+        return scores
 
     def _is_lost(self, similarity: float | None) -> bool:
         return self._min_identity is not None and similarity is not None and similarity < self._min_identity
@@ -183,4 +216,5 @@ def load_scorer(
         InceptionFeatures(device) if measures.inception else None,
         min_identity=min_identity,
         keeps_embeddings=recogniser is not None and (measures.distances or measures.keep_embeddings),
+        extra=measures.extra,
     )

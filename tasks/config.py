@@ -61,6 +61,8 @@ class RestoreRun(BaseModel):
     max_faces: int = Field(500, ge=1, description="most faces to restore in one photo; the others are named as skipped")
     reject_no_face: bool = Field(False, description="reject photos without a face, instead of passing them through")
     lpips: str = Field("auto", description="vgg, alex, squeeze or none; by default the first whose weights are here")
+    metrics: tuple[str, ...] = Field((), description="measured as well: ms_ssim, niqe, lmd")
+    protocol: str = Field("default", description="whose figures run.json holds: default, vqfr, difface or ntire2025")
     fid: str = Field("auto", description="inception or none; by default where its weights are here")
     fid_reference: str | None = Field(
         None, description="what restored faces are compared with: a dataset, a run, or .npz statistics; gt by default"

@@ -12,6 +12,9 @@ from tasks._storage import Store, open_source
 from tasks.config import DegradeRun, RestoreRun, Url
 from tasks.degrade_dataset import degrade_dataset
 
+_MEASURED = {"recogniser", "lpips", "metrics", "protocol", "fid_reference"}
+_EVERY_RUNS = {"preset", "seed", "actors", "shard_rows", "engine"} | _MEASURED
+
 
 class EvaluateRun(BaseModel):
     """One `bfr evaluate`: several methods on the same rows, with the same seed."""
@@ -26,6 +29,11 @@ class EvaluateRun(BaseModel):
     size: int | None = Field(None, ge=16, le=2048, description="resize to this side before degrading")
     column: str = "image"
     gt_column: str | None = None
+    recogniser: str = "auto"
+    lpips: str = "auto"
+    metrics: tuple[str, ...] = ()
+    protocol: str = "default"
+    fid_reference: str | None = None
     seed: int = 0
     actors: int | None = Field(None, ge=1)
     shard_rows: int = Field(32, ge=1)
@@ -52,7 +60,7 @@ class EvaluateRun(BaseModel):
 
     def restorations(self) -> list[RestoreRun]:
         """One run per method, into folders of their names."""
-        common = self.model_dump(include={"preset", "seed", "actors", "shard_rows", "engine"})
+        common = self.model_dump(include=_EVERY_RUNS)
         if self.degrade is None:
             common |= {"source": self.source, "column": self.column, "gt_column": self.gt_column}
         else:

@@ -17,6 +17,7 @@ from bfr_models.registry import methods
 from tasks import _commits
 from tasks._connection import redact
 from tasks._distances import EmbeddingSums, distances
+from tasks._figures import figures
 from tasks._gallery import example_rejects, gallery_rows
 from tasks._parquet import encode_table
 from tasks._report import render_report
@@ -53,7 +54,8 @@ def finish_run(run: RestoreRun, started: datetime) -> RunRecord:
     store = Store(run.destination)
     plan = latest_plan(store)
     if finished := finished_record(store, plan):
-        return finished | {"arguments": _arguments(run)}  # --max-rejects may be another now
+        changed = {"arguments": _arguments(run), "protocol": figures(run.protocol, finished, finished["statistics"])}
+        return finished | changed  # --max-rejects and --protocol may be others now
     totals, sums, manifest, keep = Totals(), EmbeddingSums(), [], set[str]()
     live = plan.commits
     _require_done(plan, plan.number)
@@ -127,7 +129,9 @@ def _run_record(run: RestoreRun, plan: Plan, totals: Totals, measured: dict[str,
         recognised=settings["recogniser"] is not None,
         has_gt=run.gt_column is not None,
         has_lpips=settings["measures"]["lpips"] is not None,
+        extra=settings["measures"]["extra"],
     )
+    statistics |= measured
     resolved = run.resolve()
     return {
         "schema": 1,
@@ -145,6 +149,7 @@ def _run_record(run: RestoreRun, plan: Plan, totals: Totals, measured: dict[str,
         "recogniser": settings["recogniser"],
         "licences": licences_in_use(run),
         "measures": settings["measures"],
+        "protocol": figures(run.protocol, settings, statistics),
         "arguments": _arguments(run),
         "seed": run.seed,
         "versions": {"python": platform.python_version(), **dict(_versions())},
@@ -160,7 +165,7 @@ def _run_record(run: RestoreRun, plan: Plan, totals: Totals, measured: dict[str,
         "warnings": [] if run_store(run.destination).conditional else [WARNING],
         "rejects": dict(totals.rejects.most_common()),
         "outcomes": dict(totals.outcomes.most_common()),
-        "statistics": statistics | measured,
+        "statistics": statistics,
         "started": started.isoformat(timespec="seconds"),
         "finished": now.isoformat(timespec="seconds"),
     }

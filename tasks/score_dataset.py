@@ -14,6 +14,7 @@ from bfr_models.errors import RowError
 from bfr_models.metrics.summary import Summary
 from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
 from tasks._distances import EmbeddingSums, distance_to_gt, embedding_sums
+from tasks._figures import figures
 from tasks._images import decode
 from tasks._parquet import DatasetWriter, find_image_column, image_bytes
 from tasks._scores import Unscored, load_scorer
@@ -21,7 +22,7 @@ from tasks._shards import row_ids
 from tasks._statistics import BIN_WIDTHS
 from tasks._storage import Store, open_source
 from tasks.config import Url
-from tasks.measures import choose_measures
+from tasks.measures import choose_extra, choose_measures
 from tasks.recognisers import choose_recogniser
 from tasks.restore_shards import local_device
 
@@ -42,6 +43,8 @@ class ScoreRun(BaseModel):
     gt_column: str | None = Field(None, description="the ground truth, for all other scores")
     recogniser: str = "auto"
     lpips: str = "auto"
+    metrics: tuple[str, ...] = ()
+    protocol: str = "default"
 
 
 def score_dataset(run: ScoreRun) -> dict[str, Any]:
@@ -50,10 +53,11 @@ def score_dataset(run: ScoreRun) -> dict[str, Any]:
     A row whose pictures do not decode, or have not the restored face's shape, has its reason in `error`.
     """
     recogniser = choose_recogniser(run.recogniser)
-    measures = choose_measures(run.lpips, "none", has_gt=run.gt_column is not None)
+    extra = choose_extra(run.metrics, run.protocol)
+    measures = choose_measures(run.lpips, "none", has_gt=run.gt_column is not None, extra=extra)
     scorer, sums = load_scorer(recogniser, measures, local_device()), EmbeddingSums()
     summaries = {name: Summary(width) for name, width in BIN_WIDTHS.items()}
-    unmeasured = {} if run.lq_column else {"identity_similarity": None}
+    unmeasured = {} if run.lq_column else {"identity_similarity": None, "identity_degrees": None}
     failed = 0
     with DatasetWriter(Store(run.destination), 500_000, 65_536, SCHEMA) as writer:
         for key, ids, faces in _batches(run):
@@ -72,13 +76,15 @@ def score_dataset(run: ScoreRun) -> dict[str, Any]:
             failed += len(faces) - len(good)
             columns = {name: [row.get(name) for row in rows] for name in SCHEMA.names} | {"id": ids}
             writer.write(pa.Table.from_pydict(columns, SCHEMA))
+    by = {"recogniser": None if recogniser is None else asdict(recogniser), "measures": asdict(measures)}
+    statistics = {name: summary.to_report() if summary.n else None for name, summary in summaries.items()}
+    statistics |= distance_to_gt(sums)
     return {
         "rows": writer.rows,
         "failed": failed,
-        "recogniser": None if recogniser is None else asdict(recogniser),
-        "lpips": None if measures.lpips is None else asdict(measures.lpips),
-        "statistics": {name: summary.to_report() if summary.n else None for name, summary in summaries.items()}
-        | distance_to_gt(sums),
+        **by,
+        "protocol": figures(run.protocol, by, statistics),
+        "statistics": statistics,
     }
 
 

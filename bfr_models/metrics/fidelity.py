@@ -18,6 +18,9 @@ from bfr_models.pixels import Uint8Image
 _WINDOW, _SIGMA = 11, 1.5
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 _SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # exponents of MS-SSIM, from fine to coarse
+MS_SSIM_SIDE = (_WINDOW - 1) * 2 ** (len(_SCALES) - 1) + 1
+"""Of the smallest picture that MS-SSIM's five scales fit into, px."""
+
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
@@ -43,9 +46,8 @@ def ms_ssim(image: Uint8Image, gt: Uint8Image) -> float:
     Each scale halves the sides by the mean of 2 x 2. Negative factors count as 0. ValueError below 161 px.
     """
     _same_shape(image, gt)
-    least = (_WINDOW - 1) * 2 ** (len(_SCALES) - 1) + 1
-    if min(image.shape[:2]) < least:
-        raise ValueError(f"expected sides of at least {least} px, got {image.shape[:2]}")
+    if min(image.shape[:2]) < MS_SSIM_SIDE:
+        raise ValueError(f"expected sides of at least {MS_SSIM_SIDE} px, got {image.shape[:2]}")
     x, y = _channels(image), _channels(gt)
     similarity = torch.ones(3, dtype=torch.float64)
     for scale, exponent in enumerate(_SCALES):

@@ -80,8 +80,14 @@ DEFAULT = Protocol(
         "identity_similarity_gt": MetricProtocol(
             "the run's recogniser", "aligned by one set of landmarks", "RGB", "gt", "cosine", "higher"
         ),
+        "identity_degrees": MetricProtocol(
+            "the run's recogniser", "aligned by one set of landmarks", "RGB", "lq", "degrees", "lower"
+        ),
+        "identity_degrees_gt": MetricProtocol(
+            "the run's recogniser", "aligned by one set of landmarks", "RGB", "gt", "degrees", "lower"
+        ),
+        "lmd_dlib_5": MetricProtocol("lmd_dlib_5", None, "RGB", "gt", "px", "lower"),
         "fid": _FID_GT,
-        "kid": _FID_GT,
         "niqe": _NIQE,
     },
 )
@@ -133,6 +139,12 @@ NTIRE2025 = Protocol(
 )
 
 PROTOCOLS: Mapping[str, Protocol] = {p.name: p for p in (DEFAULT, VQFR, DIFFACE, NTIRE2025)}
+
+
+def is_lower_better(metric: str) -> bool:
+    """Whether less of this metric, by its name in a run's statistics, is more."""
+    known = DEFAULT.metrics.get(metric)
+    return metric.startswith(("fid", "fd_")) if known is None else known.better == "lower"
 
 
 def protocol(name: str) -> Protocol:

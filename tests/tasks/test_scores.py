@@ -7,8 +7,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from bfr_models.metrics.fidelity import ms_ssim
 from bfr_models.metrics.frechet import FeatureSource
 from bfr_models.metrics.lpips import LPIPS
+from bfr_models.metrics.niqe import niqe
 from bfr_models.pixels import Uint8Image, to_tensor
 from tasks._scores import KEPT_ORIGINAL, RESTORED, Scorer, Unscored
 from tests import support
@@ -96,3 +98,32 @@ def test_lpips_and_features_find_their_rows_where_some_have_no_ground_truth() ->
             alone = lpips(to_tensor(face.restored)[None], to_tensor(face.gt)[None])
             assert one.lpips == pytest.approx(float(alone), rel=1e-5)
             assert np.array_equal(one.features.inception_gt, network.extract([face.gt])[0])
+
+
+def test_angles_are_those_of_the_similarities() -> None:
+    (one,) = Scorer(Thumbnails()).score(faces(1))
+    (same,) = Scorer(Thumbnails()).score([Unscored(one.face, one.face, one.face)])
+    assert one.identity_degrees == pytest.approx(np.degrees(np.arccos(one.identity_similarity)), abs=1e-6)
+    assert one.identity_degrees_gt == pytest.approx(np.degrees(np.arccos(one.identity_similarity_gt)), abs=1e-6)
+    assert (same.identity_degrees, same.identity_degrees_gt) == (0.0, 0.0)
+
+
+def test_what_is_not_asked_for_is_not_measured() -> None:
+    (scored,) = Scorer().score(faces(1))
+    assert (scored.ms_ssim, scored.niqe, scored.lmd_dlib_5) == (None, None, None)
+
+
+def test_faces_too_small_for_a_metric_have_none() -> None:
+    asked = Scorer(extra=("ms_ssim", "niqe"))
+    small, large = (Unscored(*[support.portrait(i, side) for i in range(3)]) for side in (128, 256))
+    (of_small, of_large) = asked.score([small, large])
+    assert (of_small.ms_ssim, of_small.niqe) == (None, None)
+    assert large.gt is not None and of_large.ms_ssim == ms_ssim(large.restored, large.gt)
+    assert of_large.niqe == niqe(large.restored).value
+
+
+def test_landmarks_of_an_untouched_face_are_where_they_were() -> None:
+    pytest.importorskip("dlib")
+    face, other = support.portrait(0, 128), support.portrait(1, 128)[::-1].copy()
+    same, changed = Scorer(extra=("lmd",)).score([Unscored(face, face, face), Unscored(face, other, face)])
+    assert same.lmd_dlib_5 == 0 and changed.lmd_dlib_5 is not None and changed.lmd_dlib_5 > 1

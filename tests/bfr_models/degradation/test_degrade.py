@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from bfr_models.degradation import degrade as module
 from bfr_models.degradation.degrade import Draw, apply, degrade, draw
 from bfr_models.degradation.kernels import gaussian_kernel
-from bfr_models.degradation.presets import PRESETS, Preset, get_preset
+from bfr_models.degradation.presets import GRIDS, PRESETS, Preset, get_preset, preset_of_row
 from bfr_models.errors import UsageError
 from bfr_models.pixels import Uint8Image
 
@@ -71,7 +72,7 @@ class TestDraw:
         for values, (low, high) in [
             (sigmas_x, preset.sigma),
             (sigmas_y, preset.sigma),
-            (rotations, (-math.pi, math.pi)),
+            (rotations, preset.rotation),
             ([d.downsample for d in draws], preset.downsample),
             ([d.noise for d in draws], preset.noise),
             ([d.quality for d in draws], preset.quality),
@@ -100,8 +101,78 @@ class TestDraw:
 
     def test_an_unknown_preset_lists_the_known(self) -> None:
         known = "gfpgan, difface, codeformer_large"
-        with pytest.raises(UsageError, match=f"unknown degradation preset 'gfp'; known: {known}"):
+        with pytest.raises(UsageError, match=f"unknown degradation preset 'gfp'; known: {known}, resshift_test$"):
             get_preset("gfp")
+        with pytest.raises(UsageError, match=f"'gfp'; known: {known}, resshift_test, difface_test$"):
+            preset_of_row("gfp", 0)
+
+    @every_preset
+    def test_draws_are_uniform(self, preset: Preset, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Kolmogorov and Smirnov's distance of 2,000 draws to the paper's distribution: 0.044 has probability 0.1 %."""
+        kernels: list[tuple[float, ...]] = []
+        monkeypatch.setattr(module, "gaussian_kernel", lambda *arguments: kernels.append(arguments))
+        rng = np.random.default_rng(1)
+        draws = [draw(preset, 512, rng) for _ in range(2000)]
+        _, sigmas_x, sigmas_y, rotations = zip(*kernels, strict=True)
+        low, high = preset.quality
+        for values, (start, stop) in [
+            (sigmas_x, preset.sigma),
+            (sigmas_y, preset.sigma),
+            (rotations, preset.rotation),
+            ([d.downsample for d in draws], preset.downsample),
+            ([d.noise for d in draws], preset.noise),
+            ([d.quality + rng.random() for d in draws], (low, high + 1)),  # whole numbers, spread over their unit
+        ]:
+            share = np.sort((np.array(values) - start) / (stop - start))
+            assert np.abs(share - (np.arange(2000) + 0.5) / 2000).max() < 0.044 - 0.5 / 2000
+
+    def test_resshifts_test_set_has_the_ranges_of_its_script(self) -> None:
+        preset = get_preset("resshift_test")
+        assert (preset.downsample, preset.quality, preset.noise) == ((1, 32), (30, 70), (1, 20))
+        assert (preset.sigma, preset.rotation, preset.isotropic_probability) == ((4, 16), (0, math.pi), 0)
+
+
+class TestGrid:
+    """DifFace's test set of 4,000 faces."""
+
+    def test_cells_are_those_of_the_papers_loops(self) -> None:
+        """In its script's order; sigma_y is all that the script draws from Python's generator."""
+        random.seed(10000)
+        expected = []
+        for quality in (30, 40, 50, 60, 70):
+            for downsample in (4, 8, 12, 16, 20, 24, 28, 32, 36, 40):
+                for noise in (1, 5, 10, 15, 20):
+                    for sigma_x in (4, 8, 12, 16):
+                        for eighths in (0, 2, 4, 6):
+                            sigma_y = random.choice([4, 8, 12, 16])
+                            expected.append((quality, downsample, noise, sigma_x, sigma_y, eighths * math.pi / 8))
+        cells = GRIDS["difface_test"].cells
+        assert [points(cell) for cell in cells] == expected
+        assert len(cells) == len({(*e[:4], e[5]) for e in expected}) == 4000
+
+    @pytest.mark.parametrize("seed", [0, 1])
+    @pytest.mark.parametrize("row", [0, 1234, 3999])
+    def test_a_cell_is_drawn_as_it_is_whatever_the_seed(self, row: int, seed: int) -> None:
+        cell = preset_of_row("difface_test", row)
+        quality, downsample, noise, sigma_x, sigma_y, rotation = points(cell)
+        for size, width in ((512, 41), (128, 11)):
+            drawn = draw(cell, size, np.random.default_rng(seed))
+            assert (drawn.quality, drawn.downsample, drawn.noise) == (quality, downsample, noise)
+            kernel = gaussian_kernel(width, sigma_x * size / 512, sigma_y * size / 512, rotation)
+            assert torch.equal(drawn.kernel, kernel)
+
+    def test_rows_after_the_last_cell_start_over(self) -> None:
+        cells = GRIDS["difface_test"].cells
+        for row in (0, 17, 3999):
+            assert preset_of_row("difface_test", row + 4000) is preset_of_row("difface_test", row) is cells[row]
+        assert preset_of_row("gfpgan", 17) is get_preset("gfpgan")
+
+
+def points(cell: Preset) -> tuple[float, ...]:
+    """What a cell's ranges have come down to."""
+    ranges = (cell.quality, cell.downsample, cell.noise, cell.sigma, cell.sigma_y, cell.rotation)
+    assert all(low == high for low, high in filter(None, ranges)) and cell.isotropic_probability == 0
+    return tuple(low for low, _ in filter(None, ranges))
 
 
 class TestDegrade:

@@ -13,7 +13,7 @@ import pytest
 from bfr_models.errors import UsageError
 from bfr_models.faces import dlib_files, dlib_models
 from bfr_models.faces.align import align, transform_points
-from bfr_models.faces.dlib_models import CHIP_SIDE, CHIP_TEMPLATE, DlibDetector, DlibRecogniser
+from bfr_models.faces.dlib_models import CHIP_SIDE, CHIP_TEMPLATE, DlibDetector, DlibLandmarks, DlibRecogniser
 from bfr_models.faces.template import DLIB_5, FFHQ_5, at_size
 from bfr_models.faces.types import DetectedFace, Detector, Points, Recogniser
 from bfr_models.metrics.identity import cosine
@@ -174,3 +174,15 @@ def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(module, lookup, absent)
     with pytest.raises(UsageError, match="offline"):
         DlibRecogniser()
+
+
+@pytest.mark.parametrize("shift", [-12, 0, 12])
+def test_landmarks_of_an_aligned_face_follow_the_face(aligned_hopper: Uint8Image, shift: int) -> None:
+    landmarks, detector = DlibLandmarks(), DlibDetector()
+    moved = np.roll(aligned_hopper, shift, axis=1)
+    found = landmarks.of_aligned(moved)
+    (face,) = detector.detect(moved)[:1]
+    side = aligned_hopper.shape[0]
+    # in another box the predictor answers a little differently
+    assert farthest(found, face.landmarks) < 0.02 * side
+    assert farthest(found, at_size(DLIB_5, side) + (shift, 0)) < 0.06 * side

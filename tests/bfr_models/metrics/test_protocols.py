@@ -29,7 +29,7 @@ def test_what_is_called_fid_is_over_fids_network() -> None:
 def test_an_angle_is_never_called_a_similarity() -> None:
     for p in PROTOCOLS.values():
         for name, metric in p.metrics.items():
-            assert (metric.unit == "degrees") == (name in ("deg", "ids"))
+            assert (metric.unit == "degrees") == name.startswith(("deg", "ids", "identity_degrees"))
             assert (metric.unit == "cosine") == name.startswith("identity_similarity")
 
 
