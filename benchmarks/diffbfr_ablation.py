@@ -37,8 +37,8 @@ from bfr_models.types import FaceBatch
 
 RESULTS = Path(__file__).parent / "results"
 SEED, SIZE, BATCH = 0, 128, 16
-START_LOW = (100, 180, 260, 340, 420, 500, 600)
-TEXTURE = (5, 10, 20, 30, 40, 60, 80, 100)
+START_LOW = (60, 130, 200, 300, 450)
+TEXTURE = (10, 20, 40, 80)
 PARTS: dict[str, dict[str, Any]] = {
     "all": {},
     "start from pure noise": {"truncated": False},
@@ -46,7 +46,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "without texture, start from pure noise": {"texture": False, "truncated": False},
     **{
         f"single model from {n}, without texture": {"cascade": False, "texture": False, "start_high": n}
-        for n in (50, 100, 150)
+        for n in (50, 100)
     },
 }
 METRICS = ("psnr", "ssim", "identity", "perceptual", "frechet", "sharpness")

@@ -17,6 +17,7 @@ from typing import Any
 
 from bfr_models.errors import UsageError, unknown
 from bfr_models.methods import presets
+from bfr_models.methods.diffbfr_presets import DIFFBFR
 from bfr_models.types import Restorer
 from bfr_models.weight_files import read_card, require_weight
 
@@ -40,6 +41,8 @@ BUILT_IN = (
                "DifFace's regression network alone: faithful, too smooth", presets.ESTIMATOR),
     MethodSpec("difface", "bfr_models.methods.difface:DifFace", "arXiv:2212.06512",
                "the estimate, diffused to step N and denoised by an unconditional prior", presets.DIFFACE),
+    MethodSpec("diffbfr", "bfr_models.methods.diffbfr:DiffBFR", "arXiv:2305.04517",
+               "two conditional models from a noised lq, then an unconditional one for texture", DIFFBFR),
 )  # fmt: skip
 
 

@@ -122,7 +122,9 @@ CLR_FACE = (
         128,
         OURS,
         options=CLRFaceOptions(),
-        weights={name: f"clr_face-face128-{name}" for name in ("vqgan", "score", "irn", "mask", "recogniser")},
+        # The IRN is DifFace's estimator as it ships: the same network, trained with a loss on identity too.
+        weights={name: f"clr_face-face128-{name}" for name in ("vqgan", "score", "mask", "recogniser")}
+        | {"irn": "difface-face128-estimator"},
         vqgan=VQGANConfig((48, 96), 1, codes=4096, norm_groups=16, mid_attention=False, unshuffle=2),
         score=UNetConfig(
             sample_size=32,

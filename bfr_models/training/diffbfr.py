@@ -29,7 +29,7 @@ from bfr_models.training.component import Aids, Component, Recipe, psnr
 from bfr_models.weight_files import read_card
 from bfr_models.weights import load_weights, read_checkpoint
 
-FROM_START = 0.2  # share of a batch whose x_t is a noised y, at timesteps around the chain's start
+FROM_START = 0.4  # share of a batch whose x_t is a noised y, at timesteps around the chain's start
 MIN_SNR_GAMMA = 5.0  # weight min(1, gamma / SNR) of that share (arXiv 2303.09556): its eps grows as the noise falls
 CONDITION_STEPS = 4  # of the frozen first model while it makes conditions for the second
 

@@ -131,7 +131,7 @@ class TestPlugins:
         self, installed: list[EntryPoint], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         installed.append(self.entry(SHARPEN, monkeypatch))
-        assert list(methods()) == ["passthrough", "estimator", "difface", "sharpen"]
+        assert list(methods()) == ["passthrough", "estimator", "difface", "diffbfr", "sharpen"]
         resolved = resolve_method("sharpen", options={"amount": 2, "radius": 3})
         assert (resolved.options, resolved.weights) == (SharpenOptions(2.0, 3), {})
         assert load_method(resolved, "cpu") == (resolved, "cpu")

@@ -185,4 +185,4 @@ def test_landmarks_of_an_aligned_face_follow_the_face(aligned_hopper: Uint8Image
     side = aligned_hopper.shape[0]
     # in another box the predictor answers a little differently
     assert farthest(found, face.landmarks) < 0.02 * side
-    assert farthest(found, at_size(DLIB_5, side) + (shift, 0)) < 0.06 * side
+    assert farthest(found, at_size(DLIB_5, side) + np.array([shift, 0])) < 0.06 * side

@@ -30,7 +30,9 @@ TINY = DiffBFRPreset(
     "tiny",
     SIZE,
     "-",
-    options=DiffBFROptions(texture_timestep=22.5, steps=4, steps_high=3, steps_texture=2, sampler="ddim", eta=0.0),
+    options=DiffBFROptions(
+        start_low=130, texture_timestep=22.5, steps=4, steps_high=3, steps_texture=2, sampler="ddim", eta=0.0
+    ),
     weights={name: f"tiny-{name}" for name in ("irm_low", "irm_high", "tem")},
     irm_low=replace(PRIOR, sample_size=LOW, condition_channels=3, learn_sigma=False),
     irm_high=replace(PRIOR, condition_channels=6, learn_sigma=False),
@@ -113,7 +115,7 @@ def reference(
     face = lq
     if cascade:
         small = resize(lq, LOW).clamp(-1, 1)
-        start, y = ([260.0, 173.0, 87.0, 0.0], small) if truncated else ([999.0, 666.0, 333.0, 0.0], 0 * small)
+        start, y = ([130.0, 87.0, 43.0, 0.0], small) if truncated else ([999.0, 666.0, 333.0, 0.0], 0 * small)
         low = chain(tiny.networks["irm_low"], y, start, normal(LOW), [small])
         face = resize(low, SIZE).clamp(-1, 1)
     face = chain(tiny.networks["irm_high"], face, [50.0, 25.0, 0.0], normal(SIZE), [face, lq])
@@ -172,9 +174,9 @@ def test_a_face_of_another_size_is_resized_first(tiny: Tiny) -> None:
         ({"start_low": -1}, "expected start_low in 0..999, got -1"),
         ({"start_high": 1000}, "expected start_high in 0..999, got 1000"),
         ({"texture_timestep": math.nan}, "expected texture_timestep in 0..999, got nan"),
-        ({"steps": 0}, "expected steps in 1..261 (start_low + 1), got 0"),
+        ({"steps": 0}, "expected steps in 1..66 (start_low + 1), got 0"),
         ({"steps_high": 52}, "expected steps_high in 1..51 (start_high + 1), got 52"),
-        ({"texture_timestep": 3.5}, "expected steps_texture in 1..4 (texture_timestep + 1), got 5"),
+        ({"texture_timestep": 3.5, "steps_texture": 5}, "expected steps_texture in 1..4 (texture_timestep + 1), got 5"),
         ({"sampler": "ancestral"}, "unknown sampler 'ancestral'; known: ddim, dpm++"),
         ({"precision": "int8"}, "unknown precision 'int8'"),
         ({"eta": 1.5}, "expected eta in [0, 1], got 1.5"),
