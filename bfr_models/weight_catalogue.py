@@ -26,6 +26,7 @@ class WeightEntry:
     licence_url: str
     non_commercial: bool
     converter: str | None = None
+    by_hand: str | None = None  # the file's name, where the origin is a page for people: nothing can fetch it there
 
     @property
     def group(self) -> str:
@@ -40,7 +41,7 @@ class WeightEntry:
     @property
     def source_file(self) -> str:
         """What its publisher calls the file."""
-        return PurePosixPath(self.origin).name
+        return self.by_hand or PurePosixPath(self.origin).name
 
     @property
     def to_fetch(self) -> str:
@@ -50,7 +51,7 @@ class WeightEntry:
     @property
     def file(self) -> str:
         """What we call it."""
-        return self.stem + (".safetensors" if self.converter else PurePosixPath(self.origin).suffix)
+        return self.stem + (".safetensors" if self.converter else PurePosixPath(self.source_file).suffix)
 
 
 _DIFFACE = "https://github.com/zsyOAOA/DifFace/releases/download/V1.0"
@@ -59,6 +60,7 @@ _TORCH = "https://download.pytorch.org/models"
 
 _S_LAB = ("S-Lab License 1.0", "https://github.com/zsyOAOA/DifFace/blob/master/LICENSE", True)
 _RETINAFACE = ("MIT", "https://github.com/biubug6/Pytorch_Retinaface/blob/master/LICENSE.MIT", False)
+_ADAFACE = ("MIT", "https://github.com/mk-minchul/AdaFace/blob/master/LICENSE", False)
 _INSIGHTFACE = ("MIT", "https://github.com/TreB1eN/InsightFace_Pytorch/blob/master/LICENSE", False)
 # facexlib is MIT, but asks to heed the licence of each network's own project; ParseNet's is PSFRGAN.
 _PSFRGAN = ("CC BY-NC-SA 4.0", "https://github.com/chaofengc/PSFRGAN/blob/master/LICENSE", True)
@@ -115,6 +117,11 @@ CATALOGUE = (
                 f"{_FACEXLIB}/v0.2.2/parsing_parsenet.pth",
                 85_331_193, "3d558d8d0e42c20224f13cf5a29c79eba2d59913419f945545d8cf7b72920de2",
                 *_PSFRGAN),
+
+    WeightEntry("adaface/ir50-ms1mv2", "AdaFace IR-50, the face recogniser of the NTIRE 2025 challenge",
+                "https://drive.google.com/file/d/1eUaSHG4pGlIZK7hBkqjyp2fc2epKoBvI/view",
+                None, None,
+                *_ADAFACE, "bfr_models.conversion.adaface:convert_adaface", by_hand="adaface_ir50_ms1mv2.ckpt"),
 
     WeightEntry("recogniser/face-reidentification-retail-0095", "Open Model Zoo's MobileFaceNet, a recogniser to guide "
                 "and train by; published for OpenVINO, imported from an ONNX file",

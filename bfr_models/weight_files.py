@@ -96,8 +96,18 @@ def _remedy(path: Path) -> str:
 def _how_to_get(stem: str) -> str:
     entry = entry_of(stem)
     if entry is None:
-        return "found none; reinstall the package, or put the file and card that `bfr train` wrote there"
+        method, _, rest = stem.partition("-")
+        preset, _, component = rest.partition("-")
+        return (
+            f"found none; `bfr train {method} {component} --preset {preset}` makes such a file and its card: put them "
+            "there; weights of face128 come with the package"
+        )
     terms = f"{entry.licence}, non-commercial use only" if entry.non_commercial else entry.licence
+    if entry.by_hand:
+        return (
+            f"found none; they are {entry.what}, under {terms}; get {entry.by_hand} by hand from {entry.origin}, then "
+            f"`bfr weights import {entry.group} {entry.by_hand}`"
+        )
     return (
         f"found none; they are {entry.what}, under {terms}; fetch them with "
         f"`bfr weights fetch {entry.to_fetch}`, or, with the files on disk, "

@@ -50,7 +50,10 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     try:
         content = _content(path)
     except UnpicklingError:  # torch's own message advises to run the file's code
-        raise BfrError(f"expected a checkpoint of tensors at {path}, found other objects or no checkpoint") from None
+        raise BfrError(
+            f"expected a checkpoint of tensors at {path}, found no checkpoint, or one with other objects, which "
+            "are not read since they could run code; save its state_dict alone"
+        ) from None
     except (OSError, ValueError, RuntimeError, EOFError, KeyError, SafetensorError) as error:
         raise BfrError(f"expected a checkpoint of tensors at {path}, found none that reads ({error})") from None
     state = content.get("state_dict", content) if isinstance(content, Mapping) else content

@@ -16,7 +16,7 @@ Faces = Annotated[str, typer.Argument(help="Dataset, finished run, or .npz with 
 def fid(
     a: Faces,
     b: Faces,
-    features: Annotated[str, typer.Option(help="auto, inception, arcface or dlib.")] = "auto",
+    features: Annotated[str, typer.Option(help="auto, inception, arcface, adaface or dlib.")] = "auto",
     preprocessing: Annotated[str, typer.Option(help="Of the Inception: pytorch-fid or clean-fid.")] = "pytorch-fid",
     column: Annotated[str | None, typer.Option(help="The picture column; `restored` or `image` by default.")] = None,
     kernel: Annotated[bool, typer.Option("--kernel", help="KID, precision and recall too.")] = False,

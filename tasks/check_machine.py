@@ -21,7 +21,7 @@ from bfr_models.weight_files import cache_folder
 from tasks._connection import redact
 from tasks.detectors import choose_detector
 from tasks.list_weights import list_weights, verify_weights
-from tasks.recognisers import choose_recogniser
+from tasks.recognisers import RECOGNISERS, choose_recogniser
 
 MIN_FREE_BYTES = 2 * 2**30
 
@@ -123,7 +123,7 @@ def _detectors() -> Iterator[Check]:
 
 def _recognisers() -> Iterator[Check]:
     by_default = choose_recogniser("auto")
-    for name in ("arcface", "dlib"):
+    for name in RECOGNISERS:
         try:
             found = choose_recogniser(name)
         except UsageError as error:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bfr_models.degradation.degrade import degrade
-from bfr_models.degradation.presets import Preset, get_preset
+from bfr_models.degradation.presets import Preset, preset_of_row
 from bfr_models.errors import RowError, UsageError
 from bfr_models.pixels import face_tensor, to_uint8
 from bfr_models.rng import derive_seed
@@ -44,19 +44,22 @@ class DegradeReport:
 
 def degrade_dataset(run: DegradeRun) -> DegradeReport:
     """Writes `image` (degraded), `gt` (the original at the asked size) and the input's other columns."""
-    preset, destination = get_preset(run.preset), Store(run.destination)
+    preset_of_row(run.preset, 0)  # an unknown name is refused before anything is written
+    destination = Store(run.destination)
     if any(not path.startswith("part-") for path in destination.list()):
         raise UsageError(f"expected an empty folder or an earlier dataset at {run.destination}, found other files")
-    report = DegradeReport()
+    report, row = DegradeReport(), 0
     with (
         DatasetWriter(destination, run.rows_per_file, run.row_group_rows) as writer,
         ThreadPoolExecutor(os.cpu_count()) as workers,
     ):
         for store, file in open_source(run.source):
             for table, first_row in _batches(store, file, run.column):
-                ids = row_ids(file.path, first_row, table)
+                ids = row_ids(file.name, first_row, table)
                 cells = table[run.column].to_pylist()
-                pairs = list(workers.map(partial(_pair, run=run, preset=preset), ids, cells))
+                presets = [preset_of_row(run.preset, row + i) for i in range(len(ids))]
+                row += len(ids)
+                pairs = list(workers.map(partial(_pair, run=run), ids, cells, presets))
                 report.skipped += [pair for pair in pairs if isinstance(pair, Skipped)]
                 if (out := _with_pairs(table, run.column, ids, pairs)).num_rows:
                     writer.write(out)
@@ -74,7 +77,7 @@ def _batches(store: Store, file: FileVersion, column: str) -> Iterator[tuple[pa.
             first_row += batch.num_rows
 
 
-def _pair(row_id: str, cell: object, run: DegradeRun, preset: Preset) -> tuple[bytes, bytes] | Skipped:
+def _pair(row_id: str, cell: object, preset: Preset, run: DegradeRun) -> tuple[bytes, bytes] | Skipped:
     """(lq, gt) as PNG."""
     try:
         picture = decode(image_bytes(cell))

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from bfr_models.errors import UsageError, unknown
 from bfr_models.metrics.frechet import INCEPTION, FeatureSource
 from bfr_models.weight_files import find_weight
-from tasks.recognisers import ARCFACE, DLIB, WHY_NONE, choose_recogniser, load_recogniser
+from tasks.recognisers import RECOGNISERS, WHY_NONE, choose_recogniser, load_recogniser
 
 if TYPE_CHECKING:  # they import torch, which a driver never needs
     from bfr_models.faces.types import Recogniser
     from bfr_models.pixels import Uint8Image
 
 PREPROCESSING = ("pytorch-fid", "clean-fid")
-NETWORKS = {"inception": INCEPTION, "arcface": ARCFACE, "dlib": DLIB}
+NETWORKS = {"inception": INCEPTION, **RECOGNISERS}
 """What the command line calls a network, and what its features are called."""
 
 FEATURES = ("auto", *NETWORKS)

@@ -28,6 +28,11 @@ def fetch_weights(
     here = {entry.name: _present(entry) for entry in chosen}
     todo = [entry for entry in chosen if here[entry.name] is None]
     for entry in todo:
+        if entry.by_hand and mirror is None:
+            raise UsageError(
+                f"expected a mirror for {entry.name}, found none: {entry.origin} is a page for people; get "
+                f"{entry.by_hand} there and `bfr weights import {entry.group} {entry.by_hand}`"
+            )
         if entry.sha256 is None and not trust_on_first_use:
             raise UsageError(
                 f"expected a known sha256 for {entry.name} ({entry.source_file}), found none to check a download "

@@ -10,7 +10,7 @@ from bfr_models.weight_files import find_weight, read_card
 from tasks.config import RestoreRun
 from tasks.detectors import photo_settings
 from tasks.measures import run_measures, weights_of
-from tasks.recognisers import ARCFACE, ARCFACE_WEIGHTS, DLIB, run_recogniser
+from tasks.recognisers import DLIB, WEIGHTS, run_recogniser
 
 Terms = dict[str, Any]
 """{weights, licence, licence_url, non_commercial}: of one weight file."""
@@ -22,8 +22,8 @@ def licences_in_use(run: RestoreRun) -> list[Terms]:
     """Of the method's components, and of the networks that find and score faces, each once."""
     recogniser, photos = run_recogniser(run), photo_settings(run)
     stems = [PurePath(weight["file"]).stem for weight in run.resolve().weights.values()]
-    if recogniser and recogniser.name == ARCFACE:
-        stems.append(ARCFACE_WEIGHTS)
+    if recogniser and recogniser.name in WEIGHTS:
+        stems.append(WEIGHTS[recogniser.name])
     stems += weights_of(run_measures(run))
     if photos and photos.detector.weights:
         stems.append(Path(photos.detector.weights).stem)

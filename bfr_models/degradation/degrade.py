@@ -9,7 +9,6 @@ Gaussian colour noise, a real JPEG, and 8-bit rounding at the end.
 from __future__ import annotations
 
 import io
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,8 +37,9 @@ def draw(preset: Preset, size: int, rng: np.random.Generator) -> Draw:
     scale = size / REFERENCE_SIZE
     width = 2 * round(preset.kernel_width * scale / 2 - 0.5) + 1
     isotropic = rng.random() < preset.isotropic_probability
-    sigma_x, sigma_y = rng.uniform(*preset.sigma, size=2) * scale
-    rotation = rng.uniform(-math.pi, math.pi)
+    sigma_x = rng.uniform(*preset.sigma) * scale
+    sigma_y = rng.uniform(*preset.sigma_y or preset.sigma) * scale
+    rotation = rng.uniform(*preset.rotation)
     if isotropic:
         sigma_y = sigma_x
     return Draw(

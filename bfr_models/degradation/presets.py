@@ -1,4 +1,4 @@
-"""Degradation presets, named after the papers whose training ranges they hold.
+"""Degradation presets, named after the papers whose training ranges or test sets they hold.
 
 All ranges are for 512 px faces. Lengths in pixels (blur sigma, kernel width) scale with the face;
 the downsampling factor, the noise level and the JPEG quality do not depend on its size.
@@ -6,7 +6,11 @@ the downsampling factor, the noise level and the JPEG quality do not depend on i
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from math import pi
 
 from bfr_models.errors import unknown
 
@@ -25,6 +29,40 @@ class Preset:
     quality: tuple[int, int]  # JPEG q
     kernel_width: int = 41  # px at 512
     isotropic_probability: float = 0.5
+    rotation: tuple[float, float] = (-pi, pi)  # theta of the kernel, radians
+    sigma_y: tuple[float, float] | None = None  # that of y where it is another than that of x
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A test set: every combination of some values, the first named changing slowest; one cell for each row.
+
+    sigma_y alone is drawn: from sigma_x's values, by Python's generator with the seed of the authors' script, so it is
+    theirs.
+    """
+
+    name: str
+    source: str
+    quality: tuple[int, ...]  # JPEG q
+    downsample: tuple[float, ...]  # r
+    noise: tuple[float, ...]  # delta, grey levels of 255
+    sigma_x: tuple[float, ...]  # blur, px at 512
+    rotation: tuple[float, ...]  # theta, radians
+    seed: int
+
+    @cached_property
+    def cells(self) -> tuple[Preset, ...]:
+        """In order, each a preset whose ranges are points."""
+        sigma_y = random.Random(self.seed)
+        return tuple(
+            Preset(
+                self.name, self.source, (x, x), (r, r), (delta, delta), (q, q), isotropic_probability=0,
+                rotation=(theta, theta), sigma_y=(y := sigma_y.choice(self.sigma_x), y),
+            )
+            for q, r, delta, x, theta in product(
+                self.quality, self.downsample, self.noise, self.sigma_x, self.rotation
+            )
+        )  # fmt: skip
 
 
 PRESETS = {
@@ -33,12 +71,37 @@ PRESETS = {
         Preset("gfpgan", "GFPGAN, options/train_gfpgan_v1.yml", (0.1, 10), (0.8, 8), (0, 20), (60, 100)),
         Preset("difface", "DifFace, arXiv 2212.06512", (0.1, 15), (0.8, 32), (0, 20), (30, 100)),
         Preset("codeformer_large", "CodeFormer, stage III 'large' branch", (1, 15), (4, 30), (0, 20), (30, 80)),
+        Preset(
+            "resshift_test", "ResShift, scripts/prepare_testing_celeba_faceir.py", (4, 16), (1, 32), (1, 20), (30, 70),
+            isotropic_probability=0, rotation=(0, pi),
+        ),
     )
-}
+}  # fmt: skip
+
+GRIDS = {
+    grid.name: grid
+    for grid in (
+        Grid(
+            "difface_test", "DifFace, scripts/prepare_testing_restoration.py: 4,000 faces of CelebA",
+            quality=(30, 40, 50, 60, 70), downsample=tuple(range(4, 41, 4)), noise=(1, 5, 10, 15, 20),
+            sigma_x=(4, 8, 12, 16), rotation=(0, pi / 4, pi / 2, 3 * pi / 4), seed=10000,
+        ),
+    )
+}  # fmt: skip
 
 
 def get_preset(name: str) -> Preset:
-    """The preset of that name; an unknown name lists the known ones."""
+    """The preset of that name that draws from ranges; an unknown name lists the known ones."""
     if name not in PRESETS:
         raise unknown("degradation preset", name, list(PRESETS))
+    return PRESETS[name]
+
+
+def preset_of_row(name: str, row: int) -> Preset:
+    """The preset of that name; of a grid, the cell of row `row` of the dataset, starting over after the last."""
+    if name in GRIDS:
+        cells = GRIDS[name].cells
+        return cells[row % len(cells)]
+    if name not in PRESETS:
+        raise unknown("degradation preset", name, [*PRESETS, *GRIDS])
     return PRESETS[name]

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from bfr_models.faces.align import warp
 from bfr_models.faces.template import FFHQ_5, at_size
 from bfr_models.faces.types import Matrix, Points
-from bfr_models.networks.arcface import EMBEDDING, SIDE, ArcFace
+from bfr_models.networks.arcface import ArcFace
+from bfr_models.networks.improved_resnet import EMBEDDING, SIDE, ImprovedResNet
 from bfr_models.pixels import Uint8Image, to_tensor
 from bfr_models.weights import load_weights
 
@@ -32,14 +33,11 @@ ARCFACE_5: Points = np.array(
 )
 
 
-class ArcFaceRecogniser:
-    """IR-SE-50 with facexlib's weights, as `bfr weights` converts them. One object serves several threads at once."""
+class CropRecogniser:
+    """A network that sees ArcFace's crop, RGB in [-1, 1]. One object serves several threads at once."""
 
-    name = "arcface_ir_se50"
-
-    def __init__(self, weights: Path, device: str = "cpu") -> None:
-        network = ArcFace()
-        self.sha256 = load_weights(network, weights)
+    def __init__(self, name: str, network: ImprovedResNet, weights: Path, device: str) -> None:
+        self.name, self.sha256 = name, load_weights(network, weights)
         self._network = network.requires_grad_(False).eval().to(device)
         self._device = device
 
@@ -55,6 +53,13 @@ class ArcFaceRecogniser:
             crops = torch.stack([to_tensor(recogniser_crop(face)) for face in faces[some]])
             vectors[some] = self._network(crops.to(self._device)).cpu().numpy()
         return vectors
+
+
+class ArcFaceRecogniser(CropRecogniser):
+    """IR-SE-50 with facexlib's weights, as `bfr weights` converts them."""
+
+    def __init__(self, weights: Path, device: str = "cpu") -> None:
+        super().__init__("arcface_ir_se50", ArcFace(), weights, device)
 
 
 def recogniser_crop(face: Uint8Image) -> Uint8Image:

@@ -6,17 +6,21 @@ A threshold holds for one recogniser alone: two strangers are at a cosine of 0.0
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from bfr_models.errors import UsageError, unknown
 
 ADAFACE = "adaface_ir50_ms1mv2"
+
+Profile = Literal["celeba", "lfw", "childhood", "wild", "webphoto"]
+PROFILES: tuple[Profile, ...] = get_args(Profile)
 
 
 @dataclass(frozen=True)
 class IdentityGate:
     """The lowest cosine of the embeddings of the restored face and of its degraded input, same landmarks for both."""
 
-    profile: str
+    profile: Profile | None  # None: a number was given
     threshold: float
     recogniser: str
     source: str
@@ -33,15 +37,22 @@ GATES = (
 )
 
 
+def gate_of(asked: float | Profile, recogniser: str) -> IdentityGate:
+    """The gate at that number, or of that profile, for the recogniser of that name."""
+    if isinstance(asked, str):
+        return gate_for(asked, recogniser)
+    return IdentityGate(None, asked, recogniser, "a number that was given")
+
+
 def gate_for(profile: str, recogniser: str) -> IdentityGate:
     """The gate of that profile for that recogniser; UsageError when there is none."""
     gates = [gate for gate in GATES if gate.profile == profile]
     if not gates:
-        raise unknown("identity profile", profile, [gate.profile for gate in GATES])
+        raise unknown("identity profile", profile, PROFILES)
     for gate in gates:
         if gate.recogniser == recogniser:
             return gate
     raise UsageError(
         f"expected the recogniser {gates[0].recogniser} for the identity profile {profile}, found {recogniser}, whose "
-        "cosines are on another scale; give a number instead of a profile"
+        "cosines are on another scale; choose that recogniser, or give a number instead of a profile"
     )

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 
 class FrozenBatchNorm(nn.Module):
-    """Statistics are parameters here, not buffers: a weight file must hold them."""
+    """Statistics are parameters here, not buffers: a weight file must hold them. Not `affine`: it has nothing else."""
 
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+    def __init__(self, channels: int, eps: float = 1e-5, affine: bool = True) -> None:
         super().__init__()
         self.eps = eps
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
+        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
         self.running_mean = nn.Parameter(torch.zeros(channels), requires_grad=False)
         self.running_var = nn.Parameter(torch.ones(channels), requires_grad=False)
 

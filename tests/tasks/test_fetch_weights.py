@@ -67,6 +67,16 @@ def assert_whole(cache: Path) -> None:
     assert (cache / "lib-net.pth").read_bytes() == CONTENT
 
 
+def test_what_is_to_be_got_by_hand_comes_from_a_mirror_alone(server: Server, cache: Path, fetch: Fetch) -> None:
+    by_hand = {"by_hand": "net_v1.pth"}
+    with pytest.raises(UsageError, match=r"/v1/net\.pth is a page for people; .*`bfr weights import lib net_v1\.pth`"):
+        fetch(**by_hand)
+    assert not server.requests
+    assert fetch(mirror=f"{server.url}/mirror", **by_hand)["source"]["file"] == "net_v1.pth"
+    assert_whole(cache)
+    assert server.requests == [("/mirror/net_v1.pth", None, None)]
+
+
 def test_a_file_is_fetched_with_its_card_and_then_left_alone(server: Server, cache: Path, fetch: Fetch) -> None:
     fetched = fetch()
     assert_whole(cache)

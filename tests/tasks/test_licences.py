@@ -57,6 +57,8 @@ def test_recogniser_and_detector_are_among_them(cache: Path, tmp_path: Path) -> 
     assert {name: terms["licence"] for name, terms in found.items()} == {
         "facexlib/arcface": "MIT", "facexlib/retinaface-mobilenet": "MIT",
     }  # fmt: skip
+    keep(cache, "adaface-ir50-ms1mv2")
+    assert by_name(tmp_path, "passthrough", recogniser="adaface")["adaface/ir50-ms1mv2"]["licence"] == "MIT"
     own = tmp_path / "mine.pth"
     own.write_bytes(b"weights")
     found = by_name(tmp_path, "passthrough", input="photos", detector="retinaface", detector_weights=str(own))

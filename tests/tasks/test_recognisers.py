@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,20 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from bfr_models.errors import BfrError, UsageError
-from bfr_models.networks import arcface
+from bfr_models.networks import adaface, arcface, improved_resnet
 from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
 from bfr_models.weights import parameters_of, save_weights
 from flows.restore_dataset import restore_without_prefect
 from tasks import recognisers
 from tasks._job import NetworkChoice
 from tasks.check_machine import check_machine
+from tasks.config import RestoreRun
 from tasks.plan_shards import check_settings
-from tasks.recognisers import ARCFACE_WEIGHTS, choose_recogniser, load_recogniser
+from tasks.recognisers import ADAFACE_WEIGHTS, ARCFACE_WEIGHTS, choose_recogniser, load_recogniser
+from tasks.restore_shards import make_job
 from tests import support
 
 
@@ -36,9 +40,21 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def arcface_weights(cache: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Random weights of an ArcFace with one block per stage; their sha256."""
-    monkeypatch.setattr(arcface, "STAGES", tuple((channels, 1) for channels, _ in arcface.STAGES))
+    return small_weights(arcface.ArcFace, ARCFACE_WEIGHTS, cache, monkeypatch)
+
+
+@pytest.fixture
+def adaface_weights(cache: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The same of an AdaFace."""
+    return small_weights(adaface.AdaFace, ADAFACE_WEIGHTS, cache, monkeypatch)
+
+
+def small_weights(
+    network: Callable[[], torch.nn.Module], stem: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    monkeypatch.setattr(improved_resnet, "STAGES", tuple((channels, 1) for channels in (64, 128, 256, 512)))
     torch.manual_seed(0)
-    return save_weights(parameters_of(arcface.ArcFace()), {}, cache / f"{ARCFACE_WEIGHTS}.safetensors")
+    return save_weights(parameters_of(network()), {}, cache / f"{stem}.safetensors")
 
 
 def without_dlib(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,6 +77,10 @@ def test_one_that_is_named_and_not_here_says_how_to_get_it(monkeypatch: pytest.M
     without_dlib(monkeypatch)
     with pytest.raises(UsageError, match=r"bfr weights fetch facexlib/arcface`"):
         choose_recogniser("arcface")
+    with pytest.raises(UsageError, match=r"by hand from https://.*`bfr weights import adaface adaface_ir50_ms1mv2"):
+        choose_recogniser("adaface")
+    with pytest.raises(UsageError, match="unknown recogniser 'facenet'; known: auto, none, arcface, adaface, dlib"):
+        choose_recogniser("facenet")
     with pytest.raises(UsageError, match=r"pip install 'bfr-pipeline\[offline\]'"):
         choose_recogniser("dlib")
     assert choose_recogniser("none") is None
@@ -107,6 +127,72 @@ def test_without_one_the_record_says_why_and_a_threshold_is_refused(tmp_path: Pa
         check_settings(support.run(tmp_path, recogniser="none", min_identity=0.5))
 
 
+def gated(folder: Path, min_identity: float | str, recogniser: str = "adaface") -> dict[str, Any]:
+    return check_settings(support.run(folder, recogniser=recogniser, min_identity=min_identity))
+
+
+class TestMinIdentity:
+    """A number, or a profile whose threshold holds for one recogniser."""
+
+    @pytest.fixture(autouse=True)
+    def source(self, tmp_path: Path) -> None:
+        support.write(tmp_path / "src" / "a.parquet", support.rows(4))
+
+    @pytest.mark.parametrize(("profile", "threshold"), [("celeba", 0.5), ("lfw", 0.6), ("wild", 0.3)])
+    def test_a_profile_is_its_threshold(
+        self, profile: str, threshold: float, adaface_weights: str, tmp_path: Path
+    ) -> None:
+        run = support.run(tmp_path, recogniser="adaface", min_identity=profile)
+        assert check_settings(run) == gated(tmp_path, threshold)
+        assert make_job(run, "cpu", None).min_identity == threshold
+
+    @pytest.mark.usefixtures("adaface_weights")
+    def test_the_record_says_which_gate_it_was(self, tmp_path: Path) -> None:
+        record = restore_without_prefect(support.run(tmp_path, recogniser="adaface", min_identity="webphoto"))
+        assert record["arguments"]["min_identity"] == "webphoto"
+        assert record["identity_gate"] == {
+            "profile": "webphoto", "threshold": 0.3, "recogniser": "adaface_ir50_ms1mv2",
+            "source": "NTIRE 2025 challenge on real-world face restoration (arXiv 2504.14600): its evaluation script",
+        }  # fmt: skip
+        again = support.run(tmp_path, recogniser="adaface", min_identity=0.3)
+        assert restore_without_prefect(again)["totals"] == record["totals"]  # the same run: nothing is done
+
+    @pytest.mark.usefixtures("arcface_weights")
+    def test_the_record_of_a_number_and_of_none(self, tmp_path: Path) -> None:
+        assert restore_without_prefect(support.run(tmp_path, recogniser="arcface"))["identity_gate"] is None
+        other = support.run(tmp_path, recogniser="arcface", min_identity=0.25, destination=str(tmp_path / "other"))
+        assert restore_without_prefect(other)["identity_gate"] == {
+            "profile": None, "threshold": 0.25, "recogniser": "arcface_ir_se50", "source": "a number that was given",
+        }  # fmt: skip
+
+    @pytest.mark.usefixtures("arcface_weights")
+    def test_a_profile_with_another_recogniser_is_refused_before_any_work(self, tmp_path: Path) -> None:
+        for recogniser in ("arcface", "auto"):
+            with pytest.raises(UsageError, match=r"the recogniser adaface_ir50_ms1mv2 .* found arcface_ir_se50"):
+                restore_without_prefect(support.run(tmp_path, recogniser=recogniser, min_identity="celeba"))
+        assert not (tmp_path / "dst").exists()
+        gated(tmp_path, 0.5, "arcface")
+
+    @pytest.mark.parametrize("given", ["0.25", 0.25, "-1", 1])
+    def test_a_number_may_come_as_text(self, given: float | str, tmp_path: Path) -> None:
+        assert support.run(tmp_path, min_identity=given).min_identity == float(given)
+
+    @pytest.mark.parametrize("given", ["celebs", 1.5, "-2", "nan", ["celeba"]])
+    def test_anything_else_is_answered_with_the_known_profiles(self, given: object, tmp_path: Path) -> None:
+        known = "celeba, lfw, childhood, wild, webphoto"
+        with pytest.raises(ValidationError, match=f"expected a number from -1 to 1, or a profile of {known}"):
+            support.run(tmp_path, min_identity=given)
+
+    def test_forms_and_files_know_of_both(self, tmp_path: Path) -> None:
+        field = RestoreRun.model_json_schema()["properties"]["min_identity"]
+        number, profile, nothing = field["anyOf"]
+        assert (number["type"], number["minimum"], number["maximum"]) == ("number", -1, 1)
+        assert profile["enum"] == ["celeba", "lfw", "childhood", "wild", "webphoto"] and nothing == {"type": "null"}
+        for given in (0.25, "wild"):
+            run = support.run(tmp_path, min_identity=given)
+            assert RestoreRun.model_validate(json.loads(run.model_dump_json())) == run
+
+
 class Counting:
     """Notes how many faces come at once."""
 
@@ -141,5 +227,7 @@ def test_doctor_lists_detectors_and_recognisers(arcface_weights: str) -> None:
     assert found["recogniser arcface"].state == "ok" and ", the default" in found["recogniser arcface"].found
     assert found["detector retinaface"].state == "missing"
     assert "bfr weights fetch facexlib" in found["detector retinaface"].advice
+    assert found["recogniser adaface"].state == "missing"
+    assert "bfr weights import adaface" in found["recogniser adaface"].advice
     assert {"recogniser dlib", "detector dlib"} <= found.keys()
     assert json.dumps([check.__dict__ for check in found.values()])

@@ -1,0 +1,45 @@
+"""From clean faces to pairs: which row gets which degradation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from bfr_models.degradation.degrade import degrade
+from bfr_models.degradation.presets import GRIDS
+from bfr_models.errors import UsageError
+from bfr_models.rng import derive_seed
+from tasks import degrade_dataset as module
+from tasks.config import DegradeRun
+from tasks.degrade_dataset import degrade_dataset
+from tests import support
+
+
+@pytest.mark.parametrize("batch_rows", [2, 64])
+def test_a_grids_cells_go_by_the_rows_of_the_dataset(
+    batch_rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over files and batches, in their order; a row that is skipped keeps its cell."""
+    monkeypatch.setattr(module, "BATCH_ROWS", batch_rows)
+    rows = support.rows(8)
+    rows[1]["image"]["bytes"] = b"no picture"
+    support.write(tmp_path / "src" / "b.parquet", rows[5:])
+    support.write(tmp_path / "src" / "a.parquet", rows[:5])
+    run = DegradeRun(source=str(tmp_path / "src"), destination=str(tmp_path / "dst"), preset="difface_test", seed=3)
+    assert degrade_dataset(run).rows == 7
+    pairs = pq.read_table(tmp_path / "dst").to_pylist()
+    for row, pair in zip([0, 2, 3, 4, 5, 6, 7], pairs, strict=True):
+        gt, cell = support.portrait(row), GRIDS["difface_test"].cells[row]
+        assert np.array_equal(support.decoded(pair["gt"]["bytes"]), gt)
+        expected = degrade(gt, cell, derive_seed(3, pair["id"]))
+        assert np.array_equal(support.decoded(pair["image"]["bytes"]), expected)
+
+
+def test_an_unknown_preset_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    support.write(tmp_path / "src" / "a.parquet", support.rows(1))
+    with pytest.raises(UsageError, match=r"unknown degradation preset 'grid'; known: .*difface_test"):
+        degrade_dataset(DegradeRun(source=str(tmp_path / "src"), destination=str(tmp_path / "dst"), preset="grid"))
+    assert not (tmp_path / "dst").exists()
