@@ -37,9 +37,9 @@ SCHEMA = pa.schema(
         ("embedding", pa.list_(pa.float32())),
     ]
 )
-_SOURCE = b"inception"  # of a features file's metadata: what made them
+SOURCE_KEY = b"inception"  # of a features file's metadata: what made them
 _AT_ONCE = 64  # shards whose sums are put together
-_NO_REFERENCE = "nothing to compare with: give --gt-column or --fid-reference"
+NO_REFERENCE = "nothing to compare with: give --gt-column or --fid-reference"
 
 
 def features_table(
@@ -56,7 +56,7 @@ def features_table(
         }
         for row_id, place, seen in faces
     ]
-    about = {_SOURCE: json.dumps(vars(inception))} if inception else {}
+    about = {SOURCE_KEY: json.dumps(vars(inception))} if inception else {}
     return pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(about))
 
 
@@ -99,16 +99,16 @@ def distances(
     """
     found: dict[str, Any] = {}
     if (restored := sums.total("restored")) is not None:
-        found[restored.source.metric] = _distance(run, restored, sums.total("gt"))
+        found[restored.source.metric] = set_distance(run, restored, sums.total("gt"))
     if measures.inception is None:
         return found | {"fid": {"value": None, "why": WHY_NO_FID}}
     if not measures.distances:
-        return found | {"fid": {"value": None, "why": _NO_REFERENCE}}
+        return found | {"fid": {"value": None, "why": NO_REFERENCE}}
     files = list(feature_files)
     restored, gt = (_total(store, files, column) for column in ("inception", "inception_gt"))
     if restored is None:
         return found | {"fid": {"value": None, "why": "no face was restored"}}
-    return found | {"fid": _distance(run, restored, gt)}
+    return found | {"fid": set_distance(run, restored, gt)}
 
 
 def distance_to_gt(sums: EmbeddingSums) -> dict[str, Any]:
@@ -117,12 +117,13 @@ def distance_to_gt(sums: EmbeddingSums) -> dict[str, Any]:
     return {restored.source.metric: _between(restored, _gaussian(gt), "gt")} if restored and gt else {}
 
 
-def _distance(run: RestoreRun, restored: FeatureStatistics, gt: FeatureStatistics | None) -> dict[str, Any]:
+def set_distance(run: RestoreRun, restored: FeatureStatistics, gt: FeatureStatistics | None) -> dict[str, Any]:
+    """The distance of restored faces to what the run is compared with: its `fid_reference`, else `gt`."""
     if run.fid_reference is not None:
         from tasks.measure_distance import reference_statistics  # it decodes pictures, with torch at hand
 
         return _between(restored, reference_statistics(run.fid_reference, restored.source), redact(run.fid_reference))
-    return _between(restored, _gaussian(gt), "gt") if gt else {"value": None, "why": _NO_REFERENCE}
+    return _between(restored, _gaussian(gt), "gt") if gt else {"value": None, "why": NO_REFERENCE}
 
 
 def _between(restored: FeatureStatistics, reference: Gaussian | None, name: str) -> dict[str, Any]:
@@ -159,5 +160,5 @@ def _of_each_shard(store: Store, files: Iterable[tuple[str, str]], column: str) 
             table = pq.read_table(file, columns=[column])
         vectors = table[column].drop_null()
         if len(vectors):
-            source = FeatureSource(**json.loads(table.schema.metadata[_SOURCE]))
+            source = FeatureSource(**json.loads(table.schema.metadata[SOURCE_KEY]))
             yield FeatureStatistics.from_features(np.stack(vectors.to_numpy()), source, shard)

@@ -194,8 +194,11 @@ def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
             f"expected rows with the columns {', '.join(schema.names)}, found {', '.join(table.column_names)}; "
             "make datasets with different columns one by one"
         )
+    table = table.select(schema.names)
+    if table.schema.equals(schema):  # Arrow's cast of a slice of structs is broken
+        return table.replace_schema_metadata(schema.metadata)
     try:
-        return table.select(schema.names).cast(schema)
+        return table.cast(schema)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise UsageError(f"expected columns of the same types in all files, found others: {error}") from error
 

@@ -1,0 +1,176 @@
+"""SQL conditions over Arrow tables, by a DuckDB that is closed to everything else.
+
+A condition is one expression of the columns: what DuckDB's own parser makes of it may hold nothing but the kinds of
+nodes and functions below. No sub-select, no table, no statement, and nothing that answers otherwise tomorrow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.types as pat
+from numpy.typing import NDArray
+
+from bfr_models.errors import UsageError
+
+MEMORY_LIMIT = "1GB"
+MAX_LENGTH = 10_000  # characters of a condition
+
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "enable_external_access": False,
+    "autoload_known_extensions": False,
+    "autoinstall_known_extensions": False,
+    "allow_community_extensions": False,
+    "python_enable_replacements": False,  # no variable of this process is a table
+    "max_expression_depth": 250,
+    "memory_limit": MEMORY_LIMIT,
+    "threads": 2,
+    "temp_directory": "",
+    "lock_configuration": True,
+}
+_KINDS = {
+    "BETWEEN", "CASE", "CAST", "COLLATE", "COLUMN_REF", "COMPARISON", "CONJUNCTION", "CONSTANT", "FUNCTION", "LAMBDA",
+    "OPERATOR", "TYPE",
+}  # fmt: skip
+_MACROS = ("list_", "array_", "map_")
+_SIMPLE_MACROS = ("if", "nullif", "split_part", "fmod", "fdiv")
+_GROWING = {
+    "range", "generate_series", "repeat", "lpad", "rpad", "list_resize", "array_resize", "bar", "format", "printf",
+}  # fmt: skip
+"""A few characters make them fill any memory, past the limit too."""
+
+_TRUE = "SELECT (true\n) AS kept FROM rows"
+
+
+def check_condition(condition: str, schema: pa.Schema) -> None:
+    """UsageError unless the condition is one yes-or-no expression over these columns."""
+    with _database(schema.empty_table()) as database:
+        _require_expression(database, condition)
+        (kind,) = _answer(database, condition).types
+    if str(kind) != "BOOLEAN":
+        raise UsageError(f"expected a condition that is true or false, found {condition!r}, which is {kind}")
+
+
+def rows_where(table: pa.Table, condition: str) -> NDArray[np.bool_]:
+    """(n,) whether the condition holds for each row; null is no. UsageError for what `check_condition` refuses, and
+    where it cannot be evaluated."""
+    check_condition(condition, table.schema)
+    with _database(table) as database:
+        try:
+            found = _answer(database, condition).to_arrow_table()["kept"].combine_chunks()
+        except duckdb.Error as error:
+            raise UsageError(f"cannot evaluate {condition!r}: {_first_line(error)}") from None
+    kept: NDArray[np.bool_] = found.fill_null(False).to_numpy(zero_copy_only=False)
+    return kept
+
+
+def plain_columns(schema: pa.Schema) -> list[str]:
+    """The columns that a condition may use: all but pictures, other bytes, and what SQL has no type for."""
+    return [field.name for field in schema if _is_plain(field.type)]
+
+
+@contextmanager
+def _database(table: pa.Table) -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect(":memory:", config=_CONFIG) as database:
+        database.register("rows", table)
+        yield database
+
+
+def _answer(database: duckdb.DuckDBPyConnection, condition: str) -> duckdb.DuckDBPyRelation:
+    try:
+        return database.sql(_select(condition))
+    except duckdb.BinderException as error:
+        columns = ", ".join(database.table("rows").columns)
+        raise UsageError(
+            f"expected a condition over the columns {columns}; found {condition!r}: {_first_line(error)} (text is "
+            "written in single quotes)"
+        ) from None
+    except duckdb.Error as error:
+        raise UsageError(f"cannot evaluate {condition!r}: {_first_line(error)}") from None
+
+
+def _select(condition: str) -> str:
+    return f"SELECT ({condition}\n) AS kept FROM rows"  # noqa: S608  the parser has seen what it is
+
+
+def _require_expression(database: duckdb.DuckDBPyConnection, condition: str) -> None:
+    if len(condition) > MAX_LENGTH:
+        raise UsageError(f"expected a condition of at most {MAX_LENGTH} characters, found {len(condition)}")
+    parsed, plain = _parsed(database, _select(condition)), _parsed(database, _TRUE)
+    if parsed["error"]:
+        raise UsageError(f"expected an SQL condition, found {condition!r}: {_first_line(parsed['error_message'])}")
+    statements = [statement["node"] for statement in parsed["statements"]]
+    chosen = [node.pop("select_list", []) for node in statements]
+    frame = plain["statements"][0]["node"]
+    del frame["select_list"]
+    if len(statements) != 1 or len(chosen[0]) != 1 or _placeless(statements[0]) != _placeless(frame):
+        raise UsageError(f"expected one SQL condition, found {condition!r}, which is more than that")
+    allowed = _functions(database)
+    for node in _nodes(chosen[0]):
+        kind, name = node.get("class"), node.get("function_name")
+        if kind is not None and kind not in _KINDS:
+            raise UsageError(f"expected a condition over a row's own columns, found {condition!r} with a {kind}")
+        if name is not None and name.lower() not in allowed:
+            raise UsageError(
+                f"expected functions of a row's own columns, found {name!r} in {condition!r}: it is none, or answers "
+                "otherwise each time, or may fill the memory"
+            )
+
+
+def _parsed(database: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
+    try:
+        (text,) = database.execute("SELECT json_serialize_sql(?)", [sql]).fetchone() or ("",)
+        found: dict[str, Any] = json.loads(text)
+    except (duckdb.Error, RecursionError) as error:
+        raise UsageError(f"expected an SQL condition, found one that does not read: {_first_line(error)}") from None
+    return found
+
+
+def _functions(database: duckdb.DuckDBPyConnection) -> set[str]:
+    """What a condition may call: functions of their arguments alone."""
+    rows = database.execute("SELECT function_name, function_type, stability FROM duckdb_functions()").fetchall()
+    scalar = {name for name, kind, stability in rows if kind == "scalar" and stability == "CONSISTENT"}
+    unstable = {name for name, kind, stability in rows if kind == "scalar" and stability != "CONSISTENT"}
+    macros = {name for name, kind, _ in rows if kind == "macro"}
+    macros = {name for name in macros if name.startswith(_MACROS) or name in _SIMPLE_MACROS}
+    return (scalar | macros) - unstable - _GROWING
+
+
+def _nodes(found: Any) -> Iterator[dict[str, Any]]:
+    """Every object in a parsed document."""
+    left = [found]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            yield one
+        left += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+
+
+def _placeless(node: dict[str, Any]) -> str:
+    """The node without where it stands in the text."""
+    for inner in _nodes(node):
+        inner.pop("query_location", None)
+        inner.pop("query_location_length", None)
+    return json.dumps(node, sort_keys=True)
+
+
+def _first_line(error: object) -> str:
+    return str(error).partition("\n")[0][:300]
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    if pat.is_struct(kind):
+        return all(_is_plain(field.type) for field in kind)
+    if pat.is_list(kind) or pat.is_large_list(kind) or pat.is_dictionary(kind):
+        return _is_plain(kind.value_type)
+    tests = (
+        pat.is_boolean, pat.is_integer, pat.is_float32, pat.is_float64, pat.is_string, pat.is_large_string,
+        pat.is_date, pat.is_timestamp, pat.is_time, pat.is_decimal128,
+    )  # fmt: skip
+    return any(test(kind) for test in tests)

@@ -1,0 +1,147 @@
+"""A finished run as one table: its plain columns in memory, its pictures and features read where they are needed."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from bfr_models.errors import BfrError, UsageError
+from bfr_models.metrics.frechet import FeatureSource
+from tasks._conditions import plain_columns
+from tasks._distances import SOURCE_KEY
+from tasks._row_groups import take_rows, values
+from tasks._scores import KEPT_ORIGINAL, RESTORED
+from tasks._storage import Store
+from tasks.plan_shards import finished_record, latest_plan
+
+Rows = NDArray[np.int64]
+"""Rows of a run by their number: 0 is the first row of the first file of the manifest."""
+
+_READERS = 16
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """One committed shard: its files, and which of the run's rows it holds."""
+
+    shard: str
+    data: str
+    features: str | None
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """`schema` is that of all data files together, `table` the plain columns of all rows."""
+
+    store: Store
+    record: dict[str, Any]
+    files: list[RunFile]
+    schema: pa.Schema
+    table: pa.Table
+
+    @cached_property
+    def ids(self) -> list[str]:
+        return list(values(self.table["id"]))
+
+    @cached_property
+    def scored_faces(self) -> NDArray[np.int64]:
+        """(n,) how many faces of each row are in `features/`."""
+        faces = self.table["faces"].combine_chunks()
+        scored = pc.is_in(
+            pc.struct_field(pc.list_flatten(faces), "outcome"), value_set=pa.array([RESTORED, KEPT_ORIGINAL])
+        )
+        parents = pc.list_parent_indices(faces).to_numpy()
+        return np.bincount(parents[scored.to_numpy(zero_copy_only=False)], minlength=len(faces)).astype(np.int64)
+
+    def places(self, rows: Rows) -> tuple[list[str], list[int]]:
+        """The data file of each row, and its row there."""
+        files = np.searchsorted([file.stop for file in self.files], rows, side="right")
+        starts = np.array([file.start for file in self.files], np.int64)
+        return [self.files[number].data for number in files], (rows - starts[files]).tolist()
+
+    def read(self, rows: Rows, columns: Sequence[str] | None = None) -> Iterator[tuple[Rows, pa.Table]]:
+        """Some rows, ascending, with all their columns or some; a row group at a time, in the file's own schema."""
+        for file in self.files:
+            own = rows[np.searchsorted(rows, file.start) : np.searchsorted(rows, file.stop)]
+            if not len(own):
+                continue
+            whole = io.BytesIO(self.store.read(file.data)) if columns is None else self.store.open_input(file.data)
+            with whole as source:
+                parquet, first = pq.ParquetFile(source), file.start
+                for group in range(parquet.num_row_groups):
+                    stop = first + parquet.metadata.row_group(group).num_rows
+                    here = own[np.searchsorted(own, first) : np.searchsorted(own, stop)]
+                    if len(here):
+                        table = parquet.read_row_group(group, columns=columns)
+                        yield here, take_rows(table, (here - first).tolist())
+                    first = stop
+
+    def face_vectors(self, file: RunFile, column: str) -> tuple[Rows, NDArray[np.float32], FeatureSource | None]:
+        """One column of a features file: the row of each face that has a vector, the vectors (m, d), and what made
+        them, where the file says it. BfrError where the file is not that of the rows."""
+        rows, empty = np.arange(file.start, file.stop), np.empty((0, 0), np.float32)
+        if file.features is None:
+            return rows[:0], empty, None
+        with self.store.open_input(file.features) as opened:
+            table = pq.read_table(opened, columns=["id", column])
+        owners = np.repeat(rows, self.scored_faces[file.start : file.stop])
+        if [self.ids[row] for row in owners] != table["id"].to_pylist():
+            raise BfrError(
+                f"expected in {file.features} the scored faces of {file.data}, in their order; found others; "
+                "`bfr verify` says what is wrong with the run"
+            )
+        about = (table.schema.metadata or {}).get(SOURCE_KEY)
+        cells = table[column].combine_chunks()
+        there = pc.is_valid(cells).to_numpy(zero_copy_only=False)
+        if not there.any():
+            return rows[:0], empty, None
+        vectors = pc.list_flatten(cells).to_numpy(zero_copy_only=False).reshape(int(there.sum()), -1)
+        return owners[there], vectors, FeatureSource(**json.loads(about)) if about else None
+
+
+def open_run(url: str) -> FinishedRun:
+    """Reads all of a finished run but pictures and features. UsageError for what is none."""
+    store = Store(url)
+    plan = latest_plan(store)
+    record = finished_record(store, plan)
+    if record is None:
+        raise UsageError(
+            f"expected a finished run at {store!r}, found {plan.todo_count} of {plan.shards.num_rows} shards to do; "
+            "run the `bfr restore` command that started it again"
+        )
+    manifest = pq.read_table(pa.BufferReader(store.read("manifest.parquet"))).to_pylist()
+    entries = [entry for entry in manifest if entry["data"]]
+    if not entries:
+        raise UsageError(f"expected restored rows in the run at {store!r}, found none: all were rejected")
+    with ThreadPoolExecutor(_READERS) as readers:
+        found = list(readers.map(lambda entry: _plain(store, entry["data"]), entries))
+    try:
+        schema = pa.unify_schemas([schema for schema, _ in found], promote_options="permissive")
+        table = pa.concat_tables([table for _, table in found], promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise UsageError(f"expected data files of one kind in {store!r}, found others: {error}") from error
+    stops = np.cumsum([table.num_rows for _, table in found]).tolist()
+    files = [
+        RunFile(entry["shard"], entry["data"], entry["features"], start, stop)
+        for entry, start, stop in zip(entries, [0, *stops], stops, strict=False)
+    ]
+    return FinishedRun(store, record, files, schema, table.combine_chunks())
+
+
+def _plain(store: Store, path: str) -> tuple[pa.Schema, pa.Table]:
+    with store.open_input(path) as source:
+        parquet = pq.ParquetFile(source)
+        return parquet.schema_arrow, parquet.read(columns=plain_columns(parquet.schema_arrow))

@@ -1,0 +1,136 @@
+"""Groups of vectors that are nearly the same: connected components of "cosine at least t".
+
+Few vectors are compared each with each. Many go through usearch's HNSW, which may miss a pair: it is built by one
+thread, so that the same vectors give the same groups, and what it finds is checked with the vectors themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors = NDArray[np.float32] | NDArray[np.float16]
+"""(n, d), of length 1."""
+
+Places = NDArray[np.int64]
+
+EXACT_WORK = 1e11  # n x n x d up to which each is compared with each
+NEIGHBOURS = 16
+CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 16, 64, 64
+_SLACK = 0.01  # of a cosine out of bfloat16 (4e-3) or int8
+_ROUNDING = 1e-6  # a copy's cosine is not quite 1
+_CELLS = 2**23  # of a block of cosines
+_WIDE = 512  # dimensions above which the index holds bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbourhoods:
+    """Of each vector: its group (the smallest place in it); and how they were found."""
+
+    labels: Places
+    index: dict[str, Any]
+
+
+class Forest:
+    """Disjoint sets over 0..n-1, many links at a time."""
+
+    def __init__(self, n: int) -> None:
+        self.labels: Places = np.arange(n)
+
+    def link(self, a: Places, b: Places) -> bool:
+        """Puts a[i] and b[i] together; whether anything was apart."""
+        linked = False
+        while True:
+            a, b = self.labels[a], self.labels[b]
+            apart = a != b
+            if not apart.any():
+                return linked
+            a, b, linked = a[apart], b[apart], True
+            np.minimum.at(self.labels, np.maximum(a, b), np.minimum(a, b))
+            while not np.array_equal(shorter := self.labels[self.labels], self.labels):
+                self.labels = shorter
+
+
+def neighbourhoods(vectors: Vectors, threshold: float, exact_work: float = EXACT_WORK) -> Neighbourhoods:
+    """The groups of (n, d) unit vectors; `threshold` in (0, 1]."""
+    n, d = vectors.shape
+    forest = Forest(n)
+    if float(n) * n * d <= exact_work:
+        everyone = np.arange(n)
+        _link_exactly(forest, vectors, everyone, everyone, threshold)
+        return Neighbourhoods(forest.labels, {"index": "exact", "vectors": n})
+    try:
+        full = _link_neighbours(forest, vectors, threshold)
+    except RuntimeError as error:  # the index answers an interrupt with one of its own
+        if "terminated" in str(error):
+            raise KeyboardInterrupt from error
+        raise
+    while True:  # a vector with near ones only may have more of them than were looked at
+        heads = np.unique(forest.labels)
+        crowded = np.unique(forest.labels[full])
+        if not _link_exactly(forest, vectors, crowded, heads, threshold):
+            break
+    facts = {"index": "usearch hnsw", "vectors": n, "neighbours": NEIGHBOURS, "connectivity": CONNECTIVITY}
+    return Neighbourhoods(forest.labels, facts | {"expansion": [EXPANSION_ADD, EXPANSION_SEARCH]})
+
+
+def cosines(vectors: Vectors, a: Places, b: Places) -> NDArray[np.float32]:
+    """The cosine of vectors a[i] and b[i], a block at a time."""
+    found = np.empty(len(a), np.float32)
+    step = max(_CELLS // max(vectors.shape[1], 1), 1)
+    for start in range(0, len(a), step):
+        some = slice(start, start + step)
+        x, y = (vectors[places[some]].astype(np.float32, copy=False) for places in (a, b))
+        found[some] = np.einsum("nd,nd->n", x, y)
+    return found
+
+
+def _link_exactly(forest: Forest, vectors: Vectors, some: Places, others: Places, threshold: float) -> bool:
+    """Compares each of some with each of others; whether groups have grown."""
+    linked = False
+    columns = max(_CELLS // vectors.shape[1], 1)
+    rows = max(_CELLS // max(min(columns, len(others)), 1), 1)
+    for left in range(0, len(others), columns):
+        there = others[left : left + columns]
+        y = vectors[there].astype(np.float32, copy=False).T
+        for top in range(0, len(some), rows):
+            here = some[top : top + rows]
+            near = vectors[here].astype(np.float32, copy=False) @ y >= threshold - _ROUNDING
+            a, b = np.nonzero(near)
+            linked |= forest.link(here[a], there[b])
+    return linked
+
+
+def _link_neighbours(forest: Forest, vectors: Vectors, threshold: float) -> Places:
+    """Links each vector with its nearest by the index; the vectors that have nothing but near ones."""
+    from usearch.index import BatchMatches, Index
+
+    n, d = vectors.shape
+    index = Index(
+        ndim=d,
+        metric="cos",
+        dtype="bf16" if d <= _WIDE else "i8",
+        connectivity=CONNECTIVITY,
+        expansion_add=EXPANSION_ADD,
+        expansion_search=EXPANSION_SEARCH,
+    )
+    step = max(_CELLS // d, 1)
+    for start in range(0, n, step):
+        some = np.arange(start, min(start + step, n))
+        index.add(some.astype(np.uint64), vectors[some].astype(np.float32, copy=False), threads=1)
+    full: list[Places] = []
+    for start in range(0, n, step):
+        stop = min(start + step, n)
+        found = index.search(vectors[start:stop].astype(np.float32, copy=False), NEIGHBOURS)
+        assert isinstance(found, BatchMatches), "of more than one vector"
+        keys, near = found.keys.astype(np.int64), found.distances <= 1 - threshold + _SLACK
+        near &= np.arange(keys.shape[1]) < np.asarray(found.counts)[:, None]
+        rows, columns = np.nonzero(near)
+        a, b = rows + start, keys[rows, columns]
+        is_near = cosines(vectors, a, b) >= threshold - _ROUNDING
+        forest.link(a[is_near], b[is_near])
+        full.append(start + np.flatnonzero(near.all(axis=1)))
+    return np.concatenate(full)
