@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -38,6 +39,7 @@ from tasks._scores import FaceFeatures, Unscored, load_scorer
 from tasks._shards import Shard, digest_of_ids, require_unchanged
 from tasks._single_writer import run_store
 from tasks._statistics import BIN_WIDTHS, summarise
+from tasks._storage import Store
 from tasks._windows import Window, windows
 from tasks.detectors import load_detector
 
@@ -82,13 +84,17 @@ class ShardWorker:
         job = self._job
         if job.threads:
             torch.set_num_threads(job.threads)
-        self._store = run_store(job.destination)
         self._restorer = load_method(job.method, job.device)
         self._scorer = load_scorer(job.recogniser, job.measures, job.device, job.min_identity)
         size = self._restorer.size
         self._framing: Framing = HolesInPictures(size) if job.columns.mask else WholePictures(size)
         if job.photos:
             self._framing = FacesInPhotos(size, load_detector(job.photos.detector, job.device), job.photos)
+
+    @cached_property
+    def _store(self) -> Store:
+        """Opened by the first commit: who only takes a sample writes nothing."""
+        return run_store(self._job.destination)
 
     def run(self, order: Order) -> Record | None:
         """Restores, scores and commits one shard; returns the commit record that counts. None after a trial, which
