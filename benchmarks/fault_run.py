@@ -1,10 +1,11 @@
 """The long fault run: a seeded nemesis against the real command, a real S3 server, Ray nodes and a Prefect server.
 
-    python benchmarks/fault_run.py --rounds 50
+    python benchmarks/fault_run.py --rounds 60
 
 Each round starts `bfr restore s3://... s3://...`, injects one fault at a random point, and runs the same command again
 until it is done. Then every input row must be there exactly once, with the bytes of an undisturbed run. Without Ceph
-(infra/s3-server.sh) moto stands in for the store. Results go to `benchmarks/results/fault_run.md`.
+(infra/s3-server.sh) moto stands in for the store. Each round is a line of `benchmarks/results/fault_run.jsonl`, of
+which `fault_run.md` is the table; a run that is stopped goes on after its last round. Remove the former to begin again.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ import random
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -37,9 +38,13 @@ from tests import support  # noqa: E402
 from tests.faults.fault_proxy import FaultProxy, never, some  # noqa: E402
 
 ROWS, GROUP_ROWS = 32, 4
+SHARDS = ROWS // GROUP_ROWS
 POISON = 21  # the row that a misbehaving method misbehaves on
-COLUMNS = ("rounds", "hits", "rows_in", "rows_out", "duplicates", "losses", "bytes_differ", "runs", "seconds_to_resume")
+ZOMBIE_SECONDS = 2.0  # after a restart; commits until then are those of the actors before
+RESULTS = Path(__file__).parent / "results"
+COUNTS = ("hits", "rows_in", "rows_out", "duplicates", "losses", "bytes_differ", "runs")
 Attack = Callable[["Nemesis", "subprocess.Popen[str]"], None]
+Round = dict[str, Any]
 
 
 @dataclass
@@ -51,24 +56,31 @@ class Nemesis:
     environment: dict[str, str]
     cluster: Any
     scratch: Path
-    rng: random.Random
+    rng: random.Random = field(default_factory=random.Random)
     node: Any = None
     prefect: Any = None
+    rivals: list[subprocess.Popen[str]] = field(default_factory=list)
     stores: dict[str, Any] = field(default_factory=dict)
-    results: dict[str, list[dict[str, float]]] = field(default_factory=lambda: defaultdict(list))
 
     def start(self, source: str, destination: str, **limits: int) -> subprocess.Popen[str]:
-        settings = {"method": "faulty", "options": {"seconds": 1.0}, "shard_rows": GROUP_ROWS, "actors": 2}
+        settings = {"method": "faulty", "options": {"seconds": 0.5}, "shard_rows": GROUP_ROWS, "actors": 1}
         settings |= {"gpus_per_actor": 0, "shard_timeout": 20, "max_rejects": 1.0, "recogniser": "none"}
         (self.scratch / "run.json").write_text(json.dumps(settings))  # which is YAML, too
         command = [str(Path(sys.executable).with_name("bfr")), "restore", source, destination]
         command += ["--config", str(self.scratch / "run.json"), *(["--engine", "local"] if limits else [])]
         if limits:
             command = ["prlimit", *(f"--{name}={value}" for name, value in limits.items()), *command]
-        log = (self.scratch / "driver.log").open("w")
-        return subprocess.Popen(  # noqa: S603
-            command, env=self.environment, stdout=log, stderr=log, text=True, start_new_session=True
-        )
+        return self.run(command)
+
+    @property
+    def log(self) -> Path:
+        return self.scratch / "driver.log"
+
+    def run(self, command: Any) -> subprocess.Popen[str]:
+        with self.log.open("a") as log:
+            return subprocess.Popen(  # noqa: S603
+                command, env=self.environment, stdout=log, stderr=log, text=True
+            )
 
     def commits(self, destination: str) -> int:
         from tasks._commits import committed
@@ -92,8 +104,18 @@ def terminate_driver(nemesis: Nemesis, driver: subprocess.Popen[str]) -> None:
 
 
 def kill_actor(nemesis: Nemesis, driver: subprocess.Popen[str]) -> None:
-    actors = [p for p in psutil.process_iter(["cmdline"]) if "ray::_WorkerActor" in " ".join(p.info["cmdline"] or [])]
-    nemesis.rng.choice(actors).kill()
+    actors: list[psutil.Process] = []
+    while not actors and driver.poll() is None:
+        ours = (p for raylet in raylets(nemesis.cluster) for p in raylet.children())
+        actors = [p for p in ours if "ray::_WorkerActor" in " ".join(p.cmdline())]
+    if actors:
+        nemesis.rng.choice(actors).kill()
+
+
+def raylets(cluster: Any) -> list[psutil.Process]:
+    """The raylets of this script's cluster: others may run on this machine."""
+    found = [node.all_processes["raylet"][0].process.pid for node in cluster.list_all_nodes()]
+    return [psutil.Process(pid) for pid in found]
 
 
 def kill_raylet(nemesis: Nemesis, driver: subprocess.Popen[str]) -> None:
@@ -120,6 +142,10 @@ def spoil(*kinds: str) -> Attack:
     return attack
 
 
+def rival(nemesis: Nemesis, driver: subprocess.Popen[str]) -> None:
+    nemesis.rivals.append(nemesis.run(driver.args))
+
+
 def nothing(nemesis: Nemesis, driver: subprocess.Popen[str]) -> None:
     """The row itself is the fault."""
 
@@ -130,8 +156,9 @@ FAULTS: dict[str, tuple[str, Attack]] = {  # (the word in the poison row's id, w
     "SIGKILL of an actor": ("", kill_actor),
     "SIGKILL of a node's raylet": ("", kill_raylet),
     "SIGKILL of the Prefect server": ("", kill_prefect),
+    "a second driver": ("", rival),
     "503 storm": ("", storm),
-    "connections reset": ("", spoil("reset_before", "reset_after")),
+    "connections reset": ("", spoil("reset_before", "reset_upload", "reset_after", "reset_download")),
     "truncated bodies": ("", spoil("truncate")),
     "slow responses": ("", spoil("slow")),
     "disk full": ("", nothing),
@@ -142,7 +169,7 @@ FAULTS: dict[str, tuple[str, Attack]] = {  # (the word in the poison row's id, w
 }
 
 
-def one_round(nemesis: Nemesis, number: int, name: str, expected: dict[str, bytes]) -> dict[str, float]:
+def one_round(nemesis: Nemesis, number: int, name: str, expected: dict[str, bytes]) -> Round:
     word, attack = FAULTS[name]
     source = f"{nemesis.bucket}/src-{word or 'plain'}"
     destination = f"{nemesis.bucket}/round-{number}"
@@ -150,33 +177,47 @@ def one_round(nemesis: Nemesis, number: int, name: str, expected: dict[str, byte
     if name == "disk full":
         destination = str(nemesis.scratch / f"round-{number}")
         limits = {"fsize": 12_000 + nemesis.rng.randrange(8_000)}
-    after = nemesis.rng.randrange(1, ROWS // GROUP_ROWS - 3)  # commits: workers are at work by then
-    driver, runs, hit, resumed = nemesis.start(source, destination, **limits), 1, False, 0.0
-    began, resuming, before, in_time = time.monotonic(), 0.0, 0, False
-    while True:
-        ended = driver.poll() is not None
-        if not hit and (ended or nemesis.commits(destination) >= after):
-            hit = True
-            if not ended:
-                attack(nemesis, driver)
-                in_time = nemesis.commits(destination) < ROWS // GROUP_ROWS
-        if resuming and not resumed and (ended or nemesis.commits(destination) > before):
-            resumed = time.monotonic() - resuming
-        if ended and driver.returncode == 0:
-            break
-        if ended:
-            before, resuming = nemesis.commits(destination), resuming or time.monotonic()
-            driver, runs = nemesis.start(source, destination), runs + 1
-        if time.monotonic() - began > 300 or runs > 6:
-            driver.kill()
-            raise SystemExit(f"{name}: not done: {(nemesis.scratch / 'driver.log').read_text()[-2000:]}")
-        time.sleep(0.2)
+    nemesis.log.unlink(missing_ok=True)
+    after = nemesis.rng.randrange(SHARDS + 1)  # commits: from the start of the process to the closing of the run
+    delay = nemesis.rng.uniform(0, 1 if after else 10)
+    driver = nemesis.start(source, destination, **limits)
+    while driver.poll() is None and nemesis.commits(destination) < after:
+        time.sleep(0.1)
+    time.sleep(delay)
+    hit, before, struck = driver.poll() is None, nemesis.commits(destination), time.monotonic()
+    if hit:
+        attack(nemesis, driver)
+    runs, resumed = to_the_end(nemesis, driver, source, destination, before)
+    resumed = resumed and resumed - struck
+    if attack is nothing:
+        hit, resumed = True, resumed if limits else 0.0
+    while nemesis.rivals:
+        nemesis.rivals.pop().wait(600)
     nemesis.proxy.choose = never
-    in_time = in_time or attack is nothing
-    return judge(destination, word, expected) | {"hits": in_time, "runs": runs, "seconds_to_resume": resumed}
+    found = judge(destination, word, expected)
+    return {"round": number, "fault": name, "hits": int(hit), "runs": runs, "seconds_to_resume": resumed} | found
 
 
-def judge(destination: str, word: str, expected: dict[str, bytes]) -> dict[str, float]:
+def to_the_end(
+    nemesis: Nemesis, driver: subprocess.Popen[str], source: str, destination: str, before: int
+) -> tuple[int, float]:
+    """The same command until it is done: how many runs of it, and when there was a commit more than `before`."""
+    began, fresh, runs, resumed = time.monotonic(), 0.0, 1, 0.0
+    while (code := driver.poll()) != 0:
+        if code is not None:
+            driver, runs, fresh = nemesis.start(source, destination), runs + 1, time.monotonic() + ZOMBIE_SECONDS
+        if time.monotonic() < fresh:
+            before, resumed = nemesis.commits(destination), 0.0
+        if not resumed and nemesis.commits(destination) > before:
+            resumed = time.monotonic()
+        if time.monotonic() - began > 600 or runs > 6:
+            driver.kill()
+            raise SystemExit(f"not done: {nemesis.log.read_text()[-2000:]}")
+        time.sleep(0.3)
+    return runs, resumed
+
+
+def judge(destination: str, word: str, expected: dict[str, bytes]) -> Round:
     """The invariant: every row once, restored bytes equal; the poison row alone is rejected."""
     import pyarrow.parquet as pq
 
@@ -237,34 +278,37 @@ def start_prefect(environment: dict[str, str]) -> subprocess.Popen[bytes]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=60, help="altogether, with those that are done")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="faults whose names hold this")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after the round that is under way by then")
     args = parser.parse_args()
-    began = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated: run it again to go on"))
+    began, log = time.monotonic(), RESULTS / "fault_run.jsonl"
+    done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bfr-faults-")))
         upstream, server = stack.enter_context(s3_server(scratch / "s3"))
         proxy = stack.enter_context(FaultProxy(upstream))
-        nemesis = prepare(proxy, scratch, random.Random(args.seed))
+        nemesis = prepare(proxy, scratch)
         stack.callback(nemesis.cluster.shutdown)
         stack.callback(lambda: nemesis.prefect.kill())  # noqa: PLW0108
         expected = undisturbed(nemesis)
-        names = [name for name in FAULTS if args.only in name]
-        for number in range(args.rounds):
-            name = names[number % len(names)]
-            found = one_round(nemesis, number, name, expected)
-            nemesis.results[name].append(found)
-            print(f"{number + 1}: {name}: {found}", file=sys.stderr, flush=True)
+        for number in range(len(done), args.rounds):
+            name = list(FAULTS)[number % len(FAULTS)]
+            nemesis.rng = random.Random(f"{args.seed}-{number}")
+            started = time.monotonic()
+            found = {"server": server, "seed": args.seed} | one_round(nemesis, number, name, expected)
+            done.append(found | {"seconds": round(time.monotonic() - started, 1)})
+            with log.open("a") as lines:
+                lines.write(json.dumps(done[-1]) + "\n")
+            (RESULTS / "fault_run.md").write_text(table(done))
+            print(done[-1], file=sys.stderr, flush=True)
             if time.monotonic() - began > 60 * args.minutes:
                 break
-    text = table(nemesis.results, server, args.seed, time.monotonic() - began)
-    (Path(__file__).parent / "results" / "fault_run.md").write_text(text)
-    print(text)
+    print(table(done))
 
 
-def prepare(proxy: FaultProxy, scratch: Path, rng: random.Random) -> Nemesis:
+def prepare(proxy: FaultProxy, scratch: Path) -> Nemesis:
     """A cluster of two nodes, a Prefect server, a bucket with a dataset for each kind of poison."""
     import fsspec
     from ray.cluster_utils import Cluster
@@ -274,19 +318,22 @@ def prepare(proxy: FaultProxy, scratch: Path, rng: random.Random) -> Nemesis:
     (site / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty-methods\nVersion: 1\n")
     (site / "entry_points.txt").write_text("[bfr.methods]\nfaulty = tests.faulty_methods:SPEC\n")
     os.environ |= {
-        "AWS_ENDPOINT_URL": proxy.url,
+        "AWS_ENDPOINT_URL": f"http://{proxy.upstream[0]}:{proxy.upstream[1]}",  # for what this script itself asks
         "AWS_ACCESS_KEY_ID": "bfr-test",
         "AWS_SECRET_ACCESS_KEY": "bfr-test-secret",
         "PYTHONPATH": os.pathsep.join([str(site.parent), str(ROOT)]),
         "PREFECT_HOME": str(scratch / "prefect"),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # or whatever else runs on this machine starves the actors
         "OMP_NUM_THREADS": "1",
     }
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 80 * 2**20})
+    head = {"num_cpus": 0, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     environment = dict(os.environ) | {"RAY_ADDRESS": cluster.address, "PREFECT_API_URL": "http://127.0.0.1:18470/api"}
+    environment["AWS_ENDPOINT_URL"] = proxy.url
     bucket = "s3://faults"
     fsspec.filesystem("s3", skip_instance_cache=True).mkdir("faults")
-    nemesis = Nemesis(bucket, proxy, environment, cluster, scratch, rng)
+    nemesis = Nemesis(bucket, proxy, environment, cluster, scratch)
     nemesis.node = cluster.add_node(num_cpus=2, object_store_memory=80 * 2**20)
     nemesis.prefect = start_prefect(environment)
     while socket.socket().connect_ex(("127.0.0.1", 18470)):
@@ -304,34 +351,35 @@ def undisturbed(nemesis: Nemesis) -> dict[str, bytes]:
     destination = f"{nemesis.bucket}/undisturbed"
     driver = nemesis.start(f"{nemesis.bucket}/src-plain", destination)
     if driver.wait(300):
-        raise SystemExit((nemesis.scratch / "driver.log").read_text())
+        raise SystemExit(nemesis.log.read_text())
     store = nemesis.direct(destination)
     tables = [pq.read_table(io.BytesIO(store.read(path))) for path in store.list("data")]
     return {row["id"]: row["restored"]["bytes"] for rows in tables for row in rows.to_pylist()}
 
 
-def table(results: dict[str, list[dict[str, float]]], server: str, seed: int, seconds: float) -> str:
-    lines = [f"| fault | {' | '.join(name.replace('_', ' ') for name in COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
-    total: dict[str, float] = defaultdict(float)
-    for name, rounds in results.items():
-        sums: dict[str, float] = {key: sum(found[key] for found in rounds) for key in rounds[0]}
-        resumed = [found["seconds_to_resume"] for found in rounds if found["seconds_to_resume"]]
-        sums |= {"rounds": len(rounds), "seconds_to_resume": sum(resumed) / len(resumed) if resumed else 0.0}
-        lines.append(_line(name, sums))
-        for key in COLUMNS[:-1]:
-            total[key] += sums[key]
-    lines.append(_line("all", total | {"seconds_to_resume": 0.0}))
-    head = f"`python benchmarks/fault_run.py` with seed {seed}, against {server}, {seconds / 60:.0f} minutes\n\n"
-    note = (
-        "\n\nHits: rounds in which shards were still to do when the fault had struck. Seconds to resume: from the "
-        "start of the next command to its first commit, the mean where there was one.\n"
+def table(rounds: list[Round]) -> str:
+    """The rounds by fault, and their sums."""
+    titles = ("fault", "rounds", *(name.replace("_", " ") for name in COUNTS), "seconds to resume")
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for fault in dict.fromkeys(found["fault"] for found in rounds):
+        lines.append(_line(fault, [found for found in rounds if found["fault"] == fault]))
+    lines.append(_line("all", rounds))
+    servers, seeds = (", ".join({str(found[key]) for found in rounds}) for key in ("server", "seed"))
+    minutes = sum(found["seconds"] for found in rounds) / 60
+    return (
+        f"`python benchmarks/fault_run.py`, seed {seeds}, against {servers}, {minutes:.0f} minutes; {ROWS} rows in "
+        f"{SHARDS} shards a round, the tests' method `faulty` (mirrors, half a second a call), one actor\n\n"
+        + "\n".join(lines)
+        + "\n\nHits: rounds in which the run was still under way when the fault struck. Runs: commands that it took. "
+        "Seconds to resume: from the strike to the next commit, median and longest, where shards were left.\n"
     )
-    return head + "\n".join(lines) + note
 
 
-def _line(name: str, sums: dict[str, float]) -> str:
-    cells = [f"{sums[key]:.1f}" if key == "seconds_to_resume" else f"{sums[key]:.0f}" for key in COLUMNS]
-    return f"| {name} | {' | '.join(cells)} |"
+def _line(name: str, rounds: list[Round]) -> str:
+    resumed = [found["seconds_to_resume"] for found in rounds if found["seconds_to_resume"]]
+    seconds = f"{statistics.median(resumed):.1f}, {max(resumed):.1f}" if resumed else ""
+    counts = (sum(found[key] for found in rounds) for key in COUNTS)
+    return f"| {' | '.join(map(str, (name, len(rounds), *counts, seconds)))} |"
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Throughput of `difface` at face128 from and to a real S3 server against local disk, in turns.
+"""Throughput of `difface` at face128 from and to a real S3 server against local disk.
 
-    python benchmarks/storage_speed.py --data FACES.parquet --rows 64 --turns 2
+    python benchmarks/storage_speed.py --data FACES.parquet
 
-Needs Ceph's packages (infra/s3-server.sh). Both run in threads of this process: rows per second with a loaded method,
-without what Ray and Prefect take to start.
+Needs Ceph's packages (infra/s3-server.sh). Two workers with the same loaded method take the same shards in turns, some
+from and to local disk, then the same ones from and to S3, so that both find the machine as it is at that time; what
+counts is the median of the pairs' ratios. Threads of this process: without what Ray and Prefect take to start. Results
+go to `benchmarks/results/storage_speed.md`.
 """
 
 from __future__ import annotations
@@ -15,20 +17,26 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-PORT = 18490
+PORT, SHARD_ROWS = 18490, 8
+PLACES = ("local disk", "S3")
+Pair = dict[str, float]
+"""Rows per second of either place."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--rows", type=int, default=64)
-    parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--shards", type=int, default=3, help=f"of {SHARD_ROWS} rows, for each half of a pair")
     args = parser.parse_args()
     script = str(ROOT / "infra" / "s3-server.sh")
     with tempfile.TemporaryDirectory(prefix="bfr-speed-") as scratch:
@@ -37,44 +45,62 @@ def main() -> None:
         )
         try:
             os.environ |= dict(word.split("=", 1) for word in started.stdout.split())
-            measure(Path(scratch), args.data, args.rows, args.turns)
+            pairs = measure(Path(scratch), args.data, args.pairs, args.shards)
         finally:
             subprocess.run([script, "stop", f"{scratch}/s3"], check=True)  # noqa: S603
+    text = table(pairs, args.shards)
+    (ROOT / "benchmarks" / "results" / "storage_speed.md").write_text(text)
+    print(text)
 
 
-def measure(scratch: Path, data: str, rows: int, turns: int) -> None:
+def measure(scratch: Path, data: str, pairs: int, shards: int) -> list[Pair]:
+    """The first pair warms up and is left out."""
     import fsspec
 
     from tasks._storage import Store
-
-    places = {"local disk": str(scratch / "local"), "S3": "s3://speed"}
-    fsspec.filesystem("s3").mkdir("speed")
-    pq.write_table(pq.read_table(data).slice(0, rows), scratch / "a.parquet", row_group_size=8)
-    for place in places.values():
-        Store(f"{place}/src").write("a.parquet", (scratch / "a.parquet").read_bytes())
-    restore(places["local disk"], "warm-up")
-    speeds: dict[str, list[float]] = {name: [] for name in places}
-    for turn in range(turns):
-        for name in list(places)[:: 1 if turn % 2 else -1]:
-            speeds[name].append(rows / restore(places[name], f"dst-{turn}"))
-            print(f"{name}: {speeds[name][-1]:.2f} rows/s", flush=True)
-    local, s3 = (statistics.median(speeds[name]) for name in ("local disk", "S3"))
-    print(f"S3 / local disk: {s3 / local:.3f} (medians of {turns})")
-
-
-def restore(place: str, name: str) -> float:
-    """Seconds that the shards of a run take, from a loaded worker on."""
     from tasks.config import RestoreRun
     from tasks.plan_shards import plan_shards
     from tasks.restore_shards import restore_shards, worker_pool
 
-    settings = {"method": "difface", "engine": "local", "shard_rows": 8}
-    run = RestoreRun(source=f"{place}/src", destination=f"{place}/{name}", **settings)
-    plan = plan_shards(run)
-    with worker_pool(run) as pool:
-        began = time.monotonic()
-        restore_shards(pool, list(plan.todo), lambda record: None)
-        return time.monotonic() - began
+    fsspec.filesystem("s3").mkdir("speed")
+    roots = dict(zip(PLACES, (str(scratch / "local"), "s3://speed"), strict=True))
+    rows = (pairs + 1) * shards * SHARD_ROWS
+    faces = pq.read_table(data)
+    pq.write_table(faces.take(pa.array(np.arange(rows) % len(faces))), scratch / "a.parquet", row_group_size=SHARD_ROWS)
+    found: list[Pair] = []
+    with ExitStack() as stack:
+        pools, todo = {}, {}
+        for place, root in roots.items():
+            Store(f"{root}/src").write("a.parquet", (scratch / "a.parquet").read_bytes())
+            settings = {"method": "difface", "engine": "local", "shard_rows": SHARD_ROWS}
+            run = RestoreRun(source=f"{root}/src", destination=f"{root}/dst", **settings)
+            todo[place] = list(plan_shards(run).todo)
+            pools[place] = stack.enter_context(worker_pool(run))
+        for number in range(pairs + 1):
+            mine, speeds = slice(number * shards, (number + 1) * shards), Pair()
+            for place in PLACES[:: 1 if number % 2 else -1]:
+                began = time.monotonic()
+                restore_shards(pools[place], todo[place][mine], lambda record: None)
+                speeds[place] = shards * SHARD_ROWS / (time.monotonic() - began)
+            print(number, speeds, file=sys.stderr, flush=True)
+            found.append(speeds)
+    return found[1:]
+
+
+def table(pairs: list[Pair], shards: int) -> str:
+    ratios = [pair["S3"] / pair["local disk"] for pair in pairs]
+    drawn = np.random.default_rng(0).choice(ratios, (10_000, len(ratios)))
+    low, high = np.quantile(np.median(drawn, axis=1), (0.025, 0.975))
+    lines = [f"| pair | {' | '.join(f'{place}, rows/s' for place in PLACES)} | S3 / local disk |", "|---|---|---|---|"]
+    for number, (pair, ratio) in enumerate(zip(pairs, ratios, strict=True), 1):
+        lines.append(f"| {number} | {' | '.join(f'{pair[place]:.3f}' for place in PLACES)} | {ratio:.3f} |")
+    return (
+        f"`python benchmarks/storage_speed.py`: `difface` at face128 with its defaults, {shards} shards of "
+        f"{SHARD_ROWS} rows at a time, {os.cpu_count()} cores that other work shares, Ceph RGW among it (load "
+        f"{os.getloadavg()[2]:.0f} over the last quarter of an hour)\n\n" + "\n".join(lines) + "\n\n"
+        f"Median of the ratios: **{statistics.median(ratios):.3f}**, 95 % interval of the median [{low:.3f}, "
+        f"{high:.3f}] (bootstrap).\n"
+    )
 
 
 if __name__ == "__main__":

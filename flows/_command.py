@@ -14,6 +14,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from bfr_models.errors import BfrError, UsageError
+from tasks._connection import redact_text
+from tasks._spot_notice import watch_for_notice
 from tasks.config import prepare_environment
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
@@ -38,11 +40,13 @@ def run(
     prepare_environment()
     _take_signals()
     try:
+        watch_for_notice()
         result = work()
     except BaseException as error:
         code, message = explain(error)
+        message = redact_text(message)
         if debug:
-            traceback.print_exc()
+            print(redact_text(traceback.format_exc()), file=sys.stderr)
         if as_json:
             print(json.dumps({"error": message, "exit_code": code}))
         print(f"error: {message}", file=sys.stderr)

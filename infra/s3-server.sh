@@ -82,6 +82,9 @@ CONF
     ceph-osd -i 0
     radosgw -n client.rgw
     radosgw-admin -n client.rgw user create --uid=test --display-name=test --access-key="$key" --secret-key="$secret"
+    for user in reader writer; do  # may do nothing to the buckets of `test` until a bucket's policy says so
+      radosgw-admin -n client.rgw user create --uid=$user --display-name=$user --access-key=$user --secret-key=$user-secret
+    done
   } > "$dir/log/start.log" 2>&1 || { tail -20 "$dir/log/start.log" >&2; stop; exit 1; }
   for _ in $(seq 100); do
     (: > "/dev/tcp/127.0.0.1/$port") 2>/dev/null && break

@@ -23,7 +23,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from bfr_models.errors import BfrError, RowError
-from tasks._connection import redact
+from tasks._connection import redact, redact_text
 from tasks._storage import Store
 
 MAX_BYTES = 64 * 2**20  # of one picture
@@ -86,7 +86,7 @@ def fetch(address: str, dataset: str) -> bytes:
     except RowError:
         raise
     except (OSError, ValueError, BfrError, httpx.HTTPError, httpx.InvalidURL) as error:
-        why = f"{type(error).__name__}: {error}"[:200]
+        why = redact_text(f"{type(error).__name__}: {error}")[:200]
         raise RowError("missing", f"expected a picture at {_short(address)}, found {why}") from None
 
 

@@ -36,7 +36,7 @@ def gallery_rows(store: Store, plan: Plan, manifest: Sequence[Mapping[str, Any]]
             break
         if entry["data"]:
             rows = _first_rows(store, entry["data"], GALLERY_ROWS - len(found), run.gt_column)
-            inputs = _inputs(shard, run.column)
+            inputs = _inputs(shard.with_secrets(run.source), run.column)
             found += [row | {"_input": inputs.get(row["id"])} for row in rows]
     pa.default_memory_pool().release_unused()  # of perhaps very large pictures
     found.sort(key=lambda row: 2.0 if row["identity_similarity"] is None else row["identity_similarity"])

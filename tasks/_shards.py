@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from itertools import accumulate, repeat
 from typing import BinaryIO
@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from bfr_models.errors import BfrError
 from tasks._commits import commit_name
+from tasks._connection import with_secrets, without_secrets
 from tasks._row_groups import values
 from tasks._storage import Store
 
@@ -63,6 +64,10 @@ class Shard:
         """Where each row is: its id, unless it has one of its own."""
         return (f"{self.name}#{self.first_row + i}" for i in range(self.rows))
 
+    def with_secrets(self, given: str) -> Shard:
+        """The shard as the command knows it that was given this source: no plan holds what that holds of secrets."""
+        return replace(self, source=with_secrets(self.source, given))
+
     def open(self) -> BinaryIO:
         """The source file, for range reads."""
         store, name = _locate(self.source)
@@ -85,7 +90,7 @@ def shards_of_file(source: str, name: str, version: str, group_rows: Sequence[in
 
 
 def _stable_id(source: str, version: str, start: int, stop: int) -> str:
-    key = f"{source}\0{version}\0{start}\0{stop}"
+    key = f"{without_secrets(source)}\0{version}\0{start}\0{stop}"
     return hashlib.blake2b(key.encode(), digest_size=10).hexdigest()
 
 
@@ -105,8 +110,9 @@ def digest_of_ids(ids: Iterable[str]) -> str:
 
 
 def to_table(shards: Sequence[Shard]) -> pa.Table:
-    """A plan as it is stored."""
-    return pa.Table.from_pylist([asdict(shard) for shard in shards], schema=SCHEMA)
+    """A plan as it is stored: without what its URLs hold of secrets."""
+    rows = [asdict(shard) | {"source": without_secrets(shard.source)} for shard in shards]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
 def from_table(table: pa.Table) -> Iterator[Shard]:

@@ -13,18 +13,21 @@ Everything that reads or writes goes through a `Store`, so that these promises h
 from __future__ import annotations
 
 import io
+import json
 import os
 import random
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from glob import has_magic
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from bfr_models.errors import UsageError
 from tasks._connection import connect, http_status, protocols, redact
 from tasks._local_disk import create_file, list_files, replace_file, temporary_files
+from tasks._node_lock import node_lock
 from tasks._patience import PatientFile, patiently
 
 MAX_RECORD = 64 * 2**20
@@ -40,6 +43,12 @@ class FileVersion:
     path: str
     size: int
     version: str
+
+    @property
+    def name(self) -> str:
+        """The path for people and row ids: without the query of a signed link."""
+        path, ending, _ = self.path.partition(".parquet?")
+        return path + ending.rstrip("?")
 
 
 FileVersions = list[FileVersion]
@@ -112,6 +121,22 @@ class Store:
         if not self.conditional:
             return not self.exists(path) and patiently(self._fs.pipe_file, self._full(path), data) is None
         return self._put_if_none_match(self._full(path), data)
+
+    def replace(self, path: str, data: bytes, version: str | None) -> bool:
+        """Put a file that is still at this version (None: that is not there). False: it is another by now.
+
+        Exact on one machine's disks and on S3 and its better copies; others look and then put. No two puts may
+        have the same bytes: after a lost response our own are recognised by them.
+        """
+        if version is None:
+            return self.create(path, data) or self.read(path) == data
+        if self.conditional and "s3" in protocols(self._fs):
+            return self._put_if_match(path, data, version)
+        with node_lock(Path(f"{self._full(path)}.lock"), on_wait=lambda: None) if self._local else nullcontext():
+            if self.info(path).version != version:
+                return False
+            self.write(path, data)
+            return True
 
     def exists(self, path: str) -> bool:
         """Whether the file (or folder) is there now. Trouble is raised, not taken for a no."""
@@ -244,6 +269,20 @@ class Store:
                 time.sleep(random.uniform(0, 0.1 * 2**attempt))
         raise AssertionError("the last try returns or raises")
 
+    def _put_if_match(self, path: str, data: bytes, version: str) -> bool:
+        for etag in (f'"{version}"', version):  # Ceph compares the bare one
+            try:
+                patiently(self._fs.pipe_file, self._full(path), data, IfMatch=etag)
+                return True
+            except OSError as error:
+                if http_status(error) not in (404, 409, 412):
+                    raise
+            if self.read(path) == data:
+                return True
+            if self.info(path).version != version:
+                break
+        return False
+
 
 def open_source(url: str) -> list[tuple[Store, FileVersion]]:
     """The Parquet files behind SRC (a folder, a glob or one file), sorted by path.
@@ -261,7 +300,7 @@ def open_source(url: str) -> list[tuple[Store, FileVersion]]:
             f"{type(error).__name__}; check the URL, the permissions, and the credentials in the environment "
             "(s3: AWS_ACCESS_KEY_ID or AWS_PROFILE, AWS_ENDPOINT_URL)"
         ) from error
-    files = [file for file in _of_the_dataset(url, found) if _is_parquet(file.path)]
+    files = [file for file in _of_the_dataset(url, store, found) if _is_parquet(file.name)]
     if not files:
         raise UsageError(
             f"expected *.parquet files at {redact(url)}, found {len(found)} files and none of that kind; "
@@ -290,11 +329,19 @@ def _one_file(url: str) -> tuple[Store, list[FileVersion]]:
     return store, [store.info(name)]
 
 
-def _of_the_dataset(url: str, found: list[FileVersion]) -> list[FileVersion]:
-    """All files, or those of `data/` if the folder is a finished run."""
+def _of_the_dataset(url: str, store: Store, found: list[FileVersion]) -> list[FileVersion]:
+    """All files, or those of `data/` if the folder is a finished run or a curated dataset; of generations, of the
+    current one."""
     tops = {file.path.partition("/")[0] for file in found}
-    if "run.json" in tops:
+    if {"current.json", "generations"} <= tops:
+        current = json.loads(store.read("current.json"))["generation"]
+        return [file for file in found if file.path.startswith(f"generations/{current}/data/")]
+    if tops & {"run.json", "curation.json"}:
         return [file for file in found if file.path.startswith("data/")]
+    if "curation.unfinished.json" in tops:
+        raise UsageError(
+            f"expected a dataset at {redact(url)}, found one that `bfr curate` has not finished; run it again"
+        )
     if {"plan", "commits"} <= tops:
         raise UsageError(
             f"expected a dataset or a finished run at {redact(url)}, found a run that is not finished; "
@@ -304,5 +351,4 @@ def _of_the_dataset(url: str, found: list[FileVersion]) -> list[FileVersion]:
 
 
 def _is_parquet(path: str) -> bool:
-    path = path.partition("?")[0]  # the query of a signed link
     return path.endswith(".parquet") and not any(step.startswith(("_", ".")) for step in path.split("/"))

@@ -86,7 +86,7 @@ def _require_equal_rows(records: Sequence[RunRecord]) -> None:
 
 def _gallery(runs: Sequence[RestoreRun], keys: Sequence[Key]) -> list[GalleryRow]:
     first = runs[0]
-    inputs = _whole_rows(_source_tables(Store(first.destination)), keys)
+    inputs = _whole_rows(_source_tables(first), keys)
     outputs = [(run, _whole_rows(_data_tables(Store(run.destination)), keys)) for run in runs]
     rows = []
     for key in keys:
@@ -116,10 +116,10 @@ def _whole_rows(tables: Iterator[tuple[list[str], pa.Table]], keys: Sequence[Key
     return found
 
 
-def _source_tables(store: Store) -> Iterator[tuple[list[str], pa.Table]]:
+def _source_tables(run: RestoreRun) -> Iterator[tuple[list[str], pa.Table]]:
     """The source, shard by shard, as the run saw it."""
-    for shard in from_table(latest_plan(store).shards):
-        with shard.open() as source:
+    for shard in from_table(latest_plan(Store(run.destination)).shards):
+        with shard.with_secrets(run.source).open() as source:
             table = pq.ParquetFile(source).read_row_groups(range(shard.row_group_start, shard.row_group_stop))
         yield row_ids(shard.name, shard.first_row, table), table
 

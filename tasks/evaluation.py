@@ -73,7 +73,7 @@ def make_pairs(run: DegradeRun) -> None:
     made = {
         **run.model_dump(exclude={"source", "destination"}),
         "source": redact(run.source),
-        "files": [[file.path, file.version] for _, file in open_source(run.source)],
+        "files": [[file.name, file.version] for _, file in open_source(run.source)],
     }
     store = Store(run.destination.rstrip("/").rpartition("/")[0])
     note = "lq.json"

@@ -120,7 +120,7 @@ def _batches(url: str, column: str | None) -> Iterator[tuple[str, list[Uint8Imag
                 for number, batch in enumerate(parquet.iter_batches(BATCH_ROWS, columns=[name])):
                     cells = batch.column(0).to_pylist()
                     pictures = [pixels for pixels in threads.map(_decoded, cells) if pixels is not None]
-                    yield f"{file.path}#{number}", pictures, len(cells) - len(pictures)
+                    yield f"{file.name}#{number}", pictures, len(cells) - len(pictures)
 
 
 def _decoded(cell: object) -> Uint8Image | None:

@@ -114,10 +114,10 @@ def _from_parquet(source: str, column: str) -> Iterator[pa.Table]:
     for store, file in open_source(source):
         try:
             with store.open_input(file.path) as opened:
-                yield from _read_parquet(opened, file.path, column)
+                yield from _read_parquet(opened, file.name, column)
         except (pa.ArrowInvalid, pa.ArrowKeyError, pa.ArrowNotImplementedError) as error:
             raise UsageError(
-                f"expected Parquet files of one kind at {redact(source)}, found trouble in {file.path}: {error}"
+                f"expected Parquet files of one kind at {redact(source)}, found trouble in {file.name}: {error}"
             ) from error
 
 

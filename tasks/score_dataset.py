@@ -101,7 +101,7 @@ def _batches(run: ScoreRun) -> Iterator[tuple[str, list[str], list[Unscored | Ro
             for batch in parquet.iter_batches(BATCH_ROWS, columns=wanted):
                 table = pa.Table.from_batches([batch])
                 faces = [_face(run, row) for row in table.to_pylist()]
-                yield f"{file.path}#{first_row}", row_ids(file.path, first_row, table), faces
+                yield f"{file.name}#{first_row}", row_ids(file.name, first_row, table), faces
                 first_row += table.num_rows
 
 

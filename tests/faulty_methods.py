@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,8 @@ class FaultyOptions:
 
 
 class Faulty:
-    """Mirrors faces, unless a row's id says `raises`, `nan`, `shrinks`, `kills`, `hangs`, `eats` or `heals`."""
+    """Mirrors faces, unless a row's id says `raises`, `nan`, `shrinks`, `kills`, `hangs`, `eats`, `heals` or
+    `warns`."""
 
     size = SIZE
 
@@ -40,6 +42,8 @@ class Faulty:
 
     def restore(self, batch: FaceBatch) -> FaceBatch:
         time.sleep(self._options.seconds)
+        if any("warns" in name for name in batch.ids):
+            warnings.warn("the fan is loud", stacklevel=1)
         if any("raises" in name for name in batch.ids):
             raise RuntimeError("not this face")
         if Path(self._options.ill or "/nowhere").exists() and any("heals" in name for name in batch.ids):

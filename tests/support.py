@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import random
+import socket
 from collections.abc import Iterable
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -105,3 +108,13 @@ def assert_whole(destination: Path, n_in: int) -> None:
 
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+def free_ports(count: int) -> int:
+    """The first of some ports in a row that are free now; hardly those that another session takes next."""
+    for first in range(random.randrange(15000, 25000, 10), 32000, 10):
+        with ExitStack() as stack, suppress(OSError):
+            for port in range(first, first + count):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
+    raise OSError("no free ports")

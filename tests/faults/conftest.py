@@ -1,11 +1,7 @@
-"""S3 servers to be unkind to: moto in this process, and a real one where Ceph is installed."""
+"""S3 servers to be unkind to: moto in this process, and the real one where Ceph is installed."""
 
 from __future__ import annotations
 
-import shutil
-import socket
-import subprocess
-import tempfile
 import uuid
 from collections.abc import Iterator
 
@@ -14,36 +10,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from tests.faults.fault_proxy import FaultProxy
-from tests.support import ROOT
 
 Address = tuple[str, int]
-
-
-def _ports(count: int) -> int:
-    """The first of some ports in a row that are free now."""
-    for first in range(17480, 60000, 10):
-        with socket.socket() as one, socket.socket() as last:
-            try:
-                one.bind(("127.0.0.1", first))
-                last.bind(("127.0.0.1", first + count - 1))
-            except OSError:
-                continue
-            return first
-    raise OSError("no free ports")
-
-
-@pytest.fixture(scope="session")
-def ceph() -> Iterator[Address]:
-    if not shutil.which("radosgw"):
-        pytest.skip("no radosgw: apt-get install ceph-mon ceph-osd ceph-mgr radosgw ceph-common")
-    folder, script = tempfile.mkdtemp(prefix="bfr-s3-"), str(ROOT / "infra" / "s3-server.sh")
-    port = _ports(3)
-    try:
-        subprocess.run([script, "start", folder, str(port)], check=True, timeout=120, stdout=subprocess.DEVNULL)
-        yield "127.0.0.1", port
-    finally:
-        subprocess.run([script, "stop", folder], check=False, timeout=60)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-KINDS = ("busy", "reset_before", "reset_after", "truncate", "slow")
+KINDS = ("busy", "reset_before", "reset_upload", "reset_after", "reset_download", "truncate", "slow")
 BUSY = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 
 
@@ -99,7 +99,9 @@ class FaultProxy:
             writer.write(head.encode() + (b"" if method == "HEAD" else BUSY))
             await writer.drain()
             return True
-        if fault == "reset_before":
+        if fault == "reset_upload" and message.body:
+            await self._send_half(message)
+        if fault in ("reset_before", "reset_upload"):
             return _reset(writer)
         if fault == "slow":
             await asyncio.sleep(self.slow_seconds)
@@ -109,10 +111,16 @@ class FaultProxy:
         if fault == "reset_after":
             return _reset(writer)
         writer.write(answer.head + b"\r\n\r\n")
-        cut = fault == "truncate" and len(answer.body) > 1
+        cut = fault in ("truncate", "reset_download") and len(answer.body) > 1
         writer.write(answer.body[: len(answer.body) // 2] if cut else answer.body)
         await writer.drain()
-        return not cut
+        return _reset(writer) if cut and fault == "reset_download" else not cut
+
+    async def _send_half(self, message: _Message) -> None:
+        _, writer = await asyncio.open_connection(*self.upstream)
+        writer.write(message.head + b"\r\n\r\n" + message.body[: len(message.body) // 2])
+        await writer.drain()
+        _reset(writer)
 
     async def _forward(self, message: _Message, method: str) -> _Message:
         reader, writer = await asyncio.open_connection(*self.upstream, limit=2**20)

@@ -31,3 +31,5 @@ def test_no_room_for_the_output(tmp_path: Path) -> None:
     assert not [path for path in (tmp_path / "dst").rglob("*") if path.name.endswith(".tmp")]
     assert restore_without_prefect(support.run(tmp_path))["totals"]["restored"] == 8
     assert verify_run(str(tmp_path / "dst"))["ok"]
+    restore_without_prefect(support.run(tmp_path, destination=str(tmp_path / "undisturbed")))
+    assert support.pictures(tmp_path / "dst") == support.pictures(tmp_path / "undisturbed")

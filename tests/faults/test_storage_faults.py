@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from tasks.config import RestoreRun
 from tasks.vacuum_run import vacuum_run
 from tasks.verify_run import verify_run
 from tests import support
-from tests.faults.fault_proxy import KINDS, FaultProxy, never, some
+from tests.faults.fault_proxy import KINDS, FaultProxy, Request, never, some
 
 ROWS = 16
 
@@ -66,6 +68,7 @@ def undisturbed(run: RestoreRun) -> dict[str, bytes]:
         pytest.param("ceph", KINDS, marks=pytest.mark.s3),
         pytest.param("ceph", ("busy",), marks=pytest.mark.s3),
         pytest.param("ceph", ("reset_after",), marks=pytest.mark.s3),
+        pytest.param("ceph", ("reset_upload", "reset_download"), marks=pytest.mark.s3),
     ],
     indirect=["proxy"],
 )
@@ -80,6 +83,22 @@ def test_spoiled_requests_lose_nothing_and_double_nothing(
     found = verify_run(run.destination)
     assert found["ok"] and found["rows"] == ROWS, found["problems"]
     assert pictures(run.destination) == undisturbed(run)
+
+
+def test_a_storm_is_waited_out(proxy: FaultProxy, run: RestoreRun) -> None:
+    """Once there is a commit the store refuses everything for some seconds."""
+    calm = threading.Timer(5, lambda: setattr(proxy, "choose", never))
+
+    def storm(request: Request) -> str | None:
+        if not calm.is_alive() and "/commits/" in request.path and request.method == "PUT":
+            calm.start()
+        return "busy" if calm.is_alive() else None
+
+    proxy.choose = storm
+    record = restore_without_prefect(run)
+    calm.join()
+    assert proxy.faults["busy"] >= 5 and record["totals"]["restored"] == ROWS
+    assert verify_run(run.destination)["ok"] and pictures(run.destination) == undisturbed(run)
 
 
 def test_two_drivers_at_once_over_a_bad_store_share_the_work(proxy: FaultProxy, run: RestoreRun) -> None:
@@ -222,3 +241,14 @@ def test_wrong_credentials_are_said_before_any_work(
     with pytest.raises((UsageError, PermissionError)) as refused:
         restore_without_prefect(run)
     assert "hunter2" not in str(refused.value)
+
+
+def test_of_writers_who_saw_the_same_version_one_replaces_it(bucket: str) -> None:
+    store = Store(bucket)
+    store.write("current.json", b"first")
+    for _ in range(5):
+        seen = store.info("current.json").version
+        with ThreadPoolExecutor(8) as writers:
+            tokens = [uuid.uuid4().bytes for _ in range(8)]
+            won = list(writers.map(lambda token, seen=seen: Store(bucket).replace("current.json", token, seen), tokens))
+        assert won.count(True) == 1 and store.read("current.json") == tokens[won.index(True)]

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psutil
 import pytest
+from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL, get_current_settings, temporary_settings
 
 from flows.restore_dataset import restore_without_prefect
 from tests import support
+from tests.metadata_server import ACTION, metadata_server
 
 ROWS, SHARDS = 16, 8
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -83,13 +89,61 @@ def test_a_driver_that_is_killed_resumes_with_the_same_command(
     assert support.pictures(tmp_path / "dst") == undisturbed(tmp_path)
 
 
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def listening(processes: list[psutil.Process]) -> dict[str, set[str]]:
+    """The addresses where processes take connections, by their names."""
+    found: dict[str, set[str]] = {}
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            sockets = process.net_connections("inet")
+            if addresses := {taken.laddr.ip for taken in sockets if taken.status == psutil.CONN_LISTEN}:
+                found.setdefault(process.name(), set()).update(addresses)
+    return found
+
+
+@pytest.fixture
+def doomed_prefect(prefect_server: str, tmp_path: Path) -> Iterator[SubprocessASGIServer]:
+    """A server as Prefect embeds it, with a copy of the session's database: a new one would take half a minute."""
+    copy = tmp_path / "prefect.db"
+    there = str(get_current_settings().server.database.connection_url.get_secret_value())
+    with closing(sqlite3.connect(there.partition(":///")[2])) as old, closing(sqlite3.connect(copy)) as new:
+        old.backup(new)
+    server = SubprocessASGIServer(port=free_port())
+    with temporary_settings({PREFECT_SERVER_DATABASE_CONNECTION_URL: f"sqlite+aiosqlite:///{copy}"}):
+        server.start(timeout=120)
+    yield server
+    server.stop()
+
+
+def test_a_prefect_server_that_is_killed_half_way_costs_nothing(
+    start: Start, ray_cluster: str, faulty: str, doomed_prefect: SubprocessASGIServer, tmp_path: Path
+) -> None:
+    api = {"PREFECT_API_URL": doomed_prefect.api_url, "PREFECT_CLIENT_MAX_RETRIES": "0"}  # given up sooner
+    driver = start(RAY_ADDRESS=ray_cluster, **api)
+    wait_for_commits(tmp_path / "dst", driver, 2)
+    assert set().union(*listening([psutil.Process(doomed_prefect.server_process.pid)]).values()) == {"127.0.0.1"}
+    doomed_prefect.server_process.kill()
+    output, errors = driver.communicate(timeout=200)
+    assert driver.returncode == 0, errors
+    assert "16 rows in = 16 restored + 0 rejected" in output
+    support.assert_whole(tmp_path / "dst", ROWS)
+    assert support.pictures(tmp_path / "dst") == undisturbed(tmp_path)
+
+
 def test_a_driver_that_is_terminated_says_so_leaves_nothing_running_and_can_go_on(
     start: Start, faulty: str, tmp_path: Path
 ) -> None:
     process = start()
     wait_for_commits(tmp_path / "dst", process, 2)
     children = psutil.Process(process.pid).children(recursive=True)
-    assert any("raylet" in child.name() for child in children)
+    addresses = listening([psutil.Process(process.pid), *children])
+    assert {"bfr", "gcs_server", "raylet"} <= set(addresses) and len(addresses) >= 5, addresses
+    assert set().union(*addresses.values()) <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, addresses
     began = time.monotonic()
     process.terminate()
     output, errors = process.communicate(timeout=60)
@@ -101,3 +155,15 @@ def test_a_driver_that_is_terminated_says_so_leaves_nothing_running_and_can_go_o
     assert not (tmp_path / "dst" / "run.json").exists()
     restore_without_prefect(support.run(tmp_path, faulty, options={"seconds": 0.2}, shard_rows=2))
     support.assert_whole(tmp_path / "dst", ROWS)
+
+
+def test_a_spot_machine_that_is_taken_away_ends_the_command_as_a_signal_does(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("{method: faulty, options: {seconds: 2}, shard_rows: 2, engine: local}")
+    with metadata_server() as metadata:
+        process = start(BFR_SPOT="aws", **metadata.environment)
+        wait_for_commits(tmp_path / "dst", process, 1)
+        metadata.taken = True
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert f"this machine is about to be taken away: {ACTION}" in errors
+    assert "interrupted; what is done is kept" in errors and "Traceback" not in errors

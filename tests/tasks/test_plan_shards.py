@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,16 @@ def test_another_option_of_the_method_is_refused_by_name(source: Path) -> None:
     plan_shards(support.run(source.parent, "difface", options={"steps": 2}))
     with pytest.raises(UsageError, match=r"method\.options\.steps: expected 2, found 3"):
         check_settings(support.run(source.parent, "difface", options={"steps": 3}))
+
+
+def test_other_weights_of_the_same_name_are_refused(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = support.run(source.parent, "estimator")
+    plan_shards(run)
+    mine = run.resolve()
+    trained_on = {name: {**weight, "sha256": "f" * 64} for name, weight in mine.weights.items()}
+    monkeypatch.setattr(RestoreRun, "resolve", lambda _: replace(mine, weights=trained_on))
+    with pytest.raises(UsageError, match=r"method\.weights\.\w+\.sha256: expected .*, found .ffff"):
+        plan_shards(run)
 
 
 @pytest.mark.parametrize("change", [{"batch_size": 3}, {"actors": 2}, {"max_rejects": 1.0}, {"engine": "ray"}])

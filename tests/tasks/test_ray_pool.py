@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
+from ray._private.node import Node
+from ray._private.parameter import RayParams
 
 from bfr_models.errors import BfrError, UsageError
 from flows.restore_dataset import restore_without_prefect
@@ -32,6 +35,57 @@ def restore(run: RestoreRun, on_done: Callable[[Record], None]) -> None:
         restore_shards(pool, list(plan_shards(run).todo), on_done)
 
 
+@pytest.fixture
+def second_node(ray_cluster: str, plugin_path: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
+    """Another node of the cluster, on this machine, with room for two workers; the first has none left."""
+    monkeypatch.setenv("PYTHONPATH", plugin_path)
+    node = Node(
+        RayParams(gcs_address=ray_cluster, num_cpus=2, num_gpus=0, object_store_memory=80 * 2**20, node_manager_port=0,
+                  min_worker_port=0, max_worker_port=0, dashboard_agent_listen_port=0, include_log_monitor=False),
+        head=False, shutdown_at_exit=False, spawn_reaper=False,
+    )  # fmt: skip
+    yield node
+    node.kill_all_processes(check_alive=False, allow_graceful=False)
+
+
+@ray.remote(num_cpus=8)
+class Squatter:
+    """Leaves no room on the first node for as long as it lives."""
+
+    def here(self) -> str:
+        return ray.get_runtime_context().get_node_id()
+
+
+def test_a_node_that_is_killed_half_way_takes_its_workers_and_loses_nothing(
+    second_node: Node, tmp_path: Path, faulty: str
+) -> None:
+    support.write(tmp_path / "src" / "a.parquet", support.rows(24))
+    pids = tmp_path / "pids"
+    pids.mkdir()
+    squatter = Squatter.remote()
+    assert ray.get(squatter.here.remote()) != second_node.node_id
+    done: list[str] = []
+
+    def kill_after_two(record: Record) -> None:
+        done.append(record["shard"])
+        if len(done) == 2:
+            second_node.kill_raylet(check_alive=False)
+            ray.kill(squatter)
+
+    run = ray_run(tmp_path, options={"pids": str(pids), "seconds": 0.2}).model_copy(update={"actors": 2})
+    restore(run, kill_after_two)
+    assert len(list(pids.iterdir())) == 4 and sorted(done) == sorted(set(done)) and len(done) == 6
+    assert restore_without_prefect(run)["totals"]["restored"] == 24
+    support.assert_whole(tmp_path / "dst", 24)
+    assert support.pictures(tmp_path / "dst") == undisturbed(tmp_path)
+
+
+def undisturbed(folder: Path) -> dict[str, bytes]:
+    """What a run over `src` gives on threads of this process, where nothing is killed."""
+    restore_without_prefect(support.run(folder, "faulty", destination=str(folder / "undisturbed")))
+    return support.pictures(folder / "undisturbed")
+
+
 def test_a_worker_that_is_killed_half_way_is_replaced_and_its_shards_are_done_once(tmp_path: Path) -> None:
     support.write(tmp_path / "src" / "a.parquet", support.rows(24))
     pids = tmp_path / "pids"
@@ -51,6 +105,7 @@ def test_a_worker_that_is_killed_half_way_is_replaced_and_its_shards_are_done_on
     record = restore_without_prefect(run)
     assert record["totals"]["restored"] == 24
     support.assert_whole(tmp_path / "dst", 24)
+    assert support.pictures(tmp_path / "dst") == undisturbed(tmp_path)
 
 
 @pytest.mark.parametrize(("fault", "reason"), [("kills", "the worker died"), ("hangs", "no result in 2 s")])
@@ -68,6 +123,10 @@ def test_a_row_that_ends_every_worker_is_rejected_and_all_others_are_restored(
     assert rejected["id"] == fault and "this row ended it 2 times" in rejected["detail"]
     assert reason in rejected["detail"] or "no result in 1 s" in rejected["detail"]
     assert rejected["image"]["bytes"] == rows[1]["image"]["bytes"]
+    rows[1]["id"] = "well"
+    support.write(tmp_path / "src" / "a.parquet", rows, group_rows=2)
+    others = {name: picture for name, picture in undisturbed(tmp_path).items() if name != "well"}
+    assert support.pictures(tmp_path / "dst") == others
 
 
 def test_a_method_that_does_not_load_is_a_clear_error(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ from bfr_models.rng import derive_seed
 from flows.restore_dataset import restore_without_prefect
 from tasks._job import NetworkChoice
 from tasks._parquet import IMAGE
+from tasks._pool import Order
+from tasks._shard_worker import ShardWorker
+from tasks.plan_shards import plan_shards
+from tasks.restore_shards import make_job
 from tests import faulty_methods, support
 
 
@@ -121,6 +126,7 @@ def test_a_column_of_bare_bytes_is_as_good_as_hugging_faces(tmp_path: Path) -> N
     [
         ("raises", "RuntimeError: not this face"),
         ("nan", "the method gave pixels that are not finite"),
+        ("eats", "MemoryError: all of it"),
         ("shrinks", "ValueError: expected faces (1, 3, 96, 96), the method gave (1, 3, 48, 48)"),
     ],
 )
@@ -135,8 +141,9 @@ def test_a_method_that_fails_on_one_face_costs_only_that_row(
     (rejected,) = support.table(tmp_path / "dst" / "rejected").to_pylist()
     assert (rejected["id"], rejected["detail"]) == (f"{fault}-5", detail)
     assert rejected["image"]["bytes"] == rows[5]["image"]["bytes"]
-    mirrored = support.portrait(6)[:, ::-1]
-    assert np.array_equal(support.decoded(data["restored"][5].as_py()["bytes"]), mirrored)
+    others = [i for i in range(12) if i != 5]
+    for i, picture in zip(others, data["restored"].to_pylist(), strict=True):
+        assert np.array_equal(support.decoded(picture["bytes"]), support.portrait(i)[:, ::-1])
 
 
 def test_a_grey_face_stays_grey(faulty: str, tmp_path: Path) -> None:
@@ -303,3 +310,20 @@ def test_a_run_records_what_made_it(tmp_path: Path) -> None:
     assert (record["state"], record["seed"], record["method"]["name"]) == ("complete", 5, "passthrough")
     assert record["recogniser"] == {"name": "mean colours", "sha256": "0" * 64}
     assert (tmp_path / "dst" / "report" / "index.html").stat().st_size > 1000
+
+
+def test_a_worker_that_was_given_up_and_finishes_late_changes_nothing(faulty: str, tmp_path: Path) -> None:
+    support.write(tmp_path / "src" / "a.parquet", support.rows(4))
+    run = support.run(tmp_path, faulty, options={"seconds": 0.2})
+    (shard,) = plan_shards(run).todo
+    workers = [ShardWorker(make_job(run, "cpu", None)) for _ in range(3)]
+    for worker in workers:
+        worker.load()
+    with ThreadPoolExecutor() as threads:  # three attempts at once, of which one counts
+        records = list(threads.map(lambda worker: worker.run(Order(shard)), workers))
+    assert records[0] == records[1] == records[2] == support.commits(tmp_path / "dst")[0]
+    before = support.snapshot(tmp_path / "dst")
+    assert workers[0].run(Order(shard)) == records[0]
+    assert support.snapshot(tmp_path / "dst") == before
+    restore_without_prefect(run)
+    support.assert_whole(tmp_path / "dst", 4)

@@ -89,6 +89,26 @@ def test_create_keeps_what_is_there(url: str) -> None:
     assert store.create("commits/1.json", b"again")
 
 
+def test_a_file_is_replaced_only_as_it_was_seen(url: str) -> None:
+    store = Store(url)
+    assert store.replace("current.json", b"first", None)
+    assert not store.replace("current.json", b"of one who saw none", None)
+    seen = store.info("current.json").version
+    assert store.replace("current.json", b"second", seen)
+    assert not store.replace("current.json", b"of one who saw the first", seen)
+    assert store.read("current.json") == b"second" and store.list() == ["current.json"]
+
+
+@pytest.mark.parametrize("kind", ["local", "s3"])
+def test_of_many_who_replace_the_same_one_wins(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    url = str(tmp_path) if kind == "local" else f"{request.getfixturevalue('bucket')}/{uuid.uuid4().hex}"
+    Store(url).write("current.json", b"seen by all")
+    seen = Store(url).info("current.json").version
+    with ThreadPoolExecutor(8) as writers:
+        won = list(writers.map(lambda i: Store(url).replace("current.json", f"writer {i}".encode(), seen), range(8)))
+    assert won.count(True) == 1 and Store(url).read("current.json") == f"writer {won.index(True)}".encode()
+
+
 def test_what_another_connection_wrote_is_seen_at_once(url: str) -> None:
     ours, theirs = Store(url), Store(url)
     assert ours.list() == []

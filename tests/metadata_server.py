@@ -1,0 +1,60 @@
+"""The metadata services of AWS and Google as far as the notice of a spot machine goes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+TOKEN = "a-token-of-imdsv2"
+ACTION = '{"action": "terminate", "time": "2026-11-21T12:00:00Z"}'
+
+
+@dataclass
+class Metadata:
+    """`address` is host:port; `taken` gives the notice; `ill` answers 503."""
+
+    address: str
+    taken: bool = False
+    ill: bool = False
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://{self.address}/", "GCE_METADATA_HOST": self.address}
+
+
+@contextmanager
+def metadata_server() -> Iterator[Metadata]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            asked = self.path == "/latest/api/token" and self.headers["X-aws-ec2-metadata-token-ttl-seconds"]
+            self._answer(200 if asked else 400, TOKEN)
+
+        def do_GET(self) -> None:
+            if self.path == "/latest/meta-data/spot/instance-action":
+                allowed = self.headers["X-aws-ec2-metadata-token"] == TOKEN
+                self._answer((200 if metadata.taken else 404) if allowed else 401, ACTION)
+            else:
+                allowed = self.headers["Metadata-Flavor"] == "Google"
+                known = self.path == "/computeMetadata/v1/instance/preempted"
+                self._answer((200 if known else 404) if allowed else 403, "TRUE" if metadata.taken else "FALSE")
+
+        def _answer(self, status: int, body: str) -> None:
+            self.send_response(503 if metadata.ill else status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    metadata = Metadata(f"127.0.0.1:{server.server_address[1]}")
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield metadata
+    finally:
+        server.shutdown()
+        server.server_close()

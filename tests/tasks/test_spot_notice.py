@@ -1,0 +1,66 @@
+"""The notice of a spot machine, from services that speak as the clouds' do."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from bfr_models.errors import UsageError
+from tasks import _spot_notice
+from tasks._spot_notice import watch_for_notice
+from tests.metadata_server import ACTION, Metadata, metadata_server
+
+
+@pytest.fixture
+def metadata(monkeypatch: pytest.MonkeyPatch) -> Iterator[Metadata]:
+    monkeypatch.setattr(_spot_notice, "POLL_SECONDS", 0.05)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # which it must not ask
+    with metadata_server() as metadata:
+        for name, value in metadata.environment.items():
+            monkeypatch.setenv(name, value)
+        yield metadata
+
+
+@pytest.fixture
+def heard() -> Iterator[threading.Event]:
+    """Set when this process gets SIGTERM."""
+    event = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    yield event
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(("cloud", "words"), [("aws", ACTION), ("gcp", "preempted")])
+def test_a_notice_is_heard_as_sigterm_once_it_comes_and_trouble_is_said_once(
+    cloud: str,
+    words: str,
+    metadata: Metadata,
+    heard: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("BFR_SPOT", cloud)
+    metadata.ill = True
+    watch_for_notice()
+    time.sleep(0.5)
+    metadata.ill = False
+    assert not heard.wait(0.5)
+    metadata.taken = True
+    assert heard.wait(10)
+    errors = capfd.readouterr().err
+    assert errors.count(f"BFR_SPOT={cloud}: no answer") == 1 and "503" in errors
+    assert f"this machine is about to be taken away: {words}" in errors
+
+
+def test_nobody_is_asked_unless_told_so(metadata: Metadata, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BFR_SPOT", raising=False)
+    before = threading.active_count()
+    watch_for_notice()
+    assert threading.active_count() == before
+    monkeypatch.setenv("BFR_SPOT", "ec2")
+    with pytest.raises(UsageError, match="expected aws or gcp in BFR_SPOT, found 'ec2'"):
+        watch_for_notice()
