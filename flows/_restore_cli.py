@@ -43,8 +43,14 @@ def restore(
     image_format: Annotated[str | None, typer.Option("--format", help="png, webp or jpeg.")] = None,
     quality: Annotated[int | None, typer.Option(help="Of webp and jpeg, 1 to 100.")] = None,
     keep_input: Annotated[bool | None, typer.Option("--keep-input", help="Carry the input picture.")] = None,
-    recogniser: Annotated[str | None, typer.Option(help="auto, arcface, dlib or none.")] = None,
-    min_identity: Annotated[float | None, typer.Option(help="Below it a face keeps its input pixels.")] = None,
+    recogniser: Annotated[str | None, typer.Option(help="auto, arcface, adaface, dlib or none.")] = None,
+    min_identity: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COSINE|PROFILE",
+            help="Below it a face keeps its input pixels; profiles are celeba, lfw, childhood, wild and webphoto.",
+        ),
+    ] = None,
     lpips: Annotated[str | None, typer.Option(help="vgg, alex, squeeze or none.")] = None,
     metrics: Metrics = None,
     protocol: Annotated[str | None, typer.Option(help=PROTOCOL_HELP)] = None,
@@ -102,11 +108,16 @@ def restore(
 
     if plan:
         command(estimate, _show.estimate, as_json, debug)
-    command(work, _show.restore, as_json, debug, exit_code=_too_many_rejects)
+    command(work, _show.restore, as_json, debug, exit_code=too_many_rejects)
 
 
 def restore_run(config: Path | None, given: dict[str, Any], options: dict[str, Any]) -> RestoreRun:
     """The run model from a YAML file and the flags that were given, which win."""
+    return RestoreRun(**run_settings(config, given, options))
+
+
+def run_settings(config: Path | None, given: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a run model, from the same."""
     from_file: dict[str, Any] = {}
     if config is not None:
         import yaml
@@ -119,9 +130,10 @@ def restore_run(config: Path | None, given: dict[str, Any], options: dict[str, A
             raise UsageError(f"expected a YAML file of settings at {config} (name: value), found other YAML")
     flags = {name: value for name, value in given.items() if value is not None}
     chosen = {name: value for name, value in options.items() if value is not None}
-    return RestoreRun(**{**from_file, **flags, "options": {**from_file.get("options", {}), **chosen}})
+    return {**from_file, **flags, "options": {**from_file.get("options", {}), **chosen}}
 
 
-def _too_many_rejects(record: dict[str, Any]) -> int:
+def too_many_rejects(record: dict[str, Any]) -> int:
+    """The exit code of a run that is done."""
     totals, limit = record["totals"], record["arguments"]["max_rejects"]
     return 3 if totals["rejected"] > limit * totals["rows"] else 0

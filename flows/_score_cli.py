@@ -17,7 +17,7 @@ def score(
     column: Annotated[str, typer.Option(help="The restored faces.")] = "restored",
     lq_column: Annotated[str | None, typer.Option(help="What was restored, for the identity similarity to it.")] = None,
     gt_column: Annotated[str | None, typer.Option(help="Ground truth, for all other scores.")] = None,
-    recogniser: Annotated[str, typer.Option(help="auto, arcface, dlib or none.")] = "auto",
+    recogniser: Annotated[str, typer.Option(help="auto, arcface, adaface, dlib or none.")] = "auto",
     lpips: Annotated[str, typer.Option(help="auto, vgg, alex, squeeze or none.")] = "auto",
     metrics: Metrics = None,
     protocol: Protocol = "default",

@@ -38,6 +38,19 @@ def restore(record: Result) -> None:
     _console.print(f"report: {record['arguments']['destination']}/report/index.html")
 
 
+def curate(record: Result) -> None:
+    """The funnel of `bfr curate`, and the scores before and after."""
+    for step in record["steps"]:
+        _console.print(f"{step['left']:>10}  {step['step']}", markup=False)
+    for name, after in record["statistics"].items():
+        if isinstance(after, Mapping) and "mean" in after:
+            before = record["statistics_of_run"][name]["mean"]
+            _console.print(f"{name:>24}  mean {before:.4f} -> {after['mean']:.4f}")
+    if found := record["dedupe"]:
+        _console.print(f"{found['dropped']} near-duplicates in {found['groups']} groups, by {found['look']}")
+    _console.print(f"report: {record['report']}", markup=False)
+
+
 def verified(found: Result) -> None:
     """The verdict of `bfr verify`, and a table of what is wrong."""
     _console.print(
@@ -69,6 +82,46 @@ def explained(rows: list[Result]) -> None:
             if value is not None and name not in ("id", "state"):
                 view.add_row(name, Text(str(value)))
         _console.print(view)
+
+
+def reprocessed(outcome: Result) -> None:
+    """What was restored, and which generation counts now, and why."""
+    restore(outcome["run"])
+    if outcome["comparison"]:
+        _console.print(f"old against new: {outcome['comparison']}", markup=False)
+    for reason in outcome["held_back"]:
+        _console.print(f"{outcome['generation']} was held back: {reason}", markup=False)
+    for name in outcome["expired"]:
+        _console.print(f"expired: {name}")
+    _console.print(f"current generation: {outcome['current']}")
+    if outcome["held_back"]:
+        _console.print(f"`bfr generations switch DST {outcome['generation']} --force` makes it current all the same")
+
+
+def deployed(found: Result) -> None:
+    """What is on the server now, and what it waits for."""
+    _console.print(f"{found['deployment']}: {found['schedule']}, by workers of the pool {found['work_pool']}")
+    if found["gpu_pool"]:
+        _console.print(f"holds the limit {found['gpu_pool']} while it restores")
+    for command in found["next"]:
+        _console.print(f"  {command}", markup=False)
+
+
+def generations(found: list[Result]) -> None:
+    """The table of `bfr generations list`."""
+    view = Table(Column("generation", no_wrap=True), "state", "rows", "restored", "finished")
+    for row in found:
+        state = f"{row['state']}, held back: {'; '.join(row['held_back'])}" if row["held_back"] else row["state"]
+        view.add_row(row["name"], Text(state), *(str(row[key] or "") for key in ("rows", "restored", "finished")))
+    _console.print(view)
+
+
+def current_generation(found: Result) -> None:
+    _console.print(f"current generation: {found['current']}")
+
+
+def expired(found: Result) -> None:
+    _console.print(f"expired: {', '.join(found['expired']) or 'none'}")
 
 
 def report(result: Result) -> None:

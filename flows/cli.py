@@ -11,9 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import _run_cli, _show, _weights_cli
+from flows import _generations_cli, _run_cli, _show, _weights_cli
 from flows._command import Debug, Destination, Json, Source
 from flows._command import run as _run
+from flows._curate_cli import curate
+from flows._deploy_cli import deploy, reprocess
 from flows._evaluate_cli import evaluate
 from flows._fid_cli import fid
 from flows._restore_cli import restore
@@ -28,6 +30,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(_weights_cli.app, name="weights")
+app.add_typer(_generations_cli.app, name="generations")
 
 
 @app.command(epilog="Example: `bfr demo --out demo`")
@@ -71,7 +74,9 @@ def pack(
 def degrade(
     source: Source,
     destination: Destination,
-    preset: Annotated[str, typer.Option(help="gfpgan, difface or codeformer_large.")] = "gfpgan",
+    preset: Annotated[
+        str, typer.Option(help="gfpgan, difface, codeformer_large; of test sets difface_test, resshift_test.")
+    ] = "gfpgan",
     size: Annotated[int | None, typer.Option(help="Resize to this side first, px.")] = None,
     seed: int = 0,
     column: Annotated[str, typer.Option(help="The picture column.")] = "image",
@@ -105,6 +110,13 @@ app.command(epilog="Examples: `bfr restore pairs/ out/ --method difface --gt-col
 app.command(epilog="Example: `bfr evaluate faces/ out/ --methods passthrough,estimator,difface --degrade gfpgan`")(
     evaluate
 )
+
+
+app.command(epilog="Example: `bfr curate restored/ best/ --where 'identity_similarity > 0.9' --dedupe 0.95`")(curate)
+
+
+app.command(epilog="Example: `bfr reprocess s3://inbox s3://archive/restored --method difface`")(reprocess)
+app.command(epilog='Example: `bfr deploy s3://inbox s3://archive/restored --method difface --cron "0 3 * * *"`')(deploy)
 
 
 app.command(epilog="Example: `bfr verify s3://archive/restored --json`")(_run_cli.verify)

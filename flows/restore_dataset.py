@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from functools import wraps
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from bfr_models.errors import BfrError
+from flows._run_page import ProgressArtifact, failures_announced, show_record, workers_heard
+from tasks._commits import Record
+from tasks._connection import redact_error, redact_text
 from tasks._progress import RowProgress
 from tasks._shards import Shard
 from tasks._single_writer import sole_driver
@@ -27,49 +31,73 @@ RETRY_DELAYS: list[float] = [2, 10]  # seconds
 Phase = Callable[[Callable[..., Any], str], Callable[..., Any]]
 """(function, name) -> the function as a phase of the recipe: a Prefect task, or itself."""
 
+Result = TypeVar("Result")
+
 OURS = "raised by the run itself, not by Prefect"
 
 
-@flow(name="restore-dataset", flow_run_name="{run.method} of {run.source}")
+@flow(name="restore-dataset", flow_run_name="{run.title}")
 def restore_dataset(run: RestoreRun) -> RunRecord:
     """Plan what is missing, restore it, report. Returns run.json."""
-    return _restore(run, _as_task)
+    with failures_announced(run.destination):
+        return restore_phases(run, as_task)
 
 
 def restore_dataset_anyway(run: RestoreRun) -> RunRecord:
     """`restore_dataset`, and where Prefect itself fails, the same without it: nothing done is done twice."""
+    return anyway(lambda: restore_dataset(run), lambda: restore_without_prefect(run))
+
+
+def restore_without_prefect(run: RestoreRun) -> RunRecord:
+    """The same recipe, its phases called as they are."""
+    return restore_phases(run, as_it_is)
+
+
+def restore_phases(run: RestoreRun, phase: Phase, gpus: AbstractContextManager[None] | None = None) -> RunRecord:
+    """The recipe; `gpus` is held while workers are there."""
+    started = datetime.now(UTC)
+    plan: Plan = phase(plan_shards, "plan")(run)
+    if plan.todo_count:
+        with gpus or nullcontext(), workers_heard(), sole_driver(run.destination) as lost, worker_pool(run) as pool:
+            done = plan.rows - sum(shard.rows for shard in plan.todo)
+            line, page = RowProgress(run.method, plan.rows, done), ProgressArtifact(run.method, plan.rows, done)
+
+            def advance(record: Record) -> None:
+                line.advance(record["rows"])
+                page.advance(record["rows"])
+
+            with line, page:
+                for number, shards in enumerate(_slices(plan)):
+                    phase(restore_shards, f"{run.method}-slice-{number}")(pool, shards, advance, lost)
+    record: RunRecord = phase(finish_run, "finish")(run, started)
+    show_record(record)
+    return record
+
+
+def anyway(with_prefect: Callable[[], Result], without: Callable[[], Result]) -> Result:
+    """The first, and where Prefect itself fails, the second."""
     try:
-        return restore_dataset(run)
+        return with_prefect()
     except BfrError:
         raise
     except Exception as error:
         if OURS in getattr(error, "__notes__", ()):
             raise
-        print(f"Prefect failed ({type(error).__name__}: {error}); going on without it", file=sys.stderr)
-        return restore_without_prefect(run)
+        said = redact_text(f"{type(error).__name__}: {error}")
+        print(f"Prefect failed ({said}); going on without it", file=sys.stderr)
+        return without()
 
 
-def restore_without_prefect(run: RestoreRun) -> RunRecord:
-    """The same recipe, its phases called as they are."""
-    return _restore(run, lambda function, _name: function)
+def as_it_is(function: Callable[..., Any], _name: str) -> Callable[..., Any]:
+    """A phase without Prefect."""
+    return function
 
 
-def _restore(run: RestoreRun, phase: Phase) -> RunRecord:
-    started = datetime.now(UTC)
-    plan: Plan = phase(plan_shards, "plan")(run)
-    if plan.todo_count:
-        with sole_driver(run.destination) as lost, worker_pool(run) as pool, _progress(run, plan) as progress:
-            for number, shards in enumerate(_slices(plan)):
-                restore = phase(restore_shards, f"{run.method}-slice-{number}")
-                restore(pool, shards, lambda record: progress.advance(record["rows"]), lost)
-    record: RunRecord = phase(finish_run, "finish")(run, started)
-    return record
-
-
-def _as_task(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+def as_task(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     """A task that may be tried again, since every phase picks up where it stopped; our own errors are final."""
     settings = task(
         task_run_name=name,
+        tags={"bfr"},
         retries=len(RETRY_DELAYS),
         retry_delay_seconds=RETRY_DELAYS,
         retry_condition_fn=_is_not_final,
@@ -86,6 +114,7 @@ def _marking_its_errors(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*arguments)
         except Exception as error:
             error.add_note(OURS)
+            redact_error(error)  # Prefect keeps it
             raise
 
     return call
@@ -93,10 +122,6 @@ def _marking_its_errors(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _is_not_final(_task: object, _run: object, state: Any) -> bool:
     return not isinstance(state.result(raise_on_failure=False), BfrError)
-
-
-def _progress(run: RestoreRun, plan: Plan) -> RowProgress:
-    return RowProgress(run.method, plan.rows, plan.rows - sum(shard.rows for shard in plan.todo))
 
 
 def _slices(plan: Plan) -> Iterator[list[Shard]]:

@@ -12,6 +12,7 @@ A shard is todo -> in hand -> done, or back to todo, or set aside after too many
 from __future__ import annotations
 
 import errno
+import logging
 import random
 import threading
 import time
@@ -23,8 +24,11 @@ from heapq import heappop, heappush
 from bfr_models.errors import BfrError
 from tasks._bisection import Bisection
 from tasks._commits import Record
+from tasks._connection import redact_text
 from tasks._pool import Order, Outcome, Pool
 from tasks._shards import Shard
+
+_log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 4
 PAUSE_SECONDS = 5.0  # before the second attempt, and four times as long before each further one, give or take a half
@@ -58,6 +62,7 @@ class Dispatch:
                 self.stop.wait(POLL_SECONDS)
             for outcome in self.pool.poll(POLL_SECONDS):
                 in_hand -= 1
+                _log_outcome(outcome)
                 if outcome.record is not None:
                     self.on_done(outcome.record)
                     first.check(outcome.record)
@@ -123,6 +128,16 @@ class _Todo:
             pause = PAUSE_SECONDS * 4 ** min(self._errors[shard.id] - 1, 4) * random.uniform(0.5, 1.5)
             heappush(self._again, (time.monotonic() + pause, shard.id, shard))
         return True
+
+
+def _log_outcome(outcome: Outcome) -> None:
+    """What of a shard is worth a line of the run's log."""
+    shard, record = outcome.order.shard, outcome.record
+    name = f"shard {shard.id} (rows {shard.first_row} to {shard.first_row + shard.rows - 1} of {shard.name})"
+    if outcome.error is not None:
+        _log.warning("%s", redact_text(f"{name}: {type(outcome.error).__name__}: {outcome.error}"))
+    elif record is not None and record["rejected"]:
+        _log.info("%s: %d of %d rows rejected: %s", name, record["rejected"], record["rows"], record["rejects"])
 
 
 def _is_refusal(error: BaseException | None) -> bool:

@@ -19,6 +19,7 @@ from bfr_models.errors import BfrError, UsageError
 from tasks._commits import Record
 from tasks._job import Job
 from tasks._pool import IN_HAND, Order, Outcome, WorkerLostError, cannot_load
+from tasks._worker_log import Line, WorkerLog, relay
 
 START_TIMEOUT = 600.0  # seconds without any loaded actor: none could be placed, or none loads its method
 CONNECT_TIMEOUT = 5.0  # seconds; Ray itself tries for many minutes, deaf to signals
@@ -33,7 +34,7 @@ class _WorkerActor:
     """A `ShardWorker` in a process of its own, which alone imports torch."""
 
     def __init__(self, job: Job) -> None:
-        self._job = job
+        self._job, self._log = job, WorkerLog()
 
     def load(self) -> None:
         from tasks._shard_worker import ShardWorker
@@ -41,8 +42,8 @@ class _WorkerActor:
         self._worker = ShardWorker(self._job)
         self._worker.load()
 
-    def run(self, order: Order) -> Record | None:
-        return self._worker.run(order)
+    def run(self, order: Order) -> tuple[Record | None, list[Line]]:
+        return self._worker.run(order), self._log.take()
 
 
 @dataclass
@@ -115,7 +116,7 @@ class RayPool:
     def _collect(self, actor: _Actor, ref: Any) -> Outcome:
         order, submitted = actor.in_hand.pop(ref)
         try:
-            record = ray.get(ref)
+            record, lines = ray.get(ref)
         except RayTaskError as error:
             return Outcome(order, error=_cause(error))
         except RayError as error:
@@ -127,6 +128,7 @@ class RayPool:
         if order.trial is None:
             self._longest = max(self._longest, time.monotonic() - submitted)
         self._losses = 0
+        relay(lines)
         return Outcome(order, record=record)
 
     def _replace(self, actor: _Actor, error: Exception) -> None:
@@ -171,8 +173,6 @@ def connect_ray() -> bool:
     """
     if ray.is_initialized():
         return False
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     handler = signal.getsignal(signal.SIGTERM)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address := os.environ.get("RAY_ADDRESS"):

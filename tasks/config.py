@@ -7,15 +7,27 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WrapValidator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    WrapValidator,
+    model_validator,
+)
 
 from bfr_models.methods.presets import Task
+from bfr_models.metrics.identity_gates import PROFILES, IdentityGate, Profile
 from bfr_models.registry import ResolvedMethod, resolve_method
-from tasks._connection import redact
+from tasks._connection import redact, without_secrets
 from tasks._job import Measures, NetworkChoice, PhotoSettings
 
-Url = Annotated[str, AfterValidator(lambda url: url if "://" in url else os.path.abspath(url))]
-"""A path or a URL; a path is made absolute, since workers run in folders of their own."""
+_Stored = PlainSerializer(lambda url: url and without_secrets(url), when_used="json")
+Url = Annotated[str, AfterValidator(lambda url: url if "://" in url else os.path.abspath(url)), _Stored]
+"""A path or a URL; a path is made absolute, since workers run in folders of their own. As JSON, which others keep
+(Prefect, run.json), it is without secrets."""
 
 
 def _whole_or_auto(value: object, validate: Callable[[object], int | str]) -> int | str:
@@ -26,6 +38,16 @@ def _whole_or_auto(value: object, validate: Callable[[object], int | str]) -> in
 
 
 BatchSizeAsked = Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], WrapValidator(_whole_or_auto)]
+
+
+def _cosine_or_profile(value: object, validate: Callable[[object], float | Profile]) -> float | Profile:
+    try:
+        return validate(value)
+    except ValidationError:
+        raise ValueError(f"expected a number from -1 to 1, or a profile of {', '.join(PROFILES)}") from None
+
+
+MinIdentity = Annotated[Annotated[float, Field(ge=-1, le=1)] | Profile, WrapValidator(_cosine_or_profile)]
 
 
 class RestoreRun(BaseModel):
@@ -49,10 +71,14 @@ class RestoreRun(BaseModel):
     format: Literal["png", "webp", "jpeg"] = "png"
     quality: int = Field(95, ge=1, le=100, description="of webp and jpeg")
     keep_input: bool = Field(False, description="carry the input picture into the output")
-    recogniser: Literal["auto", "arcface", "dlib", "none"] = Field(
+    recogniser: Literal["auto", "arcface", "adaface", "dlib", "none"] = Field(
         "auto", description="what compares faces; auto is arcface where its weights are here, else dlib, else none"
     )
-    min_identity: float | None = Field(None, ge=-1, le=1, description="below it the face keeps its input pixels")
+    min_identity: MinIdentity | None = Field(
+        None,
+        description="similarity to the input below which a face keeps its pixels: a number from -1 to 1, or a profile, "
+        "whose threshold is AdaFace's",
+    )
     detector: Literal["dlib", "retinaface"] = Field("dlib", description="what finds the faces in photos")
     detector_weights: str | None = Field(
         None, description="file of the detector's weights; the fetched ones by default"
@@ -64,12 +90,15 @@ class RestoreRun(BaseModel):
     metrics: tuple[str, ...] = Field((), description="measured as well: ms_ssim, niqe, lmd")
     protocol: str = Field("default", description="whose figures run.json holds: default, vqfr, difface or ntire2025")
     fid: str = Field("auto", description="inception or none; by default where its weights are here")
-    fid_reference: str | None = Field(
+    fid_reference: Annotated[str, _Stored] | None = Field(
         None, description="what restored faces are compared with: a dataset, a run, or .npz statistics; gt by default"
     )
     keep_embeddings: bool = Field(False, description="store the recogniser's vectors, which are biometric data")
     max_rejects: float = Field(0.05, ge=0, le=1, description="share of rejected rows above which the exit code is 3")
     retry_rejected: tuple[str, ...] = Field((), description="codes: rows that were rejected so are tried again")
+    retire_deleted: bool = Field(
+        False, description="rows of files that the source no longer holds leave the run; by default they stay"
+    )
     shard_timeout: float | None = Field(
         None, gt=0, description="seconds until a worker is taken to hang; 20 x the longest shard so far by default"
     )
@@ -93,6 +122,11 @@ class RestoreRun(BaseModel):
         if self.detector_weights is not None and self.detector == "dlib":
             raise ValueError("expected no detector_weights with detector dlib, which brings its own")
         return self
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{self.method} of {redact(self.source)}"
 
     def resolve(self) -> ResolvedMethod:
         """The method with everything decided; UsageError for what is unknown."""
@@ -118,6 +152,7 @@ def semantic_settings(
     run: RestoreRun,
     resolved: ResolvedMethod,
     recogniser: NetworkChoice | None,
+    gate: IdentityGate | None,
     photos: PhotoSettings | None,
     measures: Measures,
 ) -> dict[str, Any]:
@@ -126,6 +161,7 @@ def semantic_settings(
         "method": resolved.description,
         "fingerprint": resolved.fingerprint,
         "recogniser": None if recogniser is None else asdict(recogniser),
+        "min_identity": None if gate is None else gate.threshold,
         "photos": None if photos is None else photos.description,
         "measures": asdict(measures),
         "fid_reference": None if run.fid_reference is None else redact(run.fid_reference),
@@ -140,7 +176,6 @@ def semantic_settings(
                 "format",
                 "quality",
                 "keep_input",
-                "min_identity",
                 "shard_rows",
             }
         ),
@@ -160,5 +195,8 @@ def prepare_environment() -> None:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     }
+    if os.environ.get("RAY_ADDRESS", "local") in ("", "local"):
+        # Despite its name it is asked on every system: a cluster of this machine alone then listens on loopback alone.
+        defaults["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     for name, value in defaults.items():
         os.environ.setdefault(name, value)

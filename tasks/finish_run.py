@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bfr_models.errors import BfrError, UsageError
+from bfr_models.independence import self_scored
 from bfr_models.registry import methods
 from tasks import _commits
 from tasks._connection import redact
@@ -28,6 +30,7 @@ from tasks.config import RestoreRun
 from tasks.licences import licences_in_use
 from tasks.measures import run_measures
 from tasks.plan_shards import Plan, check_settings, finished_record, latest_plan
+from tasks.recognisers import run_gate
 
 MANIFEST = pa.schema(
     [
@@ -132,7 +135,7 @@ def _run_record(run: RestoreRun, plan: Plan, totals: Totals, measured: dict[str,
         extra=settings["measures"]["extra"],
     )
     statistics |= measured
-    resolved = run.resolve()
+    resolved, gate = run.resolve(), run_gate(run)
     return {
         "schema": 1,
         "state": "complete",
@@ -147,6 +150,7 @@ def _run_record(run: RestoreRun, plan: Plan, totals: Totals, measured: dict[str,
             "licence": resolved.preset.licence,
         },
         "recogniser": settings["recogniser"],
+        "identity_gate": None if gate is None else asdict(gate),
         "licences": licences_in_use(run),
         "measures": settings["measures"],
         "protocol": figures(run.protocol, settings, statistics),
@@ -162,13 +166,20 @@ def _run_record(run: RestoreRun, plan: Plan, totals: Totals, measured: dict[str,
             "accelerator_seconds": round(totals.accelerator_seconds, 3),
             "wall_seconds": round((now - started).total_seconds(), 3),
         },
-        "warnings": [] if run_store(run.destination).conditional else [WARNING],
+        "warnings": list(_warnings(run, settings)),
         "rejects": dict(totals.rejects.most_common()),
         "outcomes": dict(totals.outcomes.most_common()),
         "statistics": statistics,
         "started": started.isoformat(timespec="seconds"),
         "finished": now.isoformat(timespec="seconds"),
     }
+
+
+def _warnings(run: RestoreRun, settings: dict[str, Any]) -> Iterator[str]:
+    if not run_store(run.destination).conditional:
+        yield WARNING
+    if warning := self_scored(run.resolve(), settings["recogniser"]):
+        yield warning
 
 
 def _arguments(run: RestoreRun) -> dict[str, Any]:

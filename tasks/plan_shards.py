@@ -6,11 +6,12 @@
                          rejected rows are to be tried again: their shards have a new generation then
 
 The last plan is the live one. A file that changed loses its old shards to its new ones; what was restored
-from a file that has since gone from the source is kept.
+from a file that has since gone from the source is kept, unless the run is told to retire it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 
 from bfr_models.errors import UsageError
 from tasks import _commits
-from tasks._connection import redact
+from tasks._connection import redact, without_secrets
 from tasks._parquet import encode_table, find_image_column
 from tasks._row_groups import DAMAGE, is_damage
 from tasks._shards import Shard, current_version, from_table, shards_of_file, to_table
@@ -31,7 +32,7 @@ from tasks._storage import FileVersion, Store, open_source
 from tasks.config import RestoreRun, semantic_settings
 from tasks.detectors import photo_settings
 from tasks.measures import run_measures
-from tasks.recognisers import run_recogniser
+from tasks.recognisers import run_gate, run_recogniser
 
 _READERS = 16
 _RETRIED = b"bfr:retry_rejected"
@@ -44,11 +45,13 @@ class Plan:
     number: int
     shards: pa.Table
     done: frozenset[str]  # names of commits
+    given: str = ""  # the source as this command was given it
 
     @property
     def todo(self) -> Iterator[Shard]:
         """The shards without a commit, in the plan's order."""
-        return (shard for shard in from_table(self.shards) if shard.commit not in self.done)
+        todo = (shard for shard in from_table(self.shards) if shard.commit not in self.done)
+        return (shard.with_secrets(self.given) for shard in todo)
 
     @property
     def todo_count(self) -> int:
@@ -69,11 +72,25 @@ class Plan:
         return json.loads((self.shards.schema.metadata or {}).get(_RETRIED, b"[]"))
 
 
-def check_settings(run: RestoreRun) -> dict[str, Any]:
-    """What decides the run's output. UsageError before any work if it cannot be done, or not into this place."""
+def settings_of(run: RestoreRun) -> dict[str, Any]:
+    """What decides the run's output, as `plan/spec.json` holds it. UsageError if it cannot be done."""
     resolved = run.resolve()
-    semantic = semantic_settings(run, resolved, run_recogniser(run), photo_settings(run), run_measures(run))
+    semantic = semantic_settings(
+        run, resolved, run_recogniser(run), run_gate(run), photo_settings(run), run_measures(run)
+    )
     settings: dict[str, Any] = json.loads(json.dumps({"source": redact(run.source.rstrip("/")), **semantic}))
+    return settings
+
+
+def settings_digest(settings: dict[str, Any]) -> str:
+    """8 hex digits, the same for settings that may share a destination."""
+    given = {key: value for key, value in _flat(settings).items() if value is not None and key != "fingerprint"}
+    return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def check_settings(run: RestoreRun) -> dict[str, Any]:
+    """`settings_of` the run. UsageError before any work if it cannot be done, or not into this place."""
+    settings = settings_of(run)
     if f"{run.destination}/".startswith(f"{run.source}/"):
         raise UsageError(f"expected a destination outside {run.source}, found {run.destination}; use another")
     store = Store(run.destination)
@@ -90,13 +107,13 @@ def plan_shards(run: RestoreRun) -> Plan:
     store = Store(run.destination)
     latest = _latest(store)
     if latest is not None:
-        plan = _with_commits(store, *latest)
+        plan = replace(_with_commits(store, *latest), given=run.source)
         retry = set(run.retry_rejected) if _is_new_retry(store, plan, run) else set()
         if plan.todo_count and not retry and _sources_unchanged(plan):
             return plan
     live = list(list_source(run))
     if latest is not None:
-        live = _tried_again(store, plan, _carry_over(plan, live), retry)
+        live = _tried_again(store, plan, _carry_over(plan, live, run.retire_deleted), retry)
         if [shard.commit for shard in live] == plan.commits:
             return plan
     if not live:
@@ -107,7 +124,8 @@ def plan_shards(run: RestoreRun) -> Plan:
     _refuse_mixture(json.loads(store.read("plan/spec.json")), settings, run.destination)
     table = to_table(live).replace_schema_metadata({_RETRIED: json.dumps(sorted(run.retry_rejected))})
     store.create(_path(number), encode_table(table, row_group_rows=65536))
-    return _with_commits(store, number, _read(store, number))  # ours, or that of a driver which was faster
+    made = _with_commits(store, number, _read(store, number))  # ours, or that of a driver which was faster
+    return replace(made, given=run.source)
 
 
 def latest_plan(store: Store) -> Plan:
@@ -124,7 +142,7 @@ def list_source(run: RestoreRun) -> Iterator[Shard]:
     with ThreadPoolExecutor(_READERS) as readers:
         footers = readers.map(lambda found: _row_groups(found[0], found[1], run), files)
         for (store, file), group_rows in zip(files, footers, strict=True):
-            yield from shards_of_file(store.url(file.path), file.path, file.version, group_rows, run.shard_rows)
+            yield from shards_of_file(store.url(file.path), file.name, file.version, group_rows, run.shard_rows)
 
 
 def _row_groups(store: Store, file: FileVersion, run: RestoreRun) -> list[int]:
@@ -144,10 +162,11 @@ def _row_groups(store: Store, file: FileVersion, run: RestoreRun) -> list[int]:
         return [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
 
 
-def _carry_over(plan: Plan, live: list[Shard]) -> list[Shard]:
+def _carry_over(plan: Plan, live: list[Shard], retire_deleted: bool) -> list[Shard]:
     """The new shards, before them what was restored from files that the source no longer holds."""
-    sources, planned = {shard.source for shard in live}, list(from_table(plan.shards))
-    kept = [shard for shard in planned if shard.source not in sources and shard.commit in plan.done]
+    sources, planned = {without_secrets(shard.source) for shard in live}, list(from_table(plan.shards))
+    gone = [shard for shard in planned if shard.source not in sources and shard.commit in plan.done]
+    kept = [] if retire_deleted else gone
     generations = {shard.id: shard.generation for shard in planned}
     return kept + [replace(shard, generation=generations.get(shard.id, 0)) for shard in live]
 

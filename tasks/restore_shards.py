@@ -13,10 +13,10 @@ from tasks._dispatch import Dispatch
 from tasks._job import Columns, Job
 from tasks._pool import Pool, ThreadPool
 from tasks._shards import Shard
-from tasks.config import RestoreRun
+from tasks.config import RestoreRun, prepare_environment
 from tasks.detectors import photo_settings
 from tasks.measures import run_measures
-from tasks.recognisers import run_recogniser
+from tasks.recognisers import run_gate, run_recogniser
 
 CPU_BATCH, GPU_BATCH = 8, 16
 WAIT_SECONDS = 0.2
@@ -32,6 +32,7 @@ def worker_pool(run: RestoreRun) -> Iterator[Pool]:
         finally:
             pool.close()
         return
+    prepare_environment()
     import ray
 
     from tasks._ray_pool import RayPool, cluster_gpus, connect_ray
@@ -99,6 +100,7 @@ def restore_shards(
 
 def make_job(run: RestoreRun, device: str, threads: int | None) -> Job:
     """What the workers of a run are told."""
+    gate = run_gate(run)
     return Job(
         destination=run.destination,
         method=run.resolve(),
@@ -108,7 +110,7 @@ def make_job(run: RestoreRun, device: str, threads: int | None) -> Job:
         quality=run.quality,
         keep_input=run.keep_input,
         recogniser=run_recogniser(run),
-        min_identity=run.min_identity,
+        min_identity=None if gate is None else gate.threshold,
         batch_size=run.batch_size or (CPU_BATCH if device == "cpu" else GPU_BATCH),
         device=device,
         threads=threads,

@@ -1,19 +1,21 @@
-"""One Ray cluster and one Prefect server for the whole session, and the method that misbehaves."""
+"""Servers for the whole session (Ray, Prefect, Ceph, PostgreSQL), and the method that misbehaves."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from bfr_models.registry import methods
 from tasks.config import prepare_environment
-from tests.support import ROOT
+from tests.support import ROOT, free_ports
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -69,3 +71,36 @@ def prefect_server() -> Iterator[str]:
 
     with prefect_test_harness(server_startup_timeout=120):
         yield str(PREFECT_API_URL.value())
+
+
+@pytest.fixture(scope="session")
+def ceph() -> Iterator[tuple[str, int]]:
+    """Host and port of a real S3 server."""
+    if not shutil.which("radosgw"):
+        pytest.skip("no radosgw: apt-get install ceph-mon ceph-osd ceph-mgr radosgw ceph-common")
+    port = free_ports(3)
+    with _server("s3-server.sh", port):
+        yield "127.0.0.1", port
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The address of a PostgreSQL database, as Prefect's server wants it."""
+    if not shutil.which("pg_ctlcluster"):
+        pytest.skip("no PostgreSQL: apt-get install postgresql")
+    with _server("postgres-server.sh", free_ports(1)) as said:
+        yield said.partition("=")[2]
+
+
+@contextmanager
+def _server(name: str, port: int) -> Iterator[str]:
+    """A server of `infra`, in a folder of its own; what it says when it has started."""
+    folder, script = tempfile.mkdtemp(prefix="bfr-server-"), str(ROOT / "infra" / name)
+    try:
+        started = subprocess.run(
+            [script, "start", folder, str(port)], check=True, timeout=120, stdout=subprocess.PIPE, text=True
+        )
+        yield started.stdout.strip()
+    finally:
+        subprocess.run([script, "stop", folder], check=False, timeout=60)
+        shutil.rmtree(folder, ignore_errors=True)

@@ -75,6 +75,8 @@ def test_a_finished_run_is_not_touched_again(restore: Bfr, tmp_path: Path) -> No
         (["--method", "passthrough", "--column", "photo"], "picture column 'photo', found the columns image"),
         (["--method", "passthrough", "--format", "gif"], "format: Input should be 'png', 'webp' or 'jpeg'"),
         (["--method", "passthrough", "--batch-size", "many"], "expected a whole number from 1 on, or auto"),
+        (["--method", "passthrough", "--min-identity", "celebs"], "or a profile of celeba, lfw, childhood, wild"),
+        (["--config", "gate.yaml", "--recogniser", "none"], "a face recogniser for min_identity wild, found none"),
         ([], "error: method: Field required\n"),
         (["--config", "none.yaml"], "expected a YAML file of settings at none.yaml"),
         (["--config", "list.yaml"], "expected a YAML file of settings at list.yaml"),
@@ -85,6 +87,7 @@ def test_wrong_usage_ends_with_2_and_a_message_in_plain_words(
     arguments: list[object], message: str, restore: Bfr, tmp_path: Path
 ) -> None:
     (tmp_path / "list.yaml").write_text("- method")
+    (tmp_path / "gate.yaml").write_text("{method: passthrough, min_identity: wild}")
     (tmp_path / "wrong.yaml").write_text("{method: passthrough, stride: 5}")
     result = restore(*arguments, "--json")
     assert result.exit_code == 2

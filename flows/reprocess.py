@@ -1,0 +1,73 @@
+"""Restore a dataset again as it changes: new rows go into the current generation, other settings make a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from prefect import flow
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
+from prefect.concurrency.sync import concurrency
+
+from bfr_models.errors import UsageError
+from flows._credentials import use_credentials
+from flows._run_page import HELD_BACK, SWITCHED, announce, failures_announced
+from flows.restore_dataset import Phase, anyway, as_it_is, as_task, restore_phases
+from tasks.compare_generations import make_current
+from tasks.generations import ReprocessRun, choose_generation, expire_generations
+
+LEASE_SECONDS = 120.0
+"""For so long a killed run keeps its share of the GPUs; a run that lives renews it."""
+
+Outcome = dict[str, Any]
+
+
+@flow(name="reprocess", flow_run_name="{run.title}")
+def reprocess(run: ReprocessRun) -> Outcome:
+    """Restore what is new or changed; with other settings, all of it, beside what is there, and make that current
+    unless it is worse. Returns what became of it."""
+    with failures_announced(run.destination):
+        return _reprocess(run, as_task)
+
+
+def reprocess_anyway(run: ReprocessRun) -> Outcome:
+    """`reprocess`, and where Prefect itself fails, the same without it: nothing done is done twice."""
+    return anyway(lambda: reprocess(run), lambda: reprocess_without_prefect(run))
+
+
+def reprocess_without_prefect(run: ReprocessRun) -> Outcome:
+    """The same recipe, its phases called as they are."""
+    return _reprocess(run, as_it_is)
+
+
+def _reprocess(run: ReprocessRun, phase: Phase) -> Outcome:
+    use_credentials(run.credentials)
+    name: str = phase(choose_generation, "choose-generation")(run)
+    record = restore_phases(run.generation(name), phase, share_of(run.gpu_pool) if phase is as_task else None)
+    outcome: Outcome = phase(make_current, "make-current")(run, name)
+    if outcome["held_back"]:
+        announce(HELD_BACK, run.destination, outcome)
+    elif outcome["switched"]:
+        announce(SWITCHED, run.destination, outcome)
+    expired = phase(expire_generations, "expire")(run.destination, run.keep_generations)
+    return outcome | {"expired": expired, "run": record}
+
+
+@contextmanager
+def share_of(gpu_pool: str | None) -> Iterator[None]:
+    """Holds one of the pool's slots, after waiting for it; the limit of that name says how many there are."""
+    if gpu_pool is None:
+        yield
+        return
+    with ExitStack() as held:
+        try:
+            held.enter_context(
+                concurrency(gpu_pool, lease_duration=LEASE_SECONDS, strict=True, raise_on_lease_renewal_failure=False)
+            )
+        except ConcurrencySlotAcquisitionError as error:
+            raise UsageError(
+                f"expected Prefect's concurrency limit {gpu_pool!r}, found: {error}; make it with "
+                f"`prefect gcl create {gpu_pool} --limit 1`"
+            ) from error
+        yield

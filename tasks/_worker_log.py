@@ -1,0 +1,40 @@
+"""What workers log, on its way to the run's log: warnings and worse, with the result of each shard."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections import deque
+from collections.abc import Iterable
+
+KEPT = 50
+Line = tuple[int, str]
+"""(level, text)"""
+
+
+class WorkerLog(logging.Handler):
+    """The last lines of this process that nobody has taken yet; equal ones in a row once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._lines = deque[Line](maxlen=KEPT)
+        logging.captureWarnings(True)
+        logging.getLogger().addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = (record.levelno, record.getMessage().strip()[:500])
+        if not self._lines or self._lines[-1] != line:
+            self._lines.append(line)
+
+    def take(self) -> list[Line]:
+        """The lines since the last call."""
+        where, lines = f"{socket.gethostname()}, process {os.getpid()}", list(self._lines)
+        self._lines.clear()
+        return [(level, f"{where}: {text}") for level, text in lines]
+
+
+def relay(lines: Iterable[Line]) -> None:
+    """Logs a worker's lines in this process."""
+    for level, text in lines:
+        logging.getLogger(__name__).log(level, "%s", text)

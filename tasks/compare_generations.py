@@ -1,0 +1,148 @@
+"""Old generation against new: the same rows side by side, and whether the new one may become current."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks._connection import redact
+from tasks._finished_run import FinishedRun, Rows, open_run
+from tasks._gallery import caption
+from tasks._report import Cell, GalleryRow, render_report
+from tasks._storage import Store
+from tasks._subset_statistics import subset_statistics
+from tasks.generations import ReprocessRun, address, read_pointer, reasons_against, switch_generation
+
+GALLERY_ROWS = 24
+_IDENTITIES = ("identity_similarity_gt", "identity_similarity")  # the first that both have decides
+
+
+def compare_generations(run: ReprocessRun, old: str, new: str) -> dict[str, Any]:
+    """Compares two finished generations on the rows that both restored; writes comparisons/<old>..<new>.{json,html}.
+
+    `reasons` say why the new one must not become current, by the run's `max_identity_drop` and `max_fid_rise`; none
+    if it may. What one of them has not measured, or another network has, is not compared, and said in `notes`.
+    """
+    olds, news = (open_run(address(run.destination, name)) for name in (old, new))
+    rows = _common(olds.ids, news.ids)
+    sides = [
+        subset_statistics(side, which) if len(which) else {} for side, which in zip((olds, news), rows, strict=True)
+    ]
+    reasons, notes = _judge(run, [olds.record, news.record], sides)
+    if not len(rows[0]):
+        reasons.append("no row was restored in both")
+    store = Store(run.destination)
+    stem = f"comparisons/{old}..{new}"
+    found = {
+        "old": old,
+        "new": new,
+        "rows": len(rows[0]),
+        "rejected": [side.record["totals"]["rejected"] for side in (olds, news)],
+        "statistics": {"old": sides[0], "new": sides[1]},
+        "limits": run.model_dump(include={"max_identity_drop", "max_fid_rise"}),
+        "reasons": reasons,
+        "notes": notes,
+        "report": redact(store.url(f"{stem}.html")),
+    }
+    records = [side.record | {"statistics": stats} for side, stats in zip((olds, news), sides, strict=True)]
+    records[1] |= {"warnings": [*records[1].get("warnings", ()), *reasons, *notes]}
+    gallery = list(_gallery((old, new), (olds, news), rows))
+    store.write(f"{stem}.html", render_report(f"{old} → {new}", records, gallery, []).encode())
+    store.write(f"{stem}.json", json.dumps(found, indent=2).encode())
+    return found
+
+
+def make_current(run: ReprocessRun, name: str) -> dict[str, Any]:
+    """Makes a finished generation the current one, unless the comparison or a rollback speaks against it.
+
+    Returns {generation, current, switched, held_back: reasons, comparison: the page's address or None}.
+    """
+    store = Store(run.destination)
+    old = read_pointer(store).generation
+    comparison = None if old in (None, name) else compare_generations(run, old, name)["report"]
+    held_back = [] if old == name else reasons_against(store, read_pointer(store), name)
+    if not held_back:
+        switch_generation(run.destination, name, instead_of=old)
+    return {
+        "generation": name,
+        "current": old if held_back else name,
+        "switched": not held_back and old != name,
+        "held_back": held_back,
+        "comparison": comparison,
+    }
+
+
+def _common(old: Sequence[str], new: Sequence[str]) -> tuple[Rows, Rows]:
+    """The rows of each that both have, by id (and by place among equal ids), in the old one's order."""
+    places = {key: row for row, key in enumerate(_keys(new))}
+    pairs = [(row, places[key]) for row, key in enumerate(_keys(old)) if key in places]
+    both = np.array(pairs, np.int64).reshape(-1, 2)
+    return both[:, 0], both[:, 1]
+
+
+def _keys(ids: Iterable[str]) -> Iterator[tuple[str, int]]:
+    seen = Counter[str]()
+    for row_id in ids:
+        yield row_id, seen[row_id]
+        seen[row_id] += 1
+
+
+def _judge(
+    run: ReprocessRun, records: Sequence[Mapping[str, Any]], sides: Sequence[Mapping[str, Any]]
+) -> tuple[list[str], list[str]]:
+    reasons, notes = [], []
+    before, after = map(_values, sides)
+    both = [name for name in before if name in after]
+    identity = next((name for name in _IDENTITIES if name in both), None)
+    if identity is None or records[0]["recogniser"] != records[1]["recogniser"]:
+        notes.append("identity is not compared: it was not measured in both, by the same recogniser")
+    elif (drop := before[identity] - after[identity]) > run.max_identity_drop:
+        reasons.append(
+            f"{identity} fell by {drop:.4f} from {before[identity]:.4f} to {after[identity]:.4f}; "
+            f"at most {run.max_identity_drop:g} is allowed"
+        )
+    distances = [name for name in both if name.startswith(("fid", "fd_"))]
+    if not distances:
+        notes.append("no Fréchet distance is compared: it was not measured in both")
+    for name in distances:
+        if any(sides[0][name].get(key) != sides[1][name].get(key) for key in ("sha256", "reference")):
+            notes.append(f"{name} is not compared: other features, or another reference")
+        elif after[name] > before[name] * (1 + run.max_fid_rise):
+            reasons.append(
+                f"{name} rose from {before[name]:.4f} to {after[name]:.4f}; at most {run.max_fid_rise:.0%} is allowed"
+            )
+    return reasons, notes
+
+
+def _values(statistics: Mapping[str, Any]) -> dict[str, float]:
+    """The means and distances that were measured."""
+    found = {name: s.get("mean", s.get("value")) for name, s in statistics.items() if isinstance(s, Mapping)}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _gallery(names: Sequence[str], runs: Sequence[FinishedRun], rows: tuple[Rows, Rows]) -> Iterator[GalleryRow]:
+    """The rows whose identity fell most, or the first."""
+    before, after = (_identities(side, which) for side, which in zip(runs, rows, strict=True))
+    worst = np.argsort(after - before, kind="stable")[:GALLERY_ROWS]
+    cells = [_cells(name, side, which[worst]) for name, side, which in zip(names, runs, rows, strict=True)]
+    for a, b in zip(*(which[worst].tolist() for which in rows), strict=True):
+        yield GalleryRow(runs[0].ids[a], (cells[0][a], cells[1][b]))
+
+
+def _identities(run: FinishedRun, rows: Rows) -> NDArray[np.float64]:
+    return run.table["identity_similarity"].to_numpy().astype(np.float64)[rows]
+
+
+def _cells(name: str, run: FinishedRun, rows: Rows) -> dict[int, Cell]:
+    """Row -> its picture."""
+    columns = ["restored", "identity_similarity", "identity_similarity_gt", "psnr"]
+    return {
+        row: Cell(name, values["restored"]["bytes"], caption(values), values["identity_similarity"])
+        for here, table in run.read(np.sort(rows), columns)
+        for row, values in zip(here.tolist(), table.to_pylist(), strict=True)
+    }
