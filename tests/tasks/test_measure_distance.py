@@ -74,5 +74,5 @@ def test_absent_weights_are_said_with_what_to_do(folders: tuple[Path, Path], mon
     monkeypatch.setenv("BFR_WEIGHTS", "/nowhere")
     with pytest.raises(UsageError, match="bfr weights fetch fid/inception"):
         measure_distance(*map(str, folders), features="inception")
-    with pytest.raises(UsageError, match="known: auto, inception, arcface, dlib"):
+    with pytest.raises(UsageError, match="known: auto, inception, arcface, adaface, dlib"):
         measure_distance(*map(str, folders), features="vgg")

@@ -56,6 +56,7 @@ class Squatter:
         return ray.get_runtime_context().get_node_id()
 
 
+@pytest.mark.long
 def test_a_node_that_is_killed_half_way_takes_its_workers_and_loses_nothing(
     second_node: Node, tmp_path: Path, faulty: str
 ) -> None:
@@ -74,7 +75,7 @@ def test_a_node_that_is_killed_half_way_takes_its_workers_and_loses_nothing(
 
     run = ray_run(tmp_path, options={"pids": str(pids), "seconds": 0.2}).model_copy(update={"actors": 2})
     restore(run, kill_after_two)
-    assert len(list(pids.iterdir())) == 4 and sorted(done) == sorted(set(done)) and len(done) == 6
+    assert len(list(pids.iterdir())) >= 4 and sorted(done) == sorted(set(done)) and len(done) == 6
     assert restore_without_prefect(run)["totals"]["restored"] == 24
     support.assert_whole(tmp_path / "dst", 24)
     assert support.pictures(tmp_path / "dst") == undisturbed(tmp_path)
