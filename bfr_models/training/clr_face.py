@@ -7,6 +7,7 @@ The paper's own objectives are not published; these are ours.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -138,9 +139,15 @@ class OnLatents(Component):
 
 
 class Score(OnLatents):
-    """The score network: mean (eps - eps_theta([z_t, z_y], t))^2, with z_0 = E(x) and z_y = E(y) by the frozen encoder,
-    both normalised; t = t_max u^2 with u uniform, so that half of the draws are in the first quarter, where the chain
-    of a restoration is."""
+    """The score network: mean w(t) (eps - eps_theta([z_t, z_y], t))^2, with z_0 = E(x) and z_y = E(y) by the frozen
+    encoder, both normalised; t = t_max u^2 with u uniform, so that half of the draws are in the first quarter, where
+    the chain of a restoration is.
+
+    w(t) = sigma^2 / alpha^2, held to [1, `HEAVIEST`]: above the middle of the chain the error of z_0 counts (the
+    truncated SNR weighting of arXiv 2202.00512). With w = 1 little is learned there, since eps is nearly z_t itself.
+    """
+
+    HEAVIEST = 10.0
 
     def __init__(self, preset: CLRFacePreset, aids: Aids) -> None:
         super().__init__(preset)
@@ -156,7 +163,9 @@ class Score(OnLatents):
     def loss(self, network: Any, gt: Tensor, lq: Tensor) -> Tensor:
         t = (self.preset.max_time * torch.rand(len(gt), dtype=torch.float64).square()).clamp_min(FIRST_TIME)
         clean, degraded = self._latents(network, gt, lq)
-        return self._eps_loss(network, clean, degraded, t, torch.randn(clean.shape).to(clean))
+        weight = torch.tensor([math.exp(-2 * self.sde.half_log_snr(u)) for u in t.tolist()]).clamp(1, self.HEAVIEST)
+        losses = self._eps_losses(network, clean, degraded, t, torch.randn(clean.shape).to(clean))
+        return (weight.to(losses) * losses).mean()
 
     def evaluate(self, network: Any, gt: Tensor, lq: Tensor) -> dict[str, float]:
         clean, degraded = self._latents(network, gt, lq)
@@ -164,7 +173,7 @@ class Score(OnLatents):
         metrics = {}
         for t in (0.02, 0.1, 0.2, 0.4, 0.7):
             times = torch.full((len(gt),), t, dtype=torch.float64)
-            metrics[f"eps_loss_{t}"] = float(self._eps_loss(network, clean, degraded, times, noise))
+            metrics[f"eps_loss_{t}"] = float(self._eps_losses(network, clean, degraded, times, noise).mean())
         return {"eps_loss": sum(metrics.values()) / len(metrics), **metrics}
 
     def preview(self, network: Any, gt: Tensor, lq: Tensor) -> list[Tensor]:
@@ -187,9 +196,10 @@ class Score(OnLatents):
         clean, degraded = network.normalise(self._encode(torch.cat([gt, lq]))).chunk(2)
         return clean, degraded
 
-    def _eps_loss(self, network: Any, clean: Tensor, degraded: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    def _eps_losses(self, network: Any, clean: Tensor, degraded: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """(B,)"""
         z = self.sde.diffuse(clean, noise, t)
-        return (network(z, degraded, t.to(z)).float() - noise).square().mean()
+        return (network(z, degraded, t.to(z)).float() - noise).square().flatten(1).mean(1)
 
 
 class IdentityRecovery(difface.Estimator):

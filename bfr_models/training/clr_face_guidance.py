@@ -82,7 +82,8 @@ class Student(Component):
 
 
 class Mask(OnLatents):
-    """Where the identity gradient may change a latent. One guided step from a latent of the clean face,
+    """Where the identity gradient may change a latent. One guided step from where a chain is at t, the IRN's latent
+    diffused that far,
 
         z_0' = z_0 - w(t) / alpha(t) m g,   t uniform in [guide_to, guide_from],
 
@@ -116,7 +117,7 @@ class Mask(OnLatents):
     def loss(self, network: Any, gt: Tensor, lq: Tensor) -> Tensor:
         low, high = self.options.guide_to, self.options.guide_from
         t = max(low + (high - low) * float(torch.rand(())), FIRST_TIME)
-        step = self._guided_step(gt, lq, t, torch.randn)
+        step = self._guided_step(lq, t, torch.randn)
         mask = network(step.degraded, step.estimate)
         identity, perceptual = self._scores(step, mask, gt)
         return identity + perceptual + self.SPARSITY * mask.mean()
@@ -125,7 +126,7 @@ class Mask(OnLatents):
         """With the mask, with all of it open, and with all of it shut; on some faces."""
         gt, lq = gt[: self.EVALUATED], lq[: self.EVALUATED]
         t = (self.options.guide_to + self.options.guide_from) / 2
-        step = self._guided_step(gt, lq, t, lambda n, *shape: RowNoise(range(n))(*shape))
+        step = self._guided_step(lq, t, lambda n, *shape: RowNoise(range(n))(*shape))
         mask = network(step.degraded, step.estimate)
         metrics = {"mask_mean": float(mask.mean()), "mask_std": float(mask.std())}
         for name, used in (("", mask), ("_ones", torch.ones_like(mask)), ("_zeros", torch.zeros_like(mask))):
@@ -151,11 +152,11 @@ class Mask(OnLatents):
     def _decode(self, z: Tensor) -> Tensor:
         return self._vqgan.decode(self._score.denormalise(z)).float()
 
-    def _guided_step(self, gt: Tensor, lq: Tensor, t: float, noise: Callable[..., Tensor]) -> _GuidedStep:
+    def _guided_step(self, lq: Tensor, t: float, noise: Callable[..., Tensor]) -> _GuidedStep:
         recovered, degraded, estimate = self._conditions(lq)
         with torch.no_grad():
-            clean, target = self._encode(gt), self._guide(crop_from_ffhq(recovered))
-            z = self.sde.diffuse(clean, noise(*clean.shape).to(clean), t)
+            target = self._guide(crop_from_ffhq(recovered))
+            z = self.sde.diffuse(estimate, noise(*estimate.shape).to(estimate), t)
         eps, gradient = identity_gradient(conditioned(self._score, degraded), self._embed, self.sde, z, t, target)
         push = self.options.guidance * self.sde.sigma(t) / self.sde.alpha(t) * gradient
         return _GuidedStep(degraded, estimate, self.sde.predict_start(z, eps, t), push)

@@ -187,15 +187,24 @@ class TestOnTrainedParts:
             z = component._latents(network, gt, gt)[0]
         assert z.mean((0, 2, 3)).abs().max() < 0.01 and (z.std((0, 2, 3)) - 1).abs().max() < 0.01
 
-    def test_a_score_that_knows_nothing_costs_the_variance_of_the_noise(self, folder: Path) -> None:
-        """1, give or take 5 sqrt(2 / n)."""
+    def test_a_score_that_knows_nothing_costs_the_weighted_noise(self, folder: Path) -> None:
+        """Of draws that are made here again, in the same order: u of the time t = u^2, then the noise."""
         component, gt = Score(TINY, NO_AIDS), torch.rand(8, 3, SIZE, SIZE) * 2 - 1
         network = component.build()
         with torch.no_grad():
             component.prepare(network, gt)
             for parameter in network.unet.net.conv_out.parameters():  # type: ignore[union-attr]
                 parameter.zero_()
-        assert component.loss(network, gt, gt).item() == pytest.approx(1, abs=5 * (2 / (8 * 3 * 64)) ** 0.5)
+        component.HEAVIEST = 5.0
+        torch.manual_seed(3)
+        loss = component.loss(network, gt, gt).item()
+        torch.manual_seed(3)
+        t = TINY.max_time * torch.rand(8, dtype=torch.float64).square()
+        noise = torch.randn(8, 3, SIZE // 4, SIZE // 4)
+        alpha = torch.exp(-t.square() * (20 - 0.1) / 4 - t * 0.1 / 2)
+        weight = ((1 - alpha**2) / alpha**2).clamp(1, 5)
+        assert weight.min() == 1 and weight.max() == 5
+        assert loss == pytest.approx(float((weight * noise.square().mean((1, 2, 3))).mean()), rel=1e-5)
 
     def test_the_students_card_names_its_teacher(self, folder: Path, teacher: Path) -> None:
         distilled = read_card(folder / "clr_face-tiny-recogniser.safetensors")["distilled_from"]
