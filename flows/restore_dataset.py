@@ -58,17 +58,24 @@ def restore_phases(run: RestoreRun, phase: Phase, gpus: AbstractContextManager[N
     started = datetime.now(UTC)
     plan: Plan = phase(plan_shards, "plan")(run)
     if plan.todo_count:
-        with gpus or nullcontext(), workers_heard(), sole_driver(run.destination) as lost, worker_pool(run) as pool:
-            done = plan.rows - sum(shard.rows for shard in plan.todo)
-            line, page = RowProgress(run.method, plan.rows, done), ProgressArtifact(run.method, plan.rows, done)
+        done = plan.rows - sum(shard.rows for shard in plan.todo)
+        page = ProgressArtifact(run.method, plan.rows, done)
+        # The workers are the first to go: a run that is cancelled frees its GPUs before it sees to its page.
+        with (
+            gpus or nullcontext(),
+            workers_heard(),
+            page,
+            sole_driver(run.destination) as lost,
+            worker_pool(run) as pool,
+            RowProgress(run.method, plan.rows, done) as line,
+        ):
 
             def advance(record: Record) -> None:
                 line.advance(record["rows"])
                 page.advance(record["rows"])
 
-            with line, page:
-                for number, shards in enumerate(_slices(plan)):
-                    phase(restore_shards, f"{run.method}-slice-{number}")(pool, shards, advance, lost)
+            for number, shards in enumerate(_slices(plan)):
+                phase(restore_shards, f"{run.method}-slice-{number}")(pool, shards, advance, lost)
     record: RunRecord = phase(finish_run, "finish")(run, started)
     show_record(record)
     return record

@@ -36,11 +36,13 @@ class _WorkerActor:
     def __init__(self, job: Job) -> None:
         self._job, self._log = job, WorkerLog()
 
-    def load(self) -> None:
+    def load(self) -> int:
+        """Loads the method; the process's id."""
         from tasks._shard_worker import ShardWorker
 
         self._worker = ShardWorker(self._job)
         self._worker.load()
+        return os.getpid()
 
     def run(self, order: Order) -> tuple[Record | None, list[Line]]:
         return self._worker.run(order), self._log.take()
@@ -50,6 +52,7 @@ class _WorkerActor:
 class _Actor:
     handle: Any
     loading: Any  # the ref of `load`; None once the method is loaded
+    pid: int | None = None  # once the method is loaded
     alive: bool = True
     created: float = field(default_factory=time.monotonic)
     in_hand: dict[Any, tuple[Order, float]] = field(default_factory=dict)
@@ -61,10 +64,10 @@ class _Actor:
 
 
 class RayPool:
-    """`workers` actors of `gpus` GPUs each. Connects to RAY_ADDRESS, or starts a cluster on this machine."""
+    """`workers` actors of `gpus` GPUs each, in the cluster that is connected; `ours` if it is of this process alone."""
 
-    def __init__(self, job: Job, workers: int, gpus: float, shard_timeout: float | None = None) -> None:
-        self._job, self._shard_timeout = job, shard_timeout
+    def __init__(self, job: Job, workers: int, gpus: float, shard_timeout: float | None = None, ours: bool = False):
+        self._job, self._shard_timeout, self._ours = job, shard_timeout, ours
         self._max_losses = max(MAX_LOSSES_IN_A_ROW, 3 * workers)
         self._class = ray.remote(_WorkerActor).options(
             num_gpus=gpus, num_cpus=1, max_concurrency=IN_HAND + 1, max_restarts=0, max_task_retries=0
@@ -98,6 +101,10 @@ class RayPool:
         for actor in self._actors:
             with suppress(RayError):  # the cluster may have gone first
                 ray.kill(actor.handle)
+            # A SIGTERM for the whole process group, as Prefect's workers send it, makes a cluster of ours deaf to that.
+            if self._ours and actor.alive and actor.pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(actor.pid, signal.SIGKILL)
 
     def _new_actor(self) -> _Actor:
         handle = self._class.remote(self._job)
@@ -106,7 +113,7 @@ class RayPool:
     def _loaded(self, actor: _Actor) -> None:
         loading, actor.loading = actor.loading, None
         try:
-            ray.get(loading)
+            actor.pid = ray.get(loading)
         except RayTaskError as error:
             raise cannot_load(self._job, _cause(error)) from None
         except RayError as error:

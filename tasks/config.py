@@ -195,8 +195,13 @@ def prepare_environment() -> None:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     }
-    if os.environ.get("RAY_ADDRESS", "local") in ("", "local"):
+    if not ray_is_elsewhere():
         # Despite its name it is asked on every system: a cluster of this machine alone then listens on loopback alone.
         defaults["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+
+
+def ray_is_elsewhere() -> bool:
+    """Whether RAY_ADDRESS names a cluster; without it a run starts its own."""
+    return os.environ.get("RAY_ADDRESS", "local") not in ("", "local")

@@ -13,7 +13,7 @@ from tasks._dispatch import Dispatch
 from tasks._job import Columns, Job
 from tasks._pool import Pool, ThreadPool
 from tasks._shards import Shard
-from tasks.config import RestoreRun, prepare_environment
+from tasks.config import RestoreRun, prepare_environment, ray_is_elsewhere
 from tasks.detectors import photo_settings
 from tasks.measures import run_measures
 from tasks.recognisers import run_gate, run_recogniser
@@ -43,7 +43,8 @@ def worker_pool(run: RestoreRun) -> Iterator[Pool]:
         per_actor = run.gpus_per_actor if run.gpus_per_actor is not None else min(1, gpus)
         workers = run.actors or (max(1, int(gpus / per_actor)) if per_actor else 1)
         threads = None if per_actor else max(1, (os.cpu_count() or 1) // workers)
-        pool = RayPool(make_job(run, "cuda" if per_actor else "cpu", threads), workers, per_actor, run.shard_timeout)
+        job = make_job(run, "cuda" if per_actor else "cpu", threads)
+        pool = RayPool(job, workers, per_actor, run.shard_timeout, connected_here and not ray_is_elsewhere())
         try:
             yield pool
         finally:
