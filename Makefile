@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 
-.PHONY: demo test check lint bench clean
+.PHONY: demo test test-all check lint bench clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.demo  ## two portraits, degraded, restored, scored, reported
@@ -11,6 +11,9 @@ demo: $(VENV)/.demo  ## two portraits, degraded, restored, scored, reported
 
 test: $(VENV)/.test  ## the whole test suite: no GPU, no network
 	$(BIN)/python -m pytest --quiet
+
+test-all: $(VENV)/.test  ## and those that take minutes or need a server: S3 (Ceph), PostgreSQL
+	$(BIN)/python -m pytest --quiet -m ""
 
 check: lint test  ## what CI runs
 
