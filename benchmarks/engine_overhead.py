@@ -12,10 +12,12 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,11 +59,15 @@ def _write_tiny_rows(path: Path, rows: int, side: int) -> None:
 
 
 def _restore(source: Path, out: Path, shard_rows: int) -> tuple[float, int]:
-    """Wall seconds and the driver's own peak resident memory in bytes (Ray and Prefect's server not counted)."""
     bfr = str(Path(sys.executable).parent / "bfr")
     command = [bfr, "restore", str(source), str(out), "--method", "passthrough", "--shard-rows", str(shard_rows)]
+    return watched(command)
+
+
+def watched(command: Sequence[str], **environment: str) -> tuple[float, int]:
+    """Wall seconds and the driver's own peak resident memory in bytes (Ray and Prefect's server not counted)."""
     started, peak = time.monotonic(), 0
-    driver = psutil.Popen(command, stdout=subprocess.DEVNULL)
+    driver = psutil.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | environment)
     while driver.poll() is None:
         try:
             peak = max(peak, driver.memory_info().rss)

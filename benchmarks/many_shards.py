@@ -27,9 +27,9 @@ from typing import Any
 
 import httpx
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+from engine_overhead import watched
 from PIL import Image
 
 RESULTS = Path(__file__).parent / "results"
@@ -153,20 +153,9 @@ def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
 
 
 def _restore(scratch: Path, url: str) -> tuple[float, int]:
-    """Wall seconds and the driver's own peak resident memory in bytes (Ray and Prefect's server not counted)."""
-    command = [BIN / "bfr", "restore", scratch / "src", scratch / "out", "--method", "passthrough"]
+    command = [str(BIN / "bfr"), "restore", str(scratch / "src"), str(scratch / "out"), "--method", "passthrough"]
     command += ["--shard-rows", str(ROWS_PER_SHARD), "--recogniser", "none", "--fid", "none", "--lpips", "none"]
-    started, peak = time.monotonic(), 0
-    driver = psutil.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | {"PREFECT_API_URL": url})
-    while driver.poll() is None:
-        try:
-            peak = max(peak, driver.memory_info().rss)
-        except psutil.Error:
-            break
-        time.sleep(0.2)
-    if driver.wait():
-        raise SystemExit(f"{command} failed with {driver.returncode}")
-    return time.monotonic() - started, peak
+    return watched(command, PREFECT_API_URL=url)
 
 
 def _overhead(out: Path) -> Facts:

@@ -28,6 +28,7 @@ GpuPool = Annotated[str | None, typer.Option(help="Prefect concurrency limit to 
 
 
 def reprocess(
+    context: typer.Context,
     source: Source,
     destination: Destination,
     method: Method = None,
@@ -43,14 +44,9 @@ def reprocess(
     debug: Debug = False,
 ) -> None:
     """Restores what is new or changed, once. Other settings make a new generation beside the old one."""
-    given = {
-        "source": source, "destination": destination, "method": method, "preset": preset,
-        "max_identity_drop": max_identity_drop, "max_fid_rise": max_fid_rise, "keep_generations": keep_generations,
-        "credentials": credentials, "gpu_pool": gpu_pool,
-    }  # fmt: skip
 
     def work() -> Any:
-        asked = _reprocess_run(config, settings, given)
+        asked = _reprocess_run(context)
         asked.resolve()  # before Prefect and Ray start
         from flows.reprocess import reprocess_anyway
 
@@ -60,6 +56,7 @@ def reprocess(
 
 
 def deploy(
+    context: typer.Context,
     source: Source,
     destination: Destination,
     method: Method = None,
@@ -83,14 +80,9 @@ def deploy(
     debug: Debug = False,
 ) -> None:
     """Puts `bfr reprocess` on a schedule of a Prefect server. The same command again changes it."""
-    given = {
-        "source": source, "destination": destination, "method": method, "preset": preset,
-        "max_identity_drop": max_identity_drop, "max_fid_rise": max_fid_rise, "keep_generations": keep_generations,
-        "credentials": credentials, "gpu_pool": gpu_pool,
-    }  # fmt: skip
 
     def work() -> Any:
-        asked = _reprocess_run(config, settings, given)
+        asked = _reprocess_run(context)
         from flows.deploy import deploy as make
 
         return make(
@@ -106,19 +98,21 @@ def deploy(
     run(work, _show.deployed, as_json, debug)
 
 
-def _reprocess_run(config: Path | None, settings: list[str] | None, given: dict[str, Any]) -> ReprocessRun:
+def _reprocess_run(context: typer.Context) -> ReprocessRun:
+    """The settings of a command line, of which both verbs have the same."""
     import yaml
 
     options: dict[str, Any] = {}
     chosen: dict[str, Any] = {}
-    for setting in settings or ():
+    for setting in context.params["settings"] or ():
         key, equals, value = setting.partition("=")
         if not equals:
             raise UsageError(f"expected --set NAME=VALUE, found {setting!r}")
         where, name = (options, key.removeprefix("options.")) if key.startswith("options.") else (chosen, key)
         where[name] = yaml.safe_load(value)
+    given = {key: value for key, value in context.params.items() if key in ReprocessRun.model_fields}
     flags = {key: value for key, value in given.items() if value is not None}
-    return ReprocessRun(**run_settings(config, chosen | flags, options))
+    return ReprocessRun(**run_settings(context.params["config"], chosen | flags, options))
 
 
 def _exit_code(outcome: dict[str, Any]) -> int:

@@ -23,7 +23,7 @@ from tasks._distances import SOURCE_KEY
 from tasks._row_groups import take_rows, values
 from tasks._scores import KEPT_ORIGINAL, RESTORED
 from tasks._storage import Store
-from tasks.plan_shards import finished_record, latest_plan
+from tasks.plan_shards import require_finished
 
 Rows = NDArray[np.int64]
 """Rows of a run by their number: 0 is the first row of the first file of the manifest."""
@@ -115,13 +115,7 @@ class FinishedRun:
 def open_run(url: str) -> FinishedRun:
     """Reads all of a finished run but pictures and features. UsageError for what is none."""
     store = Store(url)
-    plan = latest_plan(store)
-    record = finished_record(store, plan)
-    if record is None:
-        raise UsageError(
-            f"expected a finished run at {store!r}, found {plan.todo_count} of {plan.shards.num_rows} shards to do; "
-            "run the `bfr restore` command that started it again"
-        )
+    _, record = require_finished(store)
     manifest = pq.read_table(pa.BufferReader(store.read("manifest.parquet"))).to_pylist()
     entries = [entry for entry in manifest if entry["data"]]
     if not entries:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bfr_models.faces.dlib_models import DlibLandmarks
 from bfr_models.faces.types import Recogniser
 from bfr_models.metrics.fidelity import MS_SSIM_SIDE, ms_ssim, psnr, sharpness, ssim
-from bfr_models.metrics.identity import angle_degrees, cosine
+from bfr_models.metrics.identity import Vectors, angle_degrees, cosine
 from bfr_models.metrics.inception_features import InceptionFeatures
 from bfr_models.metrics.landmarks import landmark_distance
 from bfr_models.metrics.lpips import LPIPS, load_lpips
@@ -83,17 +83,19 @@ class _Embedded:
 
     def similarity(self, name: str, other: str) -> float | None:
         """The cosine of two pictures; None where one is not there."""
-        if name not in self.places or other not in self.places:
-            return None
-        a, b = self.places[name], self.places[other]
-        return 1.0 if a == b else float(cosine(self.vectors[a][None], self.vectors[b][None])[0])
+        return self._compared(cosine, 1.0, name, other)
 
     def degrees(self, name: str, other: str) -> float | None:
         """Their angle, in [0, 180]."""
+        return self._compared(angle_degrees, 0.0, name, other)
+
+    def _compared(
+        self, compare: Callable[[Vectors, Vectors], NDArray[np.float64]], of_equals: float, name: str, other: str
+    ) -> float | None:
         if name not in self.places or other not in self.places:
             return None
         a, b = self.places[name], self.places[other]
-        return 0.0 if a == b else float(angle_degrees(self.vectors[a][None], self.vectors[b][None])[0])
+        return of_equals if a == b else float(compare(self.vectors[a][None], self.vectors[b][None])[0])
 
     def vector(self, name: str) -> Vector | None:
         return self.vectors[self.places[name]] if name in self.places and len(self.vectors) else None

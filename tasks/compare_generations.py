@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from tasks._gallery import caption
 from tasks._report import Cell, GalleryRow, render_report
 from tasks._storage import Store
 from tasks._subset_statistics import subset_statistics
+from tasks.compare_runs import row_keys
 from tasks.generations import ReprocessRun, address, read_pointer, reasons_against, switch_generation
 
 GALLERY_ROWS = 24
@@ -79,17 +79,10 @@ def make_current(run: ReprocessRun, name: str) -> dict[str, Any]:
 
 def _common(old: Sequence[str], new: Sequence[str]) -> tuple[Rows, Rows]:
     """The rows of each that both have, by id (and by place among equal ids), in the old one's order."""
-    places = {key: row for row, key in enumerate(_keys(new))}
-    pairs = [(row, places[key]) for row, key in enumerate(_keys(old)) if key in places]
+    places = {key: row for row, key in enumerate(row_keys(new))}
+    pairs = [(row, places[key]) for row, key in enumerate(row_keys(old)) if key in places]
     both = np.array(pairs, np.int64).reshape(-1, 2)
     return both[:, 0], both[:, 1]
-
-
-def _keys(ids: Iterable[str]) -> Iterator[tuple[str, int]]:
-    seen = Counter[str]()
-    for row_id in ids:
-        yield row_id, seen[row_id]
-        seen[row_id] += 1
 
 
 def _judge(

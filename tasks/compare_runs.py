@@ -56,7 +56,7 @@ def _restored(store: Store) -> Rows:
     columns = ["id", *(metric.key for metric in METRICS)]
     tables = [pq.read_table(io.BytesIO(store.read(path)), columns=columns) for path in _data_files(store)]
     rows = pa.concat_tables(tables).to_pylist() if tables else []
-    return dict(zip(_keys(row["id"] for row in rows), rows, strict=True))
+    return dict(zip(row_keys(row["id"] for row in rows), rows, strict=True))
 
 
 def _distances(statistics: Mapping[str, Any]) -> dict[str, float]:
@@ -135,7 +135,8 @@ def _data_files(store: Store) -> list[str]:
     return [path for path in manifest["data"].to_pylist() if path]
 
 
-def _keys(ids: Iterable[str]) -> Iterator[Key]:
+def row_keys(ids: Iterable[str]) -> Iterator[Key]:
+    """Each row's id, and which of the rows with this id it is."""
     seen = Counter[str]()
     for row_id in ids:
         yield row_id, seen[row_id]

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bfr_models.errors import BfrError, UsageError
+from bfr_models.errors import BfrError
 from bfr_models.independence import self_scored
 from bfr_models.registry import methods
 from tasks import _commits
@@ -29,7 +29,7 @@ from tasks._storage import Store
 from tasks.config import RestoreRun
 from tasks.licences import licences_in_use
 from tasks.measures import run_measures
-from tasks.plan_shards import Plan, check_settings, finished_record, latest_plan
+from tasks.plan_shards import Plan, check_settings, finished_record, latest_plan, require_finished
 from tasks.recognisers import run_gate
 
 MANIFEST = pa.schema(
@@ -83,13 +83,7 @@ def finish_run(run: RestoreRun, started: datetime) -> RunRecord:
 def report_run(destination: str) -> dict[str, Any]:
     """Renders the report of a finished run again; returns where it is. UsageError where there is none."""
     store = Store(destination)
-    plan = latest_plan(store)
-    record = finished_record(store, plan)
-    if record is None:
-        raise UsageError(
-            f"expected a finished run at {store!r}, found {plan.todo_count} of {plan.shards.num_rows} shards to do; "
-            "run the `bfr restore` command that started it again"
-        )
+    plan, record = require_finished(store)
     manifest = pq.read_table(pa.BufferReader(store.read("manifest.parquet"))).to_pylist()
     _write_report(store, plan, manifest, record, RestoreRun.model_validate(record["arguments"]))
     return {"report": redact(store.url("report/index.html"))}

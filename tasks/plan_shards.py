@@ -189,6 +189,18 @@ def finished_record(store: Store, plan: Plan) -> dict[str, Any] | None:
     return record if record.get("plan") == plan.number else None
 
 
+def require_finished(store: Store) -> tuple[Plan, dict[str, Any]]:
+    """The plan of a finished run, and its run.json. UsageError where there is none."""
+    plan = latest_plan(store)
+    record = finished_record(store, plan)
+    if record is None:
+        raise UsageError(
+            f"expected a finished run at {store!r}, found {plan.todo_count} of {plan.shards.num_rows} shards to do; "
+            "run the `bfr restore` command that started it again"
+        )
+    return plan, record
+
+
 def _tried_again(store: Store, plan: Plan, live: list[Shard], codes: set[str]) -> list[Shard]:
     """The shards, with a new generation for those that are done and rejected rows for one of the reasons."""
     if not codes:

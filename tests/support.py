@@ -20,6 +20,7 @@ from PIL import Image
 from bfr_models.pixels import Uint8Image
 from tasks._parquet import IMAGE
 from tasks.config import RestoreRun
+from tasks.generations import ReprocessRun
 
 ROOT = Path(__file__).parent.parent
 SIDE = 96
@@ -65,6 +66,11 @@ def run(folder: Path, method: str = "passthrough", **settings: Any) -> RestoreRu
     """`folder`/src to `folder`/dst, on threads of this process unless another engine is asked for."""
     defaults = {"source": str(folder / "src"), "destination": str(folder / "dst"), "engine": "local", "shard_rows": 4}
     return RestoreRun(**{**defaults, "method": method, **settings})
+
+
+def reprocess_run(folder: Path, **settings: Any) -> ReprocessRun:
+    """The same as generations."""
+    return ReprocessRun(**{**run(folder).model_dump(exclude={"retire_deleted"}), **settings})
 
 
 def table(folder: Path) -> pa.Table:

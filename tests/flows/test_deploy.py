@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,7 @@ Ask = Callable[..., ReprocessRun]
 @pytest.fixture
 def ask(tmp_path: Path) -> Ask:
     support.write(tmp_path / "src" / "a.parquet", support.rows(1))
-    defaults = support.run(tmp_path).model_dump(exclude={"retire_deleted"})
-    return lambda **settings: ReprocessRun(**{**defaults, **settings})
+    return partial(support.reprocess_run, tmp_path)
 
 
 def deployment(server: str, made: dict[str, Any]) -> dict[str, Any]:

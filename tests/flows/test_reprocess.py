@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,7 @@ def ask(tmp_path: Path) -> Ask:
     """The settings of a run from `src`, of two files with 3 and 2 rows, to `dst`."""
     support.write(tmp_path / "src" / "a.parquet", support.rows(3))
     support.write(tmp_path / "src" / "b.parquet", support.rows(2, first=8))
-    defaults = support.run(tmp_path, recogniser="none").model_dump(exclude={"retire_deleted"})
-    return lambda **settings: ReprocessRun(**{**defaults, **settings})
+    return partial(support.reprocess_run, tmp_path, recogniser="none")
 
 
 def current(run: ReprocessRun) -> str | None:
