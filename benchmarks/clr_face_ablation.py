@@ -31,7 +31,7 @@ from bfr_models.training.perceptual import load_perceptual_distance
 from bfr_models.types import FaceBatch
 
 RESULTS = Path(__file__).parent / "results"
-STRENGTHS = (0.05, 0.15, 0.3, 0.6)
+STRENGTHS = (0.05, 0.15, 0.4)
 PARTS: dict[str, dict[str, Any]] = {
     "autoencoder": {"start": "lq", "steps": 0},
     "autoencoder of the IRN's face": {"start": "irn", "steps": 0},
@@ -48,7 +48,7 @@ GRID = (
     "latent diffusion",
     "latent diffusion from the IRN",
     "guidance 0.15",
-    "guidance 0.6, mask all ones",
+    "guidance 0.4, mask all ones",
 )
 
 

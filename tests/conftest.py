@@ -21,6 +21,7 @@ from tests.support import ROOT, free_ports
 def pytest_configure(config: pytest.Config) -> None:
     """Before anything imports Prefect: a home of its own, which child processes inherit."""
     prepare_environment()
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin on a busy machine take five times as long
     os.environ["PREFECT_HOME"] = home = tempfile.mkdtemp(prefix="bfr-prefect-")
     os.environ.pop("PREFECT_API_URL", None)
     config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
