@@ -88,9 +88,11 @@ class Mask(OnLatents):
         z_0' = z_0 - w(t) / alpha(t) m g,   t uniform in [guide_to, guide_from],
 
     is scored by 1 - cos(phi(G(z_0')), phi(x)) + `PERCEPTUAL_WEIGHT` d(G(z_0'), x) + `SPARSITY` mean(m), with the
-    preset's guidance. phi is the recogniser aid where there is one, else the one that guides; d the perceptual distance
-    where it is given, about four times LPIPS. A mask of face128 shuts with the guide's teacher as phi, to whom one step
-    gains nothing, and with a sparsity of 0.02.
+    preset's guidance. phi is the recogniser aid where there is one, better not the one that guides; d the perceptual
+    distance where it is given, about four times LPIPS.
+
+    A mask of face128 shuts over the face where a step of the preset's guidance is too long for its own gradient: look
+    at `identity_ones` against `identity_zeros` before anything else.
     """
 
     PERCEPTUAL_WEIGHT = 0.25
@@ -102,7 +104,9 @@ class Mask(OnLatents):
         self.options: CLRFaceOptions = preset.options  # type: ignore[assignment]
         self._aids = aids
         self.perceptual: PerceptualDistance | None = None
-        self.recipe = Recipe(preset.size, DEGRADATIONS, steps=600, batch_size=8, learning_rate=1e-3, ema=0.99)
+        self.recipe = Recipe(
+            preset.size, DEGRADATIONS, steps=160, batch_size=8, learning_rate=2e-3, warmup=20, ema=0.97
+        )
 
     def build(self) -> nn.Module:
         return LatentMask(self.preset.mask, self.preset.vqgan.latent_channels)

@@ -49,9 +49,9 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"steps": 0}, r"expected steps in 1\.\.61 \(start_timestep \+ 1\), got 0"),
-            ({"steps": 62}, r"expected steps in 1\.\.61 \(start_timestep \+ 1\), got 62"),
-            ({"start_timestep": 4}, r"expected steps in 1\.\.5 \(start_timestep \+ 1\), got 6"),
+            ({"steps": 0}, r"expected steps in 1\.\.21 \(start_timestep \+ 1\), got 0"),
+            ({"steps": 22}, r"expected steps in 1\.\.21 \(start_timestep \+ 1\), got 22"),
+            ({"start_timestep": 2}, r"expected steps in 1\.\.3 \(start_timestep \+ 1\), got 4"),
             ({"start_timestep": -1}, "expected steps"),
             ({"start_timestep": 301}, "expected start_timestep <= 300"),
             ({"eta": -0.1}, r"expected eta in \[0, 1\], got -0\.1"),
@@ -92,7 +92,7 @@ class TestFingerprint:
 
     def test_it_does_not_change_with_how_a_setting_is_written(self) -> None:
         plain = resolve_method("difface")
-        assert resolve_method("difface", "face128", {"eta": 0.5, "steps": 6}).fingerprint == plain.fingerprint
+        assert resolve_method("difface", "face128", {"eta": 0.5, "steps": 4}).fingerprint == plain.fingerprint
         assert replace(plain, weights=dict(reversed(plain.weights.items()))).fingerprint == plain.fingerprint
         one, other = {"eta": 1, "steps": 5}, {"steps": 5, "eta": 1.0}
         assert (
@@ -131,7 +131,7 @@ class TestPlugins:
         self, installed: list[EntryPoint], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         installed.append(self.entry(SHARPEN, monkeypatch))
-        assert list(methods()) == ["passthrough", "estimator", "difface", "diffbfr", "sharpen"]
+        assert list(methods()) == ["passthrough", "estimator", "difface", "diffbfr", "clr_face", "sharpen"]
         resolved = resolve_method("sharpen", options={"amount": 2, "radius": 3})
         assert (resolved.options, resolved.weights) == (SharpenOptions(2.0, 3), {})
         assert load_method(resolved, "cpu") == (resolved, "cpu")
