@@ -17,6 +17,7 @@ from typing import Any
 
 from bfr_models.errors import UsageError, unknown
 from bfr_models.methods import presets
+from bfr_models.methods.clr_face_presets import CLR_FACE
 from bfr_models.methods.diffbfr_presets import DIFFBFR
 from bfr_models.types import Restorer
 from bfr_models.weight_files import read_card, require_weight
@@ -43,6 +44,8 @@ BUILT_IN = (
                "the estimate, diffused to step N and denoised by an unconditional prior", presets.DIFFACE),
     MethodSpec("diffbfr", "bfr_models.methods.diffbfr:DiffBFR", "arXiv:2305.04517",
                "two conditional models from a noised lq, then an unconditional one for texture", DIFFBFR),
+    MethodSpec("clr_face", "bfr_models.methods.clr_face:CLRFace", "arXiv:2402.06106",
+               "latent diffusion from an identity-recovering start, guided by a recogniser", CLR_FACE),
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from tasks.compare_runs import compare_runs
 from tasks.config import RestoreRun
 from tasks.demo_faces import make_demo_faces
 
-METHODS = ("difface", "diffbfr")
+METHODS = ("difface", "diffbfr", "clr_face")
 
 
 @flow(name="demo")

@@ -18,6 +18,7 @@ SMALL = [(spec.name, preset.name) for spec in methods().values() for preset in s
 FEW_STEPS = {
     "difface": {"steps": 4},
     "diffbfr": {"steps": 2, "steps_high": 2, "steps_texture": 2},
+    "clr_face": {"steps": 4},
 }
 every_method = pytest.mark.parametrize(("method", "preset"), SMALL)
 
