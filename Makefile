@@ -12,7 +12,7 @@ demo: $(VENV)/.demo  ## two portraits, degraded, restored, scored, reported
 test: $(VENV)/.test  ## the whole test suite: no GPU, no network
 	$(BIN)/python -m pytest --quiet
 
-test-all: $(VENV)/.test  ## and those that take minutes or need a server: S3 (Ceph), PostgreSQL
+test-all: $(VENV)/.test  ## and those that take long or need a server: S3 (Ceph), PostgreSQL
 	$(BIN)/python -m pytest --quiet -m ""
 
 check: lint test  ## what CI runs

@@ -140,7 +140,7 @@ def bucket(ceph: tuple[str, int], monkeypatch: pytest.MonkeyPatch, house: House)
 
 
 @pytest.mark.s3
-@pytest.mark.nightly
+@pytest.mark.long
 def test_a_schedule_restores_just_what_is_new_and_other_weights_make_a_generation(
     house: House, bucket: str, tmp_path: Path
 ) -> None:
@@ -250,7 +250,7 @@ def test_cancellation_stops_the_actors_in_five_seconds_and_ends_as_cancelled(
     kill(worker)
 
 
-@pytest.mark.nightly
+@pytest.mark.long
 def test_a_run_whose_machine_is_gone_is_found_by_its_silence_and_the_next_goes_on(
     house: House, slow: Slow, tmp_path: Path
 ) -> None:
