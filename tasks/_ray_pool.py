@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,7 @@ MIN_DEADLINE, FIRST_DEADLINE = 600.0, 6 * 3600.0  # seconds that a shard may tak
 MIN_TRIAL_DEADLINE = 60.0  # seconds that a trial of some of a shard's rows may take: its share, at least this
 MAX_LOSSES_IN_A_ROW = 6  # actors that die with nothing done in between: something else is wrong. Three times
 # the workers, if that is more: a node that goes takes all its actors with it
+KILL_TIMEOUT = 2.0  # seconds for Ray to end its actors
 
 
 class _WorkerActor:
@@ -101,10 +103,8 @@ class RayPool:
         for actor in self._actors:
             with suppress(RayError):  # the cluster may have gone first
                 ray.kill(actor.handle)
-            # A SIGTERM for the whole process group, as Prefect's workers send it, makes a cluster of ours deaf to that.
-            if self._ours and actor.alive and actor.pid is not None:
-                with suppress(ProcessLookupError):
-                    os.kill(actor.pid, signal.SIGKILL)
+        if self._ours:
+            _end(actor.pid for actor in self._actors if actor.alive and actor.pid is not None)
 
     def _new_actor(self) -> _Actor:
         handle = self._class.remote(self._job)
@@ -209,6 +209,26 @@ def _require_answer(address: str) -> None:
 def cluster_gpus() -> int:
     """GPUs that the connected cluster offers."""
     return int(ray.cluster_resources().get("GPU", 0))
+
+
+def _end(pids: Iterable[int]) -> None:
+    """Kills what `ray.kill` did not: a SIGTERM for the whole process group, as Prefect's workers send it, makes a
+    cluster of ours deaf to that. A process that is on its way out is left to Ray, which would report it as lost."""
+    left, deadline = set(pids), time.monotonic() + KILL_TIMEOUT
+    while left and time.monotonic() < deadline:
+        left = {pid for pid in left if _lives(pid)}
+        time.sleep(0.05)
+    for pid in left:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _why_it_died(error: RayError) -> str:
