@@ -11,24 +11,17 @@ Rows that are in the JSON already, of the same weights and faces, are not comput
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from diffbfr_ablation import SEED, Pictures, Scores, arguments, as_batch, markdown, read_faces, slices
+from diffbfr_ablation import SEED, Pictures, Scores, arguments, degraded, markdown, read_faces, restore
 from PIL import Image
 
-from bfr_models.degradation.degrade import degrade
-from bfr_models.degradation.presets import get_preset
 from bfr_models.faces.dlib_models import DlibRecogniser
 from bfr_models.independence import self_scored
-from bfr_models.pixels import to_uint8
-from bfr_models.registry import load_method, resolve_method
-from bfr_models.rng import derive_seed
+from bfr_models.registry import resolve_method
 from bfr_models.training.perceptual import load_perceptual_distance
-from bfr_models.types import FaceBatch
 
 RESULTS = Path(__file__).parent / "results"
 STRENGTHS = (0.05, 0.15, 0.4)
@@ -68,33 +61,23 @@ def main() -> None:
         results = {"about": about, "rows": {}}
     columns: list[Pictures] = []
     for degradation in args.degradations.split(","):
-        lq = np.stack([degrade(g, get_preset(degradation), derive_seed(SEED, i)) for i, g in zip(ids, gt, strict=True)])
+        lq = degraded(ids, gt, degradation)
         rows = results["rows"].setdefault(degradation, {})
         rows["input"] = rows.get("input") or scores(lq)
         for name, changes in (PARTS | GUIDED).items():
             if name not in rows:
                 options = {"precision": args.precision, **changes}
-                restored, seconds = restore(ids, lq, options, args.device)
+                restored, seconds = restore("clr_face", ids, lq, options, args.device)
                 rows[name] = {"options": changes, **scores(restored), "seconds": seconds}
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(json.dumps(results, indent=1) + "\n")
                 print(degradation, name, {k: round(v, 4) for k, v in rows[name].items() if isinstance(v, float)})
         if args.grid:
-            some = [restore(ids[:6], lq[:6], (PARTS | GUIDED)[name], args.device)[0] for name in GRID]
+            some = [restore("clr_face", ids[:6], lq[:6], (PARTS | GUIDED)[name], args.device)[0] for name in GRID]
             columns += [lq[:6], *some, gt[:6]]
     print(markdown(results["rows"]))
     if args.grid:
         Image.fromarray(np.concatenate([np.concatenate(list(column)) for column in columns], axis=1)).save(args.grid)
-
-
-def restore(ids: Sequence[str], lq: Pictures, options: Mapping[str, Any], device: str) -> tuple[Pictures, float]:
-    """The restored faces, and seconds per face."""
-    method = load_method(resolve_method("clr_face", "face128", options), device)
-    started, done = time.perf_counter(), []
-    for rows in slices(len(ids)):
-        seeds = tuple(derive_seed(SEED, i) for i in ids[rows])
-        done.append(to_uint8(method.restore(FaceBatch(tuple(ids[rows]), as_batch(lq[rows]), seeds)).images))
-    return np.concatenate(done), (time.perf_counter() - started) / len(ids)
 
 
 if __name__ == "__main__":

@@ -117,14 +117,14 @@ def main() -> None:
     if results.get("about") != json.loads(json.dumps(about)):
         results = {"about": about, "rows": {}}
     for degradation in args.degradations.split(","):
-        lq = np.stack([degrade(g, get_preset(degradation), derive_seed(SEED, i)) for i, g in zip(ids, gt, strict=True)])
+        lq = degraded(ids, gt, degradation)
         rows = results["rows"].setdefault(degradation, {})
         if "input" not in rows:
             rows["input"] = scores(lq)
         for name, changes in variants().items():
             if name in rows:
                 continue
-            restored, seconds = restore(ids, lq, {"precision": args.precision, **changes}, args.device)
+            restored, seconds = restore("diffbfr", ids, lq, {"precision": args.precision, **changes}, args.device)
             rows[name] = {"options": changes, **scores(restored), "seconds": seconds}
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(results, indent=1) + "\n")
@@ -134,7 +134,9 @@ def main() -> None:
     plot(results["rows"], file.with_suffix(".png"))
     print(markdown(results["rows"]))
     if args.grid:
-        columns = [restore(ids[:6], lq[:6], {"texture": texture}, args.device)[0] for texture in (False, True)]
+        columns = [
+            restore("diffbfr", ids[:6], lq[:6], {"texture": texture}, args.device)[0] for texture in (False, True)
+        ]
         grid = np.concatenate([np.concatenate(list(c)) for c in (lq[:6], *columns, gt[:6])], axis=1)
         Image.fromarray(grid).save(args.grid)
 
@@ -151,13 +153,19 @@ def read_faces(path: Path, count: int | None) -> tuple[list[str], Pictures]:
     return [str(i) for i in table["id"].to_pylist()], np.stack([to_uint8(face_tensor(p, SIZE)) for p in pictures])
 
 
-def restore(ids: Sequence[str], lq: Pictures, options: Mapping[str, Any], device: str) -> tuple[Pictures, float]:
+def degraded(ids: Sequence[str], gt: Pictures, preset: str) -> Pictures:
+    return np.stack([degrade(g, get_preset(preset), derive_seed(SEED, i)) for i, g in zip(ids, gt, strict=True)])
+
+
+def restore(
+    method: str, ids: Sequence[str], lq: Pictures, options: Mapping[str, Any], device: str
+) -> tuple[Pictures, float]:
     """The restored faces, and seconds per face."""
-    method = load_method(resolve_method("diffbfr", "face128", options), device)
+    restorer = load_method(resolve_method(method, "face128", options), device)
     started, done = time.perf_counter(), []
     for rows in slices(len(ids)):
         seeds = tuple(derive_seed(SEED, i) for i in ids[rows])
-        done.append(to_uint8(method.restore(FaceBatch(tuple(ids[rows]), as_batch(lq[rows]), seeds)).images))
+        done.append(to_uint8(restorer.restore(FaceBatch(tuple(ids[rows]), as_batch(lq[rows]), seeds)).images))
     return np.concatenate(done), (time.perf_counter() - started) / len(ids)
 
 

@@ -47,13 +47,18 @@ def main() -> None:
     print(text)
 
 
-def _write_tiny_rows(path: Path, rows: int, side: int) -> None:
-    rng = np.random.default_rng(0)
-    pictures = []
+def tiny_pictures(side: int) -> list[dict[str, bytes | None]]:
+    """64 cells of noise, as PNG."""
+    rng, pictures = np.random.default_rng(0), []
     for _ in range(64):
         buffer = io.BytesIO()
         Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(buffer, "PNG")
         pictures.append({"bytes": buffer.getvalue(), "path": None})
+    return pictures
+
+
+def _write_tiny_rows(path: Path, rows: int, side: int) -> None:
+    pictures = tiny_pictures(side)
     table = pa.table({"image": [pictures[i % 64] for i in range(rows)]})
     pq.write_table(table, path, row_group_size=ROW_GROUP_ROWS)
 

@@ -9,7 +9,6 @@ comes, and asks that server all the while for what its run page asks.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import platform
@@ -29,8 +28,7 @@ import httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from engine_overhead import watched
-from PIL import Image
+from engine_overhead import tiny_pictures, watched
 
 RESULTS = Path(__file__).parent / "results"
 BIN = Path(sys.executable).parent
@@ -99,12 +97,7 @@ class Questions:
 
 
 def _write_tiny_rows(folder: Path, shards: int) -> None:
-    rng = np.random.default_rng(0)
-    pictures = []
-    for _ in range(64):
-        buffer = io.BytesIO()
-        Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(buffer, "PNG")
-        pictures.append({"bytes": buffer.getvalue(), "path": None})
+    pictures = tiny_pictures(SIDE)
     folder.mkdir()
     for number in range(FILES):
         rows = ROWS_PER_SHARD * (shards // FILES + (number < shards % FILES))

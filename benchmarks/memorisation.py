@@ -13,17 +13,11 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from diffbfr_ablation import SEED, Pictures, as_batch, read_faces, slices
+from diffbfr_ablation import Pictures, degraded, read_faces, restore
 from numpy.typing import NDArray
 from PIL import Image
 
-from bfr_models.degradation.degrade import degrade
-from bfr_models.degradation.presets import get_preset
 from bfr_models.faces.dlib_models import DlibRecogniser
-from bfr_models.pixels import to_uint8
-from bfr_models.registry import load_method, resolve_method
-from bfr_models.rng import derive_seed
-from bfr_models.types import FaceBatch
 
 RESULTS = Path(__file__).parent / "results"
 METHODS = ("estimator", "difface", "diffbfr", "clr_face")
@@ -44,8 +38,8 @@ def main() -> None:
     ids, gt = read_faces(args.data, args.faces)
     _, train = read_faces(args.train, None)
     known, true = recogniser.embed(list(train)), recogniser.embed(list(gt))
-    lq = np.stack([degrade(g, get_preset("difface"), derive_seed(SEED, i)) for i, g in zip(ids, gt, strict=True)])
-    shown = {"gt": gt, "lq": lq} | {method: restore(method, ids, lq) for method in METHODS}
+    lq = degraded(ids, gt, "difface")
+    shown = {"gt": gt, "lq": lq} | {method: restore(method, ids, lq, {}, "cpu")[0] for method in METHODS}
     lines, grid = [], []
     for name, faces in shown.items():
         vectors = recogniser.embed(list(faces))
@@ -68,14 +62,6 @@ def main() -> None:
     (RESULTS / "memorisation.md").write_text(text)
     if args.grid:
         Image.fromarray(np.concatenate(grid)).save(args.grid)
-
-
-def restore(method: str, ids: list[str], lq: Pictures) -> Pictures:
-    restorer, done = load_method(resolve_method(method, "face128"), "cpu"), []
-    for rows in slices(len(ids)):
-        seeds = tuple(derive_seed(SEED, i) for i in ids[rows])
-        done.append(to_uint8(restorer.restore(FaceBatch(tuple(ids[rows]), as_batch(lq[rows]), seeds)).images))
-    return np.concatenate(done)
 
 
 def nearest_psnr(faces: Pictures, train: Pictures) -> NDArray[np.float64]:
