@@ -1,6 +1,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Two at a time, in the order of the files: many of the tests wait for servers.
+PYTEST := $(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 
 .PHONY: demo test test-all check lint bench clean
@@ -10,10 +12,10 @@ demo: $(VENV)/.demo  ## two portraits, degraded, restored, scored, reported
 	$(BIN)/bfr demo --out demo
 
 test: $(VENV)/.test  ## the whole test suite: no GPU, no network
-	$(BIN)/python -m pytest --quiet
+	$(PYTEST)
 
 test-all: $(VENV)/.test  ## and those that take long or need a server: S3 (Ceph), PostgreSQL
-	$(BIN)/python -m pytest --quiet -m ""
+	$(PYTEST) -m ""
 
 check: lint test  ## what CI runs
 
