@@ -1,5 +1,5 @@
-"""What each part of CLR-Face does: the autoencoder alone, latent diffusion, the IRN's start, guidance with and without
-its mask, at several strengths.
+"""What each part of CLR-Face does: the autoencoder alone, latent diffusion, the IRN's start, what is given back of the
+autoencoder's loss, guidance with and without its mask, at several strengths.
 
     python benchmarks/clr_face_ablation.py --data faces.parquet [--perceptual squeezenet1_1.pth] [--grid faces.png]
 
@@ -24,11 +24,14 @@ from bfr_models.registry import resolve_method
 from bfr_models.training.perceptual import load_perceptual_distance
 
 RESULTS = Path(__file__).parent / "results"
-STRENGTHS = (0.05, 0.15, 0.4)
+STRENGTHS = (0.1, 0.2, 0.4)
+PAPER = {"residual": 0.0}  # nothing of what the autoencoder loses is given back
 PARTS: dict[str, dict[str, Any]] = {
-    "autoencoder": {"start": "lq", "steps": 0},
-    "autoencoder of the IRN's face": {"start": "irn", "steps": 0},
-    "latent diffusion": {"start": "noise", "steps": 20, "guidance": 0.0},
+    "autoencoder": {"start": "lq", "steps": 0, **PAPER},
+    "autoencoder of the IRN's face": {"steps": 0, **PAPER},
+    "latent diffusion": {"start": "noise", "steps": 20, "guidance": 0.0, **PAPER},
+    "latent diffusion from the IRN, nothing given back": {"guidance": 0.0, **PAPER},
+    "guidance 0.1, nothing given back": {"guidance": 0.1, **PAPER},
     "latent diffusion from the IRN": {"guidance": 0.0},
 }
 GUIDED: dict[str, dict[str, Any]] = {
@@ -40,7 +43,7 @@ GRID = (
     "autoencoder",
     "latent diffusion",
     "latent diffusion from the IRN",
-    "guidance 0.15",
+    "guidance 0.1",
     "guidance 0.4, mask all ones",
 )
 

@@ -4,10 +4,11 @@
     z_{t0} = alpha(t0) z_irn + sigma(t0) eps                                 the Identity Recovery Network's start
     dz = (-beta z / 2 - beta grad log p_t(z | z_y)) dt + sqrt(beta) dw       the reverse VP-SDE, or its ODE
     z <- z - w(t) m * grad_z (1 - cos(phi(G(z_0(z))), phi(IRN(y))))          on guided steps; m = mask(z_y, z_irn)
-    x = G(VQ(z_0))                                                           quantised once, at the end
+    x = G(VQ(z_0)) + r (IRN(y) - G(VQ(z_irn)))                               quantised once, at the end
 
-The paper gives these parts; the samplers, the start time, w, and where in the chain to guide are our choices
-(`CLRFaceOptions`). phi is a recogniser, and never the one that a result is scored by (`bfr_models.independence`).
+The paper gives these parts but for the last line's r; the samplers, the start time, w, where in the chain to guide and
+r are our choices (`CLRFaceOptions`). phi is a recogniser, and never the one that a result is scored by
+(`bfr_models.independence`).
 """
 
 from __future__ import annotations
@@ -66,17 +67,20 @@ class CLRFace:
         return batch.with_images(torch.cat(restored)[: len(batch)].cpu())
 
     def _restore(self, lq: Tensor, seeds: Sequence[int]) -> Tensor:
-        with autocast(self._device, self._options.precision):
-            latent = self._restore_latent(lq, RowNoise(seeds, self._device))
-            restored = self._vqgan.decode(self._vqgan.quantise(self._score.denormalise(latent))[0])
-        return restored.float().clamp(-1, 1)
-
-    def _restore_latent(self, lq: Tensor, noise: RowNoise) -> Tensor:
         options = self._options
-        degraded, recovered = self._encode(lq), None
-        if options.start == "irn" or options.guided:
-            recovered = (self._irn((lq + 1) / 2).float() * 2 - 1).clamp(-1, 1)
-        estimate = degraded if recovered is None else self._encode(recovered)
+        with autocast(self._device, options.precision):
+            degraded, recovered = self._encode(lq), None
+            estimate = degraded
+            if options.start == "irn" or options.guided or options.residual:
+                recovered = (self._irn((lq + 1) / 2).float() * 2 - 1).clamp(-1, 1)
+                estimate = self._encode(recovered)
+            restored = self._decode(self._restore_latent(degraded, recovered, estimate, RowNoise(seeds, self._device)))
+            if recovered is not None and options.residual:
+                restored = restored + options.residual * (recovered - self._decode(estimate))
+        return restored.clamp(-1, 1)
+
+    def _restore_latent(self, degraded: Tensor, recovered: Tensor | None, estimate: Tensor, noise: RowNoise) -> Tensor:
+        options = self._options
         start = estimate if options.start == "irn" else degraded
         if not options.steps:
             return start
@@ -102,6 +106,10 @@ class CLRFace:
 
     def _encode(self, image: Tensor) -> Tensor:
         return self._score.normalise(self._vqgan.encode(image).float())
+
+    def _decode(self, latent: Tensor) -> Tensor:
+        restored: Tensor = self._vqgan.decode(self._vqgan.quantise(self._score.denormalise(latent))[0])
+        return restored.float()
 
     def _embed(self, start: Tensor) -> Tensor:
         """phi(G(z_0)), not quantised on the way: the gradient would not get through."""

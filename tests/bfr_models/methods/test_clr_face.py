@@ -182,6 +182,20 @@ class TestStarts:
         # through (z - mean) / std and back: 1e-6 of the latent, and a code more or less in a thousand
         assert ((found - expected).abs() > 1e-3).float().mean() < 0.05
 
+    def test_the_residual_gives_back_what_the_autoencoder_loses_of_the_irns_face(
+        self, resolved: ResolvedMethod
+    ) -> None:
+        """Without a chain that is all of it; a half is half-way there. A few 1e-6 of float32, twice through it."""
+        lost, half, whole = (method(resolved, steps=0, residual=r).restore(faces()).images for r in (0.0, 0.5, 1.0))
+        irn = networks()["irn"].eval()
+        load_weights(irn, _folder() / str(resolved.weights["irn"]["file"]))
+        with torch.no_grad():
+            recovered = (irn((faces().images + 1) / 2) * 2 - 1).clamp(-1, 1)
+        torch.testing.assert_close(whole, recovered, rtol=0, atol=1e-5)
+        inside = (lost.abs() < 1) & (whole.abs() < 1)  # where nothing was clipped
+        torch.testing.assert_close(half[inside], ((lost + whole) / 2)[inside], rtol=0, atol=1e-5)
+        assert (lost - whole).abs().mean() > 0.01
+
     def test_each_start_restores_in_its_own_way(self, resolved: ResolvedMethod) -> None:
         images = [method(resolved, start=s, guidance=0.0).restore(faces()).images for s in ("irn", "lq", "noise")]
         assert not torch.equal(images[0], images[1]) and not torch.equal(images[1], images[2])
@@ -200,6 +214,7 @@ class TestStarts:
         ({"sampler": "ddim", "eta": 1.5}, r"expected eta in \[0, 1\]"),
         ({"guidance": -0.1}, r"expected guidance in \[0, 1\] \(0: none\)"),
         ({"guide_from": 0.1, "guide_to": 0.2}, "expected 0 <= guide_to <= guide_from <= 1"),
+        ({"residual": 1.5}, r"expected residual in \[0, 1\] \(0: none\), got 1.5"),
         ({"guide_every": 0}, "expected guide_every above 0, got 0"),
         ({"steps": 1}, "expected a step between guide_to 0.05 and guide_from 0.3, found them at 0.4; take more steps"),
         ({"start_time": 0.9}, "expected start_time <= 0.8, as far as the prior of tiny is trained"),
