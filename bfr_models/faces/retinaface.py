@@ -56,7 +56,7 @@ class RetinaFaceDetector:
     ) -> None:
         self.threshold, self.overlap = threshold, overlap
         self.max_side, self.min_side, self.max_upscale = max_side, min_side, max_upscale
-        self._network = _load(weights).to(device).eval()
+        self._network = load_network(weights).to(device).eval()
         self._device = torch.device(device)
 
     def detect(self, image: Uint8Image) -> list[DetectedFace]:
@@ -188,7 +188,7 @@ def _scaled_back(face: DetectedFace, back: NDArray[np.float64]) -> DetectedFace:
     return DetectedFace((x0, y0, x1, y1), back * (face.landmarks + 0.5) - 0.5, face.score)
 
 
-def _load(path: Path) -> RetinaFace:
+def load_network(path: Path) -> RetinaFace:
     state = {name.removeprefix("module."): value for name, value in read_checkpoint(path).items()}
     body: Body = "mobilenet0.25" if any(name.startswith("body.stage1") for name in state) else "resnet50"
     network = RetinaFace(body)
