@@ -37,6 +37,7 @@ from tasks._selection import (
     ranks,
     require_sortable,
     require_strata,
+    require_values,
     sample_strata,
 )
 from tasks._storage import Store
@@ -150,6 +151,8 @@ def _conditions(asked: CurateRun, run: FinishedRun) -> list[str]:
     for condition in conditions:
         check_condition(condition, run.table.schema)
     require_sortable(run.table, asked.by)
+    if asked.top_k is not None or asked.dedupe is not None:
+        require_values(run.table, asked.by)
     if asked.stratify is not None:
         require_strata(run.table, asked.stratify)
     if asked.dedupe_by == "embedding" and not run.record["measures"]["keep_embeddings"]:

@@ -278,12 +278,14 @@ def test_an_interrupted_curation_is_no_dataset_and_is_done_again(
         ({"where": "n in (select 1)"}, "own columns"),
         ({"where": "n > 100"}, "found none: rows of the run: 17 left; n > 100: 0 left"),
         ({"by": "who", "top_k": 1}, "sort by, found 'who'; known: n, "),
-        ({"by": "lpips", "top_k": 1}, "expected values in the column 'lpips'"),
+        ({"by": "lpips", "top_k": 1}, "expected values in the column 'lpips'.* one that has: n, .*psnr"),
+        ({"top_k": 2}, "expected values in the column 'identity_similarity'.* one that has: n, .*psnr"),
+        ({"dedupe": 0.9}, "expected values in the column 'identity_similarity'.* one that has: n, .*psnr"),
         ({"stratify": "psnr"}, "stratify by, found 'psnr'; known: who, n, "),
         ({"profile": "best"}, "unknown profile 'best'; known: archive, training-set"),
         ({"profile": "archive"}, "scored by .* found no recogniser"),
-        ({"dedupe": 0.9, "dedupe_by": "embedding"}, "keep-embeddings"),
-        ({"dedupe": 0.9, "dedupe_by": "inception"}, "Inception"),
+        ({"dedupe": 0.9, "by": "n", "dedupe_by": "embedding"}, "keep-embeddings"),
+        ({"dedupe": 0.9, "by": "n", "dedupe_by": "inception"}, "Inception"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_written(
