@@ -223,6 +223,27 @@ def test_a_folder_stays_inside_itself(made: Path, tmp_path: Path) -> None:
     assert {path.parent for path in tmp_path.rglob("*.png")} == {folder}
 
 
+@pytest.mark.parametrize("form", ["folder", "webdataset"])
+def test_columns_of_pictures_have_files_of_their_own(form: str, tmp_path: Path) -> None:
+    columns = ["photograph_front_side_scan", "photograph_front_side_mask", "Gt", "gt"]
+    pictures = {name: support.encoded(support.portrait(i)) for i, name in enumerate(columns, 1)}
+    rows = support.rows(1, **{name: {"bytes": data, "path": None} for name, data in pictures.items()})
+    support.write(tmp_path / "src" / "a.parquet", rows)
+    restore_without_prefect(support.run(tmp_path, recogniser="none"))
+    curate_run(CurateRun(source=str(tmp_path / "dst"), destination=str(tmp_path / "out"), format=form))
+    folder = tmp_path / "out" / "data"
+    if form == "folder":
+        line = json.loads((folder / "00000" / "metadata.jsonl").read_text())
+        found = {name: (folder / "00000" / line[f"{name}_file_name"]).read_bytes() for name in columns}
+    else:
+        with tarfile.open(folder / "part-00000.tar") as archive:
+            members = {name: archive.extractfile(name).read() for name in archive.getnames()}  # type: ignore[union-attr]
+        words = ("photograph_front_sid", "photograph_front_sid_2", "gt", "gt_2")
+        (key,) = {name.partition(".")[0] for name in members}
+        found = {name: members[f"{key}.{word}.png"] for name, word in zip(columns, words, strict=True)}
+    assert found == pictures
+
+
 @pytest.mark.parametrize("row_id", HOSTILE)
 def test_a_safe_name_has_nothing_but_plain_letters(row_id: str) -> None:
     name = safe_name(7, row_id)
