@@ -97,11 +97,11 @@ def best(rows: Rows, rank: Rows, count: int) -> Rows:
 
 def sample_strata(table: pa.Table, rows: Rows, column: str, per_stratum: int | None, seed: int) -> Rows:
     """So many rows of each value of a column, drawn by (seed, id) alone: the order of files changes nothing. Without a
-    number, as many as the smallest stratum has."""
+    number, as many as the smallest stratum has. All of the rows have a value."""
     if not len(rows):
         return rows
     some = table.take(pa.array(rows))
-    codes = pc.fill_null(pc.dictionary_encode(some[column].combine_chunks()).indices, -1).to_numpy()
+    codes = pc.dictionary_encode(some[column].combine_chunks()).indices.to_numpy()
     drawn = np.array([derive_seed(seed, row_id) for row_id in some["id"].to_pylist()], np.int64)
     order = np.lexsort((rows, drawn, codes))
     _, first, counts = np.unique(codes[order], return_index=True, return_counts=True)

@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -74,7 +75,7 @@ class CurateRun(BaseModel):
     by: str = Field("identity_similarity", description="the column that says which rows are better")
     ascending: bool = Field(False, description="the lowest value of `by` is the best")
     top_k: int | None = Field(None, ge=1, description="keep the best so many")
-    stratify: str | None = Field(None, description="column: as many rows of each of its values")
+    stratify: str | None = Field(None, description="column: as many rows of each of its values; none without one")
     per_stratum: int | None = Field(None, ge=1, description="rows of each value; as many as the rarest has by default")
     seed: int = Field(0, description="of the sample")
     format: Literal["parquet", "webdataset", "folder"] = "parquet"
@@ -213,6 +214,7 @@ def _select(asked: CurateRun, run: FinishedRun, conditions: list[str]) -> tuple[
         duplicates = _find_duplicates(asked, run, selection.kept, rank, asked.dedupe)
         selection.drop(NEAR_DUPLICATE, duplicates.dropped)
     if asked.stratify is not None:
+        selection.keep(f"{asked.stratify} is null", pc.is_valid(run.table[asked.stratify]).to_numpy())
         sample = sample_strata(run.table, selection.kept, asked.stratify, asked.per_stratum, asked.seed)
         selection.drop(f"not drawn of {asked.stratify}", np.setdiff1d(selection.kept, sample))
     if asked.top_k is not None:

@@ -197,6 +197,19 @@ def test_strata_are_sampled_alike(made: Path, tmp_path: Path) -> None:
     assert {row["n"] for row in two} != {row["n"] for row in other}
 
 
+@pytest.mark.parametrize("per_stratum", [None, 2])
+def test_rows_without_a_stratum_are_dropped_and_do_not_count(per_stratum: int | None, tmp_path: Path) -> None:
+    who = [None, "a", "a", "a", "b", "b", "b", "b"]
+    rows = [row | {"who": name} for row, name in zip(support.rows(8), who, strict=True)]
+    support.write(tmp_path / "src" / "a.parquet", rows)
+    restore_without_prefect(support.run(tmp_path, recogniser="none"))
+    record, kept = curated(tmp_path / "dst", tmp_path, stratify="who", per_stratum=per_stratum)
+    each = per_stratum or 3
+    assert sorted(row["who"] for row in kept) == each * ["a"] + each * ["b"]
+    assert [row["id"] for row in dropped(tmp_path) if row["reason"] == "who is null"] == ["a.parquet#0"]
+    assert record["steps"][1] == {"step": "who is null", "dropped": 1, "left": 7}
+
+
 def test_webdataset_has_a_key_for_each_row_whatever_its_id(made: Path, tmp_path: Path) -> None:
     curate_run(CurateRun(source=str(made), destination=str(tmp_path / "out"), format="webdataset"))
     with tarfile.open(tmp_path / "out" / "data" / "part-00000.tar") as archive:
