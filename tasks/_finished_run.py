@@ -89,6 +89,16 @@ class FinishedRun:
                         yield here, take_rows(table, (here - first).tolist())
                     first = stop
 
+    def has_face_vectors(self, column: str) -> bool:
+        """Whether all features files have this column: those of an earlier version have no `embedding_gt`."""
+
+        def names(path: str) -> list[str]:
+            with self.store.open_input(path) as opened:
+                return list(pq.read_schema(opened).names)
+
+        with ThreadPoolExecutor(_READERS) as readers:
+            return all(column in found for found in readers.map(names, [f.features for f in self.files if f.features]))
+
     def face_vectors(self, file: RunFile, column: str) -> tuple[Rows, NDArray[np.float32], FeatureSource | None]:
         """One column of a features file: the row of each face that has a vector, the vectors (m, d), and what made
         them, where the file says it. BfrError where the file is not that of the rows."""

@@ -1,6 +1,7 @@
 """A curated dataset: each row of the run is in it or in `dropped.parquet`, and its statistics are those of its rows."""
 
 import json
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tasks._curated_files import safe_name
 from tasks._distances import SCHEMA, SOURCE_KEY
 from tasks._parquet import IMAGE
 from tasks._storage import open_source
+from tasks._subset_statistics import OF_THE_RUN
 from tasks.curate_run import CurateRun, curate_run
 from tests import support
 
@@ -144,6 +146,50 @@ def test_fid_is_that_of_the_kept_faces_and_of_their_ground_truth(made: Path, tmp
     found = record["statistics"]["fid"]
     assert found["value"] == pytest.approx(frechet_distance(*sides).value, rel=1e-9)
     assert (found["n"], found["n_reference"], found["reference"]) == (len(rows), len(rows), "gt") == (14, 14, "gt")
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 6 rows in one shard, with the embeddings of their faces and of their ground truth."""
+    pytest.importorskip("dlib")
+    folder = tmp_path_factory.mktemp("embedded")
+    rows = [row | {"n": i} for i, row in enumerate(support.rows(6))]
+    for i, row in enumerate(rows):
+        row["gt"] = {"bytes": support.encoded(support.portrait(60 + i)), "path": None}
+    support.write(folder / "src" / "a.parquet", rows)
+    restore_without_prefect(support.run(folder, gt_column="gt", recogniser="dlib", keep_embeddings=True, shard_rows=6))
+    return folder / "dst"
+
+
+def distance_of(run: Path, numbers: slice, gt_numbers: slice) -> float:
+    features = support.table(run / "features")
+    source = FeatureSource("dlib_resnet_v1", None)
+    sides = [(features["embedding"], numbers), (features["embedding_gt"], gt_numbers)]
+    a, b = (
+        FeatureStatistics.from_features(np.stack(column.to_numpy())[rows], source, "all").gaussian()
+        for column, rows in sides
+    )
+    return frechet_distance(a, b).value
+
+
+def test_embeddings_are_compared_with_those_of_the_kept_rows_ground_truth(embedded: Path, tmp_path: Path) -> None:
+    record, _ = curated(embedded, tmp_path, where="n > 1")
+    found = record["statistics"]["fd_dlib_resnet_v1"]
+    assert (found["n"], found["n_reference"], found["reference"]) == (4, 4, "gt")
+    assert found["value"] == pytest.approx(distance_of(embedded, slice(2, 6), slice(2, 6)), rel=1e-9)
+
+
+def test_a_run_without_the_embeddings_of_its_ground_truth_says_what_stood_for_it(
+    embedded: Path, tmp_path: Path
+) -> None:
+    older = tmp_path / "older"
+    shutil.copytree(embedded, older)
+    (path,) = (older / "features").iterdir()
+    pq.write_table(pq.read_table(path).drop_columns(["embedding_gt"]), path)
+    record, _ = curated(older, tmp_path, where="n > 1")
+    found = record["statistics"]["fd_dlib_resnet_v1"]
+    assert (found["n"], found["n_reference"], found["reference"]) == (4, 6, OF_THE_RUN)
+    assert found["value"] == pytest.approx(distance_of(embedded, slice(2, 6), slice(0, 6)), rel=1e-9)
 
 
 def test_features_of_other_rows_are_not_taken(made: Path, tmp_path: Path) -> None:
