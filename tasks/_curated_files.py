@@ -20,8 +20,16 @@ from tasks._row_groups import value_at
 from tasks._storage import Store
 
 FOLDER = "data"
-LINEAGE = pa.schema([("source_run", pa.string()), ("source_file", pa.string()), ("source_row", pa.int64())])
-"""The run, its data file, and the row in it."""
+LINEAGE = pa.schema(
+    [
+        ("source_run", pa.string()),
+        ("source_file", pa.string()),
+        ("source_row", pa.int64()),
+        ("origin_file", pa.string()),
+        ("origin_row", pa.int64()),
+    ]
+)
+"""The run, its data file and the row in it; the file of the run's own source and the row there."""
 
 ROWS_PER_FILE, ROW_GROUP_ROWS = 5000, 64
 ROWS_PER_PART = 1000  # of a tar shard, or of a folder
@@ -64,7 +72,7 @@ def curated_tables(run: FinishedRun, rows: Rows, source: str, schema: pa.Schema)
             _as_type(table[name], field.type) if name in table.column_names else pa.nulls(len(here), field.type)
             for name, field in zip(run.schema.names, schema, strict=False)
         ]
-        lineage = [[source] * len(here), *run.places(here)]
+        lineage = [[source] * len(here), *run.places(here), *run.origins(here)]
         columns += [pa.array(column, kind) for column, kind in zip(lineage, LINEAGE.types, strict=True)]
         yield pa.table(columns, schema=schema)
 

@@ -1,6 +1,7 @@
 """`bfr curate`: a filtered, deduplicated dataset from a finished run, with its statistics computed anew.
 
-    data/                 the kept rows, in the run's order, with the columns source_run, source_file and source_row
+    data/                 the kept rows, in the run's order, with the columns source_run, source_file and source_row,
+                          and origin_file and origin_row: where the run had the row from
     dropped.parquet       every other row of the run: which step dropped it, and of a near-duplicate for which row
     curation.json         what was asked for, counts by step, statistics; written last
     report/index.html     the same for people
@@ -54,6 +55,8 @@ DROPPED = pa.schema(
         ("similarity", pa.float32()),
         ("source_file", pa.string()),
         ("source_row", pa.int64()),
+        ("origin_file", pa.string()),
+        ("origin_row", pa.int64()),
         ("kept_file", pa.string()),
         ("kept_row", pa.int64()),
     ]
@@ -256,6 +259,7 @@ def _dropped_table(run: FinishedRun, selection: Selection, duplicates: Duplicate
     is_alone = heads < 0
     kept_files, kept_rows = run.places(heads)
     files, places = run.places(rows)
+    origins, origin_rows = run.origins(rows)
     columns = {
         "id": pa.array([run.ids[row] for row in rows], pa.string()),
         "reason": pa.array([selection.names[number] for number in selection.reasons[rows]], pa.string()),
@@ -263,6 +267,8 @@ def _dropped_table(run: FinishedRun, selection: Selection, duplicates: Duplicate
         "similarity": pa.array(similarity[rows], mask=is_alone),
         "source_file": pa.array(files, pa.string()),
         "source_row": pa.array(places, pa.int64()),
+        "origin_file": pa.array(origins, pa.string()),
+        "origin_row": pa.array(origin_rows, pa.int64()),
         "kept_file": pa.array(kept_files, pa.string(), mask=is_alone),
         "kept_row": pa.array(kept_rows, pa.int64(), mask=is_alone),
     }

@@ -72,6 +72,16 @@ def test_every_row_is_kept_or_dropped_for_a_reason_and_says_where_it_is_from(mad
         assert all(row[name] == value for name, value in there.items() if name != "source_file")
 
 
+def test_every_row_says_which_row_of_the_source_it_was_restored_from(made: Path, tmp_path: Path) -> None:
+    """Also behind row 3, which was rejected."""
+    file = made.parent / "src" / "a.parquet"
+    inputs = pq.read_table(file)["n"].to_pylist()
+    _, rows = curated(made, tmp_path, where="n % 2 = 0")
+    assert {row["origin_file"] for row in rows + dropped(tmp_path)} == {str(file)}
+    assert [inputs[row["origin_row"]] for row in rows] == [row["n"] for row in rows] == list(range(0, 18, 2))
+    assert [row["origin_row"] for row in dropped(tmp_path)] == [n for n in range(1, 18, 2) if n != 3]
+
+
 def test_it_is_a_dataset_like_any_other(made: Path, tmp_path: Path) -> None:
     curated(made, tmp_path, top_k=9, by="n", ascending=True)
     (found,) = open_source(str(tmp_path / "out"))
