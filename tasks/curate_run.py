@@ -3,6 +3,7 @@
     data/                 the kept rows, in the run's order, with the columns source_run, source_file and source_row,
                           and origin_file and origin_row: where the run had the row from
     dropped.parquet       every other row of the run: which step dropped it, and of a near-duplicate for which row
+    README.md             the dataset card: which files `load_dataset` takes, how they were made, licences
     curation.json         what was asked for, counts by step, statistics; written last
     report/index.html     the same for people
 
@@ -28,6 +29,7 @@ from tasks._connection import redact
 from tasks._curated_files import curated_schema, curated_tables, open_files
 from tasks._curation_profiles import profile_conditions
 from tasks._curation_report import duplicate_examples, render_curation
+from tasks._dataset_card import dataset_card
 from tasks._finished_run import FinishedRun, Rows, open_run
 from tasks._near_duplicates import cosines, neighbourhoods
 from tasks._parquet import encode_table
@@ -138,6 +140,7 @@ def curate_run(asked: CurateRun) -> dict[str, Any]:
         "statistics_of_run": run.record["statistics"],
         "licences": run.record["licences"],
     }
+    store.write("README.md", dataset_card(run, record, rows).encode())
     examples = duplicate_examples(duplicates.dropped, duplicates.kept, duplicates.similarity) if duplicates else []
     store.write("report/index.html", render_curation(run, record, rows, examples).encode())
     record["seconds"] = round(time.monotonic() - started, 3)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import DatasetCard
 
 from bfr_models.errors import UsageError
 from bfr_models.metrics.frechet import INCEPTION, FeatureSource, FeatureStatistics, frechet_distance
@@ -44,6 +45,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def curated(made: Path, tmp_path: Path, **asked: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     record = curate_run(CurateRun(source=str(made), destination=str(tmp_path / "out"), **asked))
     return record, pq.read_table(tmp_path / "out" / "data").to_pylist()
+
+
+def curated_files(made: Path, tmp_path: Path, form: str, **asked: Any) -> None:
+    curate_run(CurateRun(source=str(made), destination=str(tmp_path / "out"), format=form, **asked))
 
 
 def run_rows(made: Path) -> list[dict[str, Any]]:
@@ -92,6 +97,30 @@ def test_it_is_a_dataset_like_any_other(made: Path, tmp_path: Path) -> None:
     again = support.run(tmp_path, source=str(tmp_path / "out"), column="restored", recogniser="none")
     restore_without_prefect(again)
     assert len(run_rows(tmp_path / "dst")) == 9
+
+
+@pytest.mark.parametrize("form", ["parquet", "webdataset", "folder"])
+def test_the_card_names_the_files_of_the_dataset_alone(form: str, made: Path, tmp_path: Path) -> None:
+    """As `load_dataset` reads it."""
+    curated_files(made, tmp_path, form)
+    card = DatasetCard.load(tmp_path / "out" / "README.md")
+    ((name, pattern),) = ((one["config_name"], one["data_files"]) for one in card.data.to_dict()["configs"])
+    found = {path for path in (tmp_path / "out").glob(pattern) if path.is_file()}
+    assert name == "default" and found == {path for path in (tmp_path / "out" / "data").rglob("*") if path.is_file()}
+
+
+def test_the_card_says_how_many_rows_there_are_how_they_came_and_under_which_licences(tmp_path: Path) -> None:
+    licences = ["CC BY 4.0", "CC BY 4.0", None, "`<b>own</b>`\n# x"]
+    rows = [row | {"n": i, "License": licences[i]} for i, row in enumerate(support.rows(4))]
+    support.write(tmp_path / "src" / "a.parquet", rows)
+    restore_without_prefect(support.run(tmp_path, recogniser="none"))
+    curated(tmp_path / "dst", tmp_path, where="n > 0")
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "3 of the 4 rows that the method `passthrough` restored" in text and f"from `{tmp_path}/dst`" in text
+    assert "- where: `n > 0`" in text and "1. `n > 0`: 1 dropped, 3 left" in text
+    lines = {line for line in text.splitlines() if "`License`" in line}
+    values = ("`CC BY 4.0`", "`None`", "`<b>own</b> # x`")
+    assert lines == {f"- column `License`, 1 rows: {value}" for value in values}
 
 
 def test_statistics_are_those_of_the_kept_rows(made: Path, tmp_path: Path) -> None:
@@ -267,7 +296,7 @@ def test_rows_without_a_stratum_are_dropped_and_do_not_count(per_stratum: int | 
 
 
 def test_webdataset_has_a_key_for_each_row_whatever_its_id(made: Path, tmp_path: Path) -> None:
-    curate_run(CurateRun(source=str(made), destination=str(tmp_path / "out"), format="webdataset"))
+    curated_files(made, tmp_path, "webdataset")
     with tarfile.open(tmp_path / "out" / "data" / "part-00000.tar") as archive:
         names = archive.getnames()
         texts = [json.load(archive.extractfile(name)) for name in names if name.endswith(".json")]  # type: ignore[arg-type]
@@ -281,7 +310,7 @@ def test_webdataset_has_a_key_for_each_row_whatever_its_id(made: Path, tmp_path:
 
 
 def test_a_folder_stays_inside_itself(made: Path, tmp_path: Path) -> None:
-    curate_run(CurateRun(source=str(made), destination=str(tmp_path / "out"), format="folder", top_k=17, by="n"))
+    curated_files(made, tmp_path, "folder", top_k=17, by="n")
     folder = tmp_path / "out" / "data" / "00000"
     lines = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
     rows = run_rows(made)
@@ -299,7 +328,7 @@ def test_columns_of_pictures_have_files_of_their_own(form: str, tmp_path: Path) 
     rows = support.rows(1, **{name: {"bytes": data, "path": None} for name, data in pictures.items()})
     support.write(tmp_path / "src" / "a.parquet", rows)
     restore_without_prefect(support.run(tmp_path, recogniser="none"))
-    curate_run(CurateRun(source=str(tmp_path / "dst"), destination=str(tmp_path / "out"), format=form))
+    curated_files(tmp_path / "dst", tmp_path, form)
     folder = tmp_path / "out" / "data"
     if form == "folder":
         line = json.loads((folder / "00000" / "metadata.jsonl").read_text())
