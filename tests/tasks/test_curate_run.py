@@ -13,8 +13,10 @@ from huggingface_hub import DatasetCard
 
 from bfr_models.errors import UsageError
 from bfr_models.metrics.frechet import INCEPTION, FeatureSource, FeatureStatistics, frechet_distance
+from bfr_models.metrics.identity_gates import ADAFACE
 from flows.restore_dataset import restore_without_prefect
 from tasks._curated_files import safe_name
+from tasks._curation_profiles import profile_conditions
 from tasks._distances import SCHEMA, SOURCE_KEY
 from tasks._parquet import IMAGE
 from tasks._storage import open_source
@@ -293,6 +295,33 @@ def test_rows_without_a_stratum_are_dropped_and_do_not_count(per_stratum: int | 
     assert sorted(row["who"] for row in kept) == each * ["a"] + each * ["b"]
     assert [row["id"] for row in dropped(tmp_path) if row["reason"] == "who is null"] == ["a.parquet#0"]
     assert record["steps"][1] == {"step": "who is null", "dropped": 1, "left": 7}
+
+
+@pytest.fixture(scope="module")
+def scored(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run with cosines of faces that are not the same any more, alike, and nearly equal; row 5 is blurred."""
+    run = tmp_path_factory.mktemp("scored") / "dst"
+    shutil.copytree(embedded, run)
+    (path,) = (run / "data").iterdir()
+    rows = pq.read_table(path).to_pylist()
+    for row, similarity in zip(rows, (0.87, 0.88, 0.93, 0.94, 1.0, 1.0), strict=True):
+        row["identity_similarity"] = similarity
+        row["faces"][0]["sharpness"] = 2.4 if row["n"] == 5 else 2.5
+    pq.write_table(support.pa.Table.from_pylist(rows, schema=pq.read_schema(path)), path)
+    return run
+
+
+@pytest.mark.parametrize(("profile", "kept"), [("archive", [1, 2, 3, 4, 5]), ("training-set", [3, 4])])
+def test_a_profile_keeps_the_rows_that_pass_its_gates(
+    profile: str, kept: list[int], scored: Path, tmp_path: Path
+) -> None:
+    _, rows = curated(scored, tmp_path, profile=profile)
+    assert [row["n"] for row in rows] == kept
+
+
+@pytest.mark.parametrize(("profile", "threshold"), [("archive", 0.3), ("training-set", 0.5)])
+def test_the_profiles_know_adafaces_cosines(profile: str, threshold: float) -> None:
+    assert profile_conditions(profile, ADAFACE)[-1] == f"identity_similarity >= {threshold}"
 
 
 def test_webdataset_has_a_key_for_each_row_whatever_its_id(made: Path, tmp_path: Path) -> None:
