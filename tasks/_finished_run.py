@@ -24,6 +24,7 @@ from tasks._row_groups import take_rows, values
 from tasks._scores import KEPT_ORIGINAL, RESTORED
 from tasks._shards import from_table
 from tasks._storage import Store
+from tasks.generations import address, read_pointer
 from tasks.plan_shards import require_finished
 
 Rows = NDArray[np.int64]
@@ -145,8 +146,14 @@ class FinishedRun:
 
 
 def open_run(url: str) -> FinishedRun:
-    """Reads all of a finished run but pictures and features. UsageError for what is none."""
+    """Reads all of a finished run but pictures and features; of generations it is the current one. UsageError for
+    what is none."""
     store = Store(url)
+    pointer = read_pointer(store)
+    if pointer.begun:
+        if pointer.generation is None:
+            raise UsageError(f"expected a current generation at {store!r}, found none; `bfr reprocess` makes one")
+        store = Store(address(url, pointer.generation))
     plan, record = require_finished(store)
     manifest = pq.read_table(pa.BufferReader(store.read("manifest.parquet"))).to_pylist()
     entries = [entry for entry in manifest if entry["data"]]

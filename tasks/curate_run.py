@@ -71,7 +71,7 @@ class CurateRun(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    source: Url = Field(description="a finished run")
+    source: Url = Field(description="a finished run, or generations of which the current one is taken")
     destination: Url = Field(description="where the dataset goes")
     where: str | None = Field(None, description="SQL condition over the run's columns")
     profile: str | None = Field(None, description="ready-made quality gates: archive or training-set")
@@ -123,7 +123,7 @@ def curate_run(asked: CurateRun) -> dict[str, Any]:
         raise UsageError(f"expected rows to keep, found none: {told}; ask for less")
     store.write(UNFINISHED, json.dumps(request, indent=2).encode())
     _clear(store)
-    schema, source = curated_schema(run), redact(asked.source)
+    schema, source = curated_schema(run), redact(run.store.url())
     with open_files(asked.format, store, schema) as files:
         for table in curated_tables(run, rows, source, schema):
             files.write(table)
@@ -177,7 +177,7 @@ def _request(asked: CurateRun, run: FinishedRun) -> dict[str, Any]:
     return {
         "arguments": asked.model_dump(mode="json") | places,
         "run": {
-            "source": places["source"],
+            "source": redact(run.store.url()),
             "method": run.record["method"]["name"],
             "fingerprint": run.record["method"]["fingerprint"],
             "plan": run.record["plan"],

@@ -458,6 +458,26 @@ def test_settings_that_contradict_are_refused(asked: dict[str, Any], message: st
         CurateRun.model_validate({"source": "/run", "destination": "/out", **asked})
 
 
+def pointing(made: Path, tmp_path: Path, current: str | None) -> Path:
+    """What `bfr reprocess` leaves, with the run as its first generation."""
+    shutil.copytree(made, tmp_path / "all" / "generations" / "0001")
+    names = {"previous": [], "begun": ["0001"], "rolled_back": [], "expired": []}
+    (tmp_path / "all" / "current.json").write_text(json.dumps({"generation": current, "source": "/src", **names}))
+    return tmp_path / "all"
+
+
+def test_of_generations_the_current_one_is_curated(made: Path, tmp_path: Path) -> None:
+    record, rows = curated(pointing(made, tmp_path, "0001"), tmp_path, where="n > 3")
+    assert len(rows) == 14
+    there = str(tmp_path / "all" / "generations" / "0001")
+    assert {row["source_run"] for row in rows} == {record["run"]["source"]} == {there}
+
+
+def test_generations_of_which_none_is_current_are_refused(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="expected a current generation"):
+        curated(pointing(made, tmp_path, None), tmp_path)
+
+
 def test_an_unfinished_run_is_refused(made: Path, tmp_path: Path) -> None:
     for part in ("plan", "commits"):
         for path in (made / part).iterdir():
