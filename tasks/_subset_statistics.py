@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -130,14 +131,29 @@ def _total(
     return None if first is None else FeatureStatistics.fold(chain([first], parts))
 
 
+def _read_ahead(
+    run: FinishedRun, kept: NDArray[np.bool_], column: str
+) -> Iterator[tuple[RunFile, tuple[Rows, NDArray[np.float32], FeatureSource | None]]]:
+    """`face_vectors` of the files that have kept rows, in order: one is read while the one before is worked on."""
+    with ThreadPoolExecutor(1) as reader:
+        waiting: tuple[RunFile, Future[Any]] | None = None
+        for file in run.files:
+            if not kept[file.start : file.stop].any():
+                continue
+            before, waiting = waiting, (file, reader.submit(run.face_vectors, file, column))
+            if before is not None:
+                yield before[0], before[1].result()
+        if waiting is not None:
+            yield waiting[0], waiting[1].result()
+
+
 def _parts(
     run: FinishedRun, kept: NDArray[np.bool_], column: str, given: FeatureSource | None
 ) -> Iterator[FeatureStatistics]:
     waiting: list[NDArray[np.float32]] = []
     first: RunFile | None = None
     source = given
-    for file in run.files:
-        owners, vectors, found = run.face_vectors(file, column)
+    for file, (owners, vectors, found) in _read_ahead(run, kept, column):
         own = vectors[kept[owners]]
         if not len(own):
             continue

@@ -233,6 +233,20 @@ def test_a_run_without_the_embeddings_of_its_ground_truth_says_what_stood_for_it
     assert found["value"] == pytest.approx(distance_of(embedded, slice(2, 6), slice(0, 6)), rel=1e-9)
 
 
+def test_a_distance_from_many_parts_is_that_of_all_kept_faces_in_float64(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To 1e-9, the precision of the statistics, without any code of theirs."""
+    monkeypatch.setattr("tasks._subset_statistics._TOGETHER", 3)
+    run, features, gt = with_features(made, tmp_path / "run")
+    record, _ = curated(run, tmp_path, where="n > 3")
+    kept = np.array([row["n"] > 3 for row in run_rows(run)])
+    (m, a), (k, b) = ((x.mean(0), np.cov(x.T)) for x in (side[kept].astype(np.float64) for side in (features, gt)))
+    roots = np.sqrt(np.linalg.eigvals(a @ b).astype(np.complex128)).real.sum()
+    expected = ((m - k) ** 2).sum() + np.trace(a) + np.trace(b) - 2 * roots
+    assert record["statistics"]["fid"]["value"] == pytest.approx(expected, rel=1e-9)
+
+
 def test_features_of_other_rows_are_not_taken(made: Path, tmp_path: Path) -> None:
     run, _, _ = with_features(made, tmp_path / "run")
     first, second = sorted((run / "features").iterdir())[:2]
