@@ -17,12 +17,13 @@ Vectors = NDArray[np.float32] | NDArray[np.float16]
 
 Places = NDArray[np.int64]
 
-EXACT_WORK = 1e11  # n x n x d up to which each is compared with each
+EXACT_WORK = 5e12  # n x n x d up to which each is compared with each: with more the index is faster
 NEIGHBOURS = 16
 CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 16, 64, 64
 _SLACK = 0.01  # of a cosine out of bfloat16 (4e-3) or int8
 ROUNDING = 4e-6  # a copy's cosine is not quite 1: off by up to 1e-6 in float32, over 2,048 numbers
-_CELLS = 2**23  # of a block of cosines
+_CELLS = 2**23  # numbers of a block of vectors
+_SIDE = 2896  # vectors that are compared with as many at once: 2**23 cosines
 _WIDE = 512  # dimensions above which the index holds bytes
 
 
@@ -97,17 +98,18 @@ def _units(vectors: Vectors) -> NDArray[np.float32]:
 
 
 def _link_exactly(forest: Forest, vectors: Vectors, some: Places, others: Places, threshold: float) -> bool:
-    """Compares each of some with each of others; whether groups have grown."""
+    """Compares each of some with each of others, of the same ones each pair once; whether groups have grown."""
     linked = False
-    columns = max(_CELLS // vectors.shape[1], 1)
-    rows = max(_CELLS // max(min(columns, len(others)), 1), 1)
-    for left in range(0, len(others), columns):
-        there = others[left : left + columns]
+    cosines_here, near_here = np.empty(_SIDE**2, np.float32), np.empty(_SIDE**2, np.bool_)  # new ones take longer
+    for left in range(0, len(others), _SIDE):
+        there = others[left : left + _SIDE]
         y = _units(vectors[there]).T
-        for top in range(0, len(some), rows):
-            here = some[top : top + rows]
-            near = _units(vectors[here]) @ y >= threshold - ROUNDING
-            a, b = np.nonzero(near)
+        for top in range(0, min(len(some), left + _SIDE) if some is others else len(some), _SIDE):
+            here = some[top : top + _SIDE]
+            shape, size = (len(here), len(there)), len(here) * len(there)
+            found = np.matmul(_units(vectors[here]), y, out=cosines_here[:size].reshape(shape))
+            near = np.greater_equal(found, threshold - ROUNDING, out=near_here[:size].reshape(shape))
+            a, b = np.divmod(np.flatnonzero(near), len(there))
             linked |= forest.link(here[a], there[b])
     return linked
 

@@ -72,6 +72,15 @@ def test_the_index_agrees_with_all_pairs(kind: type) -> None:
     assert np.array_equal(quick.labels, neighbourhoods(vectors, 0.95, ALWAYS_INDEX).labels)
 
 
+@pytest.mark.parametrize("side", [1, 7, 40])
+def test_groups_do_not_depend_on_how_many_are_compared_at_once(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = units(40, 3)
+    whole = neighbourhoods(vectors, 0.97).labels
+    assert 1 < len(np.unique(whole)) < 40
+    monkeypatch.setattr("tasks._near_duplicates._SIDE", side)
+    assert np.array_equal(neighbourhoods(vectors, 0.97).labels, whole)
+
+
 def test_groups_larger_than_a_neighbourhood_are_put_together() -> None:
     """Two crowds of equal vectors, near each other: none of the one is among the nearest of the other."""
     a = units(1, 32)[0]
