@@ -145,7 +145,11 @@ def _commit(
         scale = (1 / np.sqrt(np.arange(1, INCEPTION_FEATURES + 1))).astype(np.float32)
         sides = [np.abs(rng.standard_normal((n, INCEPTION_FEATURES), np.float32)) * scale for _ in range(2)]
         about[SOURCE_KEY] = json.dumps(vars(FeatureSource(INCEPTION, "0" * 64, "pytorch-fid")))
-    lists = {"embedding": embeddings, **dict(zip(("inception", "inception_gt"), sides, strict=False))}
+    lists = {
+        "embedding": embeddings,
+        "embedding_gt": gt,
+        **dict(zip(("inception", "inception_gt"), sides, strict=False)),
+    }
     features = {"id": pa.array(ids), "face": pa.array(np.zeros(n, np.int32))}
     features |= {
         name: pa.FixedSizeListArray.from_arrays(values.ravel(), values.shape[1]).cast(pa.list_(pa.float32()))

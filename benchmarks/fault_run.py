@@ -61,6 +61,8 @@ class Nemesis:
     prefect: Any = None
     rivals: list[subprocess.Popen[str]] = field(default_factory=list)
     stores: dict[str, Any] = field(default_factory=dict)
+    startup_seconds: float = 10.0  # a strike before the first commit comes within so long
+    zombie_seconds: float = ZOMBIE_SECONDS
 
     def start(self, source: str, destination: str, **limits: int) -> subprocess.Popen[str]:
         settings = {"method": "faulty", "options": {"seconds": 0.5}, "shard_rows": GROUP_ROWS, "actors": 1}
@@ -178,17 +180,19 @@ def one_round(nemesis: Nemesis, number: int, name: str, expected: dict[str, byte
         destination = str(nemesis.scratch / f"round-{number}")
         limits = {"fsize": 12_000 + nemesis.rng.randrange(8_000)}
     nemesis.log.unlink(missing_ok=True)
-    after = nemesis.rng.randrange(SHARDS + 1)  # commits: from the start of the process to the closing of the run
-    delay = nemesis.rng.uniform(0, 1 if after else 10)
+    after = nemesis.rng.randrange(SHARDS)  # commits: from the start of the process to the last shard
+    delay = nemesis.rng.uniform(0, 1 if after else nemesis.startup_seconds)
     driver = nemesis.start(source, destination, **limits)
     while driver.poll() is None and nemesis.commits(destination) < after:
         time.sleep(0.1)
     time.sleep(delay)
-    hit, before, struck = driver.poll() is None, nemesis.commits(destination), time.monotonic()
-    if hit:
+    before, struck = nemesis.commits(destination), time.monotonic()
+    strikes = driver.poll() is None and before < SHARDS
+    if strikes:
         attack(nemesis, driver)
     runs, resumed = to_the_end(nemesis, driver, source, destination, before)
     resumed = resumed and resumed - struck
+    hit = strikes and resumed > 0
     if attack is nothing:
         hit, resumed = True, resumed if limits else 0.0
     while nemesis.rivals:
@@ -205,7 +209,8 @@ def to_the_end(
     began, fresh, runs, resumed = time.monotonic(), 0.0, 1, 0.0
     while (code := driver.poll()) != 0:
         if code is not None:
-            driver, runs, fresh = nemesis.start(source, destination), runs + 1, time.monotonic() + ZOMBIE_SECONDS
+            driver, runs = nemesis.start(source, destination), runs + 1
+            fresh = time.monotonic() + nemesis.zombie_seconds
         if time.monotonic() < fresh:
             before, resumed = nemesis.commits(destination), 0.0
         if not resumed and nemesis.commits(destination) > before:
@@ -214,6 +219,8 @@ def to_the_end(
             driver.kill()
             raise SystemExit(f"not done: {nemesis.log.read_text()[-2000:]}")
         time.sleep(0.3)
+    if not resumed and nemesis.commits(destination) > before:  # since the last look
+        resumed = time.monotonic()
     return runs, resumed
 
 
@@ -370,8 +377,8 @@ def table(rounds: list[Round]) -> str:
         f"`python benchmarks/fault_run.py`, seed {seeds}, against {servers}, {minutes:.0f} minutes; {ROWS} rows in "
         f"{SHARDS} shards a round, the tests' method `faulty` (mirrors, half a second a call), one actor\n\n"
         + "\n".join(lines)
-        + "\n\nHits: rounds in which the run was still under way when the fault struck. Runs: commands that it took. "
-        "Seconds to resume: from the strike to the next commit, median and longest, where shards were left.\n"
+        + "\n\nHits: rounds in which the fault struck while shards were left, and a commit followed. Runs: commands "
+        "that it took. Seconds to resume: from the strike to the next commit, median and longest.\n"
     )
 
 

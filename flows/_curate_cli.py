@@ -12,7 +12,7 @@ from flows._command import run as command
 
 
 def curate(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="A finished run; any fsspec URL.")],
+    source: Annotated[str, typer.Argument(metavar="SRC", help="A finished run, or `bfr reprocess`'s DST; any URL.")],
     destination: Destination,
     where: Annotated[str | None, typer.Option(help="SQL condition over the run's columns.")] = None,
     profile: Annotated[str | None, typer.Option(help="Ready-made quality gates: archive or training-set.")] = None,

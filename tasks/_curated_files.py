@@ -6,8 +6,9 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from itertools import chain, count
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -19,8 +20,16 @@ from tasks._row_groups import value_at
 from tasks._storage import Store
 
 FOLDER = "data"
-LINEAGE = pa.schema([("source_run", pa.string()), ("source_file", pa.string()), ("source_row", pa.int64())])
-"""The run, its data file, and the row in it."""
+LINEAGE = pa.schema(
+    [
+        ("source_run", pa.string()),
+        ("source_file", pa.string()),
+        ("source_row", pa.int64()),
+        ("origin_file", pa.string()),
+        ("origin_row", pa.int64()),
+    ]
+)
+"""The run, its data file and the row in it; the file of the run's own source and the row there."""
 
 ROWS_PER_FILE, ROW_GROUP_ROWS = 5000, 64
 ROWS_PER_PART = 1000  # of a tar shard, or of a folder
@@ -63,7 +72,7 @@ def curated_tables(run: FinishedRun, rows: Rows, source: str, schema: pa.Schema)
             _as_type(table[name], field.type) if name in table.column_names else pa.nulls(len(here), field.type)
             for name, field in zip(run.schema.names, schema, strict=False)
         ]
-        lineage = [[source] * len(here), *run.places(here)]
+        lineage = [[source] * len(here), *run.places(here), *run.origins(here)]
         columns += [pa.array(column, kind) for column, kind in zip(lineage, LINEAGE.types, strict=True)]
         yield pa.table(columns, schema=schema)
 
@@ -80,8 +89,8 @@ def safe_name(number: int, row_id: str) -> str:
     return f"{number:08d}-{told}" if told else f"{number:08d}"
 
 
-Pictures = dict[str, bytes]
-"""Column -> encoded picture, of a row."""
+Pictures = dict[str, tuple[str, bytes]]
+"""Column -> file name and encoded picture, of a row."""
 
 Sample = tuple[str, Pictures, dict[str, Any]]
 """A row: its safe name, its pictures, and the rest for JSON."""
@@ -106,13 +115,15 @@ class _Parts:
         """Adds rows."""
         images = [field.name for field in table.schema if _is_encoded(field.type)]
         others = [field.name for field in table.schema if not _holds_bytes(field.type)]
+        words = _words(images)
         for i in range(table.num_rows):
-            cells = {name: picture_bytes(value_at(table[name], i)) for name in images}
-            pictures = {name: data for name, data in cells.items() if data}
             values = {name: value_at(table[name], i) for name in others}
-            self._part.append((safe_name(self._rows, values["id"] or ""), pictures, values))
+            key = safe_name(self._rows, values["id"] or "")
+            cells = {name: picture_bytes(value_at(table[name], i)) for name in images}
+            pictures = {name: (_file_name(key, words[name], data), data) for name, data in cells.items() if data}
+            self._part.append((key, pictures, values))
             self._rows += 1
-            self._size += sum(map(len, pictures.values()))
+            self._size += sum(len(data) for _, data in pictures.values())
             if len(self._part) == ROWS_PER_PART or self._size >= MAX_PART_BYTES:
                 self._publish()
 
@@ -127,8 +138,7 @@ def _tar(number: int, samples: list[Sample]) -> Iterator[tuple[str, bytes]]:
     """`<key>.png`, `<key>.json`, and `<key>.<column>.png` of other pictures, as WebDataset groups them."""
     with tarfile.open(fileobj=(sink := io.BytesIO()), mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for key, pictures, values in samples:
-            members = [(_file_name(key, column, data), data) for column, data in pictures.items()]
-            for name, data in [*members, (f"{key}.json", _json(values))]:
+            for name, data in [*pictures.values(), (f"{key}.json", _json(values))]:
                 member = tarfile.TarInfo(name)
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
@@ -138,19 +148,29 @@ def _tar(number: int, samples: list[Sample]) -> Iterator[tuple[str, bytes]]:
 def _folder(number: int, samples: list[Sample]) -> Iterator[tuple[str, bytes]]:
     """Pictures, and `metadata.jsonl`, with which Hugging Face's `imagefolder` reads them."""
     lines = []
-    for key, pictures, values in samples:
-        names = {column: _file_name(key, column, data) for column, data in pictures.items()}
-        for column, name in names.items():
-            yield f"{number:05d}/{name}", pictures[column]
-        named = {"file_name" if column == _RESTORED else f"{column}_file_name": name for column, name in names.items()}
+    for _, pictures, values in samples:
+        named = {}
+        for column, (name, data) in pictures.items():
+            yield f"{number:05d}/{name}", data
+            named["file_name" if column == _RESTORED else f"{column}_file_name"] = name
         lines.append(_json(named | {name: value for name, value in values.items() if name not in named}))
     yield f"{number:05d}/metadata.jsonl", b"\n".join(lines) + b"\n"
 
 
-def _file_name(key: str, column: str, data: bytes) -> str:
+def _words(columns: Sequence[str]) -> dict[str, str]:
+    """What file names call each column: plain, short, and no two the same; the restored picture needs no word."""
+    found = {_RESTORED: ""}
+    for column in columns:
+        if column != _RESTORED:
+            told = re.sub(r"[^a-z0-9_]+", "_", column.lower())[:20]
+            numbered = (f"{told}_{number}" for number in count(2))
+            found[column] = next(word for word in chain([told], numbered) if word not in found.values())
+    return found
+
+
+def _file_name(key: str, word: str, data: bytes) -> str:
     extension = next((name for start, name in _EXTENSIONS if data.startswith(start)), "bin")
-    told = re.sub(r"[^a-z0-9_]+", "_", column.lower())[:20]
-    return f"{key}.{extension}" if column == _RESTORED else f"{key}.{told}.{extension}"
+    return f"{key}.{word}.{extension}" if word else f"{key}.{extension}"
 
 
 def _json(values: dict[str, Any]) -> bytes:

@@ -1,20 +1,22 @@
 """Ready-made quality gates of `bfr curate`: SQL conditions by name.
 
-Cosines are on a scale of each recogniser's own: two strangers are at about 0.0 for ArcFace and 0.83 for dlib.
+Cosines are on a scale of each recogniser's own: two strangers are at about 0.0 for ArcFace and AdaFace, 0.83 for dlib.
 """
 
 from __future__ import annotations
 
 from bfr_models.errors import UsageError, unknown
+from bfr_models.metrics.identity_gates import ADAFACE, gate_for
 from tasks.recognisers import ARCFACE, DLIB
 
+_WILD, _CELEBA = (gate_for(profile, ADAFACE).threshold for profile in ("wild", "celeba"))
 IDENTITY = {
-    "archive": {ARCFACE: 0.3, DLIB: 0.88},
-    "training-set": {ARCFACE: 0.5, DLIB: 0.94},
+    "archive": {ADAFACE: _WILD, ARCFACE: _WILD, DLIB: 0.88},
+    "training-set": {ADAFACE: _CELEBA, ARCFACE: _CELEBA, DLIB: 0.94},
 }
-"""Profile -> recogniser -> the lowest cosine of a restored face and its input. ArcFace's are those of the NTIRE 2025
-challenge (wild, celeba: arXiv 2504.14600), made for another network of its kind; dlib's lie a third and two thirds of
-the way from strangers to a perfect copy."""
+"""Profile -> recogniser -> the lowest cosine of a restored face and its input. AdaFace's are gates of the NTIRE 2025
+challenge, taken for ArcFace, a network of its kind, as well; dlib's lie a third and two thirds of the way from
+strangers to a perfect copy."""
 
 GATES = {
     "archive": ("faces_found > 0",),  # something to show, still the same person

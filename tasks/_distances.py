@@ -35,6 +35,7 @@ SCHEMA = pa.schema(
         ("inception", pa.list_(pa.float32())),
         ("inception_gt", pa.list_(pa.float32())),
         ("embedding", pa.list_(pa.float32())),
+        ("embedding_gt", pa.list_(pa.float32())),
     ]
 )
 SOURCE_KEY = b"inception"  # of a features file's metadata: what made them
@@ -53,6 +54,7 @@ def features_table(
             "inception": seen.inception,
             "inception_gt": seen.inception_gt,
             "embedding": seen.embedding if keep_embeddings else None,
+            "embedding_gt": seen.embedding_gt if keep_embeddings else None,
         }
         for row_id, place, seen in faces
     ]

@@ -22,7 +22,9 @@ from tasks._conditions import plain_columns
 from tasks._distances import SOURCE_KEY
 from tasks._row_groups import take_rows, values
 from tasks._scores import KEPT_ORIGINAL, RESTORED
+from tasks._shards import from_table
 from tasks._storage import Store
+from tasks.generations import address, read_pointer
 from tasks.plan_shards import require_finished
 
 Rows = NDArray[np.int64]
@@ -33,13 +35,16 @@ _READERS = 16
 
 @dataclass(frozen=True)
 class RunFile:
-    """One committed shard: its files, and which of the run's rows it holds."""
+    """One committed shard: its files, which of the run's rows it holds, and where these come from."""
 
     shard: str
     data: str
     features: str | None
+    rejected: str | None
     start: int
     stop: int
+    source: str  # the file of SRC
+    source_rows: range  # of that file: those in `data`, and the rejected
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,24 @@ class FinishedRun:
         starts = np.array([file.start for file in self.files], np.int64)
         return [self.files[number].data for number in files], (rows - starts[files]).tolist()
 
+    def origins(self, rows: Rows) -> tuple[list[str], list[int]]:
+        """The file of SRC that each row was restored from, and its row there."""
+        files = np.searchsorted([file.stop for file in self.files], rows, side="right")
+        return [self.files[number].source for number in files], self._source_rows[rows].tolist()
+
+    @cached_property
+    def _source_rows(self) -> Rows:
+        """(n,) the rows of the source's files: each shard's but the rejected, in their order."""
+        with ThreadPoolExecutor(_READERS) as readers:
+            return np.concatenate(list(readers.map(self._restored_rows, self.files)))
+
+    def _restored_rows(self, file: RunFile) -> Rows:
+        rows = np.arange(file.source_rows.start, file.source_rows.stop)
+        if file.rejected is None:
+            return rows
+        with self.store.open_input(file.rejected) as opened:
+            return np.setdiff1d(rows, pq.read_table(opened, columns=["source_row"])["source_row"].to_numpy())
+
     def read(self, rows: Rows, columns: Sequence[str] | None = None) -> Iterator[tuple[Rows, pa.Table]]:
         """Some rows, ascending, with all their columns or some; a row group at a time, in the file's own schema."""
         for file in self.files:
@@ -88,6 +111,16 @@ class FinishedRun:
                         table = parquet.read_row_group(group, columns=columns)
                         yield here, take_rows(table, (here - first).tolist())
                     first = stop
+
+    def has_face_vectors(self, column: str) -> bool:
+        """Whether all features files have this column: those of an earlier version have no `embedding_gt`."""
+
+        def names(path: str) -> list[str]:
+            with self.store.open_input(path) as opened:
+                return list(pq.read_schema(opened).names)
+
+        with ThreadPoolExecutor(_READERS) as readers:
+            return all(column in found for found in readers.map(names, [f.features for f in self.files if f.features]))
 
     def face_vectors(self, file: RunFile, column: str) -> tuple[Rows, NDArray[np.float32], FeatureSource | None]:
         """One column of a features file: the row of each face that has a vector, the vectors (m, d), and what made
@@ -113,9 +146,15 @@ class FinishedRun:
 
 
 def open_run(url: str) -> FinishedRun:
-    """Reads all of a finished run but pictures and features. UsageError for what is none."""
+    """Reads all of a finished run but pictures and features; of generations it is the current one. UsageError for
+    what is none."""
     store = Store(url)
-    _, record = require_finished(store)
+    pointer = read_pointer(store)
+    if pointer.begun:
+        if pointer.generation is None:
+            raise UsageError(f"expected a current generation at {store!r}, found none; `bfr reprocess` makes one")
+        store = Store(address(url, pointer.generation))
+    plan, record = require_finished(store)
     manifest = pq.read_table(pa.BufferReader(store.read("manifest.parquet"))).to_pylist()
     entries = [entry for entry in manifest if entry["data"]]
     if not entries:
@@ -128,8 +167,18 @@ def open_run(url: str) -> FinishedRun:
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise UsageError(f"expected data files of one kind in {store!r}, found others: {error}") from error
     stops = np.cumsum([table.num_rows for _, table in found]).tolist()
+    first_rows = {shard.id: shard.first_row for shard in from_table(plan.shards)}
     files = [
-        RunFile(entry["shard"], entry["data"], entry["features"], start, stop)
+        RunFile(
+            entry["shard"],
+            entry["data"],
+            entry["features"],
+            entry["rejected"],
+            start,
+            stop,
+            entry["source"],
+            range(first := first_rows[entry["shard"]], first + entry["rows"]),
+        )
         for entry, start, stop in zip(entries, [0, *stops], stops, strict=False)
     ]
     return FinishedRun(store, record, files, schema, table.combine_chunks())

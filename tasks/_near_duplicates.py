@@ -13,16 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32] | NDArray[np.float16]
-"""(n, d), of length 1."""
+"""(n, d), of length 1; in float16 within 1e-4, and so divided by their own length wherever they are compared."""
 
 Places = NDArray[np.int64]
 
-EXACT_WORK = 1e11  # n x n x d up to which each is compared with each
+EXACT_WORK = 5e12  # n x n x d up to which each is compared with each: with more the index is faster
 NEIGHBOURS = 16
 CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 16, 64, 64
 _SLACK = 0.01  # of a cosine out of bfloat16 (4e-3) or int8
-_ROUNDING = 1e-6  # a copy's cosine is not quite 1
-_CELLS = 2**23  # of a block of cosines
+ROUNDING = 4e-6  # a copy's cosine is not quite 1: off by up to 1e-6 in float32, over 2,048 numbers
+_CELLS = 2**23  # numbers of a block of vectors
+_SIDE = 2896  # vectors that are compared with as many at once: 2**23 cosines
 _WIDE = 512  # dimensions above which the index holds bytes
 
 
@@ -83,23 +84,32 @@ def cosines(vectors: Vectors, a: Places, b: Places) -> NDArray[np.float32]:
     step = max(_CELLS // max(vectors.shape[1], 1), 1)
     for start in range(0, len(a), step):
         some = slice(start, start + step)
-        x, y = (vectors[places[some]].astype(np.float32, copy=False) for places in (a, b))
+        x, y = (_units(vectors[places[some]]) for places in (a, b))
         found[some] = np.einsum("nd,nd->n", x, y)
     return found
 
 
+def _units(vectors: Vectors) -> NDArray[np.float32]:
+    if vectors.dtype == np.float32:
+        return vectors.astype(np.float32, copy=False)
+    wide = vectors.astype(np.float32)
+    wide /= np.linalg.norm(wide, axis=1, keepdims=True)
+    return wide
+
+
 def _link_exactly(forest: Forest, vectors: Vectors, some: Places, others: Places, threshold: float) -> bool:
-    """Compares each of some with each of others; whether groups have grown."""
+    """Compares each of some with each of others, of the same ones each pair once; whether groups have grown."""
     linked = False
-    columns = max(_CELLS // vectors.shape[1], 1)
-    rows = max(_CELLS // max(min(columns, len(others)), 1), 1)
-    for left in range(0, len(others), columns):
-        there = others[left : left + columns]
-        y = vectors[there].astype(np.float32, copy=False).T
-        for top in range(0, len(some), rows):
-            here = some[top : top + rows]
-            near = vectors[here].astype(np.float32, copy=False) @ y >= threshold - _ROUNDING
-            a, b = np.nonzero(near)
+    cosines_here, near_here = np.empty(_SIDE**2, np.float32), np.empty(_SIDE**2, np.bool_)  # new ones take longer
+    for left in range(0, len(others), _SIDE):
+        there = others[left : left + _SIDE]
+        y = _units(vectors[there]).T
+        for top in range(0, min(len(some), left + _SIDE) if some is others else len(some), _SIDE):
+            here = some[top : top + _SIDE]
+            shape, size = (len(here), len(there)), len(here) * len(there)
+            found = np.matmul(_units(vectors[here]), y, out=cosines_here[:size].reshape(shape))
+            near = np.greater_equal(found, threshold - ROUNDING, out=near_here[:size].reshape(shape))
+            a, b = np.divmod(np.flatnonzero(near), len(there))
             linked |= forest.link(here[a], there[b])
     return linked
 
@@ -130,7 +140,7 @@ def _link_neighbours(forest: Forest, vectors: Vectors, threshold: float) -> Plac
         near &= np.arange(keys.shape[1]) < np.asarray(found.counts)[:, None]
         rows, columns = np.nonzero(near)
         a, b = rows + start, keys[rows, columns]
-        is_near = cosines(vectors, a, b) >= threshold - _ROUNDING
+        is_near = cosines(vectors, a, b) >= threshold - ROUNDING
         forest.link(a[is_near], b[is_near])
         full.append(start + np.flatnonzero(near.all(axis=1)))
     return np.concatenate(full)

@@ -56,12 +56,19 @@ class Selection:
 
 def require_sortable(table: pa.Table, column: str) -> None:
     """UsageError unless rows can be put in the order of this column."""
-    names = [field.name for field in table.schema if _is_sortable(field.type)]
-    if column not in names:
+    if column not in (names := _sortable(table)):
         raise UsageError(f"expected a column of numbers or times to sort by, found {column!r}; known: "
                          f"{', '.join(names)}")  # fmt: skip
-    if table[column].null_count == table.num_rows and column != "identity_similarity":
-        raise UsageError(f"expected values in the column {column!r} to sort by, found none in {table.num_rows} rows")
+
+
+def require_values(table: pa.Table, column: str) -> None:
+    """UsageError where no row has a value in this column: none would be better than another."""
+    if not _has_values(table[column]):
+        known = ", ".join(name for name in _sortable(table) if _has_values(table[name]))
+        raise UsageError(
+            f"expected values in the column {column!r} to tell better rows by, found none in {table.num_rows} rows; "
+            f"use --by with one that has: {known}"
+        )
 
 
 def require_strata(table: pa.Table, column: str) -> None:
@@ -75,10 +82,7 @@ def require_strata(table: pa.Table, column: str) -> None:
 def ranks(table: pa.Table, by: str, ascending: bool) -> Rows:
     """(n,) the place of each row in the order of a column, the best first; ties by id, then by place. Rows without a
     value, or with one that is no number, come last."""
-    values = table[by].combine_chunks()
-    if pat.is_floating(values.type):
-        values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
-    keys = pa.table({"by": values, "id": table["id"], "place": np.arange(table.num_rows)})
+    keys = pa.table({"by": _numbers(table[by]), "id": table["id"], "place": np.arange(table.num_rows)})
     direction = "ascending" if ascending else "descending"
     order = pc.sort_indices(keys, sort_keys=[("by", direction), ("id", "ascending"), ("place", "ascending")])
     found = np.empty(table.num_rows, np.int64)
@@ -93,16 +97,32 @@ def best(rows: Rows, rank: Rows, count: int) -> Rows:
 
 def sample_strata(table: pa.Table, rows: Rows, column: str, per_stratum: int | None, seed: int) -> Rows:
     """So many rows of each value of a column, drawn by (seed, id) alone: the order of files changes nothing. Without a
-    number, as many as the smallest stratum has."""
+    number, as many as the smallest stratum has. All of the rows have a value."""
     if not len(rows):
         return rows
     some = table.take(pa.array(rows))
-    codes = pc.fill_null(pc.dictionary_encode(some[column].combine_chunks()).indices, -1).to_numpy()
+    codes = pc.dictionary_encode(some[column].combine_chunks()).indices.to_numpy()
     drawn = np.array([derive_seed(seed, row_id) for row_id in some["id"].to_pylist()], np.int64)
     order = np.lexsort((rows, drawn, codes))
     _, first, counts = np.unique(codes[order], return_index=True, return_counts=True)
     within = np.arange(len(rows)) - np.repeat(first, counts)
     return np.sort(rows[order[within < (per_stratum or counts.min())]])
+
+
+def _sortable(table: pa.Table) -> list[str]:
+    return [field.name for field in table.schema if _is_sortable(field.type)]
+
+
+def _has_values(column: pa.ChunkedArray) -> bool:
+    return bool(_numbers(column).null_count < len(column))
+
+
+def _numbers(column: pa.ChunkedArray) -> pa.Array:
+    """The values, with null for what is no number."""
+    values = column.combine_chunks()
+    return (
+        pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values) if pat.is_floating(values.type) else values
+    )
 
 
 def _is_sortable(kind: pa.DataType) -> bool:

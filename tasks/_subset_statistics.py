@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -24,7 +25,7 @@ from tasks.config import RestoreRun
 from tasks.features import WHY_NO_FID
 from tasks.plan_shards import latest_plan
 
-OF_THE_RUN = "gt of the whole run"
+OF_THE_RUN = "gt of the whole run, left-out rows included: the run kept no embeddings of its gt"
 _WHY_NO_EMBEDDINGS = (
     "the run has the embeddings' sums of whole shards alone: restore it with --keep-embeddings for other subsets"
 )
@@ -94,8 +95,8 @@ def _distances(run: FinishedRun, kept: NDArray[np.bool_], sums: _Sums) -> dict[s
 
 
 def _embedding_distance(run: FinishedRun, settings: RestoreRun, kept: NDArray[np.bool_], sums: _Sums) -> dict[str, Any]:
-    """`fd_<recogniser>`, where the run measured it. The embeddings of the ground truth are never kept: beside
-    anything but whole shards stands that of the whole run."""
+    """`fd_<recogniser>`, where the run measured it: of faces and their ground truth. A run of an earlier version did
+    not keep the latter's embeddings: beside anything but whole shards stands the ground truth of all of it."""
     measures, recogniser = run.record["measures"], run.record["recogniser"]
     if recogniser is None or not measures["distances"]:
         return {}
@@ -107,10 +108,11 @@ def _embedding_distance(run: FinishedRun, settings: RestoreRun, kept: NDArray[np
         restored = _total(run, kept, "embedding", source)
     if restored is None:
         return {source.metric: {"value": None, "why": "no face was restored"}}
+    is_of_kept = sums.is_whole or settings.fid_reference is not None or run.has_face_vectors("embedding_gt")
+    if is_of_kept and not sums.is_whole:
+        gt = None if settings.fid_reference else _total(run, kept, "embedding_gt", source)
     distance = _distance(settings, restored, gt)
-    if not sums.is_whole and not settings.fid_reference and gt is not None:
-        distance["reference"] = OF_THE_RUN
-    return {source.metric: distance}
+    return {source.metric: distance if is_of_kept else distance | {"reference": OF_THE_RUN}}
 
 
 def _distance(settings: RestoreRun, restored: FeatureStatistics, gt: FeatureStatistics | None) -> dict[str, Any]:
@@ -129,14 +131,29 @@ def _total(
     return None if first is None else FeatureStatistics.fold(chain([first], parts))
 
 
+def _read_ahead(
+    run: FinishedRun, kept: NDArray[np.bool_], column: str
+) -> Iterator[tuple[RunFile, tuple[Rows, NDArray[np.float32], FeatureSource | None]]]:
+    """`face_vectors` of the files that have kept rows, in order: one is read while the one before is worked on."""
+    with ThreadPoolExecutor(1) as reader:
+        waiting: tuple[RunFile, Future[Any]] | None = None
+        for file in run.files:
+            if not kept[file.start : file.stop].any():
+                continue
+            before, waiting = waiting, (file, reader.submit(run.face_vectors, file, column))
+            if before is not None:
+                yield before[0], before[1].result()
+        if waiting is not None:
+            yield waiting[0], waiting[1].result()
+
+
 def _parts(
     run: FinishedRun, kept: NDArray[np.bool_], column: str, given: FeatureSource | None
 ) -> Iterator[FeatureStatistics]:
     waiting: list[NDArray[np.float32]] = []
     first: RunFile | None = None
     source = given
-    for file in run.files:
-        owners, vectors, found = run.face_vectors(file, column)
+    for file, (owners, vectors, found) in _read_ahead(run, kept, column):
         own = vectors[kept[owners]]
         if not len(own):
             continue

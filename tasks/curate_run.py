@@ -1,7 +1,9 @@
 """`bfr curate`: a filtered, deduplicated dataset from a finished run, with its statistics computed anew.
 
-    data/                 the kept rows, in the run's order, with the columns source_run, source_file and source_row
+    data/                 the kept rows, in the run's order, with the columns source_run, source_file and source_row,
+                          and origin_file and origin_row: where the run had the row from
     dropped.parquet       every other row of the run: which step dropped it, and of a near-duplicate for which row
+    README.md             the dataset card: which files `load_dataset` takes, how they were made, licences
     curation.json         what was asked for, counts by step, statistics; written last
     report/index.html     the same for people
 
@@ -17,6 +19,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -26,6 +29,7 @@ from tasks._connection import redact
 from tasks._curated_files import curated_schema, curated_tables, open_files
 from tasks._curation_profiles import profile_conditions
 from tasks._curation_report import duplicate_examples, render_curation
+from tasks._dataset_card import dataset_card
 from tasks._finished_run import FinishedRun, Rows, open_run
 from tasks._near_duplicates import cosines, neighbourhoods
 from tasks._parquet import encode_table
@@ -37,6 +41,7 @@ from tasks._selection import (
     ranks,
     require_sortable,
     require_strata,
+    require_values,
     sample_strata,
 )
 from tasks._storage import Store
@@ -52,6 +57,8 @@ DROPPED = pa.schema(
         ("similarity", pa.float32()),
         ("source_file", pa.string()),
         ("source_row", pa.int64()),
+        ("origin_file", pa.string()),
+        ("origin_row", pa.int64()),
         ("kept_file", pa.string()),
         ("kept_row", pa.int64()),
     ]
@@ -64,7 +71,7 @@ class CurateRun(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    source: Url = Field(description="a finished run")
+    source: Url = Field(description="a finished run, or generations of which the current one is taken")
     destination: Url = Field(description="where the dataset goes")
     where: str | None = Field(None, description="SQL condition over the run's columns")
     profile: str | None = Field(None, description="ready-made quality gates: archive or training-set")
@@ -73,7 +80,7 @@ class CurateRun(BaseModel):
     by: str = Field("identity_similarity", description="the column that says which rows are better")
     ascending: bool = Field(False, description="the lowest value of `by` is the best")
     top_k: int | None = Field(None, ge=1, description="keep the best so many")
-    stratify: str | None = Field(None, description="column: as many rows of each of its values")
+    stratify: str | None = Field(None, description="column: as many rows of each of its values; none without one")
     per_stratum: int | None = Field(None, ge=1, description="rows of each value; as many as the rarest has by default")
     seed: int = Field(0, description="of the sample")
     format: Literal["parquet", "webdataset", "folder"] = "parquet"
@@ -116,7 +123,7 @@ def curate_run(asked: CurateRun) -> dict[str, Any]:
         raise UsageError(f"expected rows to keep, found none: {told}; ask for less")
     store.write(UNFINISHED, json.dumps(request, indent=2).encode())
     _clear(store)
-    schema, source = curated_schema(run), redact(asked.source)
+    schema, source = curated_schema(run), redact(run.store.url())
     with open_files(asked.format, store, schema) as files:
         for table in curated_tables(run, rows, source, schema):
             files.write(table)
@@ -133,6 +140,7 @@ def curate_run(asked: CurateRun) -> dict[str, Any]:
         "statistics_of_run": run.record["statistics"],
         "licences": run.record["licences"],
     }
+    store.write("README.md", dataset_card(run, record, rows).encode())
     examples = duplicate_examples(duplicates.dropped, duplicates.kept, duplicates.similarity) if duplicates else []
     store.write("report/index.html", render_curation(run, record, rows, examples).encode())
     record["seconds"] = round(time.monotonic() - started, 3)
@@ -150,6 +158,8 @@ def _conditions(asked: CurateRun, run: FinishedRun) -> list[str]:
     for condition in conditions:
         check_condition(condition, run.table.schema)
     require_sortable(run.table, asked.by)
+    if asked.top_k is not None or asked.dedupe is not None:
+        require_values(run.table, asked.by)
     if asked.stratify is not None:
         require_strata(run.table, asked.stratify)
     if asked.dedupe_by == "embedding" and not run.record["measures"]["keep_embeddings"]:
@@ -167,7 +177,7 @@ def _request(asked: CurateRun, run: FinishedRun) -> dict[str, Any]:
     return {
         "arguments": asked.model_dump(mode="json") | places,
         "run": {
-            "source": places["source"],
+            "source": redact(run.store.url()),
             "method": run.record["method"]["name"],
             "fingerprint": run.record["method"]["fingerprint"],
             "plan": run.record["plan"],
@@ -210,6 +220,7 @@ def _select(asked: CurateRun, run: FinishedRun, conditions: list[str]) -> tuple[
         duplicates = _find_duplicates(asked, run, selection.kept, rank, asked.dedupe)
         selection.drop(NEAR_DUPLICATE, duplicates.dropped)
     if asked.stratify is not None:
+        selection.keep(f"{asked.stratify} is null", pc.is_valid(run.table[asked.stratify]).to_numpy())
         sample = sample_strata(run.table, selection.kept, asked.stratify, asked.per_stratum, asked.seed)
         selection.drop(f"not drawn of {asked.stratify}", np.setdiff1d(selection.kept, sample))
     if asked.top_k is not None:
@@ -251,6 +262,7 @@ def _dropped_table(run: FinishedRun, selection: Selection, duplicates: Duplicate
     is_alone = heads < 0
     kept_files, kept_rows = run.places(heads)
     files, places = run.places(rows)
+    origins, origin_rows = run.origins(rows)
     columns = {
         "id": pa.array([run.ids[row] for row in rows], pa.string()),
         "reason": pa.array([selection.names[number] for number in selection.reasons[rows]], pa.string()),
@@ -258,6 +270,8 @@ def _dropped_table(run: FinishedRun, selection: Selection, duplicates: Duplicate
         "similarity": pa.array(similarity[rows], mask=is_alone),
         "source_file": pa.array(files, pa.string()),
         "source_row": pa.array(places, pa.int64()),
+        "origin_file": pa.array(origins, pa.string()),
+        "origin_row": pa.array(origin_rows, pa.int64()),
         "kept_file": pa.array(kept_files, pa.string(), mask=is_alone),
         "kept_row": pa.array(kept_rows, pa.int64(), mask=is_alone),
     }

@@ -85,7 +85,6 @@ def test_spoiled_requests_lose_nothing_and_double_nothing(
     assert pictures(run.destination) == undisturbed(run)
 
 
-@pytest.mark.long
 def test_a_storm_is_waited_out(proxy: FaultProxy, run: RestoreRun) -> None:
     """Once there is a commit the store refuses everything for some seconds."""
     calm = threading.Timer(5, lambda: setattr(proxy, "choose", never))
@@ -244,7 +243,6 @@ def test_wrong_credentials_are_said_before_any_work(
     assert "hunter2" not in str(refused.value)
 
 
-@pytest.mark.long
 def test_of_writers_who_saw_the_same_version_one_replaces_it(bucket: str) -> None:
     store = Store(bucket)
     store.write("current.json", b"first")

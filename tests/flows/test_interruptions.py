@@ -120,7 +120,6 @@ def doomed_prefect(prefect_server: str, tmp_path: Path) -> Iterator[SubprocessAS
     server.stop()
 
 
-@pytest.mark.long
 def test_a_prefect_server_that_is_killed_half_way_costs_nothing(
     start: Start, ray_cluster: str, faulty: str, doomed_prefect: SubprocessASGIServer, tmp_path: Path
 ) -> None:
@@ -158,7 +157,6 @@ def test_a_driver_that_is_terminated_says_so_leaves_nothing_running_and_can_go_o
     support.assert_whole(tmp_path / "dst", ROWS)
 
 
-@pytest.mark.long
 def test_a_spot_machine_that_is_taken_away_ends_the_command_as_a_signal_does(start: Start, tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("{method: faulty, options: {seconds: 2}, shard_rows: 2, engine: local}")
     with metadata_server() as metadata:

@@ -63,6 +63,9 @@ def test_embeddings_are_kept_on_request_alone(source: Path, tmp_path: Path) -> N
     rows = support.table(tmp_path / "with" / "dst" / "features").to_pylist()
     assert [row["id"] for row in rows] == [f"a.parquet#{i}" for i in range(6)]
     assert all(np.linalg.norm(row["embedding"]) == pytest.approx(1, abs=1e-5) for row in rows)
+    statistics(tmp_path / "gt", source, keep_embeddings=True, gt_column="gt")
+    of_gt = support.table(tmp_path / "gt" / "dst" / "features")["embedding_gt"]
+    assert len(of_gt) == 6 and of_gt.null_count == 1
 
 
 def test_fid_comes_from_the_features_of_every_face(

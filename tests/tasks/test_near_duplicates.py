@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tasks._near_duplicates import NEIGHBOURS, Forest, cosines, neighbourhoods
+from tasks._near_duplicates import EXACT_WORK, NEIGHBOURS, ROUNDING, Forest, cosines, neighbourhoods
 
 ALWAYS_INDEX = 0.0
 
@@ -54,7 +54,7 @@ def units(*shape: int, seed: int = 0) -> NDArray[np.float32]:
 @given(st.integers(1, 40), st.integers(2, 5), st.floats(0.5, 1.0), st.integers(0, 1000))
 def test_groups_are_those_of_all_pairs(n: int, d: int, threshold: float, seed: int) -> None:
     vectors = units(n, d, seed=seed)
-    near = vectors @ vectors.T >= threshold - 1e-6
+    near = vectors @ vectors.T >= threshold - ROUNDING
     pairs = [(int(a), int(b)) for a, b in np.argwhere(near)]
     assert neighbourhoods(vectors, threshold).labels.tolist() == components(n, pairs)
 
@@ -72,6 +72,15 @@ def test_the_index_agrees_with_all_pairs(kind: type) -> None:
     assert np.array_equal(quick.labels, neighbourhoods(vectors, 0.95, ALWAYS_INDEX).labels)
 
 
+@pytest.mark.parametrize("side", [1, 7, 40])
+def test_groups_do_not_depend_on_how_many_are_compared_at_once(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = units(40, 3)
+    whole = neighbourhoods(vectors, 0.97).labels
+    assert 1 < len(np.unique(whole)) < 40
+    monkeypatch.setattr("tasks._near_duplicates._SIDE", side)
+    assert np.array_equal(neighbourhoods(vectors, 0.97).labels, whole)
+
+
 def test_groups_larger_than_a_neighbourhood_are_put_together() -> None:
     """Two crowds of equal vectors, near each other: none of the one is among the nearest of the other."""
     a = units(1, 32)[0]
@@ -84,9 +93,14 @@ def test_groups_larger_than_a_neighbourhood_are_put_together() -> None:
     assert np.array_equal(found, neighbourhoods(vectors, 0.95).labels)
 
 
-def test_equal_vectors_are_together_at_a_cosine_of_one() -> None:
-    vectors = np.repeat(units(20, 128), 3, axis=0)
-    assert neighbourhoods(vectors, 1.0).labels.tolist() == np.repeat(np.arange(0, 60, 3), 3).tolist()
+@pytest.mark.parametrize("exact_work", [EXACT_WORK, ALWAYS_INDEX])
+@pytest.mark.parametrize(("d", "kind"), [(128, np.float32), (2048, np.float16)])
+def test_equal_vectors_are_together_at_a_cosine_of_one(d: int, kind: type, exact_work: float) -> None:
+    """Of non-negative numbers, as the Inception's features are: rounded to float16 they have lengths of their own."""
+    vectors = np.repeat(np.abs(units(100, d)).astype(kind), 3, axis=0)
+    found = neighbourhoods(vectors, 1.0, exact_work).labels
+    assert found.tolist() == np.repeat(np.arange(0, 300, 3), 3).tolist()
+    assert cosines(vectors, np.arange(300), found) == pytest.approx(1, abs=ROUNDING)
 
 
 def test_cosines_are_of_pairs() -> None:

@@ -1,0 +1,106 @@
+"""Faults at random points of a run, one after the other: in the end every row once, with the undisturbed bytes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from benchmarks.fault_run import GROUP_ROWS, ROWS, Nemesis, one_round, row_id
+from flows.restore_dataset import restore_without_prefect
+from tasks.config import RestoreRun
+from tests import support
+from tests.faults.fault_proxy import FaultProxy
+from tests.faults.test_storage_faults import pictures
+
+SEED = 7
+FAULTS = (
+    "SIGKILL of the driver",
+    "a second driver",
+    "connections reset",
+    "SIGKILL of the driver",
+    "truncated bodies",
+    "slow responses",
+)
+NEEDED = ("flows.restore_dataset", "tasks._shard_worker", "tasks.finish_run", "s3fs", "tests.faulty_methods", __name__)
+SOURCE_AND_DESTINATION = tuple[str, str]
+
+
+class Driver:
+    """A run in a process of its own, as `subprocess` would show it."""
+
+    def __init__(self, args: SOURCE_AND_DESTINATION, process: ForkServerProcess) -> None:
+        self.args, self._process = args, process
+        self.kill = process.kill
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float) -> None:
+        self._process.join(timeout)
+
+
+class QuickNemesis(Nemesis):
+    """Drivers without Prefect and Ray, forked from a process that has imported all they need."""
+
+    def start(self, source: str, destination: str, **limits: int) -> Any:
+        return self.run((source, destination))
+
+    def run(self, command: SOURCE_AND_DESTINATION) -> Any:
+        source, destination = command
+        run = RestoreRun(
+            source=source,
+            destination=destination,
+            method="faulty",
+            options={"seconds": 0.2},
+            shard_rows=GROUP_ROWS,
+            engine="local",
+            recogniser="none",
+        )
+        process = multiprocessing.get_context("forkserver").Process(target=drive, args=(run, self.proxy.url, self.log))
+        process.start()
+        return Driver(command, process)
+
+
+def drive(run: RestoreRun, endpoint: str, log: Path) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.environ["AWS_ENDPOINT_URL"] = endpoint
+    with log.open("a") as file:
+        os.dup2(file.fileno(), 2)
+        restore_without_prefect(run)
+
+
+@pytest.fixture
+def nemesis(moto: tuple[str, int], faulty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Over a bucket with a dataset; this process reaches it without faults."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{moto[0]}:{moto[1]}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "bfr-test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "bfr-test-secret")
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(NEEDED))
+    fsspec.filesystem("s3", skip_instance_cache=True).mkdir("nemesis")
+    with FaultProxy(moto, slow_seconds=0.2) as proxy:
+        nemesis = QuickNemesis("s3://nemesis", proxy, {}, None, tmp_path, startup_seconds=1, zombie_seconds=0)
+        rows = [row | {"id": row_id(i, "")} for i, row in enumerate(support.rows(ROWS))]
+        file = support.write(tmp_path / "a.parquet", rows, group_rows=GROUP_ROWS)
+        nemesis.direct("s3://nemesis/src-plain").write("a.parquet", file.read_bytes())
+        yield nemesis
+
+
+def test_faults_at_random_points_cost_no_row_and_no_byte(nemesis: QuickNemesis) -> None:
+    driver = nemesis.start("s3://nemesis/src-plain", "s3://nemesis/undisturbed")
+    driver.wait(60)
+    assert driver.poll() == 0, nemesis.log.read_text()
+    expected = pictures("s3://nemesis/undisturbed")
+    nemesis.rng = random.Random(SEED)
+    rounds = [one_round(nemesis, number, name, expected) for number, name in enumerate(FAULTS)]
+    for found in rounds:
+        whole = {"rows_in": ROWS, "rows_out": ROWS, "duplicates": 0, "losses": 0, "bytes_differ": 0}
+        assert {name: found[name] for name in whole} == whole, found
+    assert sum(found["hits"] for found in rounds) >= len(FAULTS) / 2
