@@ -50,7 +50,7 @@ def _reprocess(run: ReprocessRun, phase: Phase) -> Outcome:
         announce(HELD_BACK, run.destination, outcome)
     elif outcome["switched"]:
         announce(SWITCHED, run.destination, outcome)
-    expired = phase(expire_generations, "expire")(run.destination, run.keep_generations)
+    expired = phase(expire_generations, "expire")(run.destination, run.keep_generations, name)
     return outcome | {"expired": expired, "run": record}
 
 

@@ -188,7 +188,54 @@ def test_old_generations_expire_and_the_current_one_never(ask: Ask) -> None:
         switch_generation(run.destination, names[1])
     again = reprocess_without_prefect(ask(seed=1))["generation"]
     assert again == f"0005{names[1][4:]}", "an expired one is not gone on with"
-    assert expire_generations(run.destination, 1) == [names[3]] and current(run) == again
+    assert expire_generations(run.destination, 1) == [names[0]] and current(run) == again
+
+
+def alive(run: ReprocessRun) -> list[str]:
+    return [row["name"] for row in list_generations(run.destination)]
+
+
+def test_a_rolled_back_generation_expires_before_the_one_that_a_rollback_goes_to(ask: Ask) -> None:
+    first = reprocess_without_prefect(ask())["generation"]
+    reprocess_without_prefect(ask(seed=1))
+    rollback_generation(ask().destination)
+    third = reprocess_without_prefect(run := ask(seed=2))["generation"]
+    assert alive(run) == [first, third]
+    assert rollback_generation(run.destination).generation == first
+
+
+@pytest.mark.usefixtures("faulty")
+def test_a_generation_that_is_held_back_does_not_expire_the_one_that_a_rollback_goes_to(ask: Ask) -> None:
+    dlib = partial(ask, recogniser="dlib", gt_column="image")
+    first = reprocess_without_prefect(dlib())["generation"]
+    second = reprocess_without_prefect(dlib(seed=1))["generation"]
+    third = reprocess_without_prefect(run := dlib(method="faulty", max_identity_drop=0.0001))
+    assert third["held_back"] and alive(run) == [first, second, third["generation"]]
+    assert rollback_generation(run.destination).generation == first
+
+
+def test_with_one_generation_kept_a_rollback_lasts_and_nothing_is_restored_again(ask: Ask) -> None:
+    first = reprocess_without_prefect(ask())["generation"]
+    second = reprocess_without_prefect(ask(seed=1))["generation"]
+    rollback_generation(ask().destination)
+    before = support.snapshot(Path(ask().destination, "generations"))
+    for _ in range(2):  # nights
+        outcome = reprocess_without_prefect(run := ask(seed=1, keep_generations=1))
+        assert (outcome["generation"], outcome["current"], outcome["expired"]) == (second, first, [])
+    assert support.snapshot(Path(run.destination, "generations")) == before
+
+
+def test_a_rollback_holds_for_a_later_generation_of_the_same_settings(ask: Ask) -> None:
+    first = reprocess_without_prefect(ask())["generation"]
+    second = reprocess_without_prefect(ask(seed=1))["generation"]
+    rollback_generation(ask().destination)
+    third = reprocess_without_prefect(run := ask(seed=2, keep_generations=1))["generation"]
+    assert alive(run) == [third] and first != second
+    again = reprocess_without_prefect(ask(seed=1))
+    assert again["generation"] == f"0004{second[4:]}"
+    assert again["held_back"] == ["it was rolled back"] and current(run) == third
+    switch_generation(run.destination, again["generation"], force=True)
+    assert reprocess_without_prefect(ask(seed=1))["held_back"] == []
 
 
 def test_an_expiry_that_was_killed_is_finished_by_the_next(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
