@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from bfr_models.errors import BfrError, UsageError
 from bfr_models.metrics.frechet import FeatureSource
+from tasks._commits import commit_name
 from tasks._conditions import plain_columns
 from tasks._distances import SOURCE_KEY
 from tasks._row_groups import take_rows, values
@@ -48,6 +49,7 @@ class FinishedRun:
 
     store: Store
     record: dict[str, Any]
+    commits: list[str]
     files: list[RunFile]
     schema: pa.Schema
     table: pa.Table
@@ -116,10 +118,24 @@ def open_run(url: str) -> FinishedRun:
     """Reads all of a finished run but pictures and features. UsageError for what is none."""
     store = Store(url)
     _, record = require_finished(store)
+    run = _open(store, record)
+    if not run.files:
+        raise UsageError(f"expected restored rows in the run at {store!r}, found none: all were rejected")
+    return run
+
+
+def open_last_finished(url: str) -> FinishedRun:
+    """What a run was when it was last finished: by now it may have more to do. It may have no rows."""
+    store = Store(url)
+    return _open(store, json.loads(store.read("run.json")))
+
+
+def _open(store: Store, record: dict[str, Any]) -> FinishedRun:
     manifest = pq.read_table(pa.BufferReader(store.read("manifest.parquet"))).to_pylist()
+    commits = [commit_name(entry["shard"], entry["generation"]) for entry in manifest]
     entries = [entry for entry in manifest if entry["data"]]
     if not entries:
-        raise UsageError(f"expected restored rows in the run at {store!r}, found none: all were rejected")
+        return FinishedRun(store, record, commits, [], pa.schema([]), pa.table({"id": pa.array([], pa.string())}))
     with ThreadPoolExecutor(_READERS) as readers:
         found = list(readers.map(lambda entry: _plain(store, entry["data"]), entries))
     try:
@@ -132,7 +148,7 @@ def open_run(url: str) -> FinishedRun:
         RunFile(entry["shard"], entry["data"], entry["features"], start, stop)
         for entry, start, stop in zip(entries, [0, *stops], stops, strict=False)
     ]
-    return FinishedRun(store, record, files, schema, table.combine_chunks())
+    return FinishedRun(store, record, commits, files, schema, table.combine_chunks())
 
 
 def _plain(store: Store, path: str) -> tuple[pa.Schema, pa.Table]:

@@ -53,7 +53,7 @@ RunRecord = dict[str, Any]
 
 
 def finish_run(run: RestoreRun, started: datetime) -> RunRecord:
-    """Writes manifest.parquet, run.json and the report; removes what no commit names. Returns run.json."""
+    """Writes manifest.parquet, the report and run.json; removes what no commit names. Returns run.json."""
     store = Store(run.destination)
     plan = latest_plan(store)
     if finished := finished_record(store, plan):
@@ -69,9 +69,9 @@ def finish_run(run: RestoreRun, started: datetime) -> RunRecord:
         keep.update(_commits.files_of(record).values())
     orphans = _commits.orphans(store, set(live), keep)
     _require_done(latest_plan(store), plan.number)  # a newer plan is there before its first file: none of these
-    _commits.vacuum(store, orphans)
     table = pa.Table.from_pylist(manifest, schema=MANIFEST)
     store.write("manifest.parquet", encode_table(table, row_group_rows=65536))
+    _commits.vacuum(store, orphans)  # after the manifest, which readers go by: what it names is always there
     features = [(row["shard"], row["features"]) for row in manifest if row["features"]]
     measured = distances(run, store, run_measures(run), sums, features)
     record = _run_record(run, plan, totals, measured, started)

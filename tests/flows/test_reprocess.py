@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -29,6 +30,8 @@ from tasks.generations import (
     rollback_generation,
     switch_generation,
 )
+from tasks.plan_shards import plan_shards
+from tasks.restore_shards import restore_shards, worker_pool
 from tests import support
 
 Ask = Callable[..., ReprocessRun]
@@ -48,6 +51,13 @@ def current(run: ReprocessRun) -> str | None:
 
 def folder(run: ReprocessRun, name: str) -> Path:
     return Path(run.destination, "generations", name)
+
+
+def interrupted(run: ReprocessRun, name: str, shards: int) -> None:
+    """What a run leaves that was killed after it had committed so many shards."""
+    inner = run.generation(name)
+    with worker_pool(inner) as pool:
+        restore_shards(pool, list(plan_shards(inner).todo)[:shards], lambda record: None)
 
 
 def test_the_first_generation_becomes_current_and_is_a_run_like_any_other(ask: Ask) -> None:
@@ -112,12 +122,8 @@ def test_a_half_finished_generation_is_resumed_not_doubled(ask: Ask, monkeypatch
     reprocess_without_prefect(ask())
     finish = recipe.restore_phases
 
-    def killed(run: Any, phase: Any, gpus: Any) -> Any:
-        from tasks.plan_shards import plan_shards
-        from tasks.restore_shards import restore_shards, worker_pool
-
-        with worker_pool(run) as pool:
-            restore_shards(pool, list(plan_shards(run).todo)[:1], lambda record: None)
+    def killed(run: Any, *_: Any) -> Any:
+        interrupted(ask(seed=1), run.destination.rpartition("/")[2], 1)
         raise BfrError("killed")
 
     monkeypatch.setattr(recipe, "restore_phases", killed)
@@ -161,6 +167,51 @@ def test_a_drop_within_the_threshold_passes(ask: Ask) -> None:
     found = json.loads(Path(outcome["comparison"]).with_suffix(".json").read_text())
     before, after = (found["statistics"][side]["identity_similarity"]["mean"] for side in ("old", "new"))
     assert after < before
+
+
+def test_an_interrupted_update_of_the_current_generation_stops_no_later_one(ask: Ask, tmp_path: Path) -> None:
+    first = reprocess_without_prefect(ask())["generation"]
+    support.write(tmp_path / "src" / "a.parquet", support.rows(4))  # 3 before
+    interrupted(ask(), first, 1)
+    outcome = reprocess_without_prefect(ask(seed=1))
+    assert outcome["switched"] and outcome["current"] != first
+    found = json.loads(Path(outcome["comparison"]).with_suffix(".json").read_text())
+    assert found["rows"] == 5, "the rows that the old one had when it was last finished"
+
+
+@pytest.mark.usefixtures("faulty")
+def test_a_current_generation_without_rows_stops_no_later_one(ask: Ask, tmp_path: Path) -> None:
+    for path in (tmp_path / "src").iterdir():
+        path.rename(path.with_name(f"raises-{path.name}"))
+    assert reprocess_without_prefect(ask(method="faulty"))["run"]["totals"]["restored"] == 0
+    outcome = reprocess_without_prefect(ask())
+    assert outcome["switched"] and outcome["run"]["totals"]["restored"] == 5
+
+
+@pytest.mark.usefixtures("faulty")
+def test_a_generation_that_rejects_more_waits(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "src" / "a.parquet").rename(tmp_path / "src" / "raises.parquet")  # 3 of 5 rows
+    first = reprocess_without_prefect(ask())["generation"]
+    assert reprocess_without_prefect(ask(method="faulty"))["held_back"] == [
+        "rejected rows rose from 0.0% to 60.0%; at most 5.0% more are allowed"
+    ]
+    assert current(ask()) == first
+    assert reprocess_without_prefect(ask(method="faulty", max_rejects=0.6))["switched"]
+
+
+def test_readers_see_no_row_twice_while_the_current_generation_is_updated(ask: Ask, tmp_path: Path) -> None:
+    first = reprocess_without_prefect(ask())["generation"]
+    support.write(tmp_path / "src" / "a.parquet", support.rows(3, first=20))  # another one
+    interrupted(ask(), first, 1)
+    before = support.table(folder(ask(), first) / "data")["id"].to_pylist()
+    for url in (ask().destination, str(folder(ask(), first))):
+        seen = [
+            name for store, file in open_source(url) for name in pq.read_table(store.url(file.path))["id"].to_pylist()
+        ]
+        assert sorted(seen) == sorted(before) and len(seen) == 5
+    reprocess_without_prefect(ask())
+    after = [store.url(file.path) for store, file in open_source(ask().destination)]
+    assert after == sorted(map(str, (folder(ask(), first) / "data").glob("*.parquet")))
 
 
 def test_rollback_lasts(ask: Ask) -> None:
