@@ -47,7 +47,7 @@ def compare_generations(run: ReprocessRun, old: str, new: str) -> dict[str, Any]
         "rows": len(rows[0]),
         "rejected": [side.record["totals"]["rejected"] for side in (olds, news)],
         "statistics": {"old": sides[0], "new": sides[1]},
-        "limits": run.model_dump(include={"max_identity_drop", "max_fid_rise", "max_rejects"}),
+        **_basis(run, [olds.record, news.record]),
         "reasons": reasons,
         "notes": notes,
         "report": redact(store.url(f"{stem}.html")),
@@ -63,11 +63,12 @@ def compare_generations(run: ReprocessRun, old: str, new: str) -> dict[str, Any]
 def make_current(run: ReprocessRun, name: str) -> dict[str, Any]:
     """Makes a finished generation the current one, unless the comparison or a rollback speaks against it.
 
-    Returns {generation, current, switched, held_back: reasons, comparison: the page's address or None}.
+    Returns {generation, current, switched, held_back: reasons, comparison: the page's address or None, compared:
+    whether it is a new one}.
     """
     store = Store(run.destination)
     old = read_pointer(store).generation
-    comparison = None if old in (None, name) else compare_generations(run, old, name)["report"]
+    comparison, compared = (None, False) if old in (None, name) else _comparison(run, store, old, name)
     held_back = [] if old == name else reasons_against(store, read_pointer(store), name)
     if not held_back:
         switch_generation(run.destination, name, instead_of=old)
@@ -77,6 +78,24 @@ def make_current(run: ReprocessRun, name: str) -> dict[str, Any]:
         "switched": not held_back and old != name,
         "held_back": held_back,
         "comparison": comparison,
+        "compared": compared,
+    }
+
+
+def _comparison(run: ReprocessRun, store: Store, old: str, new: str) -> tuple[str, bool]:
+    """The address of the comparison's page, and whether it had to be made."""
+    path = f"comparisons/{old}..{new}.json"
+    records = [json.loads(store.read(f"generations/{name}/run.json")) for name in (old, new)]
+    found = json.loads(store.read(path)) if store.exists(path) else {}
+    is_new = not _basis(run, records).items() <= found.items()
+    return (compare_generations(run, old, new) if is_new else found)["report"], is_new
+
+
+def _basis(run: ReprocessRun, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a comparison goes by: where it is the same, so is the outcome."""
+    return {
+        "finished": [[record["plan"], record["finished"]] for record in records],
+        "limits": run.model_dump(include={"max_identity_drop", "max_fid_rise", "max_rejects"}),
     }
 
 

@@ -34,6 +34,9 @@ class ReprocessRun(RestoreRun):
     """One `bfr reprocess`: a dataset restored again as it changes, in generations below `destination`."""
 
     retire_deleted: bool = Field(True, description="rows of files that the source no longer holds leave the result")
+    leave_out_damaged: bool = Field(
+        True, description="go on without source files that do not read, name them, and try them again the next time"
+    )
     max_identity_drop: float = Field(
         0.01, ge=0, le=2, description="mean identity that a new generation may lose and still become current"
     )
@@ -125,8 +128,9 @@ def choose_generation(run: ReprocessRun) -> str:
 
 
 def switch_generation(destination: str, name: str, *, force: bool = False, instead_of: str | None = None) -> Pointer:
-    """Makes a finished generation the current one. UsageError for one that is not finished, that was rolled back, or
-    that lost the comparison with the current one, unless forced; BfrError if `instead_of` is no longer current."""
+    """Makes a finished generation the current one. UsageError for one that is not finished and, unless forced, that
+    was rolled back, or not compared with the current one, or lost that; BfrError if `instead_of` is no longer
+    current."""
     store = Store(destination)
 
     def switch(pointer: Pointer) -> Pointer:
@@ -136,12 +140,14 @@ def switch_generation(destination: str, name: str, *, force: bool = False, inste
             return pointer
         if instead_of is not None and pointer.generation != instead_of:
             raise BfrError(f"expected {instead_of} to be current, found {pointer.generation}; run the command again")
-        if _record(store, name) is None:
-            raise UsageError(
-                f"expected a finished generation, found that {name} is not; `bfr reprocess` goes on with it"
-            )
+        _require_finished(store, name)
         if not force and (why := reasons_against(store, pointer, name)):
             raise UsageError(f"{name} was held back: {'; '.join(why)}; --force makes it current all the same")
+        if not force and pointer.generation is not None and not store.exists(_comparison(pointer, name)):
+            raise UsageError(
+                f"expected a comparison of {name} with {pointer.generation}, found none; `bfr reprocess` with its "
+                "settings makes it, --force makes it current without"
+            )
         was = () if pointer.generation is None else (pointer.generation,)
         before = tuple(old for old in (*pointer.previous, *was) if old != name)
         rolled_back = tuple(old for old in pointer.rolled_back if _kind(old) != _kind(name))
@@ -154,21 +160,26 @@ def reasons_against(store: Store, pointer: Pointer, name: str) -> list[str]:
     """Why a generation does not become current by itself; nothing where it may."""
     if pointer.is_rolled_back(name):
         return ["it was rolled back"]
-    comparison = f"comparisons/{pointer.generation}..{name}.json"
-    if pointer.generation is None or not store.exists(comparison):
+    if pointer.generation is None or not store.exists(_comparison(pointer, name)):
         return []
-    found: list[str] = json.loads(store.read(comparison))["reasons"]
+    found: list[str] = json.loads(store.read(_comparison(pointer, name)))["reasons"]
     return found
 
 
+def _comparison(pointer: Pointer, name: str) -> str:
+    return f"comparisons/{pointer.generation}..{name}.json"
+
+
 def rollback_generation(destination: str) -> Pointer:
-    """Makes the one before the current generation current again. UsageError where there is none."""
+    """Makes the one before the current generation current again. UsageError where there is none, or it has more to
+    do."""
     store = Store(destination)
 
     def back(pointer: Pointer) -> Pointer:
         there = [name for name in pointer.previous if name in pointer.live]
         if pointer.generation is None or not there:
             raise UsageError(f"expected a generation before {pointer.generation} at {store!r}, found none")
+        _require_finished(store, there[-1])
         rolled_back = (*pointer.rolled_back, pointer.generation)
         return replace(pointer, generation=there[-1], previous=tuple(there[:-1]), rolled_back=rolled_back)
 
@@ -220,6 +231,11 @@ def _facts(store: Store, pointer: Pointer, name: str) -> dict[str, Any]:
         "finished": record.get("finished"),
         "address": redact(store.url(f"generations/{name}")),
     }
+
+
+def _require_finished(store: Store, name: str) -> None:
+    if _record(store, name) is None:
+        raise UsageError(f"expected a finished generation, found that {name} is not; `bfr reprocess` goes on with it")
 
 
 def _record(store: Store, name: str) -> dict[str, Any] | None:

@@ -15,8 +15,11 @@ from typer.testing import CliRunner
 
 from bfr_models.errors import BfrError, UsageError
 from flows import reprocess as recipe
+from flows import restore_dataset
+from flows._run_page import DEGRADED, HELD_BACK, SWITCHED
 from flows.cli import app
 from flows.reprocess import reprocess_without_prefect
+from tasks import compare_generations as comparing
 from tasks import generations
 from tasks._storage import Store, open_source
 from tasks.generations import (
@@ -35,6 +38,7 @@ from tasks.restore_shards import restore_shards, worker_pool
 from tests import support
 
 Ask = Callable[..., ReprocessRun]
+Announced = tuple[Any, ...]
 
 
 @pytest.fixture
@@ -43,6 +47,20 @@ def ask(tmp_path: Path) -> Ask:
     support.write(tmp_path / "src" / "a.parquet", support.rows(3))
     support.write(tmp_path / "src" / "b.parquet", support.rows(2, first=8))
     return partial(support.reprocess_run, tmp_path, recogniser="none")
+
+
+@pytest.fixture
+def announced(monkeypatch: pytest.MonkeyPatch) -> list[Announced]:
+    """What a flow run would send to Prefect: records by that word, events with what they say of files."""
+    sent: list[Announced] = []
+
+    def announce(event: str, _destination: str, payload: dict[str, Any]) -> None:
+        sent.append((event, *([payload] if "left_out" in payload else [])))
+
+    for module in (recipe, restore_dataset):
+        monkeypatch.setattr(module, "announce", announce)
+    monkeypatch.setattr(restore_dataset, "show_record", lambda record: sent.append(("record",)))
+    return sent
 
 
 def current(run: ReprocessRun) -> str | None:
@@ -122,7 +140,7 @@ def test_a_half_finished_generation_is_resumed_not_doubled(ask: Ask, monkeypatch
     reprocess_without_prefect(ask())
     finish = recipe.restore_phases
 
-    def killed(run: Any, *_: Any) -> Any:
+    def killed(run: Any, *_: Any, **__: Any) -> Any:
         interrupted(ask(seed=1), run.destination.rpartition("/")[2], 1)
         raise BfrError("killed")
 
@@ -226,10 +244,73 @@ def test_rollback_lasts(ask: Ask) -> None:
     assert reprocess_without_prefect(run)["held_back"] == [] and current(run) == second
 
 
+def test_a_rollback_to_an_interrupted_update_is_refused(ask: Ask, tmp_path: Path) -> None:
+    first = reprocess_without_prefect(ask())["generation"]
+    second = reprocess_without_prefect(ask(seed=1))["generation"]
+    support.write(tmp_path / "src" / "c.parquet", support.rows(1, first=20))
+    interrupted(ask(), first, 0)
+    with pytest.raises(UsageError, match=f"expected a finished generation, found that {first} is not"):
+        rollback_generation(ask().destination)
+    assert current(ask()) == second
+
+
+def test_a_damaged_file_is_left_out_and_tried_again(ask: Ask, tmp_path: Path, announced: list[Announced]) -> None:
+    half = tmp_path / "src" / "c.parquet"
+    whole = support.write(tmp_path / "c.parquet", support.rows(3, first=20)).read_bytes()
+    half.write_bytes(whole[: len(whole) // 2])
+    name = reprocess_without_prefect(ask())["generation"]
+    support.assert_whole(folder(ask(), name), 5)
+    (warning,) = support.record(folder(ask(), name))["warnings"]
+    assert warning.startswith(f"left out: {half} does not read")
+    assert announced == [("record",), (DEGRADED, {"left_out": (warning,)}), (SWITCHED,)]
+    half.write_bytes(whole)
+    assert reprocess_without_prefect(ask())["run"]["warnings"] == []
+    support.assert_whole(folder(ask(), name), 8)
+
+
+def test_the_rows_of_a_file_stay_while_it_is_damaged(ask: Ask, tmp_path: Path) -> None:
+    name = reprocess_without_prefect(ask())["generation"]
+    before = support.snapshot(folder(ask(), name) / "data")
+    (tmp_path / "src" / "a.parquet").write_bytes(b"PAR1, the rest is on its way")
+    record = reprocess_without_prefect(ask())["run"]
+    assert record["totals"]["rows"] == 5 and "a.parquet does not read" in record["warnings"][0]
+    assert support.snapshot(folder(ask(), name) / "data") == before
+
+
+def test_new_files_are_taken_right_after_an_interrupted_run(ask: Ask, tmp_path: Path) -> None:
+    name = choose_generation(ask())
+    interrupted(ask(), name, 1)
+    support.write(tmp_path / "src" / "c.parquet", support.rows(3, first=20))
+    assert reprocess_without_prefect(ask())["run"]["totals"]["restored"] == 8
+
+
+@pytest.mark.usefixtures("faulty")
+def test_a_night_without_new_files_compares_and_announces_nothing(
+    ask: Ask, tmp_path: Path, announced: list[Announced], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dlib = partial(ask, recogniser="dlib", gt_column="image", max_identity_drop=0.0001)
+    reprocess_without_prefect(dlib())
+    waits = reprocess_without_prefect(dlib(method="faulty"))
+    assert announced == [("record",), (SWITCHED,), ("record",), (HELD_BACK,)]
+    del announced[:]
+    with monkeypatch.context() as patch:
+        patch.setattr(comparing, "compare_generations", None)
+        again = reprocess_without_prefect(dlib(method="faulty"))
+    assert announced == []
+    assert (again["held_back"], again["comparison"]) == (waits["held_back"], waits["comparison"])
+    support.write(tmp_path / "src" / "c.parquet", support.rows(3, first=20))
+    reprocess_without_prefect(dlib(method="faulty"))
+    assert announced == [("record",), (HELD_BACK,)]
+    (reason,) = reprocess_without_prefect(dlib(method="faulty", max_identity_drop=2))["held_back"]
+    assert reason.startswith("fd_dlib"), "other thresholds, another judgement"
+
+
 def test_old_generations_expire_and_the_current_one_never(ask: Ask) -> None:
     names = [reprocess_without_prefect(ask(seed=seed, keep_generations=9))["generation"] for seed in range(4)]
     run = ask()
-    switch_generation(run.destination, names[0])
+    with pytest.raises(UsageError, match=f"expected a comparison of {names[0]} with {names[3]}, found none"):
+        switch_generation(run.destination, names[0])
+    switch_generation(run.destination, names[0], force=True)
     assert expire_generations(run.destination, 2) == names[1:3]
     assert [row["name"] for row in list_generations(run.destination)] == [names[0], names[3]]
     assert sorted(path.name for path in Path(run.destination, "generations").rglob("*") if path.is_file()) == sorted(
@@ -316,12 +397,12 @@ def test_of_two_writers_the_second_sees_what_the_first_did(ask: Ask, monkeypatch
         found = read(store)
         if not raced[0]:  # another writer, between our look and our write
             raced[0] = True
-            switch_generation(destination, names[0])
+            switch_generation(destination, names[0], force=True)
         return found
 
     monkeypatch.setattr(generations, "_read", slow_read)
     with pytest.raises(BfrError, match=f"expected {names[2]} to be current, found {names[0]}"):
-        switch_generation(destination, names[1], instead_of=names[2])
+        switch_generation(destination, names[1], force=True, instead_of=names[2])
     assert read_pointer(Store(destination)).generation == names[0]
 
 
