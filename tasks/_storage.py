@@ -27,7 +27,7 @@ from typing import Any, BinaryIO, cast
 import pyarrow.parquet as pq
 
 from bfr_models.errors import UsageError
-from tasks._connection import connect, http_status, protocols, redact
+from tasks._connection import connect, http_status, protocols, redact, redact_text
 from tasks._local_disk import create_file, list_files, replace_file, temporary_files
 from tasks._node_lock import node_lock
 from tasks._patience import PatientFile, patiently
@@ -363,8 +363,8 @@ def _data_files(url: str, store: Store, found: list[FileVersion], folder: str) -
         return [data.get(path) or store.info(path) for path in sorted(f"{folder}{path}" for path in named if path)]
     except FileNotFoundError as error:
         raise UsageError(
-            f"expected at {redact(url)} all files that {manifest} names, found one missing ({redact(str(error))}); "
-            "`bfr verify` says which are"
+            f"expected at {redact(url)} all files that {manifest} names, found one missing "
+            f"({redact_text(str(error))}); `bfr verify` says which are"
         ) from error
 
 

@@ -12,6 +12,7 @@ import httpx
 import pytest
 import yaml
 from prefect.concurrency.sync import concurrency
+from prefect.events.schemas.automations import AutomationCore
 from prefect.settings import (
     PREFECT_API_REQUEST_TIMEOUT,
     PREFECT_API_URL,
@@ -23,7 +24,7 @@ from pydantic import ValidationError
 from bfr_models.errors import UsageError
 from flows._credentials import StoreCredentials, use_credentials
 from flows._run_page import DEGRADED, FAILED, HELD_BACK
-from flows.deploy import HEARTBEAT, WATCH, deploy
+from flows.deploy import HEARTBEAT, WATCH, _watch, deploy
 from flows.reprocess import reprocess, share_of
 from tasks import recognisers
 from tasks.generations import ReprocessRun
@@ -165,8 +166,15 @@ def test_the_written_down_deployment_is_the_one_that_is_made() -> None:
     assert run.credentials and run.gpu_pool
     assert "auto" not in (run.recogniser, run.lpips, run.fid)
     assert found["work_pool"]["job_variables"]["env"] == {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT)}
-    (told,) = yaml.safe_load((support.ROOT / "infra" / "automations.yaml").read_text())["automations"]
-    assert set(told["trigger"]["expect"]) == {FAILED, DEGRADED, HELD_BACK}
+
+
+def test_the_written_down_automations_tell_of_all_that_goes_wrong() -> None:
+    written = yaml.safe_load((support.ROOT / "infra" / "automations.yaml").read_text())["automations"]
+    ours, crashed, silent = map(AutomationCore.model_validate, written)
+    assert ours.trigger.expect == {FAILED, DEGRADED, HELD_BACK}
+    assert crashed.trigger.expect == {"prefect.flow-run.Crashed", "prefect.flow-run.Failed"}
+    assert crashed.trigger.match_related["prefect.resource.name"] == reprocess.name
+    assert silent == _watch(), "what `bfr deploy` makes"
 
 
 @pytest.mark.usefixtures("prefect_server")
