@@ -65,7 +65,7 @@ def expire(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Removes the oldest finished generations; never the current one, never one in progress."""
+    """Removes finished generations, those first that never counted; never the current one, never one in progress."""
 
     def work() -> Any:
         from tasks.generations import expire_generations

@@ -103,6 +103,7 @@ def deployed(found: Result) -> None:
     _console.print(f"{found['deployment']}: {found['schedule']}, by workers of the pool {found['work_pool']}")
     if found["gpu_pool"]:
         _console.print(f"holds the limit {found['gpu_pool']} while it restores")
+    _console.print(f"measured by {', '.join(f'{what}: {name}' for what, name in found['measured_by'].items())}")
     for command in found["next"]:
         _console.print(f"  {command}", markup=False)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, StateType
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.client.schemas.sorting import DeploymentSort
 from prefect.events.actions import ChangeFlowRunState
@@ -26,6 +28,8 @@ from flows._run_page import slug
 from flows.reprocess import reprocess
 from tasks._connection import redact
 from tasks.generations import ReprocessRun
+from tasks.measures import lpips_backbone, run_measures
+from tasks.recognisers import RECOGNISERS, run_recogniser
 
 TAG = "bfr"
 HEARTBEAT = 30  # seconds, the shortest that Prefect allows
@@ -46,19 +50,20 @@ def deploy(
     """Makes or changes the deployment of one destination; returns what there is now.
 
     Exactly one of `cron` and `interval` (seconds). A run that is due while the one before is at work is left out: the
-    next takes its files. `gpu_limit` sets how many runs may hold `run.gpu_pool`; 1 where the limit is new.
-    UsageError before anything is changed.
+    next takes its files. `gpu_limit` sets how many runs may hold `run.gpu_pool`; 1 where the limit is new. What is
+    `auto` is chosen here, once for all workers. UsageError before anything is changed.
     """
     schedule = _schedule(cron, interval, timezone)
     run.resolve()
     _require_no_keys(run)
-    name = name or slug(run.destination)
+    run = _chosen(run)
+    name = name or default_name(run.destination)
     with _server() as client:
         _require_one_deployment(client, run, name)
-        _ensure_work_pool(client, work_pool)
-        StoreCredentials.register_type_and_schema()
         if run.credentials is not None:
             load_credentials(run.credentials)
+        _ensure_work_pool(client, work_pool)
+        StoreCredentials.register_type_and_schema()
         if run.gpu_pool is not None:
             _ensure_limit(client, run.gpu_pool, gpu_limit)
         if not client.read_automations_by_name(WATCH):
@@ -81,9 +86,30 @@ def deploy(
         "schedule": cron or f"every {interval:g} s",
         "work_pool": work_pool,
         "gpu_pool": run.gpu_pool,
+        "measured_by": run.model_dump(include={"recogniser", "lpips", "fid"}),
         "watch": WATCH,
         "next": [f"prefect worker start --pool {work_pool}", f"prefect deployment run {reprocess.name}/{name}"],
     }
+
+
+def default_name(destination: str) -> str:
+    """Of a destination's deployment: the end of its address for people, a digest of all of it against mistakes."""
+    return f"{slug(destination)}-{hashlib.sha256(_place(destination).encode()).hexdigest()[:8]}"
+
+
+def _place(destination: str) -> str:
+    return destination.rstrip("/")
+
+
+def _chosen(run: ReprocessRun) -> ReprocessRun:
+    """With networks by name for `auto`: they belong to a generation's settings, and the workers' weights may differ."""
+    measures, names = run_measures(run), {network: name for name, network in RECOGNISERS.items()}
+    chosen = {
+        "recogniser": names[choice.name] if (choice := run_recogniser(run)) else "none",
+        "lpips": lpips_backbone(measures),
+        "fid": "inception" if measures.inception else "none",
+    }
+    return run.model_copy(update=chosen)
 
 
 def _schedule(cron: str | None, interval: float | None, timezone: str | None) -> CronSchedule | IntervalSchedule:
@@ -120,16 +146,26 @@ def _server() -> Iterator[SyncPrefectClient]:
 
 
 def _require_one_deployment(client: SyncPrefectClient, run: ReprocessRun, name: str) -> None:
-    """Two schedules on one destination would do the same work twice."""
+    """Two schedules on one destination would do the same work twice; two destinations of one name, only the last's."""
+    place, flow = redact(run.destination), reprocess.name
+    with suppress(ObjectNotFound):
+        other = _destination(client.read_deployment_by_name(f"{flow}/{name}"))
+        if _place(other) != _place(run.destination):
+            raise UsageError(
+                f"expected {flow}/{name} to be the deployment for {place}, found that it is for {redact(other)}; use "
+                "another --name"
+            )
     ours = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
     for found in client.read_deployments(deployment_filter=ours, limit=200, sort=DeploymentSort.NAME_ASC):
-        destination = found.parameters.get("run", {}).get("destination")
-        if found.name != name and destination == run.destination:
+        if found.name != name and _place(_destination(found)) == _place(run.destination):
             raise UsageError(
-                f"expected no other deployment for {redact(run.destination)}, found {reprocess.name}/{found.name}; "
-                f"change it with --name {found.name}, or delete it: `prefect deployment delete "
-                f"{reprocess.name}/{found.name}`"
+                f"expected no other deployment for {place}, found {flow}/{found.name}; change it with "
+                f"--name {found.name}, or delete it: `prefect deployment delete {flow}/{found.name}`"
             )
+
+
+def _destination(found: DeploymentResponse) -> str:
+    return str(found.parameters.get("run", {}).get("destination", ""))
 
 
 def _ensure_work_pool(client: SyncPrefectClient, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from prefect import flow
@@ -44,13 +45,14 @@ def reprocess_without_prefect(run: ReprocessRun) -> Outcome:
 def _reprocess(run: ReprocessRun, phase: Phase) -> Outcome:
     use_credentials(run.credentials)
     name: str = phase(choose_generation, "choose-generation")(run)
-    record = restore_phases(run.generation(name), phase, share_of(run.gpu_pool) if phase is as_task else None)
+    gpus = partial(share_of, run.gpu_pool if phase is as_task else None)
+    record = restore_phases(run.generation(name), phase, gpus, catch_up=True)
     outcome: Outcome = phase(make_current, "make-current")(run, name)
-    if outcome["held_back"]:
+    if outcome["held_back"] and outcome["compared"]:
         announce(HELD_BACK, run.destination, outcome)
     elif outcome["switched"]:
         announce(SWITCHED, run.destination, outcome)
-    expired = phase(expire_generations, "expire")(run.destination, run.keep_generations)
+    expired = phase(expire_generations, "expire")(run.destination, run.keep_generations, name)
     return outcome | {"expired": expired, "run": record}
 
 

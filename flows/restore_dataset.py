@@ -14,7 +14,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from bfr_models.errors import BfrError
-from flows._run_page import ProgressArtifact, failures_announced, show_record, workers_heard
+from flows._run_page import DEGRADED, ProgressArtifact, announce, failures_announced, show_record, workers_heard
 from tasks._commits import Record
 from tasks._connection import redact_error, redact_text
 from tasks._progress import RowProgress
@@ -53,32 +53,48 @@ def restore_without_prefect(run: RestoreRun) -> RunRecord:
     return restore_phases(run, as_it_is)
 
 
-def restore_phases(run: RestoreRun, phase: Phase, gpus: AbstractContextManager[None] | None = None) -> RunRecord:
-    """The recipe; `gpus` is held while workers are there."""
-    started = datetime.now(UTC)
-    plan: Plan = phase(plan_shards, "plan")(run)
-    if plan.todo_count:
-        done = plan.rows - sum(shard.rows for shard in plan.todo)
-        page = ProgressArtifact(run.method, plan.rows, done)
-        # The workers are the first to go: a run that is cancelled frees its GPUs before it sees to its page.
-        with (
-            gpus or nullcontext(),
-            workers_heard(),
-            page,
-            sole_driver(run.destination) as lost,
-            worker_pool(run) as pool,
-            RowProgress(run.method, plan.rows, done) as line,
-        ):
+def restore_phases(
+    run: RestoreRun,
+    phase: Phase,
+    gpus: Callable[[], AbstractContextManager[None]] = nullcontext,
+    *,
+    catch_up: bool = False,
+) -> RunRecord:
+    """The recipe; `gpus` is held while workers are there. To catch up is to take what has come to the source since an
+    interrupted run was planned as well."""
+    while True:
+        started = datetime.now(UTC)
+        plan: Plan = phase(plan_shards, "plan")(run)
+        if plan.todo_count:
+            _restore(run, plan, phase, gpus)
+        record: RunRecord = phase(finish_run, "finish")(run, started, plan.damaged)
+        if not plan.finished:
+            show_record(record)
+        if plan.damaged:
+            announce(DEGRADED, run.destination, {"left_out": plan.damaged})
+        if not (catch_up and plan.resumed):
+            return record
 
-            def advance(record: Record) -> None:
-                line.advance(record["rows"])
-                page.advance(record["rows"])
 
-            for number, shards in enumerate(_slices(plan)):
-                phase(restore_shards, f"{run.method}-slice-{number}")(pool, shards, advance, lost)
-    record: RunRecord = phase(finish_run, "finish")(run, started)
-    show_record(record)
-    return record
+def _restore(run: RestoreRun, plan: Plan, phase: Phase, gpus: Callable[[], AbstractContextManager[None]]) -> None:
+    done = plan.rows - sum(shard.rows for shard in plan.todo)
+    page = ProgressArtifact(run.method, plan.rows, done)
+    # The workers are the first to go: a run that is cancelled frees its GPUs before it sees to its page.
+    with (
+        gpus(),
+        workers_heard(),
+        page,
+        sole_driver(run.destination) as lost,
+        worker_pool(run) as pool,
+        RowProgress(run.method, plan.rows, done) as line,
+    ):
+
+        def advance(record: Record) -> None:
+            line.advance(record["rows"])
+            page.advance(record["rows"])
+
+        for number, shards in enumerate(_slices(plan)):
+            phase(restore_shards, f"{run.method}-slice-{number}")(pool, shards, advance, lost)
 
 
 def anyway(with_prefect: Callable[[], Result], without: Callable[[], Result]) -> Result:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from bfr_models.errors import BfrError, UsageError
 from bfr_models.metrics.frechet import FeatureSource
+from tasks._commits import commit_name
 from tasks._conditions import plain_columns
 from tasks._distances import SOURCE_KEY
 from tasks._row_groups import take_rows, values
@@ -25,7 +26,7 @@ from tasks._scores import KEPT_ORIGINAL, RESTORED
 from tasks._shards import from_table
 from tasks._storage import Store
 from tasks.generations import address, read_pointer
-from tasks.plan_shards import require_finished
+from tasks.plan_shards import latest_plan, require_finished
 
 Rows = NDArray[np.int64]
 """Rows of a run by their number: 0 is the first row of the first file of the manifest."""
@@ -44,7 +45,7 @@ class RunFile:
     start: int
     stop: int
     source: str  # the file of SRC
-    source_rows: range  # of that file: those in `data`, and the rejected
+    source_rows: int  # of that file: those in `data`, and the rejected
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class FinishedRun:
 
     store: Store
     record: dict[str, Any]
+    commits: list[str]
     files: list[RunFile]
     schema: pa.Schema
     table: pa.Table
@@ -85,11 +87,13 @@ class FinishedRun:
     @cached_property
     def _source_rows(self) -> Rows:
         """(n,) the rows of the source's files: each shard's but the rejected, in their order."""
+        first_rows = {shard.id: shard.first_row for shard in from_table(latest_plan(self.store).shards)}
         with ThreadPoolExecutor(_READERS) as readers:
-            return np.concatenate(list(readers.map(self._restored_rows, self.files)))
+            firsts = [first_rows[file.shard] for file in self.files]
+            return np.concatenate(list(readers.map(self._restored_rows, self.files, firsts)))
 
-    def _restored_rows(self, file: RunFile) -> Rows:
-        rows = np.arange(file.source_rows.start, file.source_rows.stop)
+    def _restored_rows(self, file: RunFile, first: int) -> Rows:
+        rows = np.arange(first, first + file.source_rows)
         if file.rejected is None:
             return rows
         with self.store.open_input(file.rejected) as opened:
@@ -154,11 +158,25 @@ def open_run(url: str) -> FinishedRun:
         if pointer.generation is None:
             raise UsageError(f"expected a current generation at {store!r}, found none; `bfr reprocess` makes one")
         store = Store(address(url, pointer.generation))
-    plan, record = require_finished(store)
+    _, record = require_finished(store)
+    run = _open(store, record)
+    if not run.files:
+        raise UsageError(f"expected restored rows in the run at {store!r}, found none: all were rejected")
+    return run
+
+
+def open_last_finished(url: str) -> FinishedRun:
+    """What a run was when it was last finished: by now it may have more to do. It may have no rows."""
+    store = Store(url)
+    return _open(store, json.loads(store.read("run.json")))
+
+
+def _open(store: Store, record: dict[str, Any]) -> FinishedRun:
     manifest = pq.read_table(pa.BufferReader(store.read("manifest.parquet"))).to_pylist()
+    commits = [commit_name(entry["shard"], entry["generation"]) for entry in manifest]
     entries = [entry for entry in manifest if entry["data"]]
     if not entries:
-        raise UsageError(f"expected restored rows in the run at {store!r}, found none: all were rejected")
+        return FinishedRun(store, record, commits, [], pa.schema([]), pa.table({"id": pa.array([], pa.string())}))
     with ThreadPoolExecutor(_READERS) as readers:
         found = list(readers.map(lambda entry: _plain(store, entry["data"]), entries))
     try:
@@ -167,7 +185,6 @@ def open_run(url: str) -> FinishedRun:
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise UsageError(f"expected data files of one kind in {store!r}, found others: {error}") from error
     stops = np.cumsum([table.num_rows for _, table in found]).tolist()
-    first_rows = {shard.id: shard.first_row for shard in from_table(plan.shards)}
     files = [
         RunFile(
             entry["shard"],
@@ -177,11 +194,11 @@ def open_run(url: str) -> FinishedRun:
             start,
             stop,
             entry["source"],
-            range(first := first_rows[entry["shard"]], first + entry["rows"]),
+            entry["rows"],
         )
         for entry, start, stop in zip(entries, [0, *stops], stops, strict=False)
     ]
-    return FinishedRun(store, record, files, schema, table.combine_chunks())
+    return FinishedRun(store, record, commits, files, schema, table.combine_chunks())
 
 
 def _plain(store: Store, path: str) -> tuple[pa.Schema, pa.Table]:

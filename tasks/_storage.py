@@ -24,8 +24,10 @@ from glob import has_magic
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import pyarrow.parquet as pq
+
 from bfr_models.errors import UsageError
-from tasks._connection import connect, http_status, protocols, redact
+from tasks._connection import connect, http_status, protocols, redact, redact_text
 from tasks._local_disk import create_file, list_files, replace_file, temporary_files
 from tasks._node_lock import node_lock
 from tasks._patience import PatientFile, patiently
@@ -287,8 +289,8 @@ class Store:
 def open_source(url: str) -> list[tuple[Store, FileVersion]]:
     """The Parquet files behind SRC (a folder, a glob or one file), sorted by path.
 
-    Names that start with `_` or `.` are passed over. Of a finished run (it has a `run.json`) only `data/` is
-    the dataset. UsageError when there is nothing, or nothing that can be read.
+    Names that start with `_` or `.` are passed over. Of a finished run (it has a `run.json`) the dataset is what was
+    restored when it was last finished. UsageError when there is nothing, or nothing that can be read.
     """
     try:
         store, found = _look(url)
@@ -330,14 +332,14 @@ def _one_file(url: str) -> tuple[Store, list[FileVersion]]:
 
 
 def _of_the_dataset(url: str, store: Store, found: list[FileVersion]) -> list[FileVersion]:
-    """All files, or those of `data/` if the folder is a finished run or a curated dataset; of generations, of the
+    """All files, or those of the data if the folder is a finished run or a curated dataset; of generations, of the
     current one."""
     tops = {file.path.partition("/")[0] for file in found}
     if {"current.json", "generations"} <= tops:
         current = json.loads(store.read("current.json"))["generation"]
-        return [file for file in found if file.path.startswith(f"generations/{current}/data/")]
+        return _data_files(url, store, found, f"generations/{current}/")
     if tops & {"run.json", "curation.json"}:
-        return [file for file in found if file.path.startswith("data/")]
+        return _data_files(url, store, found, "")
     if "curation.unfinished.json" in tops:
         raise UsageError(
             f"expected a dataset at {redact(url)}, found one that `bfr curate` has not finished; run it again"
@@ -348,6 +350,22 @@ def _of_the_dataset(url: str, store: Store, found: list[FileVersion]) -> list[Fi
             "run the `bfr restore` command that started it again, or name its files: `.../data/*.parquet`"
         )
     return found
+
+
+def _data_files(url: str, store: Store, found: list[FileVersion], folder: str) -> list[FileVersion]:
+    """What the manifest names, where there is one: the next state of a run may be on its way into `data/` as well."""
+    data = {file.path: file for file in found if file.path.startswith(f"{folder}data/")}
+    manifest = f"{folder}manifest.parquet"
+    if manifest not in {file.path for file in found}:
+        return list(data.values())
+    named = pq.read_table(io.BytesIO(store.read(manifest)), columns=["data"])["data"].to_pylist()
+    try:  # the manifest may be newer than the listing
+        return [data.get(path) or store.info(path) for path in sorted(f"{folder}{path}" for path in named if path)]
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"expected at {redact(url)} all files that {manifest} names, found one missing "
+            f"({redact_text(str(error))}); `bfr verify` says which are"
+        ) from error
 
 
 def _is_parquet(path: str) -> bool:

@@ -23,7 +23,6 @@ from tasks._finished_run import FinishedRun, Rows, RunFile
 from tasks._statistics import BIN_WIDTHS
 from tasks.config import RestoreRun
 from tasks.features import WHY_NO_FID
-from tasks.plan_shards import latest_plan
 
 OF_THE_RUN = "gt of the whole run, left-out rows included: the run kept no embeddings of its gt"
 _WHY_NO_EMBEDDINGS = (
@@ -70,7 +69,7 @@ def _report(run: FinishedRun, name: str, summary: Summary) -> dict[str, Any]:
 def _sums_of_shards(run: FinishedRun, kept: NDArray[np.bool_]) -> _Sums:
     shares = {file.shard: kept[file.start : file.stop].mean() for file in run.files}
     sums = _Sums(is_whole=all(share in (0, 1) for share in shares.values()))
-    for record in _commits.read_commits(run.store, latest_plan(run.store).commits):
+    for record in _commits.read_commits(run.store, run.commits):
         if sums.is_whole and not shares.get(record["shard"]):
             continue
         sums.embeddings.add(record)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks._connection import redact
-from tasks._finished_run import FinishedRun, Rows, open_run
+from tasks._finished_run import FinishedRun, Rows, open_last_finished
 from tasks._gallery import caption
 from tasks._report import Cell, GalleryRow, render_report
 from tasks._storage import Store
@@ -23,18 +23,21 @@ _IDENTITIES = ("identity_similarity_gt", "identity_similarity")  # the first tha
 
 
 def compare_generations(run: ReprocessRun, old: str, new: str) -> dict[str, Any]:
-    """Compares two finished generations on the rows that both restored; writes comparisons/<old>..<new>.{json,html}.
+    """Compares two generations as they were last finished; writes comparisons/<old>..<new>.{json,html}.
 
-    `reasons` say why the new one must not become current, by the run's `max_identity_drop` and `max_fid_rise`; none
-    if it may. What one of them has not measured, or another network has, is not compared, and said in `notes`.
+    The statistics are those of the rows that both restored. `reasons` say why the new one must not become current, by
+    the run's `max_identity_drop`, `max_fid_rise` and `max_rejects`; none if it may. What one of them has not measured,
+    or another network has, is not compared, and said in `notes`.
     """
-    olds, news = (open_run(address(run.destination, name)) for name in (old, new))
+    olds, news = (open_last_finished(address(run.destination, name)) for name in (old, new))
     rows = _common(olds.ids, news.ids)
     sides = [
         subset_statistics(side, which) if len(which) else {} for side, which in zip((olds, news), rows, strict=True)
     ]
     reasons, notes = _judge(run, [olds.record, news.record], sides)
-    if not len(rows[0]):
+    if not olds.files:
+        notes.append(f"nothing is compared: {old} has no restored rows")
+    elif not len(rows[0]):
         reasons.append("no row was restored in both")
     store = Store(run.destination)
     stem = f"comparisons/{old}..{new}"
@@ -44,14 +47,14 @@ def compare_generations(run: ReprocessRun, old: str, new: str) -> dict[str, Any]
         "rows": len(rows[0]),
         "rejected": [side.record["totals"]["rejected"] for side in (olds, news)],
         "statistics": {"old": sides[0], "new": sides[1]},
-        "limits": run.model_dump(include={"max_identity_drop", "max_fid_rise"}),
+        **_basis(run, [olds.record, news.record]),
         "reasons": reasons,
         "notes": notes,
         "report": redact(store.url(f"{stem}.html")),
     }
     records = [side.record | {"statistics": stats} for side, stats in zip((olds, news), sides, strict=True)]
     records[1] |= {"warnings": [*records[1].get("warnings", ()), *reasons, *notes]}
-    gallery = list(_gallery((old, new), (olds, news), rows))
+    gallery = list(_gallery((old, new), (olds, news), rows)) if len(rows[0]) else []
     store.write(f"{stem}.html", render_report(f"{old} → {new}", records, gallery, []).encode())
     store.write(f"{stem}.json", json.dumps(found, indent=2).encode())
     return found
@@ -60,11 +63,12 @@ def compare_generations(run: ReprocessRun, old: str, new: str) -> dict[str, Any]
 def make_current(run: ReprocessRun, name: str) -> dict[str, Any]:
     """Makes a finished generation the current one, unless the comparison or a rollback speaks against it.
 
-    Returns {generation, current, switched, held_back: reasons, comparison: the page's address or None}.
+    Returns {generation, current, switched, held_back: reasons, comparison: the page's address or None, compared:
+    whether it is a new one}.
     """
     store = Store(run.destination)
     old = read_pointer(store).generation
-    comparison = None if old in (None, name) else compare_generations(run, old, name)["report"]
+    comparison, compared = (None, False) if old in (None, name) else _comparison(run, store, old, name)
     held_back = [] if old == name else reasons_against(store, read_pointer(store), name)
     if not held_back:
         switch_generation(run.destination, name, instead_of=old)
@@ -74,6 +78,24 @@ def make_current(run: ReprocessRun, name: str) -> dict[str, Any]:
         "switched": not held_back and old != name,
         "held_back": held_back,
         "comparison": comparison,
+        "compared": compared,
+    }
+
+
+def _comparison(run: ReprocessRun, store: Store, old: str, new: str) -> tuple[str, bool]:
+    """The address of the comparison's page, and whether it had to be made."""
+    path = f"comparisons/{old}..{new}.json"
+    records = [json.loads(store.read(f"generations/{name}/run.json")) for name in (old, new)]
+    found = json.loads(store.read(path)) if store.exists(path) else {}
+    is_new = not _basis(run, records).items() <= found.items()
+    return (compare_generations(run, old, new) if is_new else found)["report"], is_new
+
+
+def _basis(run: ReprocessRun, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a comparison goes by: where it is the same, so is the outcome."""
+    return {
+        "finished": [[record["plan"], record["finished"]] for record in records],
+        "limits": run.model_dump(include={"max_identity_drop", "max_fid_rise", "max_rejects"}),
     }
 
 
@@ -89,6 +111,12 @@ def _judge(
     run: ReprocessRun, records: Sequence[Mapping[str, Any]], sides: Sequence[Mapping[str, Any]]
 ) -> tuple[list[str], list[str]]:
     reasons, notes = [], []
+    rejected = [record["totals"]["rejected"] / record["totals"]["rows"] for record in records]
+    if rejected[1] - rejected[0] > run.max_rejects:
+        reasons.append(
+            f"rejected rows rose from {rejected[0]:.1%} to {rejected[1]:.1%}; at most {run.max_rejects:.1%} more are "
+            "allowed"
+        )
     before, after = map(_values, sides)
     both = [name for name in before if name in after]
     identity = next((name for name in _IDENTITIES if name in both), None)

@@ -99,6 +99,9 @@ class RestoreRun(BaseModel):
     retire_deleted: bool = Field(
         False, description="rows of files that the source no longer holds leave the run; by default they stay"
     )
+    leave_out_damaged: bool = Field(
+        False, description="go on without source files that do not read, and name them; by default they end the run"
+    )
     shard_timeout: float | None = Field(
         None, gt=0, description="seconds until a worker is taken to hang; 20 x the longest shard so far by default"
     )

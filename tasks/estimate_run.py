@@ -16,7 +16,7 @@ SAMPLE_ROWS = 16
 def estimate_run(run: RestoreRun) -> dict[str, Any]:
     """Counts rows and shards, times a sample here, and says how long and how much storage the rest would take."""
     check_settings(run)
-    shards = list(list_source(run))
+    shards, _ = list_source(run)
     store = Store(run.destination)
     done = latest_plan(store).done if store.list("plan") else frozenset()
     todo = [shard for shard in shards if shard.commit not in done]

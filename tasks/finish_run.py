@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -52,13 +52,17 @@ PACKAGES = ("bfr-pipeline", "torch", "diffusers", "numpy", "pyarrow", "ray", "pr
 RunRecord = dict[str, Any]
 
 
-def finish_run(run: RestoreRun, started: datetime) -> RunRecord:
-    """Writes manifest.parquet, run.json and the report; removes what no commit names. Returns run.json."""
+def finish_run(run: RestoreRun, started: datetime, left_out: Sequence[str] = ()) -> RunRecord:
+    """Writes manifest.parquet, the report and run.json; removes what no commit names. Returns run.json."""
     store = Store(run.destination)
     plan = latest_plan(store)
     if finished := finished_record(store, plan):
-        changed = {"arguments": _arguments(run), "protocol": figures(run.protocol, finished, finished["statistics"])}
-        return finished | changed  # --max-rejects and --protocol may be others now
+        changed = {  # --max-rejects and --protocol may be others now, and other files be left out
+            "arguments": _arguments(run),
+            "protocol": figures(run.protocol, finished, finished["statistics"]),
+            "warnings": [*_warnings(run, finished), *left_out],
+        }
+        return finished | changed
     totals, sums, manifest, keep = Totals(), EmbeddingSums(), [], set[str]()
     live = plan.commits
     _require_done(plan, plan.number)
@@ -69,12 +73,13 @@ def finish_run(run: RestoreRun, started: datetime) -> RunRecord:
         keep.update(_commits.files_of(record).values())
     orphans = _commits.orphans(store, set(live), keep)
     _require_done(latest_plan(store), plan.number)  # a newer plan is there before its first file: none of these
-    _commits.vacuum(store, orphans)
     table = pa.Table.from_pylist(manifest, schema=MANIFEST)
     store.write("manifest.parquet", encode_table(table, row_group_rows=65536))
+    _commits.vacuum(store, orphans)  # after the manifest, which readers go by: what it names is always there
     features = [(row["shard"], row["features"]) for row in manifest if row["features"]]
     measured = distances(run, store, run_measures(run), sums, features)
     record = _run_record(run, plan, totals, measured, started)
+    record["warnings"] += left_out
     _write_report(store, plan, manifest, record, run)
     store.write("run.json", json.dumps(record, indent=2).encode())  # last: a run with run.json is finished
     return record

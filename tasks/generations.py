@@ -34,13 +34,18 @@ class ReprocessRun(RestoreRun):
     """One `bfr reprocess`: a dataset restored again as it changes, in generations below `destination`."""
 
     retire_deleted: bool = Field(True, description="rows of files that the source no longer holds leave the result")
+    leave_out_damaged: bool = Field(
+        True, description="go on without source files that do not read, name them, and try them again the next time"
+    )
     max_identity_drop: float = Field(
         0.01, ge=0, le=2, description="mean identity that a new generation may lose and still become current"
     )
     max_fid_rise: float = Field(
         0.1, ge=0, description="share by which its Fréchet distance may rise: 0.1 is ten per cent"
     )
-    keep_generations: int = Field(2, ge=1, description="finished generations that stay, the current one among them")
+    keep_generations: int = Field(
+        2, ge=1, description="finished generations that stay, the current one among them; one held back is extra"
+    )
     gpu_pool: str | None = Field(None, description="Prefect's concurrency limit to hold while faces are restored")
     credentials: str | None = Field(None, description="Prefect block with the object store's keys")
 
@@ -58,17 +63,38 @@ class Pointer:
     source: str | None = None  # of all of them
     previous: tuple[str, ...] = ()  # those that were current before it, the last one last
     begun: tuple[str, ...] = ()  # all of them, in order
-    rolled_back: tuple[str, ...] = ()  # never become current again by themselves
+    rolled_back: tuple[str, ...] = ()  # they, and others of their settings, never become current by themselves
     expired: tuple[str, ...] = ()  # removed, or about to be
 
     @property
     def live(self) -> list[str]:
         return [name for name in self.begun if name not in self.expired]
 
+    def is_rolled_back(self, name: str) -> bool:
+        """Whether it, or an expired one of the same settings, was rolled back."""
+        return _kind(name) in map(_kind, self.rolled_back)
+
+    def expirable(self, at_work: str | None) -> list[str]:
+        """What may go beside the current one, the first to go first: those that never became current or were rolled
+        back, then those that were current before, the oldest first. What schedules work on stays, though it waits or
+        was just rolled back: they would restore all of it again."""
+        if self.generation is None:
+            return []
+        newer = self.live[self.live.index(self.generation) + 1 :]
+        kept = {self.generation, at_work, *(name for name in newer if name in self.rolled_back[-1:])}
+        there = [name for name in self.live if name not in kept]
+        before = [name for name in self.previous if name in there]
+        return [name for name in there if name not in before] + before
+
 
 def address(destination: str, name: str) -> str:
     """Where a generation is."""
     return f"{destination.rstrip('/')}/generations/{name}"
+
+
+def _kind(name: str) -> str:
+    """What a generation's name says of its settings: method and digest."""
+    return name.partition("-")[2]
 
 
 def read_pointer(store: Store) -> Pointer:
@@ -85,7 +111,7 @@ def choose_generation(run: ReprocessRun) -> str:
     if store.exists("plan/spec.json"):
         raise UsageError(f"expected generations at {store!r}, found a run of `bfr restore`; use another destination")
 
-    kind = f"-{run.method}-{settings_digest(settings)}"
+    kind = f"{run.method}-{settings_digest(settings)}"
 
     def begin(pointer: Pointer) -> Pointer:
         if pointer.source not in (None, settings["source"]):
@@ -93,17 +119,18 @@ def choose_generation(run: ReprocessRun) -> str:
                 f"expected the source {pointer.source} of the generations at {store!r}, found {settings['source']}; "
                 "use another destination"
             )
-        if any(name.endswith(kind) for name in pointer.live):
+        if kind in map(_kind, pointer.live):
             return pointer
-        name = f"{len(pointer.begun) + 1:04d}{kind}"
+        name = f"{len(pointer.begun) + 1:04d}-{kind}"
         return replace(pointer, source=settings["source"], begun=(*pointer.begun, name))
 
-    return next(name for name in reversed(_update(store, begin).live) if name.endswith(kind))
+    return next(name for name in reversed(_update(store, begin).live) if _kind(name) == kind)
 
 
 def switch_generation(destination: str, name: str, *, force: bool = False, instead_of: str | None = None) -> Pointer:
-    """Makes a finished generation the current one. UsageError for one that is not finished, that was rolled back, or
-    that lost the comparison with the current one, unless forced; BfrError if `instead_of` is no longer current."""
+    """Makes a finished generation the current one. UsageError for one that is not finished and, unless forced, that
+    was rolled back, or not compared with the current one, or lost that; BfrError if `instead_of` is no longer
+    current."""
     store = Store(destination)
 
     def switch(pointer: Pointer) -> Pointer:
@@ -113,15 +140,17 @@ def switch_generation(destination: str, name: str, *, force: bool = False, inste
             return pointer
         if instead_of is not None and pointer.generation != instead_of:
             raise BfrError(f"expected {instead_of} to be current, found {pointer.generation}; run the command again")
-        if _record(store, name) is None:
-            raise UsageError(
-                f"expected a finished generation, found that {name} is not; `bfr reprocess` goes on with it"
-            )
+        _require_finished(store, name)
         if not force and (why := reasons_against(store, pointer, name)):
             raise UsageError(f"{name} was held back: {'; '.join(why)}; --force makes it current all the same")
+        if not force and pointer.generation is not None and not store.exists(_comparison(pointer, name)):
+            raise UsageError(
+                f"expected a comparison of {name} with {pointer.generation}, found none; `bfr reprocess` with its "
+                "settings makes it, --force makes it current without"
+            )
         was = () if pointer.generation is None else (pointer.generation,)
         before = tuple(old for old in (*pointer.previous, *was) if old != name)
-        rolled_back = tuple(old for old in pointer.rolled_back if old != name)
+        rolled_back = tuple(old for old in pointer.rolled_back if _kind(old) != _kind(name))
         return replace(pointer, generation=name, previous=before, rolled_back=rolled_back)
 
     return _update(store, switch)
@@ -129,41 +158,45 @@ def switch_generation(destination: str, name: str, *, force: bool = False, inste
 
 def reasons_against(store: Store, pointer: Pointer, name: str) -> list[str]:
     """Why a generation does not become current by itself; nothing where it may."""
-    if name in pointer.rolled_back:
+    if pointer.is_rolled_back(name):
         return ["it was rolled back"]
-    comparison = f"comparisons/{pointer.generation}..{name}.json"
-    if pointer.generation is None or not store.exists(comparison):
+    if pointer.generation is None or not store.exists(_comparison(pointer, name)):
         return []
-    found: list[str] = json.loads(store.read(comparison))["reasons"]
+    found: list[str] = json.loads(store.read(_comparison(pointer, name)))["reasons"]
     return found
 
 
+def _comparison(pointer: Pointer, name: str) -> str:
+    return f"comparisons/{pointer.generation}..{name}.json"
+
+
 def rollback_generation(destination: str) -> Pointer:
-    """Makes the one before the current generation current again. UsageError where there is none."""
+    """Makes the one before the current generation current again. UsageError where there is none, or it has more to
+    do."""
     store = Store(destination)
 
     def back(pointer: Pointer) -> Pointer:
         there = [name for name in pointer.previous if name in pointer.live]
         if pointer.generation is None or not there:
             raise UsageError(f"expected a generation before {pointer.generation} at {store!r}, found none")
+        _require_finished(store, there[-1])
         rolled_back = (*pointer.rolled_back, pointer.generation)
         return replace(pointer, generation=there[-1], previous=tuple(there[:-1]), rolled_back=rolled_back)
 
     return _update(store, back)
 
 
-def expire_generations(destination: str, keep: int) -> list[str]:
-    """Removes the oldest finished generations until `keep` are left; never the current one, never one in progress.
-    Returns the names of those that went."""
+def expire_generations(destination: str, keep: int, at_work: str | None = None) -> list[str]:
+    """Removes finished generations until `keep` are left, the current one among them, in the order of
+    `Pointer.expirable`; never one in progress. Returns the names of those that went."""
     if keep < 1:
         raise UsageError(f"expected to keep at least 1 generation, found {keep}")
     store = Store(destination)
     finished = {name for name in read_pointer(store).live if _record(store, name) is not None}
 
     def expire(pointer: Pointer) -> Pointer:
-        others = [name for name in pointer.live if name in finished and name != pointer.generation]
-        old = others[: max(0, len(others) + 1 - keep)] if pointer.generation else []
-        return replace(pointer, expired=(*pointer.expired, *old))
+        others = [name for name in pointer.expirable(at_work) if name in finished]
+        return replace(pointer, expired=(*pointer.expired, *others[: max(0, len(others) + 1 - keep)]))
 
     before = set(read_pointer(store).expired)
     pointer = _update(store, expire)
@@ -198,6 +231,11 @@ def _facts(store: Store, pointer: Pointer, name: str) -> dict[str, Any]:
         "finished": record.get("finished"),
         "address": redact(store.url(f"generations/{name}")),
     }
+
+
+def _require_finished(store: Store, name: str) -> None:
+    if _record(store, name) is None:
+        raise UsageError(f"expected a finished generation, found that {name} is not; `bfr reprocess` goes on with it")
 
 
 def _record(store: Store, name: str) -> dict[str, Any] | None:

@@ -52,8 +52,13 @@ def choose_extra(metrics: tuple[str, ...], protocol_name: str) -> tuple[str, ...
 
 def weights_of(measures: Measures) -> list[str]:
     """The names of the weight files that measure."""
-    lpips = [LPIPS_WEIGHTS[measures.lpips.name.removeprefix(_LPIPS)]] if measures.lpips else []
+    lpips = [LPIPS_WEIGHTS[lpips_backbone(measures)]] if measures.lpips else []
     return lpips + ([INCEPTION_WEIGHTS] if measures.inception else [])
+
+
+def lpips_backbone(measures: Measures) -> str:
+    """What `--lpips` calls it."""
+    return measures.lpips.name.removeprefix(_LPIPS) if measures.lpips else "none"
 
 
 def _choose_lpips(name: str) -> NetworkChoice | None:

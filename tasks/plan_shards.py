@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -46,6 +46,9 @@ class Plan:
     shards: pa.Table
     done: frozenset[str]  # names of commits
     given: str = ""  # the source as this command was given it
+    resumed: bool = False  # as it was frozen, without a look at the source
+    finished: bool = False  # nothing is left to do, and run.json says so
+    damaged: tuple[str, ...] = ()  # source files that were left out, and why
 
     @property
     def todo(self) -> Iterator[Shard]:
@@ -91,7 +94,7 @@ def settings_digest(settings: dict[str, Any]) -> str:
 def check_settings(run: RestoreRun) -> dict[str, Any]:
     """`settings_of` the run. UsageError before any work if it cannot be done, or not into this place."""
     settings = settings_of(run)
-    if f"{run.destination}/".startswith(f"{run.source}/"):
+    if f"{run.destination}/".startswith(f"{run.source.rstrip('/')}/"):
         raise UsageError(f"expected a destination outside {run.source}, found {run.destination}; use another")
     store = Store(run.destination)
     if store.exists("plan/spec.json"):
@@ -110,12 +113,14 @@ def plan_shards(run: RestoreRun) -> Plan:
         plan = replace(_with_commits(store, *latest), given=run.source)
         retry = set(run.retry_rejected) if _is_new_retry(store, plan, run) else set()
         if plan.todo_count and not retry and _sources_unchanged(plan):
-            return plan
-    live = list(list_source(run))
+            return replace(plan, resumed=True)
+    live, damaged = list_source(run)
+    left_out = tuple(f"left out: {redact(url)} does not read ({why})" for url, why in damaged.items())
     if latest is not None:
-        live = _tried_again(store, plan, _carry_over(plan, live, run.retire_deleted), retry)
+        live = _tried_again(store, plan, _carry_over(plan, live, damaged, run.retire_deleted), retry)
         if [shard.commit for shard in live] == plan.commits:
-            return plan
+            finished = not plan.todo_count and finished_record(store, plan) is not None
+            return replace(plan, damaged=left_out, finished=finished)
     if not live:
         raise UsageError(f"expected rows in {run.source}, found Parquet files without any")
     number = 0 if latest is None else latest[0] + 1
@@ -125,7 +130,7 @@ def plan_shards(run: RestoreRun) -> Plan:
     table = to_table(live).replace_schema_metadata({_RETRIED: json.dumps(sorted(run.retry_rejected))})
     store.create(_path(number), encode_table(table, row_group_rows=65536))
     made = _with_commits(store, number, _read(store, number))  # ours, or that of a driver which was faster
-    return replace(made, given=run.source)
+    return replace(made, given=run.source, damaged=left_out)
 
 
 def latest_plan(store: Store) -> Plan:
@@ -136,37 +141,49 @@ def latest_plan(store: Store) -> Plan:
     return _with_commits(store, *latest)
 
 
-def list_source(run: RestoreRun) -> Iterator[Shard]:
-    """The shards of the source as it is now."""
+def list_source(run: RestoreRun) -> tuple[list[Shard], dict[str, str]]:
+    """The shards of the source as it is now, and the files that do not read, with what is wrong with them. UsageError
+    for such files unless the run leaves them out and there are others."""
     files = open_source(run.source)
+    shards: list[Shard] = []
+    damaged: dict[str, str] = {}
     with ThreadPoolExecutor(_READERS) as readers:
         footers = readers.map(lambda found: _row_groups(found[0], found[1], run), files)
-        for (store, file), group_rows in zip(files, footers, strict=True):
-            yield from shards_of_file(store.url(file.path), file.name, file.version, group_rows, run.shard_rows)
+        for (store, file), found in zip(files, footers, strict=True):
+            url = store.url(file.path)
+            if isinstance(found, str):
+                damaged[url] = found
+            else:
+                shards.extend(shards_of_file(url, file.name, file.version, found, run.shard_rows))
+    if damaged and not (run.leave_out_damaged and shards):
+        url, why = next(iter(damaged.items()))
+        raise UsageError(
+            f"expected a Parquet file at {redact(url)}, found one that does not read ({why}); "
+            "remove it from the source or mend it"
+        )
+    return shards, damaged
 
 
-def _row_groups(store: Store, file: FileVersion, run: RestoreRun) -> list[int]:
-    """Rows of each row group, from the footer; checks that the columns are there."""
+def _row_groups(store: Store, file: FileVersion, run: RestoreRun) -> list[int] | str:
+    """Rows of each row group, from the footer, or why it does not read; checks that the columns are there."""
     with store.open_input(file.path) as source:
         try:
             parquet = pq.ParquetFile(source)
         except DAMAGE as error:
             if not is_damage(error):
                 raise
-            raise UsageError(
-                f"expected a Parquet file at {store.url(file.path)}, found one that does not read ({error}); "
-                "remove it from the source or mend it"
-            ) from None
+            return str(error)
         for column in filter(None, (run.column, run.gt_column, run.mask_column)):
             find_image_column(parquet.schema_arrow, column)
         return [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
 
 
-def _carry_over(plan: Plan, live: list[Shard], retire_deleted: bool) -> list[Shard]:
-    """The new shards, before them what was restored from files that the source no longer holds."""
+def _carry_over(plan: Plan, live: list[Shard], damaged: Iterable[str], retire_deleted: bool) -> list[Shard]:
+    """The new shards, before them what was restored from files that the source no longer holds, or holds damaged."""
+    unread = set(map(without_secrets, damaged))
     sources, planned = {without_secrets(shard.source) for shard in live}, list(from_table(plan.shards))
     gone = [shard for shard in planned if shard.source not in sources and shard.commit in plan.done]
-    kept = [] if retire_deleted else gone
+    kept = [shard for shard in gone if shard.source in unread or not retire_deleted]
     generations = {shard.id: shard.generation for shard in planned}
     return kept + [replace(shard, generation=generations.get(shard.id, 0)) for shard in live]
 

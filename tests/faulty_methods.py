@@ -6,17 +6,18 @@ import os
 import signal
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from bfr_models.methods.presets import Preset
+from bfr_models.methods.presets import ESTIMATOR, Preset
 from bfr_models.pixels import resize
 from bfr_models.registry import MethodSpec, ResolvedMethod
 from bfr_models.types import FaceBatch
 
 SIZE = 96
+WEIGHTS = "faulty-estimator"  # of the preset `trained`
 
 
 @dataclass(frozen=True)
@@ -66,5 +67,13 @@ SPEC = MethodSpec(
     "tests.faulty_methods:Faulty",
     "-",
     "misbehaves on demand",
-    (Preset("only", SIZE, "Apache-2.0", FaultyOptions()),),
+    (
+        Preset("only", SIZE, "Apache-2.0", FaultyOptions()),
+        replace(  # good, but with weights of the test's own
+            ESTIMATOR[0],
+            name="trained",
+            weights={"estimator": WEIGHTS},
+            target="bfr_models.methods.estimator:Estimator",
+        ),
+    ),
 )

@@ -70,7 +70,7 @@ def run(folder: Path, method: str = "passthrough", **settings: Any) -> RestoreRu
 
 def reprocess_run(folder: Path, **settings: Any) -> ReprocessRun:
     """The same as generations."""
-    return ReprocessRun(**{**run(folder).model_dump(exclude={"retire_deleted"}), **settings})
+    return ReprocessRun(**{**run(folder).model_dump(exclude={"retire_deleted", "leave_out_damaged"}), **settings})
 
 
 def table(folder: Path) -> pa.Table:

@@ -12,6 +12,7 @@ import httpx
 import pytest
 import yaml
 from prefect.concurrency.sync import concurrency
+from prefect.events.schemas.automations import AutomationCore
 from prefect.settings import (
     PREFECT_API_REQUEST_TIMEOUT,
     PREFECT_API_URL,
@@ -23,9 +24,11 @@ from pydantic import ValidationError
 from bfr_models.errors import UsageError
 from flows._credentials import StoreCredentials, use_credentials
 from flows._run_page import DEGRADED, FAILED, HELD_BACK
-from flows.deploy import HEARTBEAT, WATCH, deploy
+from flows.deploy import HEARTBEAT, WATCH, _watch, deploy
 from flows.reprocess import reprocess, share_of
+from tasks import recognisers
 from tasks.generations import ReprocessRun
+from tasks.plan_shards import settings_of
 from tests import support
 
 Ask = Callable[..., ReprocessRun]
@@ -51,7 +54,7 @@ def test_a_deployment_has_a_schedule_a_form_and_one_run_at_a_time(prefect_server
     assert found["global_concurrency_limit"]["limit"] == 1
     assert found["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
     assert found["parameters"]["run"]["max_fid_rise"] == 0.2
-    assert ReprocessRun(**found["parameters"]["run"]) == run
+    assert ReprocessRun(**found["parameters"]["run"]) == run.model_copy(update=made["measured_by"])
     assert set(found["tags"]) == {"bfr", "passthrough"} and found["enforce_parameter_schema"]
     form = found["parameter_openapi_schema"]["definitions"]["ReprocessRun"]["properties"]
     assert form["max_identity_drop"]["maximum"] == 2 and "description" in form["keep_generations"]
@@ -84,6 +87,32 @@ def test_the_same_command_again_changes_the_deployment(prefect_server: str, ask:
         deploy(ask(), interval=60, name="another")
 
 
+def test_a_deployment_of_another_destination_is_not_overwritten(prefect_server: str, ask: Ask) -> None:
+    made = deploy(ask(destination="s3://archive/restored"), interval=60)
+    other = deploy(ask(destination="s3://archive-restored"), interval=60)
+    assert made["id"] != other["id"], "their addresses differ in one dash alone"
+    name = made["deployment"].partition("/")[2]
+    with pytest.raises(
+        UsageError, match=rf"expected {made['deployment']} .*s3://other, found .*s3://archive/restored;"
+    ):
+        deploy(ask(destination="s3://other"), interval=60, name=name)
+    assert deployment(prefect_server, made)["parameters"]["run"]["destination"] == "s3://archive/restored"
+    assert deploy(ask(destination="s3://archive/restored/"), interval=90)["id"] == made["id"]
+
+
+def test_what_is_auto_is_chosen_where_it_is_deployed(
+    prefect_server: str, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = deploy(run := ask(gt_column="image"), interval=60)
+    settings = deployment(prefect_server, made)["parameters"]["run"]
+    assert "auto" not in (settings["recogniser"], settings["lpips"], settings["fid"])
+    assert settings_of(ReprocessRun(**settings)) == settings_of(run)
+    monkeypatch.setattr(recognisers, "dlib_is_here", lambda: False)  # a worker with less
+    monkeypatch.setattr(recognisers, "find_weight", lambda name: None)
+    with pytest.raises(UsageError, match="expected dlib to recognise faces with"):
+        settings_of(ReprocessRun(**settings))
+
+
 def test_what_is_wrong_is_said_before_anything_is_made(prefect_server: str, ask: Ask) -> None:
     before = httpx.post(f"{prefect_server}/deployments/count", json={}).json()
     for schedule in ({}, {"cron": "* * * * *", "interval": 5.0}):
@@ -98,7 +127,8 @@ def test_what_is_wrong_is_said_before_anything_is_made(prefect_server: str, ask:
     with pytest.raises(UsageError, match="expected an address without keys, found them in that of s3://bucket/x"):
         deploy(ask(source="s3://key:secret@bucket/x"), interval=60)
     with pytest.raises(UsageError, match="expected a Prefect block bfr-store-credentials/nobody, found none"):
-        deploy(ask(credentials="nobody"), interval=60)
+        deploy(ask(credentials="nobody"), interval=60, work_pool="not-made")
+    assert httpx.get(f"{prefect_server}/work_pools/not-made").status_code == 404
     assert httpx.post(f"{prefect_server}/deployments/count", json={}).json() == before
 
 
@@ -134,9 +164,17 @@ def test_the_written_down_deployment_is_the_one_that_is_made() -> None:
     assert found["entrypoint"] == f"{reprocess.fn.__module__}.{reprocess.fn.__name__}" and written["pull"] == []
     run = ReprocessRun(**found["parameters"]["run"])
     assert run.credentials and run.gpu_pool
+    assert "auto" not in (run.recogniser, run.lpips, run.fid)
     assert found["work_pool"]["job_variables"]["env"] == {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT)}
-    (told,) = yaml.safe_load((support.ROOT / "infra" / "automations.yaml").read_text())["automations"]
-    assert set(told["trigger"]["expect"]) == {FAILED, DEGRADED, HELD_BACK}
+
+
+def test_the_written_down_automations_tell_of_all_that_goes_wrong() -> None:
+    written = yaml.safe_load((support.ROOT / "infra" / "automations.yaml").read_text())["automations"]
+    ours, crashed, silent = map(AutomationCore.model_validate, written)
+    assert ours.trigger.expect == {FAILED, DEGRADED, HELD_BACK}
+    assert crashed.trigger.expect == {"prefect.flow-run.Crashed", "prefect.flow-run.Failed"}
+    assert crashed.trigger.match_related == silent.trigger.match_related
+    assert silent == _watch(), "what `bfr deploy` makes"
 
 
 @pytest.mark.usefixtures("prefect_server")

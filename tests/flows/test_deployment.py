@@ -10,17 +10,20 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import fsspec
 import httpx
 import psutil
+import pyarrow.parquet as pq
 import pytest
 
+from bfr_models.weight_files import read_card, require_weight
+from bfr_models.weights import read_checkpoint, save_weights
 from tasks._storage import Store
 from tests import support
+from tests.faulty_methods import WEIGHTS
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
@@ -104,6 +107,7 @@ def house(postgres: str, plugin_path: str, tmp_path_factory: pytest.TempPathFact
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         "PYTHONPATH": plugin_path,
+        "BFR_WEIGHTS": str(folder / "weights"),
         "OMP_NUM_THREADS": "1",
     }
     house = House(folder, environment, url)
@@ -139,71 +143,129 @@ def bucket(ceph: tuple[str, int], monkeypatch: pytest.MonkeyPatch, house: House)
     return f"s3://{name}"
 
 
+@dataclass
+class Archive:
+    """A deployment that fills one folder of a bucket from another, and what is to be seen of it."""
+
+    house: House
+    bucket: str
+    folder: Path  # where files are made that are then dropped into the bucket
+    command: tuple[object, ...]
+    deployment: str = ""
+
+    @property
+    def destination(self) -> str:
+        return f"{self.bucket}/restored"
+
+    @property
+    def store(self) -> Store:
+        return Store(self.destination)
+
+    def deploy(self) -> None:
+        places = (f"{self.bucket}/inbox", self.destination)
+        self.deployment = str(self.house.bfr("deploy", *places, *self.command)["id"])
+
+    def drop(self, name: str, rows: int) -> set[str]:
+        """A new file for the inbox; the ids of its rows."""
+        path = support.write(self.folder / name, support.rows(rows))
+        fsspec.filesystem("s3", skip_instance_cache=True).put_file(str(path), f"{self.bucket[5:]}/inbox/{name}")
+        return {f"{name}#{row}" for row in range(rows)}
+
+    def generation(self) -> str:
+        return str(json.loads(self.store.read("current.json"))["generation"])
+
+    def ids(self, generation: str) -> dict[str, set[str]]:
+        """The ids in each data file of a generation, by path and version: a file that is written again is another."""
+        found = self.store.versions(f"generations/{generation}/data")
+        return {
+            f"{file.path} {file.version}": set(pq.read_table(self.store.open_input(file.path))["id"].to_pylist())
+            for file in found
+        }
+
+    def runs(self) -> list[dict[str, Any]]:
+        mine = {"deployments": {"id": {"any_": [self.deployment]}}}
+        found: list[dict[str, Any]] = self.house.post("/flow_runs/filter", mine)
+        return found
+
+    def worked(self) -> dict[str, str]:
+        """Runs that restored something, by id, and their states: they alone leave a summary."""
+        states = {run["id"]: run["state_type"] for run in self.runs() if run["state_type"] != "SCHEDULED"}
+        asked = {"flow_runs": {"id": {"any_": list(states)}}, "artifacts": {"type": {"any_": ["markdown"]}}}
+        made = {artifact["flow_run_id"] for artifact in self.house.post("/artifacts/filter", asked)}
+        return {run: state for run, state in states.items() if run in made}
+
+    def wait_for_work(self, count: int, what: str) -> None:
+        """Until that many runs have restored something, and the last of them has ended well."""
+        wait(lambda: list(self.worked().values()) == ["COMPLETED"] * count, 300, f"completed run that restores {what}")
+
+
+@pytest.fixture
+def archive(house: House, bucket: str, tmp_path: Path) -> Iterator[Archive]:
+    minutely = ("--interval", 60, "--credentials", "ceph")
+    made = Archive(house, bucket, tmp_path, (*minutely, "--method", "faulty", "--preset", "trained", *PLAIN))
+    worker = house.work("bfr")
+    yield made
+    if made.deployment:
+        httpx.delete(f"{house.url}/deployments/{made.deployment}").raise_for_status()
+    kill(worker)
+
+
+def train(house: House, number: int) -> None:
+    """Puts other weights of one name where the house has its own, all at once."""
+    shipped = require_weight("difface-face128-estimator")
+    folder, link = house.folder / f"weights-{number}", house.folder / "weights"
+    parameters = {name: value * (1 + number / 1000) for name, value in read_checkpoint(shipped).items()}
+    save_weights(parameters, read_card(shipped), folder / f"{WEIGHTS}.safetensors")
+    link.with_suffix(".new").symlink_to(folder)
+    link.with_suffix(".new").replace(link)
+
+
 @pytest.mark.s3
 @pytest.mark.long
-def test_a_schedule_restores_just_what_is_new_and_other_weights_make_a_generation(
-    house: House, bucket: str, tmp_path: Path
-) -> None:
-    source, destination, store = f"{bucket}/inbox", f"{bucket}/restored", Store(f"{bucket}/restored")
-    worker = house.work("bfr")
-    command = ("deploy", source, destination, "--interval", 15, "--credentials", "ceph", *PLAIN, "--method")
+def test_a_schedule_restores_just_what_is_new_and_other_weights_make_a_generation(archive: Archive) -> None:
+    house = archive.house
+    train(house, 1)
+    wanted = archive.drop("0.parquet", 3)
+    archive.deploy()
+    archive.wait_for_work(1, "the first file")
+    first = archive.generation()
+    assert first.startswith("0001-faulty-")
+    before = archive.ids(first)
+    assert set().union(*before.values()) == wanted
+    for number, rows in ((1, 2), (2, 4)):
+        new = archive.drop(f"{number}.parquet", rows)
+        archive.wait_for_work(number + 1, f"{number}.parquet")
+        after = archive.ids(first)
+        assert before.items() <= after.items(), "what was restored was restored again"
+        assert set().union(*(ids for path, ids in after.items() if path not in before)) == new
+        wanted, before = wanted | new, after
+    worked = archive.worked()
+    assert len(worked) == 3 and all(run["auto_scheduled"] for run in archive.runs() if run["id"] in worked)
 
-    def drop(name: str, rows: int) -> None:
-        path = support.write(tmp_path / name, support.rows(rows))
-        fsspec.filesystem("s3", skip_instance_cache=True).put_file(str(path), f"{source[5:]}/{name}")
-
-    def generation() -> str:
-        return str(json.loads(store.read("current.json"))["generation"])
-
-    def restored(name: str, rows: int) -> bool:
-        run = f"generations/{name}/run.json"
-        return store.exists(run) and json.loads(store.read(run))["totals"]["restored"] == rows
-
-    def files() -> dict[str, str]:
-        found = store.versions("generations")
-        return {f.path: f.version for f in found if f.path.split("/")[2] in ("data", "commits")}
-
-    drop("0.parquet", 3)
-    deployment = house.bfr(*command, "passthrough")
-    wait(lambda: store.exists("current.json") and generation() != "None", 240, "first scheduled run")
-    first = generation()
-    assert first.startswith("0001-passthrough-") and restored(first, 3)
-    total, before = 3, files()
-    assert len(before) == 2  # a shard's data and its commit
-    for name, rows in (("1.parquet", 2), ("2.parquet", 4)):
-        drop(name, rows)
-        total += rows
-        wait(partial(restored, first, total), 240, f"scheduled run that restores {name}")
-        assert before.items() <= files().items(), "what was restored was restored again"
-        assert len(files()) == len(before) + 2
-        before = files()
-
-    mine = {"deployments": {"id": {"any_": [deployment["id"]]}}}
-    runs = house.post("/flow_runs/filter", mine)
-    worked = [run for run in runs if run["state_name"] == "Completed"]
-    assert len(worked) >= 2 and all(run["auto_scheduled"] for run in runs)  # the third may still be on its last lines
-    assert {run["state_name"] for run in runs} <= {"Completed", "Running", "Pending", "Scheduled", "Late", "Cancelled"}
-    one = {"flow_runs": {"id": {"any_": [run["id"] for run in worked]}}}
-    artifacts = house.post("/artifacts/filter", one)
+    artifacts = house.post("/artifacts/filter", {"flow_runs": {"id": {"any_": list(worked)}}})
     assert {artifact["type"] for artifact in artifacts} == {"progress", "table", "markdown"}
-    assert "restored by passthrough" in str(artifacts)
+    assert "restored by faulty" in str(artifacts)
     for what in ("/deployments/filter", "/flow_runs/filter", "/logs/filter", "/artifacts/filter", "/events/filter"):
         assert SECRET not in json.dumps(house.post(what, {})), what
 
-    house.bfr(*command, "estimator")
-    wait(lambda: generation() != first, 240, "second generation")
-    second = generation()
-    assert second.startswith("0002-estimator-") and restored(second, total)
-    assert before.items() <= files().items(), "the generation before it stays as it was"
-    assert store.exists(f"comparisons/{first}..{second}.html")
+    wait(lambda: "RUNNING" not in {run["state_type"] for run in archive.runs()}, 120, "pause between two runs")
+    train(house, 2)
+    archive.wait_for_work(4, "all of it with other weights")
+    second = archive.generation()
+    assert second.startswith("0002-faulty-") and second[5:] != first[5:]
+    restored = archive.ids(second)
+    assert set().union(*restored.values()) == wanted
+    assert archive.ids(first) == before, "the generation before it stays as it was"
+    assert archive.store.exists(f"comparisons/{first}..{second}.html")
 
     keys = {name: os.environ[name] for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
-    assert house.bfr("generations", "rollback", destination, **keys)["current"] == first
-    house.ended(house.run_now(deployment["id"]), 240)
-    assert generation() == first, "the schedule leaves it so"
-    assert house.bfr("verify", f"{destination}/generations/{first}", **keys)["ok"]
-    httpx.delete(f"{house.url}/deployments/{deployment['id']}").raise_for_status()
-    kill(worker)
+    assert house.bfr("generations", "rollback", archive.destination, **keys)["current"] == first
+    new = archive.drop("3.parquet", 1)
+    archive.wait_for_work(5, "a file after the rollback")
+    assert archive.generation() == first, "the schedule leaves it so"
+    assert set().union(*archive.ids(second).values()) == wanted | new
+    for name in (first, second):
+        assert house.bfr("verify", f"{archive.destination}/generations/{name}", **keys)["ok"]
 
 
 @dataclass

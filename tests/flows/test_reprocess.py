@@ -9,13 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from bfr_models.errors import BfrError, UsageError
 from flows import reprocess as recipe
+from flows import restore_dataset
+from flows._run_page import DEGRADED, HELD_BACK, SWITCHED
 from flows.cli import app
 from flows.reprocess import reprocess_without_prefect
+from tasks import compare_generations as comparing
 from tasks import generations
 from tasks._storage import Store, open_source
 from tasks.generations import (
@@ -29,9 +33,12 @@ from tasks.generations import (
     rollback_generation,
     switch_generation,
 )
+from tasks.plan_shards import plan_shards
+from tasks.restore_shards import restore_shards, worker_pool
 from tests import support
 
 Ask = Callable[..., ReprocessRun]
+Announced = tuple[Any, ...]
 
 
 @pytest.fixture
@@ -42,12 +49,33 @@ def ask(tmp_path: Path) -> Ask:
     return partial(support.reprocess_run, tmp_path, recogniser="none")
 
 
+@pytest.fixture
+def announced(monkeypatch: pytest.MonkeyPatch) -> list[Announced]:
+    """What a flow run would send to Prefect: records by that word, events with what they say of files."""
+    sent: list[Announced] = []
+
+    def announce(event: str, _destination: str, payload: dict[str, Any]) -> None:
+        sent.append((event, *([payload] if "left_out" in payload else [])))
+
+    for module in (recipe, restore_dataset):
+        monkeypatch.setattr(module, "announce", announce)
+    monkeypatch.setattr(restore_dataset, "show_record", lambda record: sent.append(("record",)))
+    return sent
+
+
 def current(run: ReprocessRun) -> str | None:
     return json.loads(Path(run.destination, POINTER).read_text())["generation"]
 
 
 def folder(run: ReprocessRun, name: str) -> Path:
     return Path(run.destination, "generations", name)
+
+
+def interrupted(run: ReprocessRun, name: str, shards: int) -> None:
+    """What a run leaves that was killed after it had committed so many shards."""
+    inner = run.generation(name)
+    with worker_pool(inner) as pool:
+        restore_shards(pool, list(plan_shards(inner).todo)[:shards], lambda record: None)
 
 
 def test_the_first_generation_becomes_current_and_is_a_run_like_any_other(ask: Ask) -> None:
@@ -112,12 +140,8 @@ def test_a_half_finished_generation_is_resumed_not_doubled(ask: Ask, monkeypatch
     reprocess_without_prefect(ask())
     finish = recipe.restore_phases
 
-    def killed(run: Any, phase: Any, gpus: Any) -> Any:
-        from tasks.plan_shards import plan_shards
-        from tasks.restore_shards import restore_shards, worker_pool
-
-        with worker_pool(run) as pool:
-            restore_shards(pool, list(plan_shards(run).todo)[:1], lambda record: None)
+    def killed(run: Any, *_: Any, **__: Any) -> Any:
+        interrupted(ask(seed=1), run.destination.rpartition("/")[2], 1)
         raise BfrError("killed")
 
     monkeypatch.setattr(recipe, "restore_phases", killed)
@@ -163,6 +187,51 @@ def test_a_drop_within_the_threshold_passes(ask: Ask) -> None:
     assert after < before
 
 
+def test_an_interrupted_update_of_the_current_generation_stops_no_later_one(ask: Ask, tmp_path: Path) -> None:
+    first = reprocess_without_prefect(ask())["generation"]
+    support.write(tmp_path / "src" / "a.parquet", support.rows(4))  # 3 before
+    interrupted(ask(), first, 1)
+    outcome = reprocess_without_prefect(ask(seed=1))
+    assert outcome["switched"] and outcome["current"] != first
+    found = json.loads(Path(outcome["comparison"]).with_suffix(".json").read_text())
+    assert found["rows"] == 5, "the rows that the old one had when it was last finished"
+
+
+@pytest.mark.usefixtures("faulty")
+def test_a_current_generation_without_rows_stops_no_later_one(ask: Ask, tmp_path: Path) -> None:
+    for path in (tmp_path / "src").iterdir():
+        path.rename(path.with_name(f"raises-{path.name}"))
+    assert reprocess_without_prefect(ask(method="faulty"))["run"]["totals"]["restored"] == 0
+    outcome = reprocess_without_prefect(ask())
+    assert outcome["switched"] and outcome["run"]["totals"]["restored"] == 5
+
+
+@pytest.mark.usefixtures("faulty")
+def test_a_generation_that_rejects_more_waits(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "src" / "a.parquet").rename(tmp_path / "src" / "raises.parquet")  # 3 of 5 rows
+    first = reprocess_without_prefect(ask())["generation"]
+    assert reprocess_without_prefect(ask(method="faulty"))["held_back"] == [
+        "rejected rows rose from 0.0% to 60.0%; at most 5.0% more are allowed"
+    ]
+    assert current(ask()) == first
+    assert reprocess_without_prefect(ask(method="faulty", max_rejects=0.6))["switched"]
+
+
+def test_readers_see_no_row_twice_while_the_current_generation_is_updated(ask: Ask, tmp_path: Path) -> None:
+    first = reprocess_without_prefect(ask())["generation"]
+    support.write(tmp_path / "src" / "a.parquet", support.rows(3, first=20))  # another one
+    interrupted(ask(), first, 1)
+    before = support.table(folder(ask(), first) / "data")["id"].to_pylist()
+    for url in (ask().destination, str(folder(ask(), first))):
+        seen = [
+            name for store, file in open_source(url) for name in pq.read_table(store.url(file.path))["id"].to_pylist()
+        ]
+        assert sorted(seen) == sorted(before) and len(seen) == 5
+    reprocess_without_prefect(ask())
+    after = [store.url(file.path) for store, file in open_source(ask().destination)]
+    assert after == sorted(map(str, (folder(ask(), first) / "data").glob("*.parquet")))
+
+
 def test_rollback_lasts(ask: Ask) -> None:
     first = reprocess_without_prefect(ask())["generation"]
     second = reprocess_without_prefect(run := ask(seed=1))["generation"]
@@ -175,10 +244,73 @@ def test_rollback_lasts(ask: Ask) -> None:
     assert reprocess_without_prefect(run)["held_back"] == [] and current(run) == second
 
 
+def test_a_rollback_to_an_interrupted_update_is_refused(ask: Ask, tmp_path: Path) -> None:
+    first = reprocess_without_prefect(ask())["generation"]
+    second = reprocess_without_prefect(ask(seed=1))["generation"]
+    support.write(tmp_path / "src" / "c.parquet", support.rows(1, first=20))
+    interrupted(ask(), first, 0)
+    with pytest.raises(UsageError, match=f"expected a finished generation, found that {first} is not"):
+        rollback_generation(ask().destination)
+    assert current(ask()) == second
+
+
+def test_a_damaged_file_is_left_out_and_tried_again(ask: Ask, tmp_path: Path, announced: list[Announced]) -> None:
+    half = tmp_path / "src" / "c.parquet"
+    whole = support.write(tmp_path / "c.parquet", support.rows(3, first=20)).read_bytes()
+    half.write_bytes(whole[: len(whole) // 2])
+    name = reprocess_without_prefect(ask())["generation"]
+    support.assert_whole(folder(ask(), name), 5)
+    (warning,) = support.record(folder(ask(), name))["warnings"]
+    assert warning.startswith(f"left out: {half} does not read")
+    assert announced == [("record",), (DEGRADED, {"left_out": (warning,)}), (SWITCHED,)]
+    half.write_bytes(whole)
+    assert reprocess_without_prefect(ask())["run"]["warnings"] == []
+    support.assert_whole(folder(ask(), name), 8)
+
+
+def test_the_rows_of_a_file_stay_while_it_is_damaged(ask: Ask, tmp_path: Path) -> None:
+    name = reprocess_without_prefect(ask())["generation"]
+    before = support.snapshot(folder(ask(), name) / "data")
+    (tmp_path / "src" / "a.parquet").write_bytes(b"PAR1, the rest is on its way")
+    record = reprocess_without_prefect(ask())["run"]
+    assert record["totals"]["rows"] == 5 and "a.parquet does not read" in record["warnings"][0]
+    assert support.snapshot(folder(ask(), name) / "data") == before
+
+
+def test_new_files_are_taken_right_after_an_interrupted_run(ask: Ask, tmp_path: Path) -> None:
+    name = choose_generation(ask())
+    interrupted(ask(), name, 1)
+    support.write(tmp_path / "src" / "c.parquet", support.rows(3, first=20))
+    assert reprocess_without_prefect(ask())["run"]["totals"]["restored"] == 8
+
+
+@pytest.mark.usefixtures("faulty")
+def test_a_night_without_new_files_compares_and_announces_nothing(
+    ask: Ask, tmp_path: Path, announced: list[Announced], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dlib = partial(ask, recogniser="dlib", gt_column="image", max_identity_drop=0.0001)
+    reprocess_without_prefect(dlib())
+    waits = reprocess_without_prefect(dlib(method="faulty"))
+    assert announced == [("record",), (SWITCHED,), ("record",), (HELD_BACK,)]
+    del announced[:]
+    with monkeypatch.context() as patch:
+        patch.setattr(comparing, "compare_generations", None)
+        again = reprocess_without_prefect(dlib(method="faulty"))
+    assert announced == []
+    assert (again["held_back"], again["comparison"]) == (waits["held_back"], waits["comparison"])
+    support.write(tmp_path / "src" / "c.parquet", support.rows(3, first=20))
+    reprocess_without_prefect(dlib(method="faulty"))
+    assert announced == [("record",), (HELD_BACK,)]
+    (reason,) = reprocess_without_prefect(dlib(method="faulty", max_identity_drop=2))["held_back"]
+    assert reason.startswith("fd_dlib"), "other thresholds, another judgement"
+
+
 def test_old_generations_expire_and_the_current_one_never(ask: Ask) -> None:
     names = [reprocess_without_prefect(ask(seed=seed, keep_generations=9))["generation"] for seed in range(4)]
     run = ask()
-    switch_generation(run.destination, names[0])
+    with pytest.raises(UsageError, match=f"expected a comparison of {names[0]} with {names[3]}, found none"):
+        switch_generation(run.destination, names[0])
+    switch_generation(run.destination, names[0], force=True)
     assert expire_generations(run.destination, 2) == names[1:3]
     assert [row["name"] for row in list_generations(run.destination)] == [names[0], names[3]]
     assert sorted(path.name for path in Path(run.destination, "generations").rglob("*") if path.is_file()) == sorted(
@@ -188,7 +320,54 @@ def test_old_generations_expire_and_the_current_one_never(ask: Ask) -> None:
         switch_generation(run.destination, names[1])
     again = reprocess_without_prefect(ask(seed=1))["generation"]
     assert again == f"0005{names[1][4:]}", "an expired one is not gone on with"
-    assert expire_generations(run.destination, 1) == [names[3]] and current(run) == again
+    assert expire_generations(run.destination, 1) == [names[0]] and current(run) == again
+
+
+def alive(run: ReprocessRun) -> list[str]:
+    return [row["name"] for row in list_generations(run.destination)]
+
+
+def test_a_rolled_back_generation_expires_before_the_one_that_a_rollback_goes_to(ask: Ask) -> None:
+    first = reprocess_without_prefect(ask())["generation"]
+    reprocess_without_prefect(ask(seed=1))
+    rollback_generation(ask().destination)
+    third = reprocess_without_prefect(run := ask(seed=2))["generation"]
+    assert alive(run) == [first, third]
+    assert rollback_generation(run.destination).generation == first
+
+
+@pytest.mark.usefixtures("faulty")
+def test_a_generation_that_is_held_back_does_not_expire_the_one_that_a_rollback_goes_to(ask: Ask) -> None:
+    dlib = partial(ask, recogniser="dlib", gt_column="image")
+    first = reprocess_without_prefect(dlib())["generation"]
+    second = reprocess_without_prefect(dlib(seed=1))["generation"]
+    third = reprocess_without_prefect(run := dlib(method="faulty", max_identity_drop=0.0001))
+    assert third["held_back"] and alive(run) == [first, second, third["generation"]]
+    assert rollback_generation(run.destination).generation == first
+
+
+def test_with_one_generation_kept_a_rollback_lasts_and_nothing_is_restored_again(ask: Ask) -> None:
+    first = reprocess_without_prefect(ask())["generation"]
+    second = reprocess_without_prefect(ask(seed=1))["generation"]
+    rollback_generation(ask().destination)
+    before = support.snapshot(Path(ask().destination, "generations"))
+    for _ in range(2):  # nights
+        outcome = reprocess_without_prefect(run := ask(seed=1, keep_generations=1))
+        assert (outcome["generation"], outcome["current"], outcome["expired"]) == (second, first, [])
+    assert support.snapshot(Path(run.destination, "generations")) == before
+
+
+def test_a_rollback_holds_for_a_later_generation_of_the_same_settings(ask: Ask) -> None:
+    first = reprocess_without_prefect(ask())["generation"]
+    second = reprocess_without_prefect(ask(seed=1))["generation"]
+    rollback_generation(ask().destination)
+    third = reprocess_without_prefect(run := ask(seed=2, keep_generations=1))["generation"]
+    assert alive(run) == [third] and first != second
+    again = reprocess_without_prefect(ask(seed=1))
+    assert again["generation"] == f"0004{second[4:]}"
+    assert again["held_back"] == ["it was rolled back"] and current(run) == third
+    switch_generation(run.destination, again["generation"], force=True)
+    assert reprocess_without_prefect(ask(seed=1))["held_back"] == []
 
 
 def test_an_expiry_that_was_killed_is_finished_by_the_next(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,12 +397,12 @@ def test_of_two_writers_the_second_sees_what_the_first_did(ask: Ask, monkeypatch
         found = read(store)
         if not raced[0]:  # another writer, between our look and our write
             raced[0] = True
-            switch_generation(destination, names[0])
+            switch_generation(destination, names[0], force=True)
         return found
 
     monkeypatch.setattr(generations, "_read", slow_read)
     with pytest.raises(BfrError, match=f"expected {names[2]} to be current, found {names[0]}"):
-        switch_generation(destination, names[1], instead_of=names[2])
+        switch_generation(destination, names[1], force=True, instead_of=names[2])
     assert read_pointer(Store(destination)).generation == names[0]
 
 

@@ -216,6 +216,11 @@ def test_a_destination_inside_the_source_is_refused(inside: str, source: Path) -
         check_settings(support.run(source.parent, destination=f"{source}{inside}"))
 
 
+def test_a_destination_inside_a_source_that_ends_in_a_slash_is_refused() -> None:
+    with pytest.raises(UsageError, match="expected a destination outside"):
+        check_settings(RestoreRun(source="memory://scans/", destination="memory://scans/restored", method="estimator"))
+
+
 def test_two_drivers_that_plan_at_once_share_the_plan_of_the_first(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

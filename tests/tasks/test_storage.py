@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import subprocess
@@ -303,13 +304,18 @@ def test_a_source_is_a_folder_a_glob_or_one_file(url: str) -> None:
 
 def test_of_a_finished_run_only_the_data_is_a_source(url: str) -> None:
     store = Store(url)
-    for name in ("data/1.parquet", "features/1.parquet", "rejected/1.parquet", "plan/0.parquet", "manifest.parquet"):
+    for name in ("data/1.parquet", "data/2.parquet", "features/1.parquet", "rejected/1.parquet", "plan/0.parquet"):
         store.write(name, parquet())
+    pq.write_table(pa.table({"data": ["data/1.parquet", None]}), manifest := io.BytesIO())
+    store.write("manifest.parquet", manifest.getvalue())
     store.write("commits/1.json", b"{}")
     with pytest.raises(UsageError, match="not finished"):
         open_source(url)
     store.write("run.json", b"{}")
-    assert sources(url) == ["data/1.parquet"]
+    assert sources(url) == ["data/1.parquet"], "the second is of a state that is not finished"
+    store.delete("data/1.parquet")
+    with pytest.raises(UsageError, match="found one missing"):
+        open_source(url)
 
 
 def test_nothing_found_says_so(url: str) -> None:
