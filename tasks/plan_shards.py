@@ -108,6 +108,7 @@ def plan_shards(run: RestoreRun) -> Plan:
     latest = _latest(store)
     if latest is not None:
         plan = replace(_with_commits(store, *latest), given=run.source)
+        _reopen(store, plan)
         retry = set(run.retry_rejected) if _is_new_retry(store, plan, run) else set()
         if plan.todo_count and not retry and _sources_unchanged(plan):
             return plan
@@ -176,17 +177,26 @@ def _is_new_retry(store: Store, plan: Plan, run: RestoreRun) -> bool:
     resumed until it is finished."""
     if not run.retry_rejected:
         return False
-    return plan.retried != sorted(run.retry_rejected) or (
-        not plan.todo_count and finished_record(store, plan) is not None
-    )
+    return plan.retried != sorted(run.retry_rejected) or finished_record(store, plan) is not None
 
 
 def finished_record(store: Store, plan: Plan) -> dict[str, Any] | None:
-    """run.json, if it is that of this plan: it is written last, and then there is nothing to do."""
+    """run.json, if it is that of this plan and nothing is to do: a run that lost a commit since is not finished."""
+    return None if plan.todo_count else _closing_record(store, plan)
+
+
+def _closing_record(store: Store, plan: Plan) -> dict[str, Any] | None:
     if not store.exists("run.json"):
         return None
     record: dict[str, Any] = json.loads(store.read("run.json"))
     return record if record.get("plan") == plan.number else None
+
+
+def _reopen(store: Store, plan: Plan) -> None:
+    """Takes run.json from a closed run that lost a commit, before any work: what is done again must be closed again.
+    The commits are listed once more, since another driver may have closed the run just now."""
+    if plan.todo_count and _closing_record(store, plan) and latest_plan(store).todo_count:
+        store.delete("run.json")
 
 
 def require_finished(store: Store) -> tuple[Plan, dict[str, Any]]:

@@ -16,7 +16,7 @@ from tasks import plan_shards as planning
 from tasks._storage import Store
 from tasks.config import RestoreRun
 from tasks.explain_row import explain_row
-from tasks.finish_run import finish_run
+from tasks.finish_run import finish_run, report_run
 from tasks.plan_shards import check_settings, latest_plan, plan_shards
 from tasks.verify_run import verify_run
 from tests import support
@@ -73,6 +73,26 @@ def test_a_finished_run_is_planned_again_and_nothing_new_is_nothing_to_do(finish
     assert plan_shards(finished).todo_count == 0
     restore_without_prefect(finished)
     assert support.snapshot(Path(finished.destination)) == before
+
+
+def test_a_closed_run_that_lost_a_commit_is_closed_again_with_every_row_once(finished: RestoreRun) -> None:
+    destination = Path(finished.destination)
+    next((destination / "commits").iterdir()).unlink()
+    assert restore_without_prefect(finished)["totals"]["rows"] == 12
+    support.assert_whole(destination, 12)
+    assert verify_run(finished.destination)["problems"] == []
+
+
+def test_a_closed_run_that_lost_a_commit_is_not_finished_until_it_is_closed_again(finished: RestoreRun) -> None:
+    destination = Path(finished.destination)
+    next((destination / "commits").iterdir()).unlink()
+    with pytest.raises(UsageError, match="expected a finished run at .*, found 1 of 3 shards to do"):
+        report_run(finished.destination)
+    (shard,) = plan_shards(finished).todo
+    assert not (destination / "run.json").exists(), "a crash from here on must not leave the run closed"
+    (destination / "commits" / f"{shard.commit}.json").write_text("{}")
+    with pytest.raises(UsageError, match="expected a finished run"):
+        report_run(finished.destination)
 
 
 def test_a_file_that_was_added_brings_only_its_own_shards(finished: RestoreRun, source: Path) -> None:
