@@ -6,7 +6,8 @@
                          rejected rows are to be tried again: their shards have a new generation then
 
 The last plan is the live one. A file that changed loses its old shards to its new ones; what was restored
-from a file that has since gone from the source is kept, unless the run is told to retire it.
+from a file that has since gone from the source is kept, unless the run is told to retire it. A file that goes
+half done is an error.
 """
 
 from __future__ import annotations
@@ -114,7 +115,8 @@ def plan_shards(run: RestoreRun) -> Plan:
             return plan
     live = list(list_source(run))
     if latest is not None:
-        live = _tried_again(store, plan, _carry_over(plan, live, run.retire_deleted), retry)
+        kept = [] if run.retire_deleted else _gone(plan, live)
+        live = kept + _tried_again(store, plan, live, retry)
         if [shard.commit for shard in live] == plan.commits:
             return plan
     if not live:
@@ -163,13 +165,21 @@ def _row_groups(store: Store, file: FileVersion, run: RestoreRun) -> list[int]:
         return [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
 
 
-def _carry_over(plan: Plan, live: list[Shard], retire_deleted: bool) -> list[Shard]:
-    """The new shards, before them what was restored from files that the source no longer holds."""
-    sources, planned = {without_secrets(shard.source) for shard in live}, list(from_table(plan.shards))
-    gone = [shard for shard in planned if shard.source not in sources and shard.commit in plan.done]
-    kept = [] if retire_deleted else gone
-    generations = {shard.id: shard.generation for shard in planned}
-    return kept + [replace(shard, generation=generations.get(shard.id, 0)) for shard in live]
+def _gone(plan: Plan, live: list[Shard]) -> list[Shard]:
+    """The planned shards of files that the source no longer holds. UsageError where one of them is not done: the plan
+    without it would lose its rows without a word."""
+    sources = {without_secrets(shard.source) for shard in live}
+    gone = [shard for shard in from_table(plan.shards) if shard.source not in sources]
+    if (undone := next((shard for shard in gone if shard.commit not in plan.done), None)) is None:
+        return gone
+    of_the_file = [shard for shard in gone if shard.source == undone.source]
+    rows = sum(shard.rows for shard in of_the_file)
+    left = sum(shard.rows for shard in of_the_file if shard.commit not in plan.done)
+    raise UsageError(
+        f"expected {redact(undone.source)} until it is done, found it gone with {left} of its {rows} rows to do; "
+        "put it back as it was, or have all rows of files that are gone leave the run (`retire_deleted: true` in "
+        "--config's file)"
+    )
 
 
 def _is_new_retry(store: Store, plan: Plan, run: RestoreRun) -> bool:
@@ -212,7 +222,9 @@ def require_finished(store: Store) -> tuple[Plan, dict[str, Any]]:
 
 
 def _tried_again(store: Store, plan: Plan, live: list[Shard], codes: set[str]) -> list[Shard]:
-    """The shards, with a new generation for those that are done and rejected rows for one of the reasons."""
+    """The shards in their generations: the next one where rows were rejected for one of the reasons."""
+    generations = {shard.id: shard.generation for shard in from_table(plan.shards)}
+    live = [replace(shard, generation=generations.get(shard.id, 0)) for shard in live]
     if not codes:
         return live
     done = [shard.commit for shard in live if shard.commit in plan.done]

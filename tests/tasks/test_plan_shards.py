@@ -18,6 +18,7 @@ from tasks.config import RestoreRun
 from tasks.explain_row import explain_row
 from tasks.finish_run import finish_run, report_run
 from tasks.plan_shards import check_settings, latest_plan, plan_shards
+from tasks.restore_shards import restore_shards, worker_pool
 from tasks.verify_run import verify_run
 from tests import support
 
@@ -86,7 +87,7 @@ def test_a_closed_run_that_lost_a_commit_is_closed_again_with_every_row_once(fin
 def test_a_closed_run_that_lost_a_commit_is_not_finished_until_it_is_closed_again(finished: RestoreRun) -> None:
     destination = Path(finished.destination)
     next((destination / "commits").iterdir()).unlink()
-    with pytest.raises(UsageError, match="expected a finished run at .*, found 1 of 3 shards to do"):
+    with pytest.raises(UsageError, match=r"expected a finished run at .*, found 1 of 3 shards to do"):
         report_run(finished.destination)
     (shard,) = plan_shards(finished).todo
     assert not (destination / "run.json").exists(), "a crash from here on must not leave the run closed"
@@ -140,6 +141,30 @@ def test_what_was_restored_of_a_file_that_has_gone_is_kept(finished: RestoreRun,
     assert {name.partition("#")[0] for name in support.pictures(Path(finished.destination))} == {
         "b.parquet", "c.parquet", "d.parquet",
     }  # fmt: skip
+
+
+def half_done(source: Path) -> RestoreRun:
+    """A run that has restored the first of b.parquet's two shards, and then lost that file."""
+    run = support.run(source.parent)
+    plan = plan_shards(run)
+    with worker_pool(run) as pool:
+        restore_shards(pool, list(plan.todo)[:1], lambda _: None)
+    (source / "b.parquet").unlink()
+    return run
+
+
+def test_a_file_that_goes_half_done_is_named_and_its_other_rows_are_not_lost(source: Path) -> None:
+    run = half_done(source)
+    with pytest.raises(UsageError, match=r"b\.parquet until .* with 4 of its 8 rows to do; put it back"):
+        restore_without_prefect(run)
+    support.write(source / "b.parquet", support.rows(8))
+    assert restore_without_prefect(run)["totals"]["rows"] == 12
+
+
+def test_a_file_that_goes_half_done_leaves_a_run_that_retires_what_is_deleted(source: Path) -> None:
+    run = half_done(source).model_copy(update={"retire_deleted": True})
+    assert restore_without_prefect(run)["totals"]["rows"] == 4
+    support.assert_whole(Path(run.destination), 4)
 
 
 def test_a_file_that_changes_before_its_turn_is_planned_anew(source: Path) -> None:
@@ -315,6 +340,13 @@ def test_rows_that_are_rejected_again_stay_rejected_once(with_rejects: RestoreRu
         support.assert_whole(tmp_path / "dst", 12)
     assert restore_without_prefect(with_rejects)["plan"] == 2, "without the flag it is a no-op"
     assert plan_shards(again(with_rejects, "no_face")).todo_count == 0
+
+
+def test_rejected_rows_of_a_file_that_has_gone_stay_as_they_are(with_rejects: RestoreRun, tmp_path: Path) -> None:
+    (tmp_path / "src" / "a.parquet").unlink()
+    support.write(tmp_path / "src" / "b.parquet", support.rows(4, first=40))
+    record = restore_without_prefect(again(with_rejects, "method_failed"))
+    assert record["totals"]["rows"] == 16 and record["rejects"] == {"method_failed": 1, "undecodable": 1}
 
 
 def test_a_retry_that_was_cut_off_is_resumed_and_not_begun_anew(with_rejects: RestoreRun, tmp_path: Path) -> None:
