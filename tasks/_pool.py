@@ -30,6 +30,7 @@ class Order:
     trial: range | None = None  # restore these rows only, counted from the shard's first, and commit nothing
     poison: Mapping[int, str] = field(default_factory=dict)  # rows to reject untouched, each with the reason
     unreadable: str | None = None  # why all rows are rejected unread
+    is_suspect: bool = False  # the shard has cost a worker before: another one says nothing about the run
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ CONNECT_TIMEOUT = 5.0  # seconds; Ray itself tries for many minutes, deaf to sig
 MIN_DEADLINE, FIRST_DEADLINE = 600.0, 6 * 3600.0  # seconds that a shard may take: 20 x the longest so far, at
 # least the former; until one is done, the latter (512 px faces on a CPU take minutes each)
 MIN_TRIAL_DEADLINE = 60.0  # seconds that a trial of some of a shard's rows may take: its share, at least this
-MAX_LOSSES_IN_A_ROW = 6  # actors that die with nothing done in between: something else is wrong. Three times
-# the workers, if that is more: a node that goes takes all its actors with it
+MAX_LOSSES_IN_A_ROW = 6  # actors that die, not over a suspect, with nothing done in between: something else is wrong.
+# Three times the workers, if that is more: a node that goes takes all its actors with it
 KILL_TIMEOUT = 2.0  # seconds for Ray to end its actors
 
 
@@ -128,7 +128,7 @@ class RayPool:
             return Outcome(order, error=_cause(error))
         except RayError as error:
             lost = WorkerLostError(f"no result in {actor.hung:.0f} s" if actor.hung else _why_it_died(error))
-            if order.trial is None:
+            if not order.is_suspect:
                 self._losses += actor.alive  # once for all that it had in hand
             self._replace(actor, lost)
             return Outcome(order, error=lost, worker_lost=True)

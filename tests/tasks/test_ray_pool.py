@@ -13,11 +13,14 @@ import pytest
 import ray
 from ray._private.node import Node
 from ray._private.parameter import RayParams
+from ray.exceptions import ActorDiedError
 
 from bfr_models.errors import BfrError, UsageError
 from flows.restore_dataset import restore_without_prefect
 from tasks import _ray_pool
 from tasks._commits import Record
+from tasks._pool import Order
+from tasks._shards import Shard
 from tasks.config import RestoreRun
 from tasks.plan_shards import plan_shards
 from tasks.restore_shards import restore_shards, worker_pool
@@ -163,6 +166,24 @@ def test_a_worker_that_is_replaced_late_in_a_run_has_its_own_time_to_start(monke
     monkeypatch.setattr(_ray_pool.ray, "cluster_resources", dict)
     with pytest.raises(BfrError, match="expected a worker to be ready"):
         pool._kill_what_hangs()
+
+
+def test_workers_that_die_over_suspects_say_nothing_about_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = _ray_pool.RayPool.__new__(_ray_pool.RayPool)
+    pool._losses, pool._max_losses, pool._actors = 0, 2, []
+    monkeypatch.setattr(pool, "_new_actor", lambda: None)
+    monkeypatch.setattr(_ray_pool.ray, "get", lambda _: (_ for _ in ()).throw(ActorDiedError()))
+    shard = Shard("0", "/a/x.parquet", "x.parquet", "1", 0, 1, 0, 10)
+
+    def lose_a_worker(is_suspect: bool) -> None:
+        actor = _ray_pool._Actor(None, loading=None)
+        actor.in_hand["ref"] = (Order(shard, is_suspect=is_suspect), 0.0)
+        assert pool._collect(actor, "ref").worker_lost
+
+    for is_suspect in (True, True, True, False, True):
+        lose_a_worker(is_suspect)
+    with pytest.raises(BfrError, match="2 workers died in a row with nothing done"):
+        lose_a_worker(is_suspect=False)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])
