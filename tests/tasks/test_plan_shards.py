@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from bfr_models.errors import UsageError
 from flows.restore_dataset import restore_without_prefect
@@ -259,6 +260,11 @@ def test_a_destination_with_other_files_is_refused(source: Path) -> None:
 def test_a_destination_inside_the_source_is_refused(inside: str, source: Path) -> None:
     with pytest.raises(UsageError, match="expected a destination outside"):
         check_settings(support.run(source.parent, destination=f"{source}{inside}"))
+
+
+def test_a_timeout_that_threads_cannot_keep_is_refused(source: Path) -> None:
+    with pytest.raises(ValidationError, match="expected no shard_timeout with engine local"):
+        support.run(source.parent, engine="local", shard_timeout=2.0)
 
 
 def test_two_drivers_that_plan_at_once_share_the_plan_of_the_first(
