@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
@@ -42,6 +42,7 @@ from tasks._statistics import BIN_WIDTHS, summarise
 from tasks._storage import Store
 from tasks._windows import Window, windows
 from tasks.detectors import load_detector
+from tasks.plan_shards import require_planned
 
 ROW_GROUP_ROWS = 64
 
@@ -247,7 +248,8 @@ class ShardWorker:
             "seconds": round(time.monotonic() - started, 3),
         }
         self._require_going()
-        return commit_shard(self._store, shard.id, files, facts, shard.generation)
+        still_planned = partial(require_planned, self._store, shard)
+        return commit_shard(self._store, shard.id, files, facts, shard.generation, still_planned)
 
     def _sums(self, shard: Shard, done: Sequence[Done]) -> dict[str, str]:
         recogniser = self._job.recogniser

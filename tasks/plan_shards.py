@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bfr_models.errors import UsageError
+from bfr_models.errors import BfrError, UsageError
 from tasks import _commits
 from tasks._connection import redact, without_secrets
 from tasks._parquet import encode_table, find_image_column
@@ -52,7 +52,7 @@ class Plan:
     def todo(self) -> Iterator[Shard]:
         """The shards without a commit, in the plan's order."""
         todo = (shard for shard in from_table(self.shards) if shard.commit not in self.done)
-        return (shard.with_secrets(self.given) for shard in todo)
+        return (replace(shard.with_secrets(self.given), plan=self.number) for shard in todo)
 
     @property
     def todo_count(self) -> int:
@@ -137,6 +137,15 @@ def latest_plan(store: Store) -> Plan:
     if latest is None:
         raise UsageError(f"expected a run at {store!r}, found no plan there")
     return _with_commits(store, *latest)
+
+
+def require_planned(store: Store, shard: Shard) -> None:
+    """BfrError if a newer plan than the shard's is without it. One listing where there is no newer one."""
+    if max(_numbers(store), default=0) > shard.plan and shard.commit not in latest_plan(store).commits:
+        raise BfrError(
+            f"expected shard {shard.commit} in the live plan, found a newer plan without it: the same command has "
+            "planned anew elsewhere; run it again when that is done"
+        )
 
 
 def list_source(run: RestoreRun) -> Iterator[Shard]:
@@ -260,8 +269,12 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _latest(store: Store) -> tuple[int, pa.Table] | None:
-    numbers = [int(p[5:-8]) for p in store.list("plan") if p.endswith(".parquet")]
+    numbers = _numbers(store)
     return (max(numbers), _read(store, max(numbers))) if numbers else None
+
+
+def _numbers(store: Store) -> list[int]:
+    return [int(path[5:-8]) for path in store.list("plan") if path.endswith(".parquet")]
 
 
 def _read(store: Store, number: int) -> pa.Table:

@@ -11,15 +11,18 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from bfr_models.errors import UsageError
+from bfr_models.errors import BfrError, UsageError
 from flows.restore_dataset import restore_without_prefect
 from tasks import plan_shards as planning
+from tasks._pool import Order
+from tasks._shard_worker import ShardWorker
+from tasks._shards import Shard, from_table
 from tasks._storage import Store
 from tasks.config import RestoreRun
 from tasks.explain_row import explain_row
 from tasks.finish_run import finish_run, report_run
 from tasks.plan_shards import check_settings, latest_plan, plan_shards
-from tasks.restore_shards import restore_shards, worker_pool
+from tasks.restore_shards import make_job, restore_shards, worker_pool
 from tasks.verify_run import verify_run
 from tests import support
 
@@ -364,6 +367,30 @@ def test_a_retry_that_was_cut_off_is_resumed_and_not_begun_anew(with_rejects: Re
     assert (other.number, other.todo_count) == (first.number, 2), "nothing of what is done was rejected so"
     assert restore_without_prefect(with_rejects)["plan"] == first.number
     support.assert_whole(tmp_path / "dst", 12)
+
+
+def late_attempt(run: RestoreRun, shard: Shard) -> None:
+    worker = ShardWorker(make_job(run, "cpu", None))
+    worker.load()
+    worker.run(Order(shard))
+
+
+def test_a_late_attempt_at_a_superseded_shard_leaves_nothing(with_rejects: RestoreRun, tmp_path: Path) -> None:
+    late = list(from_table(latest_plan(Store(with_rejects.destination)).shards))[1]
+    restore_without_prefect(again(with_rejects, "method_failed"))
+    before = support.snapshot(tmp_path / "dst")
+    with pytest.raises(BfrError, match=f"expected shard {late.id} in the live plan, found a newer plan without it"):
+        late_attempt(with_rejects, late)
+    assert support.snapshot(tmp_path / "dst") == before
+
+
+def test_a_late_attempt_at_a_shard_that_the_newer_plan_still_has_counts(source: Path) -> None:
+    run = support.run(source.parent)
+    late = next(plan_shards(run).todo)
+    support.write(source / "c.parquet", support.rows(6, first=30))
+    assert late.name == "b.parquet" and plan_shards(run).number == 1
+    late_attempt(run, late)
+    assert plan_shards(run).done == {late.commit}
 
 
 def test_a_source_that_grows_leaves_generations_as_they_are(with_rejects: RestoreRun, tmp_path: Path) -> None:
