@@ -76,6 +76,7 @@ class ShardWorker:
     def __init__(self, job: Job) -> None:
         self._job = job
         self.stop = threading.Event()  # calls of `run` raise StoppedError soon after it is set
+        self.batches = 0  # that the method has done: a sign of life
         self._batch_size = BatchSize(job.batch_size, job.device)
         self._accelerator = threading.Lock()
         self._large_picture = threading.Lock()  # two at the same time might be too much for the memory
@@ -153,6 +154,7 @@ class ShardWorker:
         with self._accelerator:
             began = time.perf_counter()
             results = in_halves(self._call, crops, "method_failed")
+            self.batches += 1
             seconds = (time.perf_counter() - began) / len(batch)
             self._batch_size.note(len(batch), seconds * len(batch))
         done: list[Face] = []
