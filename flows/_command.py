@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import signal
 import sys
@@ -15,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from bfr_models.errors import BfrError, UsageError
 from tasks._connection import redact_text
+from tasks._daemon_threads import end_if_busy
 from tasks._spot_notice import watch_for_notice
 from tasks.config import prepare_environment
 
@@ -39,11 +41,14 @@ def run(
     """Does a verb's work and ends the process as the contract says."""
     prepare_environment()
     _take_signals()
+    failed: list[int] = []
+    atexit.register(_end, failed)  # before Prefect and Ray register theirs, so that it is called after them
     try:
         watch_for_notice()
         result = work()
     except BaseException as error:
         code, message = explain(error)
+        failed.append(code)
         message = redact_text(message)
         if debug:
             print(redact_text(traceback.format_exc()), file=sys.stderr)
@@ -71,6 +76,12 @@ def _take_signals() -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
+
+
+def _end(failed: list[int]) -> None:
+    """The last thing in the life of a verb."""
+    for code in failed:
+        end_if_busy(code)
 
 
 def explain(error: BaseException) -> tuple[int, str]:

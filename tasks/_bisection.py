@@ -4,18 +4,22 @@ Trials restore some of the rows and commit nothing; what counts is whether the w
 
     read only -> halves of the shard -> halves of what killed -> ... -> single rows, twice -> the shard without them
 
-The last step is an attempt like any other: its commit rejects the poison rows as `worker_killed`.
+The last step is an attempt like any other: its commit rejects the poison rows as `worker_killed`. Rejected so are also:
+untested, the rows that are left once the search has cost too many workers; all rows of a shard that kills only as a
+whole; unread, those of one that kills while it is read. Every shard is done in the end.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 
 from tasks._pool import Order, Outcome
 from tasks._shards import Shard
 
-MAX_LOSSES = 64  # workers that one shard may cost: each has to load its method again
+MAX_LOSSES = 64  # workers that the search may cost: each has to load its method again
 MAX_ERRORS = 3
 ROW_STRIKES, READ_STRIKES = 2, 3  # workers that die of one thing, until it is to blame: machines go by themselves, too
 
@@ -39,11 +43,11 @@ class Bisection:
     @property
     def order(self) -> Order | None:
         """What to have a worker do next."""
-        if self._given_up or self.losses >= MAX_LOSSES or self.errors >= MAX_ERRORS:
+        if self._given_up or self.errors >= MAX_ERRORS:
             return None
         if self._trials:
-            return Order(self.shard, trial=self._trials[0])
-        return Order(self.shard, poison=dict(self.poison), unreadable=self._unreadable)
+            return Order(self.shard, trial=self._trials[0], is_suspect=True)
+        return Order(self.shard, poison=dict(self.poison), unreadable=self._unreadable, is_suspect=True)
 
     def ended(self, outcome: Outcome) -> None:
         """Takes note of how the last order ended."""
@@ -55,18 +59,39 @@ class Bisection:
         self.losses += 1
         self._strikes += 1
         if not self._trials:
-            self._given_up = self._strikes >= ROW_STRIKES
+            if self._strikes >= ROW_STRIKES:
+                self._reject_more(str(outcome.error))
             return
         rows = self._trials[0]
         if len(rows) == 1 and self._strikes >= ROW_STRIKES:
             self.poison[rows[0]] = f"alone in its worker, this row ended it {self._strikes} times: {outcome.error}"
             self._next_trials()
         elif not rows and self._strikes >= READ_STRIKES:
-            self._unreadable = f"reading its rows ended the worker {self._strikes} times: {outcome.error}"
-            self._trials.clear()
-            self._strikes = 0
+            self._reject_unread(str(outcome.error))
         elif len(rows) > 1:
             self._next_trials(*_halves(rows))
+        if self._trials and self.losses >= MAX_LOSSES:
+            self._reject(chain(*self._trials), f"untested: its shard had ended {self.losses} workers: {outcome.error}")
+
+    def _reject_more(self, error: str) -> None:
+        """What to do about a shard that kills without its poison rows, too."""
+        if self._unreadable:
+            self._given_up = True
+        elif len(self.poison) < self.shard.rows:
+            why = f"without the rows that do so alone, its shard ended the worker {self._strikes} times: {error}"
+            self._reject(range(self.shard.rows), why)
+        else:
+            self._reject_unread(error)
+
+    def _reject(self, rows: Iterable[int], why: str) -> None:
+        self.poison = dict.fromkeys(rows, why) | self.poison
+        self._trials.clear()
+        self._strikes = 0
+
+    def _reject_unread(self, error: str) -> None:
+        self._unreadable = f"reading its rows ended the worker {self._strikes} times: {error}"
+        self._trials.clear()
+        self._strikes = 0
 
     def _next_trials(self, *instead: range) -> None:
         self._trials.popleft()

@@ -1,10 +1,11 @@
 """The commit protocol: work at least once, results exactly once. infra/COMMIT_PROTOCOL.md says why it holds.
 
     1. put the shard's files under names that no other attempt uses
-    2. put `commits/<shard>.json`, create-only: the first attempt that gets there has done the shard
-    3. whoever loses removes its own files and adopts the winner's record
+    2. look whether the live plan still has the shard: a late attempt at one that was superseded ends here
+    3. put `commits/<shard>.json`, create-only: the first attempt that gets there has done the shard
+    4. whoever loses removes its own files and adopts the winner's record
 
-Killed before 2, an attempt leaves orphans that `vacuum` removes; nothing is ever renamed or locked, and no
+Killed before 3, an attempt leaves orphans that `vacuum` removes; nothing is ever renamed or locked, and no
 clock is trusted. A store may say "exists" after a lost response to our own put, so the record is read
 back and the attempt compared.
 
@@ -19,13 +20,14 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
+from bfr_models.errors import BfrError
 from tasks._storage import Store
 
 Record = dict[str, Any]
@@ -41,11 +43,17 @@ def commit_name(shard_id: str, generation: int = 0) -> str:
 
 
 def commit_shard(
-    store: Store, shard_id: str, files: Mapping[str, bytes], facts: Mapping[str, Any], generation: int = 0
+    store: Store,
+    shard_id: str,
+    files: Mapping[str, bytes],
+    facts: Mapping[str, Any],
+    generation: int = 0,
+    require_live: Callable[[], None] = lambda: None,
 ) -> Record:
     """Publishes one attempt at a shard; returns the record that counts, ours or an earlier winner's.
 
-    `files` maps a folder of the run (`data`, `rejected`) to the bytes of its Parquet file.
+    `files` maps a folder of the run (`data`, `rejected`) to the bytes of its Parquet file. `require_live` raises if the
+    shard no longer counts; it is asked last of all.
     """
     attempt, name = uuid.uuid4().hex[:12], commit_name(shard_id, generation)
     entries: dict[str, dict[str, Any]] = {}
@@ -62,14 +70,24 @@ def commit_shard(
         "committed": datetime.now(UTC).isoformat(timespec="seconds"),
         **facts,
     }
+    try:
+        require_live()
+    except BfrError:
+        _remove(store, record)
+        raise
     if store.create(_path(name), json.dumps(record).encode()):
         return record
     winner = read_commit(store, name)
     if winner["attempt"] != attempt:
-        for entry in entries.values():
-            with suppress(OSError):  # an orphan is harmless: vacuum gets it
-                store.delete(entry["path"])
+        _remove(store, record)
     return winner
+
+
+def _remove(store: Store, record: Record) -> None:
+    """The files of an attempt that does not count."""
+    for path in files_of(record).values():
+        with suppress(OSError):  # an orphan is harmless: vacuum gets it
+            store.delete(path)
 
 
 def committed(store: Store) -> set[str]:

@@ -4,7 +4,8 @@ A shard is todo -> in hand -> done, or back to todo, or set aside after too many
 
     the worker died           it may not be the shard's fault: once more, alone, after all others, so that a shard
                               which kills its worker takes no neighbour with it; then bisected, down to the rows
-                              that kill (`_bisection`)
+                              that kill (`_bisection`). Where workers die over one shard after the other the suspects
+                              come first: they show whether anything can be done
     any other exception       storage trouble, say, which may pass: `MAX_ATTEMPTS` times, with a pause before each
     BfrError, no permission   trying again cannot help: the run stops at once
 """
@@ -33,6 +34,7 @@ _log = logging.getLogger(__name__)
 MAX_ATTEMPTS = 4
 PAUSE_SECONDS = 5.0  # before the second attempt, and four times as long before each further one, give or take a half
 POLL_SECONDS = 0.25
+MAX_LOST_IN_A_ROW = 4  # shards that lose their worker with none done in between: then suspects are next
 EARLY_ROWS = 200  # a run that rejects nearly all of its first rows, over some shards, has a wrong setting
 EARLY_SHARDS = 3
 EARLY_SHARE = 0.95
@@ -64,6 +66,7 @@ class Dispatch:
                 in_hand -= 1
                 _log_outcome(outcome)
                 if outcome.record is not None:
+                    todo.lost_in_a_row = 0
                     self.on_done(outcome.record)
                     first.check(outcome.record)
                 elif isinstance(outcome.error, BfrError):
@@ -78,13 +81,15 @@ class Dispatch:
 
 
 class _Todo:
-    """The shards that are left: new ones, those to try again, and last, one by one, those under suspicion."""
+    """The shards that are left: new ones, those to try again, and last, one by one, those under suspicion; these first
+    while nothing else gets done."""
 
     def __init__(self, shards: Iterable[Shard]) -> None:
         self._new = iter(shards)
         self._again: list[tuple[float, str, Shard]] = []  # a heap, by the time before which it is not tried again
         self._suspects = deque[Shard | Bisection]()
-        self._alone = ""  # the suspect that was handed out last
+        self._alone = ""  # the suspect whose order was the last, if that was one's
+        self.lost_in_a_row = 0  # shards that became suspects since one was done
         self._bisected: dict[str, Bisection] = {}
         self._exhausted = False
         self._errors = Counter[str]()
@@ -95,18 +100,27 @@ class _Todo:
 
     def take(self, in_hand: int) -> Order | None:
         """The next order; None if there is none now, `in_hand` being under way."""
-        if self._again and self._again[0][0] <= time.monotonic():
-            return Order(heappop(self._again)[2])
-        if (shard := next(self._new, None)) is not None:
+        if in_hand and self._alone:
+            return None
+        suspects_first = bool(self._suspects) and self.lost_in_a_row >= MAX_LOST_IN_A_ROW
+        if not suspects_first and (shard := self._unsuspected()):
+            self._alone = ""
             return Order(shard)
-        self._exhausted = True
-        if not self._suspects or self._again or in_hand:
+        if in_hand or not self._suspects or (self._again and not suspects_first):
             return None
         suspect = self._suspects.popleft()
         if isinstance(suspect, Bisection):
+            self._alone = suspect.shard.id
             return suspect.order
         self._alone = suspect.id
-        return Order(suspect)
+        return Order(suspect, is_suspect=True)
+
+    def _unsuspected(self) -> Shard | None:
+        if self._again and self._again[0][0] <= time.monotonic():
+            return heappop(self._again)[2]
+        shard = next(self._new, None)
+        self._exhausted = shard is None
+        return shard
 
     def put_back(self, ended: Outcome) -> bool:
         """Keeps a shard that is not done for another try; False if it has had its share."""
@@ -121,6 +135,7 @@ class _Todo:
             self._suspects.appendleft(bisection)
         elif ended.worker_lost:
             self._suspects.append(shard)
+            self.lost_in_a_row += 1
         else:
             self._errors[shard.id] += 1
             if self._errors[shard.id] >= MAX_ATTEMPTS:
@@ -167,7 +182,10 @@ class _FirstRows:
         self.over = True
         if self.rejected >= EARLY_SHARE * self.rows:
             worst, count = self.codes.most_common(1)[0]
+            expected = "pictures in the column: check --column"
+            if worst == "worker_killed":
+                expected = "workers that live: check their memory (a smaller --batch-size), their logs"
             raise BfrError(
                 f"stopped early: {self.rejected} of the first {self.rows} rows were rejected ({count} as {worst!r}); "
-                "expected pictures in the column: check --column, and `rejected/` in the destination for the reasons"
+                f"expected {expected}, and `rejected/` in the destination for the reasons"
             )

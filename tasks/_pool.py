@@ -6,16 +6,19 @@ Each worker has at most `IN_HAND` shards: one on the accelerator, the other deco
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from bfr_models.errors import BfrError
 from tasks._commits import Record
+from tasks._daemon_threads import DaemonThreads
 from tasks._job import Job
 from tasks._shards import Shard
 
 IN_HAND = 2
+STOP_SECONDS = 10.0  # that threads have to stop; a call of the method cannot be ended, only left
 
 
 class WorkerLostError(Exception):
@@ -30,6 +33,7 @@ class Order:
     trial: range | None = None  # restore these rows only, counted from the shard's first, and commit nothing
     poison: Mapping[int, str] = field(default_factory=dict)  # rows to reject untouched, each with the reason
     unreadable: str | None = None  # why all rows are rejected unread
+    is_suspect: bool = False  # the shard has cost a worker before: another one says nothing about the run
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ class Pool(Protocol):
 
 
 class ThreadPool:
-    """One worker in this process: for tests, and for machines where Ray is not wanted."""
+    """One worker in this process: for tests, and for machines where Ray is not wanted. A method that hangs is left to
+    whoever started the run, who can end the process; one that kills ends the run."""
 
     def __init__(self, job: Job) -> None:
         from tasks._shard_worker import ShardWorker  # imports torch, which a driver of Ray actors never needs
@@ -69,14 +74,14 @@ class ThreadPool:
             self._worker.load()
         except Exception as error:
             raise cannot_load(job, error) from error
-        self._threads = ThreadPoolExecutor(IN_HAND)
+        self._threads = DaemonThreads[Record | None](IN_HAND)
         self._in_hand: dict[Future[Record | None], Order] = {}
 
     def free_slots(self) -> int:
         return IN_HAND - len(self._in_hand)
 
     def submit(self, order: Order) -> None:
-        self._in_hand[self._threads.submit(self._worker.run, order)] = order
+        self._in_hand[self._threads.submit(partial(self._worker.run, order))] = order
 
     def poll(self, timeout: float) -> list[Outcome]:
         done, _ = wait(self._in_hand, timeout, return_when=FIRST_COMPLETED)
@@ -84,7 +89,7 @@ class ThreadPool:
 
     def close(self) -> None:
         self._worker.stop.set()
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._threads.close(STOP_SECONDS)
 
 
 def cannot_load(job: Job, error: BaseException) -> BfrError:

@@ -24,11 +24,13 @@ from tasks._worker_log import Line, WorkerLog, relay
 
 START_TIMEOUT = 600.0  # seconds without any loaded actor: none could be placed, or none loads its method
 CONNECT_TIMEOUT = 5.0  # seconds; Ray itself tries for many minutes, deaf to signals
-MIN_DEADLINE, FIRST_DEADLINE = 600.0, 6 * 3600.0  # seconds that a shard may take: 20 x the longest so far, at
-# least the former; until one is done, the latter (512 px faces on a CPU take minutes each)
+MIN_DEADLINE = 600.0  # seconds that a shard may take: 20 x the longest so far, at least this
+FIRST_DEADLINE = {"cuda": 3600.0, "cpu": 2 * 3600.0}  # seconds until one is done: not that a shard may take, whose rows
+# and faces nobody knows, but a batch (eight 512 px faces take 50 minutes on two CPU cores)
+BATCHES_SECONDS = 15.0  # between two looks, until one shard is done, at the batches that a worker has done
 MIN_TRIAL_DEADLINE = 60.0  # seconds that a trial of some of a shard's rows may take: its share, at least this
-MAX_LOSSES_IN_A_ROW = 6  # actors that die with nothing done in between: something else is wrong. Three times
-# the workers, if that is more: a node that goes takes all its actors with it
+MAX_LOSSES_IN_A_ROW = 6  # actors that die, not over a suspect, with nothing done in between: something else is wrong.
+# Three times the workers, if that is more: a node that goes takes all its actors with it
 KILL_TIMEOUT = 2.0  # seconds for Ray to end its actors
 
 
@@ -46,6 +48,9 @@ class _WorkerActor:
         self._worker.load()
         return os.getpid()
 
+    def batches(self) -> int:
+        return self._worker.batches
+
     def run(self, order: Order) -> tuple[Record | None, list[Line]]:
         return self._worker.run(order), self._log.take()
 
@@ -59,6 +64,10 @@ class _Actor:
     created: float = field(default_factory=time.monotonic)
     in_hand: dict[Any, tuple[Order, float]] = field(default_factory=dict)
     hung: float | None = None  # the deadline that it was killed for, seconds
+    asked: Any = None  # the ref of `batches`
+    asked_at: float = 0.0
+    batches: int = 0  # as it last said
+    batch_at: float = 0.0  # when that was news
 
     @property
     def free_slots(self) -> int:
@@ -128,7 +137,7 @@ class RayPool:
             return Outcome(order, error=_cause(error))
         except RayError as error:
             lost = WorkerLostError(f"no result in {actor.hung:.0f} s" if actor.hung else _why_it_died(error))
-            if order.trial is None:
+            if not order.is_suspect:
                 self._losses += actor.alive  # once for all that it had in hand
             self._replace(actor, lost)
             return Outcome(order, error=lost, worker_lost=True)
@@ -153,9 +162,13 @@ class RayPool:
     def _kill_what_hangs(self) -> None:
         now = time.monotonic()
         for actor in self._actors:
+            is_first = not self._longest and not self._shard_timeout
+            if is_first and actor.in_hand:
+                _listen(actor, now)
             for order, submitted in actor.in_hand.values():
                 deadline = self._deadline(order)
-                if actor.hung is None and now - submitted > deadline:
+                since = max(submitted, actor.batch_at) if is_first else submitted
+                if actor.hung is None and now - since > deadline:
                     actor.hung = deadline
                     ray.kill(actor.handle)
         if all(actor.loading is not None and now - actor.created > START_TIMEOUT for actor in self._actors):
@@ -165,12 +178,24 @@ class RayPool:
             )
 
     def _deadline(self, order: Order) -> float:
-        """Seconds that an order may take."""
-        deadline = max(MIN_DEADLINE, 20 * self._longest) if self._longest else FIRST_DEADLINE
+        """Seconds that an order may take; until a shard is done, that it may take without another batch done."""
+        first = FIRST_DEADLINE[self._job.device]
+        deadline = max(MIN_DEADLINE, 20 * self._longest) if self._longest else first
         deadline = self._shard_timeout or deadline
         if order.trial is None:
             return deadline
         return min(deadline, max(MIN_TRIAL_DEADLINE, deadline * len(order.trial) / order.shard.rows))
+
+
+def _listen(actor: _Actor, now: float) -> None:
+    """Notes when an actor has done another batch. One that is dead says nothing: its orders tell."""
+    if actor.asked is None and now - actor.asked_at > BATCHES_SECONDS:
+        actor.asked, actor.asked_at = actor.handle.batches.remote(), now
+    elif actor.asked is not None and ray.wait([actor.asked], timeout=0)[0]:
+        asked, actor.asked = actor.asked, None
+        with suppress(RayError):
+            if (batches := ray.get(asked)) != actor.batches:
+                actor.batches, actor.batch_at = batches, now
 
 
 def connect_ray() -> bool:

@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
@@ -42,6 +42,7 @@ from tasks._statistics import BIN_WIDTHS, summarise
 from tasks._storage import Store
 from tasks._windows import Window, windows
 from tasks.detectors import load_detector
+from tasks.plan_shards import require_planned
 
 ROW_GROUP_ROWS = 64
 
@@ -75,6 +76,7 @@ class ShardWorker:
     def __init__(self, job: Job) -> None:
         self._job = job
         self.stop = threading.Event()  # calls of `run` raise StoppedError soon after it is set
+        self.batches = 0  # that the method has done: a sign of life
         self._batch_size = BatchSize(job.batch_size, job.device)
         self._accelerator = threading.Lock()
         self._large_picture = threading.Lock()  # two at the same time might be too much for the memory
@@ -152,6 +154,7 @@ class ShardWorker:
         with self._accelerator:
             began = time.perf_counter()
             results = in_halves(self._call, crops, "method_failed")
+            self.batches += 1
             seconds = (time.perf_counter() - began) / len(batch)
             self._batch_size.note(len(batch), seconds * len(batch))
         done: list[Face] = []
@@ -247,7 +250,8 @@ class ShardWorker:
             "seconds": round(time.monotonic() - started, 3),
         }
         self._require_going()
-        return commit_shard(self._store, shard.id, files, facts, shard.generation)
+        still_planned = partial(require_planned, self._store, shard)
+        return commit_shard(self._store, shard.id, files, facts, shard.generation, still_planned)
 
     def _sums(self, shard: Shard, done: Sequence[Done]) -> dict[str, str]:
         recogniser = self._job.recogniser

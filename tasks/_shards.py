@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import accumulate, repeat
 from typing import BinaryIO
@@ -48,6 +48,7 @@ class Shard:
     first_row: int  # in the file
     rows: int
     generation: int = 0  # how often its rejected rows were to be tried again
+    plan: int = 0  # number of the plan that it was taken from; not stored in it
 
     @property
     def commit(self) -> str:
@@ -117,8 +118,7 @@ def to_table(shards: Sequence[Shard]) -> pa.Table:
 
 def from_table(table: pa.Table) -> Iterator[Shard]:
     """The shards of a stored plan, one batch in memory at a time."""
-    names = [field.name for field in fields(Shard)]
-    for batch in table.select(names).to_batches(max_chunksize=4096):
+    for batch in table.select(SCHEMA.names).to_batches(max_chunksize=4096):
         for row in batch.to_pylist():
             yield Shard(**row)
 

@@ -124,6 +124,10 @@ class RestoreRun(BaseModel):
             raise ValueError("expected no gt_column with input photos: ground truth is compared face by face")
         if self.detector_weights is not None and self.detector == "dlib":
             raise ValueError("expected no detector_weights with detector dlib, which brings its own")
+        if self.engine == "local" and self.shard_timeout is not None:
+            raise ValueError(
+                "expected no shard_timeout with engine local: threads that hang cannot be killed; use engine ray"
+            )
         return self
 
     @property

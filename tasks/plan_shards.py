@@ -6,7 +6,8 @@
                          rejected rows are to be tried again: their shards have a new generation then
 
 The last plan is the live one. A file that changed loses its old shards to its new ones; what was restored
-from a file that has since gone from the source is kept, unless the run is told to retire it.
+from a file that has since gone from the source is kept, unless the run is told to retire it. A file that goes
+half done is an error.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bfr_models.errors import UsageError
+from bfr_models.errors import BfrError, UsageError
 from tasks import _commits
 from tasks._connection import redact, without_secrets
 from tasks._parquet import encode_table, find_image_column
@@ -54,7 +55,7 @@ class Plan:
     def todo(self) -> Iterator[Shard]:
         """The shards without a commit, in the plan's order."""
         todo = (shard for shard in from_table(self.shards) if shard.commit not in self.done)
-        return (shard.with_secrets(self.given) for shard in todo)
+        return (replace(shard.with_secrets(self.given), plan=self.number) for shard in todo)
 
     @property
     def todo_count(self) -> int:
@@ -111,13 +112,15 @@ def plan_shards(run: RestoreRun) -> Plan:
     latest = _latest(store)
     if latest is not None:
         plan = replace(_with_commits(store, *latest), given=run.source)
+        _reopen(store, plan)
         retry = set(run.retry_rejected) if _is_new_retry(store, plan, run) else set()
         if plan.todo_count and not retry and _sources_unchanged(plan):
             return replace(plan, resumed=True)
     live, damaged = list_source(run)
     left_out = tuple(f"left out: {redact(url)} does not read ({why})" for url, why in damaged.items())
     if latest is not None:
-        live = _tried_again(store, plan, _carry_over(plan, live, damaged, run.retire_deleted), retry)
+        kept = _carried_over(plan, live, damaged, run.retire_deleted)
+        live = kept + _tried_again(store, plan, live, retry)
         if [shard.commit for shard in live] == plan.commits:
             finished = not plan.todo_count and finished_record(store, plan) is not None
             return replace(plan, damaged=left_out, finished=finished)
@@ -139,6 +142,19 @@ def latest_plan(store: Store) -> Plan:
     if latest is None:
         raise UsageError(f"expected a run at {store!r}, found no plan there")
     return _with_commits(store, *latest)
+
+
+def require_planned(store: Store, shard: Shard) -> None:
+    """BfrError if a newer plan than the shard's is without it. One request, as long as there is no newer one."""
+    try:
+        store.read(_path(shard.plan + 1))
+    except FileNotFoundError:
+        return
+    if shard.commit not in latest_plan(store).commits:
+        raise BfrError(
+            f"expected shard {shard.commit} in the live plan, found a newer plan without it: the same command has "
+            "planned anew elsewhere; run it again when that is done"
+        )
 
 
 def list_source(run: RestoreRun) -> tuple[list[Shard], dict[str, str]]:
@@ -178,14 +194,28 @@ def _row_groups(store: Store, file: FileVersion, run: RestoreRun) -> list[int] |
         return [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
 
 
-def _carry_over(plan: Plan, live: list[Shard], damaged: Iterable[str], retire_deleted: bool) -> list[Shard]:
-    """The new shards, before them what was restored from files that the source no longer holds, or holds damaged."""
-    unread = set(map(without_secrets, damaged))
-    sources, planned = {without_secrets(shard.source) for shard in live}, list(from_table(plan.shards))
-    gone = [shard for shard in planned if shard.source not in sources and shard.commit in plan.done]
-    kept = [shard for shard in gone if shard.source in unread or not retire_deleted]
-    generations = {shard.id: shard.generation for shard in planned}
-    return kept + [replace(shard, generation=generations.get(shard.id, 0)) for shard in live]
+def _carried_over(plan: Plan, live: list[Shard], damaged: Iterable[str], retire_deleted: bool) -> list[Shard]:
+    """The planned shards of files that the source no longer holds, and those that were restored from files that it now
+    holds damaged. UsageError where a file is gone before it was done: the plan without it would lose its rows without a
+    word."""
+    sources, unread = {without_secrets(shard.source) for shard in live}, set(map(without_secrets, damaged))
+    absent = [shard for shard in from_table(plan.shards) if shard.source not in sources]
+    kept = [shard for shard in absent if (shard.commit in plan.done if shard.source in unread else not retire_deleted)]
+    _require_done(plan, kept)
+    return kept
+
+
+def _require_done(plan: Plan, gone: list[Shard]) -> None:
+    if (undone := next((shard for shard in gone if shard.commit not in plan.done), None)) is None:
+        return
+    of_the_file = [shard for shard in gone if shard.source == undone.source]
+    rows = sum(shard.rows for shard in of_the_file)
+    left = sum(shard.rows for shard in of_the_file if shard.commit not in plan.done)
+    raise UsageError(
+        f"expected {redact(undone.source)} until it is done, found it gone with {left} of its {rows} rows to do; "
+        "put it back as it was, or have all rows of files that are gone leave the run (`retire_deleted: true` in "
+        "--config's file)"
+    )
 
 
 def _is_new_retry(store: Store, plan: Plan, run: RestoreRun) -> bool:
@@ -193,17 +223,26 @@ def _is_new_retry(store: Store, plan: Plan, run: RestoreRun) -> bool:
     resumed until it is finished."""
     if not run.retry_rejected:
         return False
-    return plan.retried != sorted(run.retry_rejected) or (
-        not plan.todo_count and finished_record(store, plan) is not None
-    )
+    return plan.retried != sorted(run.retry_rejected) or finished_record(store, plan) is not None
 
 
 def finished_record(store: Store, plan: Plan) -> dict[str, Any] | None:
-    """run.json, if it is that of this plan: it is written last, and then there is nothing to do."""
+    """run.json, if it is that of this plan and nothing is to do: a run that lost a commit since is not finished."""
+    return None if plan.todo_count else _closing_record(store, plan)
+
+
+def _closing_record(store: Store, plan: Plan) -> dict[str, Any] | None:
     if not store.exists("run.json"):
         return None
     record: dict[str, Any] = json.loads(store.read("run.json"))
     return record if record.get("plan") == plan.number else None
+
+
+def _reopen(store: Store, plan: Plan) -> None:
+    """Takes run.json from a closed run that lost a commit, before any work: what is done again must be closed again.
+    The commits are listed once more, since another driver may have closed the run just now."""
+    if plan.todo_count and _closing_record(store, plan) and latest_plan(store).todo_count:
+        store.delete("run.json")
 
 
 def require_finished(store: Store) -> tuple[Plan, dict[str, Any]]:
@@ -219,7 +258,9 @@ def require_finished(store: Store) -> tuple[Plan, dict[str, Any]]:
 
 
 def _tried_again(store: Store, plan: Plan, live: list[Shard], codes: set[str]) -> list[Shard]:
-    """The shards, with a new generation for those that are done and rejected rows for one of the reasons."""
+    """The shards in their generations: the next one where rows were rejected for one of the reasons."""
+    generations = {shard.id: shard.generation for shard in from_table(plan.shards)}
+    live = [replace(shard, generation=generations.get(shard.id, 0)) for shard in live]
     if not codes:
         return live
     done = [shard.commit for shard in live if shard.commit in plan.done]
@@ -255,8 +296,12 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _latest(store: Store) -> tuple[int, pa.Table] | None:
-    numbers = [int(p[5:-8]) for p in store.list("plan") if p.endswith(".parquet")]
+    numbers = _numbers(store)
     return (max(numbers), _read(store, max(numbers))) if numbers else None
+
+
+def _numbers(store: Store) -> list[int]:
+    return [int(path[5:-8]) for path in store.list("plan") if path.endswith(".parquet")]
 
 
 def _read(store: Store, number: int) -> pa.Table:

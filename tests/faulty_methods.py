@@ -29,8 +29,8 @@ class FaultyOptions:
 
 
 class Faulty:
-    """Mirrors faces, unless a row's id says `raises`, `nan`, `shrinks`, `kills`, `hangs`, `eats`, `heals` or
-    `warns`."""
+    """Mirrors faces, unless a row's id says `raises`, `nan`, `shrinks`, `kills`, `hangs`, `spins`, `eats`,
+    `heals` or `warns`."""
 
     size = SIZE
 
@@ -51,6 +51,8 @@ class Faulty:
             raise RuntimeError("not yet")
         if any("hangs" in name for name in batch.ids):
             time.sleep(10**6)
+        while any("spins" in name for name in batch.ids):  # in PyTorch's own code
+            torch.ones(512, 512) @ torch.ones(512, 512)
         if any("eats" in name for name in batch.ids):
             raise MemoryError("all of it")
         if any("kills" in name for name in batch.ids):

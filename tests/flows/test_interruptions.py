@@ -157,6 +157,21 @@ def test_a_driver_that_is_terminated_says_so_leaves_nothing_running_and_can_go_o
     support.assert_whole(tmp_path / "dst", ROWS)
 
 
+def test_a_method_that_never_ends_in_a_thread_of_the_driver_is_left_behind(start: Start, tmp_path: Path) -> None:
+    rows = [row | {"id": "spins" if i == 6 else f"row-{i}"} for i, row in enumerate(support.rows(ROWS))]
+    support.write(tmp_path / "src" / "a.parquet", rows, group_rows=2)
+    (tmp_path / "run.yaml").write_text("{method: faulty, shard_rows: 2, engine: local}")
+    process = start()
+    wait_for_commits(tmp_path / "dst", process, 2)
+    time.sleep(2)  # two more shards at most, then all hangs
+    began = time.monotonic()
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert time.monotonic() - began < 30
+    assert "interrupted; what is done is kept" in errors and "Traceback" not in errors
+
+
 def test_a_spot_machine_that_is_taken_away_ends_the_command_as_a_signal_does(start: Start, tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("{method: faulty, options: {seconds: 2}, shard_rows: 2, engine: local}")
     with metadata_server() as metadata:

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from bfr_models.errors import BfrError, UsageError
+from tasks._bisection import MAX_LOSSES
 from tasks._dispatch import MAX_ATTEMPTS, Dispatch
 from tasks._pool import Order, Outcome, WorkerLostError
+from tasks._ray_pool import MAX_LOSSES_IN_A_ROW
 from tasks._shards import Shard
 from tasks.restore_shards import restore_shards
 
@@ -163,13 +165,66 @@ def test_rows_that_cannot_even_be_read_are_rejected_unread() -> None:
     assert "reading" in (pool.orders[-1].unreadable or "")
 
 
-def test_a_shard_that_kills_only_as_a_whole_is_set_aside() -> None:
+def test_a_shard_that_kills_only_as_a_whole_is_rejected_as_a_whole() -> None:
     def behave(order: Order, _: int) -> Outcome:
-        return lost(order) if order.shard.id == "1" and order.trial is None else done(order)
+        kills = order.shard.id == "1" and order.trial is None and len(order.poison) < order.shard.rows
+        return lost(order) if kills else done(order)
+
+    order, dispatch, pool = dispatched(behave, 3)
+    assert sorted(order) == list("012") and not dispatch.set_aside
+    assert set(pool.orders[-1].poison) == set(range(10)) and pool.orders[-1].unreadable is None
+
+
+def test_a_shard_that_kills_even_when_all_its_rows_are_rejected_is_rejected_unread() -> None:
+    def behave(order: Order, _: int) -> Outcome:
+        return lost(order) if order.shard.id == "1" and order.trial is None and not order.unreadable else done(order)
 
     order, dispatch, _ = dispatched(behave, 3)
-    assert sorted(order) == list("02")
-    assert [outcome.order.shard.id for outcome in dispatch.set_aside] == ["1"]
+    assert sorted(order) == list("012") and not dispatch.set_aside
+
+
+def test_a_shard_of_more_killers_than_are_looked_for_is_done_with_all_of_them_rejected() -> None:
+    deaths = Counter[str]()
+
+    def behave(order: Order, attempt: int) -> Outcome:
+        outcome = poisoned({"1": set(range(100))})(order, attempt)
+        deaths["n"] += outcome.worker_lost and order.is_suspect
+        return outcome
+
+    order, dispatch, pool = dispatched(behave, 3, rows=100)
+    assert sorted(order) == list("012") and not dispatch.set_aside
+    reasons = pool.orders[-1].poison
+    assert set(reasons) == set(range(100)) and deaths["n"] == 1 + MAX_LOSSES
+    assert "this row ended it 2 times" in reasons[0] and reasons[99].startswith("untested")
+
+
+def test_of_poisoned_shards_in_a_row_some_are_done_before_more_workers_are_lost() -> None:
+    """A pool stops the run when too many workers die over new shards with nothing done in between."""
+    new_losses, most = 0, 0
+
+    def behave(order: Order, attempt: int) -> Outcome:
+        nonlocal new_losses, most
+        outcome = poisoned({str(number): {3} for number in range(40)})(order, attempt)
+        new_losses = 0 if outcome.record else new_losses + (outcome.worker_lost and not order.is_suspect)
+        most = max(most, new_losses)
+        return outcome
+
+    order, dispatch, _ = dispatched(behave, 40)
+    assert len(order) == 40 and not dispatch.set_aside
+    assert most < MAX_LOSSES_IN_A_ROW
+
+
+def test_a_suspect_has_its_worker_for_itself_while_others_are_new() -> None:
+    together: list[set[str]] = []
+
+    class Watched(FakePool):
+        def poll(self, timeout: float) -> list[Outcome]:
+            together.append({("suspect" if order.is_suspect else "new") for order in self._in_hand})
+            assert len(self._in_hand) == 1 or together[-1] == {"new"}
+            return super().poll(timeout)
+
+    Dispatch(Watched(poisoned({str(number): {3} for number in range(12)}))).run(shard(number) for number in range(24))
+    assert together.index({"suspect"}) < len(together) - 1 - together[::-1].index({"new"})
 
 
 def test_lost_workers_and_errors_are_counted_apart() -> None:

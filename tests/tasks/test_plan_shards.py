@@ -9,15 +9,20 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
-from bfr_models.errors import UsageError
+from bfr_models.errors import BfrError, UsageError
 from flows.restore_dataset import restore_without_prefect
 from tasks import plan_shards as planning
+from tasks._pool import Order
+from tasks._shard_worker import ShardWorker
+from tasks._shards import Shard, from_table
 from tasks._storage import Store
 from tasks.config import RestoreRun
 from tasks.explain_row import explain_row
-from tasks.finish_run import finish_run
+from tasks.finish_run import finish_run, report_run
 from tasks.plan_shards import check_settings, latest_plan, plan_shards
+from tasks.restore_shards import make_job, restore_shards, worker_pool
 from tasks.verify_run import verify_run
 from tests import support
 
@@ -75,6 +80,26 @@ def test_a_finished_run_is_planned_again_and_nothing_new_is_nothing_to_do(finish
     assert support.snapshot(Path(finished.destination)) == before
 
 
+def test_a_closed_run_that_lost_a_commit_is_closed_again_with_every_row_once(finished: RestoreRun) -> None:
+    destination = Path(finished.destination)
+    next((destination / "commits").iterdir()).unlink()
+    assert restore_without_prefect(finished)["totals"]["rows"] == 12
+    support.assert_whole(destination, 12)
+    assert verify_run(finished.destination)["problems"] == []
+
+
+def test_a_closed_run_that_lost_a_commit_is_not_finished_until_it_is_closed_again(finished: RestoreRun) -> None:
+    destination = Path(finished.destination)
+    next((destination / "commits").iterdir()).unlink()
+    with pytest.raises(UsageError, match=r"expected a finished run at .*, found 1 of 3 shards to do"):
+        report_run(finished.destination)
+    (shard,) = plan_shards(finished).todo
+    assert not (destination / "run.json").exists(), "a crash from here on must not leave the run closed"
+    (destination / "commits" / f"{shard.commit}.json").write_text("{}")
+    with pytest.raises(UsageError, match="expected a finished run"):
+        report_run(finished.destination)
+
+
 def test_a_file_that_was_added_brings_only_its_own_shards(finished: RestoreRun, source: Path) -> None:
     before, data = sources(finished), support.snapshot(Path(finished.destination) / "data")
     support.write(source / "a.parquet", support.rows(4, first=20))
@@ -120,6 +145,30 @@ def test_what_was_restored_of_a_file_that_has_gone_is_kept(finished: RestoreRun,
     assert {name.partition("#")[0] for name in support.pictures(Path(finished.destination))} == {
         "b.parquet", "c.parquet", "d.parquet",
     }  # fmt: skip
+
+
+def half_done(source: Path) -> RestoreRun:
+    """A run that has restored the first of b.parquet's two shards, and then lost that file."""
+    run = support.run(source.parent)
+    plan = plan_shards(run)
+    with worker_pool(run) as pool:
+        restore_shards(pool, list(plan.todo)[:1], lambda _: None)
+    (source / "b.parquet").unlink()
+    return run
+
+
+def test_a_file_that_goes_half_done_is_named_and_its_other_rows_are_not_lost(source: Path) -> None:
+    run = half_done(source)
+    with pytest.raises(UsageError, match=r"b\.parquet until .* with 4 of its 8 rows to do; put it back"):
+        restore_without_prefect(run)
+    support.write(source / "b.parquet", support.rows(8))
+    assert restore_without_prefect(run)["totals"]["rows"] == 12
+
+
+def test_a_file_that_goes_half_done_leaves_a_run_that_retires_what_is_deleted(source: Path) -> None:
+    run = half_done(source).model_copy(update={"retire_deleted": True})
+    assert restore_without_prefect(run)["totals"]["rows"] == 4
+    support.assert_whole(Path(run.destination), 4)
 
 
 def test_a_file_that_changes_before_its_turn_is_planned_anew(source: Path) -> None:
@@ -221,6 +270,11 @@ def test_a_destination_inside_a_source_that_ends_in_a_slash_is_refused() -> None
         check_settings(RestoreRun(source="memory://scans/", destination="memory://scans/restored", method="estimator"))
 
 
+def test_a_timeout_that_threads_cannot_keep_is_refused(source: Path) -> None:
+    with pytest.raises(ValidationError, match="expected no shard_timeout with engine local"):
+        support.run(source.parent, engine="local", shard_timeout=2.0)
+
+
 def test_two_drivers_that_plan_at_once_share_the_plan_of_the_first(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,6 +356,13 @@ def test_rows_that_are_rejected_again_stay_rejected_once(with_rejects: RestoreRu
     assert plan_shards(again(with_rejects, "no_face")).todo_count == 0
 
 
+def test_rejected_rows_of_a_file_that_has_gone_stay_as_they_are(with_rejects: RestoreRun, tmp_path: Path) -> None:
+    (tmp_path / "src" / "a.parquet").unlink()
+    support.write(tmp_path / "src" / "b.parquet", support.rows(4, first=40))
+    record = restore_without_prefect(again(with_rejects, "method_failed"))
+    assert record["totals"]["rows"] == 16 and record["rejects"] == {"method_failed": 1, "undecodable": 1}
+
+
 def test_a_retry_that_was_cut_off_is_resumed_and_not_begun_anew(with_rejects: RestoreRun, tmp_path: Path) -> None:
     run = again(with_rejects, "method_failed", "undecodable")
     first = plan_shards(run)
@@ -311,6 +372,30 @@ def test_a_retry_that_was_cut_off_is_resumed_and_not_begun_anew(with_rejects: Re
     assert (other.number, other.todo_count) == (first.number, 2), "nothing of what is done was rejected so"
     assert restore_without_prefect(with_rejects)["plan"] == first.number
     support.assert_whole(tmp_path / "dst", 12)
+
+
+def late_attempt(run: RestoreRun, shard: Shard) -> None:
+    worker = ShardWorker(make_job(run, "cpu", None))
+    worker.load()
+    worker.run(Order(shard))
+
+
+def test_a_late_attempt_at_a_superseded_shard_leaves_nothing(with_rejects: RestoreRun, tmp_path: Path) -> None:
+    late = list(from_table(latest_plan(Store(with_rejects.destination)).shards))[1]
+    restore_without_prefect(again(with_rejects, "method_failed"))
+    before = support.snapshot(tmp_path / "dst")
+    with pytest.raises(BfrError, match=f"expected shard {late.id} in the live plan, found a newer plan without it"):
+        late_attempt(with_rejects, late)
+    assert support.snapshot(tmp_path / "dst") == before
+
+
+def test_a_late_attempt_at_a_shard_that_the_newer_plan_still_has_counts(source: Path) -> None:
+    run = support.run(source.parent)
+    late = next(plan_shards(run).todo)
+    support.write(source / "c.parquet", support.rows(6, first=30))
+    assert late.name == "b.parquet" and plan_shards(run).number == 1
+    late_attempt(run, late)
+    assert plan_shards(run).done == {late.commit}
 
 
 def test_a_source_that_grows_leaves_generations_as_they_are(with_rejects: RestoreRun, tmp_path: Path) -> None:

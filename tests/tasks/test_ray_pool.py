@@ -13,11 +13,14 @@ import pytest
 import ray
 from ray._private.node import Node
 from ray._private.parameter import RayParams
+from ray.exceptions import ActorDiedError
 
 from bfr_models.errors import BfrError, UsageError
 from flows.restore_dataset import restore_without_prefect
 from tasks import _ray_pool
 from tasks._commits import Record
+from tasks._pool import Order
+from tasks._shards import Shard
 from tasks.config import RestoreRun
 from tasks.plan_shards import plan_shards
 from tasks.restore_shards import restore_shards, worker_pool
@@ -138,6 +141,26 @@ def test_a_row_that_ends_every_worker_is_rejected_and_all_others_are_restored(
     assert support.pictures(tmp_path / "dst") == others
 
 
+def test_a_first_shard_may_take_its_time_as_long_as_its_batches_get_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_ray_pool, "FIRST_DEADLINE", {"cpu": 9.0})
+    monkeypatch.setattr(_ray_pool, "BATCHES_SECONDS", 0.5)
+    support.write(tmp_path / "src" / "a.parquet", support.rows(8), group_rows=8)
+    pids = tmp_path / "pids"
+    pids.mkdir()
+    run = ray_run(tmp_path, shard_rows=8, batch_size=1, options={"seconds": 2.0, "pids": str(pids)})
+    assert restore_without_prefect(run)["totals"]["restored"] == 8
+    assert len(list(pids.iterdir())) == 1, "its worker was killed"
+
+
+def test_a_first_shard_that_hangs_in_a_batch_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_ray_pool, "FIRST_DEADLINE", {"cpu": 3.0})
+    monkeypatch.setattr(_ray_pool, "MIN_TRIAL_DEADLINE", 1.0)
+    support.write(tmp_path / "src" / "a.parquet", [row | {"id": "hangs"} for row in support.rows(1)])
+    assert restore_without_prefect(ray_run(tmp_path))["rejects"] == {"worker_killed": 1}
+
+
 def test_a_method_that_does_not_load_is_a_clear_error(tmp_path: Path) -> None:
     support.write(tmp_path / "src" / "a.parquet", support.rows(4))
     message = "a worker could not load faulty on cpu: RuntimeError: no kernel for this card"
@@ -155,13 +178,31 @@ def test_workers_that_cannot_be_placed_are_an_error_in_the_end(tmp_path: Path, m
 
 def test_a_worker_that_is_replaced_late_in_a_run_has_its_own_time_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = _ray_pool.RayPool.__new__(_ray_pool.RayPool)
-    pool._longest = 0.0
+    pool._longest, pool._shard_timeout = 0.0, None
     pool._actors = [_ray_pool._Actor(None, loading="ref", created=time.monotonic())]
     pool._kill_what_hangs()
     pool._actors[0].created -= _ray_pool.START_TIMEOUT + 1
     monkeypatch.setattr(_ray_pool.ray, "cluster_resources", dict)
     with pytest.raises(BfrError, match="expected a worker to be ready"):
         pool._kill_what_hangs()
+
+
+def test_workers_that_die_over_suspects_say_nothing_about_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = _ray_pool.RayPool.__new__(_ray_pool.RayPool)
+    pool._losses, pool._max_losses, pool._actors = 0, 2, []
+    monkeypatch.setattr(pool, "_new_actor", lambda: None)
+    monkeypatch.setattr(_ray_pool.ray, "get", lambda _: (_ for _ in ()).throw(ActorDiedError()))
+    shard = Shard("0", "/a/x.parquet", "x.parquet", "1", 0, 1, 0, 10)
+
+    def lose_a_worker(is_suspect: bool) -> None:
+        actor = _ray_pool._Actor(None, loading=None)
+        actor.in_hand["ref"] = (Order(shard, is_suspect=is_suspect), 0.0)
+        assert pool._collect(actor, "ref").worker_lost
+
+    for is_suspect in (True, True, True, False, True):
+        lose_a_worker(is_suspect)
+    with pytest.raises(BfrError, match="2 workers died in a row with nothing done"):
+        lose_a_worker(is_suspect=False)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bfr_models.diffusion.schedule import linear_alphas_cumprod
 from bfr_models.errors import UsageError
-from bfr_models.methods.diffbfr import DiffBFR
+from bfr_models.methods.diffbfr import DiffBFR, corrected
 from bfr_models.methods.diffbfr_presets import DIFFBFR, DiffBFROptions, DiffBFRPreset
 from bfr_models.networks.configs import UNetConfig
 from bfr_models.networks.unet import UNet
@@ -117,7 +117,7 @@ def reference(
         small = resize(lq, LOW).clamp(-1, 1)
         start, y = ([130.0, 87.0, 43.0, 0.0], small) if truncated else ([999.0, 666.0, 333.0, 0.0], 0 * small)
         low = chain(tiny.networks["irm_low"], y, start, normal(LOW), [small])
-        face = resize(low, SIZE).clamp(-1, 1)
+        face = (lq + resize(low - small, SIZE)).clamp(-1, 1)
     face = chain(tiny.networks["irm_high"], face, [50.0, 25.0, 0.0], normal(SIZE), [face, lq])
     return chain(tiny.networks["tem"], face, [22.5, 0.0], normal(SIZE), []) if texture else face
 
@@ -154,6 +154,14 @@ class TestDraws:
         torch.manual_seed(1234)
         assert torch.equal(method.restore(faces(1)).images, first)
         assert not torch.equal(method.restore(faces(1, first_seed=7)).images, first)
+
+
+def test_a_corrected_face_is_the_small_one_with_the_detail_of_the_lq() -> None:
+    lq = faces(2).images / 4
+    small = resize(lq, LOW)
+    assert torch.equal(corrected(lq, small), lq)  # nothing to correct
+    torch.testing.assert_close(corrected(lq, small + 0.25), lq + 0.25, rtol=0, atol=1e-6)
+    assert float(corrected(lq, small + 2).max()) == 1
 
 
 def test_a_fraction_of_a_timestep_changes_the_texture_a_little(tiny: Tiny) -> None:
@@ -199,7 +207,7 @@ def test_a_chain_starts_no_higher_than_its_network_is_trained(option: str) -> No
 
 def test_the_presets_networks_have_the_sizes_they_should() -> None:
     """ffhq512: SR3's 128 px network; DifFace's without its variance, 6 more channels, 3 fewer: 3 x 3 weights to or from
-    32 channels each, and 3 biases."""
+    32 channels each, and 3 biases. face128: the prior's, the first model without its coarsest level."""
     with torch.device("meta"):
         count = {
             preset.name: [
@@ -210,4 +218,4 @@ def test_the_presets_networks_have_the_sizes_they_should() -> None:
         }
     extra, fewer = 9 * 32 * 6, 9 * 32 * 3 + 3
     assert count["ffhq512"] == [99_475_779, 159_788_454 + extra - fewer, 159_788_454]
-    assert count["face128"] == [3_163_724 + 4 * 9 * 48 * 3, 3_163_724 + 4 * 9 * 48 * 6, 3_163_724]
+    assert count["face128"] == [2_071_436 + 4 * 9 * 48 * 3, 3_163_724 + 4 * 9 * 48 * 6, 3_163_724]

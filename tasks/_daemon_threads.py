@@ -1,0 +1,61 @@
+"""Threads for work that cannot be interrupted, and the end of a process in which some of it is still going on."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from queue import SimpleQueue
+from threading import Thread
+from threading import enumerate as threads
+from typing import Generic, TypeVar
+
+_NAME = "bfr-worker"
+
+Result = TypeVar("Result")
+
+
+class DaemonThreads(Generic[Result]):
+    """As a ThreadPoolExecutor, but a process that ends does not wait for them."""
+
+    def __init__(self, count: int) -> None:
+        self._calls = SimpleQueue[Callable[[], None] | None]()
+        self._threads = [Thread(target=self._work, name=_NAME, daemon=True) for _ in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, call: Callable[[], Result]) -> Future[Result]:
+        future = Future[Result]()
+        self._calls.put(partial(_settle, future, call))
+        return future
+
+    def close(self, patience: float) -> None:
+        """Ends the threads once they have nothing to do; waits for that, but not for more than `patience` seconds."""
+        deadline = time.monotonic() + patience
+        for _ in self._threads:
+            self._calls.put(None)
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _work(self) -> None:
+        while call := self._calls.get():
+            call()
+
+
+def _settle(future: Future[Result], call: Callable[[], Result]) -> None:
+    try:
+        future.set_result(call())
+    except BaseException as error:  # carried over to whoever waits for the result
+        future.set_exception(error)
+
+
+def end_if_busy(code: int) -> None:
+    """Ends the process at once if such a thread is still at work: Python would let go of it in the midst of PyTorch's
+    native code, which aborts the process."""
+    if any(thread.name == _NAME for thread in threads()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
