@@ -6,7 +6,8 @@ Credentials and endpoints come from the ecosystem's environment, never from here
 from __future__ import annotations
 
 import re
-from typing import Any, cast
+from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from fsspec.config import conf
@@ -125,7 +126,13 @@ def http_status(error: BaseException) -> int | None:
     """
     if isinstance(error, FileExistsError):
         return 412
-    return cast("int | None", _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode"))
+    if (status := _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode")) is not None:
+        return int(status)
+    for cause in causes(error):
+        status = getattr(getattr(cause, "response", None), "status_code", None)  # httpx
+        if isinstance(status, int):
+            return status
+    return None
 
 
 def http_code(error: BaseException) -> str:
@@ -133,11 +140,18 @@ def http_code(error: BaseException) -> str:
     return str(_response(error).get("Error", {}).get("Code", ""))
 
 
-def _response(error: BaseException) -> dict[str, Any]:
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it was raised from, and so on."""
     cause: BaseException | None = error
     while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
+def _response(error: BaseException) -> dict[str, Any]:
+    """What botocore has of the store's answer."""
+    for cause in causes(error):
         response = getattr(cause, "response", None)
         if isinstance(response, dict):
             return response
-        cause = cause.__cause__
     return {}

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import io
+import math
 import os
-from collections.abc import Callable
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, BinaryIO, TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from tasks._connection import http_code, http_status
+from tasks._connection import causes, http_code, http_status
 
 DEADLINE = 300.0  # seconds for one request with all its repetitions; a shard is tried again after that
 _FINAL = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
@@ -18,23 +24,43 @@ _CONNECTIONS = {
     "botocore.exceptions.HTTPClientError",
     "botocore.exceptions.ConnectionError",
     "aiohttp.client_exceptions.ClientError",
+    "httpx.TimeoutException",
+    "httpx.NetworkError",
+    "httpx.RemoteProtocolError",
+    "httpx.ProxyError",
 }
+_until: ContextVar[float] = ContextVar("until", default=math.inf)  # by `time.monotonic`
 
 Result = TypeVar("Result")
+
+
+@contextmanager
+def for_at_most(seconds: float) -> Iterator[None]:
+    """Within its block no request is repeated once that time has passed."""
+    before = _until.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _until.reset(before)
 
 
 def patiently(call: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
     """The result of a request that may safely be repeated; its last error once `DEADLINE` has passed, or at once
     when no other try can mend it."""
     waits = wait_random_exponential(multiplier=0.25, max=20)
-    tries = Retrying(retry=retry_if_exception(may_pass), wait=waits, stop=stop_after_delay(DEADLINE), reraise=True)
-    return tries(call, *arguments, **named)
+    stop = stop_after_delay(min(DEADLINE, _until.get() - time.monotonic()))
+    return Retrying(retry=retry_if_exception(may_pass), wait=waits, stop=stop, reraise=True)(call, *arguments, **named)
 
 
 def may_pass(error: BaseException) -> bool:
     """Whether the same request may do better in a while."""
     if isinstance(error, _FINAL):
         return False
+    for cause in causes(error):
+        if isinstance(cause, socket.gaierror):
+            return cause.errno == socket.EAI_AGAIN  # else there is no machine of that name
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return False
     status = http_status(error)
     if status is not None:
         return status in (408, 429) or (status >= 500 and status != 501) or http_code(error) in _PASSING_CODES
