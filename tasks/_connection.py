@@ -129,9 +129,10 @@ def http_status(error: BaseException) -> int | None:
     if (status := _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode")) is not None:
         return int(status)
     for cause in causes(error):
-        status = getattr(getattr(cause, "response", None), "status_code", None)  # httpx
-        if isinstance(status, int):
-            return status
+        of_httpx = getattr(getattr(cause, "response", None), "status_code", None)
+        for status in (of_httpx, getattr(cause, "status", None)):  # aiohttp's own
+            if isinstance(status, int):
+                return status
     return None
 
 

@@ -15,15 +15,16 @@ from typing import Any, BinaryIO, TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from tasks._connection import causes, http_code, http_status
+from tasks._connection import causes, http_code, http_status, redact_text
 
 DEADLINE = 300.0  # seconds for one request with all its repetitions; a shard is tried again after that
 _FINAL = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 _PASSING_CODES = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "ThrottlingException"}
+_AIOHTTP = "aiohttp.client_exceptions.ClientError"
 _CONNECTIONS = {
     "botocore.exceptions.HTTPClientError",
     "botocore.exceptions.ConnectionError",
-    "aiohttp.client_exceptions.ClientError",
+    _AIOHTTP,
     "httpx.TimeoutException",
     "httpx.NetworkError",
     "httpx.RemoteProtocolError",
@@ -49,7 +50,8 @@ def patiently(call: Callable[..., Result], *arguments: Any, **named: Any) -> Res
     when no other try can mend it."""
     waits = wait_random_exponential(multiplier=0.25, max=20)
     stop = stop_after_delay(min(DEADLINE, _until.get() - time.monotonic()))
-    return Retrying(retry=retry_if_exception(may_pass), wait=waits, stop=stop, reraise=True)(call, *arguments, **named)
+    tries = Retrying(retry=retry_if_exception(may_pass), wait=waits, stop=stop, reraise=True)
+    return tries(_plainly, call, *arguments, **named)
 
 
 def may_pass(error: BaseException) -> bool:
@@ -66,8 +68,25 @@ def may_pass(error: BaseException) -> bool:
         return status in (408, 429) or (status >= 500 and status != 501) or http_code(error) in _PASSING_CODES
     if isinstance(error, TimeoutError | ConnectionError | EOFError):
         return True
-    names = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
-    return bool(names & _CONNECTIONS)
+    return bool(_kinds(error) & _CONNECTIONS)
+
+
+def _plainly(call: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
+    """The call. What goes wrong with a web address, fsspec calls a file that is not there: 404 and 410 are."""
+    try:
+        return call(*arguments, **named)
+    except FileNotFoundError as error:
+        cause, status = error.__cause__, http_status(error)
+        if status in (404, 410) or not (isinstance(cause, TimeoutError) or _AIOHTTP in _kinds(cause)):
+            raise
+        kind = PermissionError if status in (401, 403) else ConnectionError
+        raise kind(redact_text(f"{type(cause).__name__}: {cause}")) from cause
+
+
+def _kinds(error: BaseException | None) -> set[str]:
+    """The names of its classes; none for a ValueError, such as aiohttp's for what is no URL."""
+    kinds = () if isinstance(error, ValueError) else type(error).__mro__
+    return {f"{kind.__module__}.{kind.__name__}" for kind in kinds}
 
 
 class PatientFile(io.RawIOBase):

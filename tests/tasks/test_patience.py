@@ -8,6 +8,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from unittest.mock import Mock
 
 import aiohttp
 import httpx
@@ -26,6 +27,10 @@ def answer(status: int, code: str = "", error: OSError | None = None) -> OSError
     return error
 
 
+def web_answer(status: int) -> aiohttp.ClientResponseError:
+    return aiohttp.ClientResponseError(Mock(), (), status=status)
+
+
 def because(cause: Exception) -> httpx.ConnectError:
     """How httpx tells of a connection that was not made."""
     error = httpx.ConnectError(str(cause))
@@ -37,7 +42,7 @@ def because(cause: Exception) -> httpx.ConnectError:
     answer(503, "SlowDown"), answer(500), answer(429), answer(400, "RequestTimeout"), TimeoutError(),
     ConnectionResetError(), EOFError(), aiohttp.ServerDisconnectedError(), aiohttp.ClientPayloadError(),
     EndpointConnectionError(endpoint_url="http://x"), httpx.ReadTimeout(""), httpx.ConnectError("refused"),
-    httpx.RemoteProtocolError("cut"), because(socket.gaierror(socket.EAI_AGAIN, "")),
+    web_answer(503), web_answer(429), httpx.RemoteProtocolError("cut"), because(socket.gaierror(socket.EAI_AGAIN, "")),
 ], ids=repr)  # fmt: skip
 def test_trouble_that_may_pass(error: Exception) -> None:
     assert may_pass(error)
@@ -46,7 +51,9 @@ def test_trouble_that_may_pass(error: Exception) -> None:
 @pytest.mark.parametrize("error", [
     answer(403, "AccessDenied", PermissionError()), answer(404, "NoSuchBucket", FileNotFoundError()), answer(412),
     answer(409), answer(501), answer(400, "InvalidArgument"), FileExistsError(), NoCredentialsError(), OSError(28, ""),
-    ValueError(), httpx.UnsupportedProtocol(""), because(socket.gaierror(socket.EAI_NONAME, "")),
+    ValueError(), web_answer(401), web_answer(403), web_answer(404), web_answer(416),
+    aiohttp.InvalidURL("http://host:port"), httpx.UnsupportedProtocol(""),
+    because(socket.gaierror(socket.EAI_NONAME, "")),
     because(ssl.SSLCertVerificationError()),
 ], ids=repr)  # fmt: skip
 def test_trouble_that_no_other_try_mends(error: Exception) -> None:
