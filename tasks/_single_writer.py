@@ -7,6 +7,7 @@ condition, or do not know it: that is found out once per run, and kept in `plan/
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import threading
@@ -16,7 +17,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from bfr_models.errors import BfrError, UsageError
+from tasks._connection import redact, redact_text
 from tasks._storage import Store
+
+_log = logging.getLogger(__name__)
 
 WARNING = (
     "this store has no conditional puts: the run is in single-writer mode, in which two drivers at the same time on "
@@ -32,10 +36,12 @@ def run_store(url: str) -> Store:
     """The store of a run, as its first driver found it to be."""
     store = Store(url)
     try:
-        store.conditional = json.loads(store.read(_FACTS))["conditional_puts"]
+        facts = store.read(_FACTS)
     except FileNotFoundError:
         store.conditional = _probe(store)
-        store.write(_FACTS, json.dumps({"conditional_puts": store.conditional}).encode())
+        store.create(_FACTS, json.dumps({"conditional_puts": store.conditional}).encode())
+        facts = store.read(_FACTS)  # of drivers that start together, all go by what the first one found
+    store.conditional = json.loads(facts)["conditional_puts"]
     return store
 
 
@@ -43,11 +49,20 @@ def _probe(store: Store) -> bool:
     """Whether a second `create` of the same file is refused."""
     path = f"plan/probe-{uuid.uuid4().hex}"
     try:
-        return store.create(path, b"1") and not store.create(path, b"2")
+        made = store.create(path, b"1") or store.read(path) == b"1"  # "exists" may be our own: a lost response
+        return made and not store.create(path, b"2")
     except NotImplementedError:
         return False
     finally:
+        _remove(store, path)
+
+
+def _remove(store: Store, path: str) -> None:
+    """Removes a file that does no harm where it stays: not everyone who may write may also delete."""
+    try:
         store.delete(path)
+    except Exception as error:  # each driver has its own
+        _log.warning("%s stays: %s", redact(store.url(path)), redact_text(f"{type(error).__name__}: {error}"))
 
 
 @contextmanager
@@ -76,7 +91,7 @@ def sole_driver(url: str) -> Iterator[threading.Event]:
         thread.join(5)
         owner = _owner(store)
         if owner and owner["token"] == token:
-            store.delete(_OWNER)
+            _remove(store, _OWNER)
     if lost.is_set():
         raise BfrError(
             f"another driver has taken {store!r} over ({WARNING}); run the same command again when it is done"
