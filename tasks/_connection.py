@@ -50,11 +50,17 @@ def connect(url: str) -> tuple[Any, str]:
     return fs, path.rstrip("/")
 
 
+def place_of(url: str) -> str:
+    """The longest prefix of a URL that fsspec's configuration has something to say of, in its section `bfr`: another
+    profile for a source that is read with other credentials, say. Empty if there is none."""
+    places = (place.rstrip("/") for place in conf.get("bfr", {}))
+    return max((place for place in places if f"{url}/".startswith(f"{place}/")), key=len, default="")
+
+
 def _of_the_place(url: str) -> dict[str, Any]:
-    """What fsspec's configuration says of a bucket or folder, in its section `bfr`, by the longest prefix: another
-    profile for a source that is read with other credentials, say."""
-    places = [place for place in conf.get("bfr", {}) if f"{url}/".startswith(f"{place.rstrip('/')}/")]
-    return dict(conf["bfr"][max(places, key=len)]) if places else {}
+    """What is said of it."""
+    said = {place.rstrip("/"): options for place, options in conf.get("bfr", {}).items()}
+    return dict(said.get(place_of(url), {}))
 
 
 def protocols(fs: Any) -> tuple[str, ...]:
@@ -71,8 +77,9 @@ def redact(url: str) -> str:
 
 
 def redact_text(text: str) -> str:
-    """Somebody's message with every URL in it redacted."""
-    return re.sub(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+", _redacted, text)
+    """Somebody's message with every URL in it redacted. A password may hold whatever ends a URL but `/?#`."""
+    text = re.sub(r"(?<=://)[^\s'\"<>/?#@:]*:[^/?#\n]*@", "", text)
+    return re.sub(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s'\"<>]+", _redacted, text)
 
 
 def redact_error(error: BaseException) -> None:

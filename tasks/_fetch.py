@@ -23,9 +23,9 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from bfr_models.errors import BfrError, RowError
-from tasks._connection import redact, redact_text
+from tasks._connection import place_of, redact, redact_text
 from tasks._patience import for_at_most, may_pass, patiently
-from tasks._storage import Store
+from tasks._storage import shared_store
 
 MAX_BYTES = 64 * 2**20  # of one picture
 TIMEOUT = 60.0  # seconds for one try, whatever it does, 10 without a sign of life; and for as long others follow
@@ -178,10 +178,10 @@ def _from_store(address: str, dataset: str) -> bytes:
     parts, home = urlsplit(address), urlsplit(dataset)
     if (parts.scheme, parts.netloc) != (home.scheme, home.netloc) and parts.netloc not in _allowed():
         raise _refused(address, "another bucket than the dataset's")
-    folder, _, name = address.rpartition("/")
     if len(parts.path.encode()) > MAX_NAME:
         raise RowError("missing", f"expected a name of at most {MAX_NAME} bytes, found {_short(address)}")
-    store = Store(folder)
+    root = max(f"{parts.scheme}://{parts.netloc}", place_of(address), key=len)
+    store, name = shared_store(root), address.removeprefix(f"{root}/")
     if store.info(name).size > MAX_BYTES:
         raise _too_large(address)
     return store.read(name)

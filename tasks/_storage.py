@@ -20,6 +20,7 @@ import time
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from glob import has_magic
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -282,6 +283,12 @@ class Store:
             if self.info(path).version != version:
                 break
         return False
+
+
+@lru_cache(maxsize=64)
+def shared_store(url: str) -> Store:
+    """One connection per folder and process: a new one for every request would be slow, and pile up."""
+    return Store(url)
 
 
 def open_source(url: str) -> list[tuple[Store, FileVersion]]:

@@ -6,18 +6,20 @@ import re
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from bfr_models.errors import RowError
 from flows.restore_dataset import restore_without_prefect
-from tasks import _fetch
+from tasks import _connection, _fetch, _storage
 from tasks._fetch import Fetcher, fetch
 from tasks._storage import Store
 from tests import support
@@ -148,6 +150,24 @@ def test_a_store_that_is_busy_is_asked_for_as_long_as_a_server(monkeypatch: pyte
     with pytest.raises(ConnectionError, match="busy"):
         fetch("memory://faces/a.png", "memory://faces")
     assert time.monotonic() - began < 5
+
+
+def test_pictures_of_one_bucket_come_over_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And those of a place in it that has options of its own over another."""
+    bucket, made = f"memory://{uuid.uuid4().hex}", list[str]()
+    names = ("a/1.png", "a/2.png", "b/c/3.png", "own/4.png", "own/d/5.png", "owned/6.png")
+    for name in names:
+        Store(bucket).write(name, PICTURE)
+    monkeypatch.setitem(fsspec.config.conf, "bfr", {f"{bucket}/own/": {"profile": "x"}, "memory://": {}})
+
+    def connect(url: str) -> Any:
+        made.append(url)
+        return _connection.connect(url)
+
+    monkeypatch.setattr(_storage, "connect", connect)
+    for name in names:
+        assert fetch(f"{bucket}/{name}", f"{bucket}/a") == PICTURE
+    assert made == [bucket, f"{bucket}/own"]
 
 
 def test_an_address_that_cannot_be_one_is_the_rows_fault() -> None:
