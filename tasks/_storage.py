@@ -29,7 +29,7 @@ from bfr_models.errors import UsageError
 from tasks._connection import connect, http_status, protocols, redact
 from tasks._local_disk import create_file, list_files, replace_file, temporary_files
 from tasks._node_lock import node_lock
-from tasks._patience import PatientFile, patiently
+from tasks._patience import PatientFile, for_at_most, patiently
 
 MAX_RECORD = 64 * 2**20
 """Bytes that `create` takes: from 100 MiB on, uploads go in parts, where stores may ignore the condition."""
@@ -319,7 +319,8 @@ def open_source(url: str) -> list[tuple[Store, FileVersion]]:
 def _look(url: str) -> tuple[Store, list[FileVersion]]:
     url = url.rstrip("/")
     if url.startswith(("http://", "https://")):
-        return _one_file(url)  # plain web servers have no listing
+        with for_at_most(10):  # a wrong address refuses connections, too: it is said soon
+            return _one_file(url)  # plain web servers have no listing
     store = Store(url)
     if has_magic(url) and not store.exists(""):
         steps = url.split("/")
