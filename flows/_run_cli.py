@@ -25,7 +25,7 @@ def verify(destination: Run, as_json: Json = False, debug: Debug = False) -> Non
 
 def vacuum(
     destination: Run,
-    older_than: Annotated[str, typer.Option(help="30m, 1h, 7d: what is younger may belong to an attempt.")] = "1h",
+    older_than: Annotated[str, typer.Option(help="90m, 2h, 7d: what is younger may belong to an attempt.")] = "1h",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     as_json: Json = False,
     debug: Debug = False,

@@ -6,7 +6,8 @@ Credentials and endpoints come from the ecosystem's environment, never from here
 from __future__ import annotations
 
 import re
-from typing import Any, cast
+from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from fsspec.config import conf
@@ -49,11 +50,17 @@ def connect(url: str) -> tuple[Any, str]:
     return fs, path.rstrip("/")
 
 
+def place_of(url: str) -> str:
+    """The longest prefix of a URL that fsspec's configuration has something to say of, in its section `bfr`: another
+    profile for a source that is read with other credentials, say. Empty if there is none."""
+    places = (place.rstrip("/") for place in conf.get("bfr", {}))
+    return max((place for place in places if f"{url}/".startswith(f"{place}/")), key=len, default="")
+
+
 def _of_the_place(url: str) -> dict[str, Any]:
-    """What fsspec's configuration says of a bucket or folder, in its section `bfr`, by the longest prefix: another
-    profile for a source that is read with other credentials, say."""
-    places = [place for place in conf.get("bfr", {}) if f"{url}/".startswith(f"{place.rstrip('/')}/")]
-    return dict(conf["bfr"][max(places, key=len)]) if places else {}
+    """What is said of it."""
+    said = {place.rstrip("/"): options for place, options in conf.get("bfr", {}).items()}
+    return dict(said.get(place_of(url), {}))
 
 
 def protocols(fs: Any) -> tuple[str, ...]:
@@ -70,8 +77,9 @@ def redact(url: str) -> str:
 
 
 def redact_text(text: str) -> str:
-    """Somebody's message with every URL in it redacted."""
-    return re.sub(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+", _redacted, text)
+    """Somebody's message with every URL in it redacted. A password may hold whatever ends a URL but `/?#`."""
+    text = re.sub(r"(?<=://)[^\s'\"<>/?#@:]*:[^/?#\n]*@", "", text)
+    return re.sub(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s'\"<>]+", _redacted, text)
 
 
 def redact_error(error: BaseException) -> None:
@@ -125,7 +133,14 @@ def http_status(error: BaseException) -> int | None:
     """
     if isinstance(error, FileExistsError):
         return 412
-    return cast("int | None", _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode"))
+    if (status := _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode")) is not None:
+        return int(status)
+    for cause in causes(error):
+        of_httpx = getattr(getattr(cause, "response", None), "status_code", None)
+        for status in (of_httpx, getattr(cause, "status", None)):  # aiohttp's own
+            if isinstance(status, int):
+                return status
+    return None
 
 
 def http_code(error: BaseException) -> str:
@@ -133,11 +148,18 @@ def http_code(error: BaseException) -> str:
     return str(_response(error).get("Error", {}).get("Code", ""))
 
 
-def _response(error: BaseException) -> dict[str, Any]:
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it was raised from, and so on."""
     cause: BaseException | None = error
     while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
+def _response(error: BaseException) -> dict[str, Any]:
+    """What botocore has of the store's answer."""
+    for cause in causes(error):
         response = getattr(cause, "response", None)
         if isinstance(response, dict):
             return response
-        cause = cause.__cause__
     return {}

@@ -23,14 +23,22 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from bfr_models.errors import BfrError, RowError
-from tasks._connection import redact, redact_text
-from tasks._storage import Store
+from tasks._connection import place_of, redact, redact_text
+from tasks._patience import for_at_most, may_pass, patiently
+from tasks._storage import shared_store
 
 MAX_BYTES = 64 * 2**20  # of one picture
-TIMEOUT = 60.0  # seconds for one picture, whatever it does; 10 without a sign of life
+TIMEOUT = 60.0  # seconds for one try, whatever it does, 10 without a sign of life; and for as long others follow
+MAX_NAME = 1024  # bytes: object stores have no longer ones
 MAX_REDIRECTS = 5
 AHEAD = 8  # pictures under way while one is restored
 KEPT_BYTES = 256 * 2**20  # a picture is asked for twice: for its size, and to be decoded
+
+_FINAL = (
+    FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError, BfrError,
+    httpx.HTTPError, httpx.InvalidURL, socket.gaierror,
+)  # fmt: skip
+"""What says something of the one picture, unless it may pass. All else is trouble of its storage."""
 
 
 class Fetcher:
@@ -46,7 +54,7 @@ class Fetcher:
 
     def __call__(self, address: str) -> bytes | None:
         """The bytes behind an address. RowError `missing` where there are none, or it is not followed;
-        `too_large`."""
+        `too_large`. Other errors as of `fetch`."""
         place = self._places.get(address)
         ahead = [] if place is None else self._upcoming[place + 1 : place + 1 + AHEAD]
         with self._lock:
@@ -75,19 +83,35 @@ class Fetcher:
 
 
 def fetch(address: str, dataset: str) -> bytes:
-    """The bytes behind one address in a dataset that is at the URL `dataset`."""
-    scheme = urlsplit(address).scheme if "://" in address else "file"
+    """The bytes behind one address in a dataset that is at the URL `dataset`.
+
+    RowError where no other try can get them, and where a web server is in trouble for as long as `TIMEOUT`: of a long
+    list some always are (`--retry-rejected missing` asks again). Trouble of the dataset's own store or of this machine's
+    network that did not pass, and a store that refuses to be read, are other errors: the row is not to blame, and its
+    shard is to be tried again.
+    """
     try:
-        if scheme in ("http", "https"):
-            return _from_web(address)
-        if scheme == "file":
-            return _from_disk(address.removeprefix("file://"), dataset)
-        return _from_store(address, dataset)
+        scheme = urlsplit(address).scheme if "://" in address else "file"
+        with for_at_most(TIMEOUT):
+            if scheme in ("http", "https"):
+                return patiently(_from_web, address)
+            if scheme == "file":
+                return _from_disk(address.removeprefix("file://"), dataset)
+            return _from_store(address, dataset)
     except RowError:
         raise
-    except (OSError, ValueError, BfrError, httpx.HTTPError, httpx.InvalidURL) as error:
-        why = redact_text(f"{type(error).__name__}: {error}")[:200]
-        raise RowError("missing", f"expected a picture at {_short(address)}, found {why}") from None
+    except Exception as error:  # each driver has its own
+        expected = f"expected a picture at {_short(address)}, found"
+        why = redact_text(f"{type(error).__name__}: {error}").partition("\n")[0][:200]
+        if isinstance(error, PermissionError):
+            raise PermissionError(f"{expected} {why}; check the permissions, and the age of the credentials") from None
+        if may_pass(error):
+            why += f", still after {TIMEOUT:g} s of trying"
+            if not isinstance(error, httpx.HTTPError):
+                raise ConnectionError(f"{expected} {why}") from None
+        if not isinstance(error, _FINAL):
+            raise
+        raise RowError("missing", f"{expected} {why}") from None
 
 
 def _from_web(address: str) -> bytes:
@@ -114,7 +138,7 @@ def _bounded(address: str, response: httpx.Response, deadline: float) -> bytes:
         if len(data) > MAX_BYTES:
             raise _too_large(address)
         if time.monotonic() > deadline:
-            raise TimeoutError(f"not all of it in {TIMEOUT:.0f} s")
+            raise RowError("missing", f"expected all of {_short(address)} in {TIMEOUT:g} s, found a part of it")
     return bytes(data)
 
 
@@ -158,8 +182,10 @@ def _from_store(address: str, dataset: str) -> bytes:
     parts, home = urlsplit(address), urlsplit(dataset)
     if (parts.scheme, parts.netloc) != (home.scheme, home.netloc) and parts.netloc not in _allowed():
         raise _refused(address, "another bucket than the dataset's")
-    folder, _, name = address.rpartition("/")
-    store = Store(folder)
+    if len(parts.path.encode()) > MAX_NAME:
+        raise RowError("missing", f"expected a name of at most {MAX_NAME} bytes, found {_short(address)}")
+    root = max(f"{parts.scheme}://{parts.netloc}", place_of(address), key=len)
+    store, name = shared_store(root), address.removeprefix(f"{root}/")
     if store.info(name).size > MAX_BYTES:
         raise _too_large(address)
     return store.read(name)

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import io
 import math
+import re
 
 from PIL import ExifTags, Image
 
 MAX_FRAMES = 4096
 """TIFF pages that are counted: a file can list any number of them at no cost to itself."""
+
+MAX_SEGMENTS = 10_000
+"""Of a JPEG: profiles and thumbnails come in up to 255 each."""
+_JPEG_SEGMENT = re.compile(rb"\xff([\x02-\xcf\xd9-\xfe])")  # not those without a length: TEM, RST0 to RST7, SOI
+_JPEG_END, _JPEG_SCAN = 0xD9, 0xDA
 
 # Of a TIFF's tags, those about the picture; the others describe the file that it came in.
 _TIFF_KEEP = (
@@ -69,6 +75,21 @@ def count_frames(data: bytes, kind: str) -> int:
             except Exception:  # EOFError at the end, anything at all in a broken list
                 return page
     return MAX_FRAMES
+
+
+def count_scans(data: bytes, limit: int) -> int:
+    """How many scans a JPEG decoder will find, which goes over the whole picture for each; `limit` if there are more,
+    or more segments than can be meant well."""
+    scans = at = 0
+    for _ in range(MAX_SEGMENTS):
+        found = _JPEG_SEGMENT.search(data, at)
+        if found is None or found[1][0] == _JPEG_END:
+            return scans
+        scans += found[1][0] == _JPEG_SCAN
+        if scans == limit:
+            return limit
+        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2])  # a scan's pixels follow: no segment
+    return limit
 
 
 def _claimed_frames(image: Image.Image) -> int:

@@ -15,10 +15,12 @@ from bfr_models.errors import RowError
 from bfr_models.pixels import Uint8Image
 from tasks._deep_pixels import Uint16Image, deep_png
 from tasks._image_channels import bit_depth_of, deep_of, is_grey, rgb_and_alpha
-from tasks._image_metadata import count_frames, dpi_of, exif_of, icc_of, orientation_of
+from tasks._image_metadata import MAX_SEGMENTS, count_frames, count_scans, dpi_of, exif_of, icc_of, orientation_of
 
 MAX_PIXELS = 200_000_000
 """Decoding one this large takes about 3 GB."""
+MAX_SCANS = 100
+"""Of a progressive JPEG, which costs a pass over all its pixels for each; cameras and editors write about ten."""
 MIN_SIDE = 4
 FORMATS = (  # tried in this order; no other parser of Pillow is ever reached
     "JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF",
@@ -142,6 +144,7 @@ def _decode(data: bytes, max_pixels: int) -> Picture:
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     _check_size(*image.size, max_pixels)
+    _check_scans(image, data)
     image.load()  # all of it: some formats have metadata behind the pixels
     orientation = orientation_of(image)
     bit_depth = bit_depth_of(image, data)
@@ -189,6 +192,13 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         )
     if min(width, height) < MIN_SIDE:
         raise RowError("too_small", f"expected at least {MIN_SIDE} px a side, found {width} x {height}")
+
+
+def _check_scans(image: Image.Image, data: bytes) -> None:
+    if image.format in ("JPEG", "MPO") and count_scans(data, MAX_SCANS + 1) > MAX_SCANS:
+        raise RowError(
+            "undecodable", f"expected a JPEG of at most {MAX_SCANS} scans and {MAX_SEGMENTS} segments, found more"
+        )
 
 
 def _what_is_wrong(data: bytes, error: Exception) -> str:

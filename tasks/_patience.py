@@ -3,45 +3,90 @@
 from __future__ import annotations
 
 import io
+import math
 import os
-from collections.abc import Callable
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, BinaryIO, TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from tasks._connection import http_code, http_status
+from tasks._connection import causes, http_code, http_status, redact_text
 
 DEADLINE = 300.0  # seconds for one request with all its repetitions; a shard is tried again after that
 _FINAL = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 _PASSING_CODES = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "ThrottlingException"}
+_AIOHTTP = "aiohttp.client_exceptions.ClientError"
 _CONNECTIONS = {
     "botocore.exceptions.HTTPClientError",
     "botocore.exceptions.ConnectionError",
-    "aiohttp.client_exceptions.ClientError",
+    _AIOHTTP,
+    "httpx.TimeoutException",
+    "httpx.NetworkError",
+    "httpx.RemoteProtocolError",
+    "httpx.ProxyError",
 }
+_until: ContextVar[float] = ContextVar("until", default=math.inf)  # by `time.monotonic`
 
 Result = TypeVar("Result")
+
+
+@contextmanager
+def for_at_most(seconds: float) -> Iterator[None]:
+    """Within its block no request is repeated once that time has passed."""
+    before = _until.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _until.reset(before)
 
 
 def patiently(call: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
     """The result of a request that may safely be repeated; its last error once `DEADLINE` has passed, or at once
     when no other try can mend it."""
     waits = wait_random_exponential(multiplier=0.25, max=20)
-    tries = Retrying(retry=retry_if_exception(may_pass), wait=waits, stop=stop_after_delay(DEADLINE), reraise=True)
-    return tries(call, *arguments, **named)
+    stop = stop_after_delay(min(DEADLINE, _until.get() - time.monotonic()))
+    tries = Retrying(retry=retry_if_exception(may_pass), wait=waits, stop=stop, reraise=True)
+    return tries(_plainly, call, *arguments, **named)
 
 
 def may_pass(error: BaseException) -> bool:
     """Whether the same request may do better in a while."""
     if isinstance(error, _FINAL):
         return False
+    for cause in causes(error):
+        if isinstance(cause, socket.gaierror):
+            return cause.errno == socket.EAI_AGAIN  # else there is no machine of that name
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return False
     status = http_status(error)
     if status is not None:
         return status in (408, 429) or (status >= 500 and status != 501) or http_code(error) in _PASSING_CODES
     if isinstance(error, TimeoutError | ConnectionError | EOFError):
         return True
-    names = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
-    return bool(names & _CONNECTIONS)
+    return bool(_kinds(error) & _CONNECTIONS)
+
+
+def _plainly(call: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
+    """The call. What goes wrong with a web address, fsspec calls a file that is not there: 404 and 410 are."""
+    try:
+        return call(*arguments, **named)
+    except FileNotFoundError as error:
+        cause, status = error.__cause__, http_status(error)
+        if status in (404, 410) or not (isinstance(cause, TimeoutError) or _AIOHTTP in _kinds(cause)):
+            raise
+        kind = PermissionError if status in (401, 403) else ConnectionError
+        raise kind(redact_text(f"{type(cause).__name__}: {cause}")) from cause
+
+
+def _kinds(error: BaseException | None) -> set[str]:
+    """The names of its classes; none for a ValueError, such as aiohttp's for what is no URL."""
+    kinds = () if isinstance(error, ValueError) else type(error).__mro__
+    return {f"{kind.__module__}.{kind.__name__}" for kind in kinds}
 
 
 class PatientFile(io.RawIOBase):

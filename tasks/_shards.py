@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from itertools import accumulate, repeat
 from typing import BinaryIO
@@ -18,7 +18,7 @@ from bfr_models.errors import BfrError
 from tasks._commits import commit_name
 from tasks._connection import with_secrets, without_secrets
 from tasks._row_groups import values
-from tasks._storage import Store
+from tasks._storage import Store, shared_store
 
 SCHEMA = pa.schema(
     [
@@ -134,13 +134,7 @@ def current_version(source: str) -> str | None:
 
 def _locate(source: str) -> tuple[Store, str]:
     folder, _, name = source.rpartition("/")
-    return _connected(folder or "/"), name
-
-
-@lru_cache(maxsize=64)
-def _connected(folder: str) -> Store:
-    """One client per folder and process: a new one for every shard would be slow, and pile up."""
-    return Store(folder)
+    return shared_store(folder or "/"), name
 
 
 def require_unchanged(shard: Shard) -> None:

@@ -7,16 +7,22 @@ condition, or do not know it: that is found out once per run, and kept in `plan/
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from bfr_models.errors import BfrError, UsageError
+from tasks._connection import redact_text
+from tasks._patience import for_at_most
 from tasks._storage import Store
+
+_log = logging.getLogger(__name__)
 
 WARNING = (
     "this store has no conditional puts: the run is in single-writer mode, in which two drivers at the same time on "
@@ -32,10 +38,12 @@ def run_store(url: str) -> Store:
     """The store of a run, as its first driver found it to be."""
     store = Store(url)
     try:
-        store.conditional = json.loads(store.read(_FACTS))["conditional_puts"]
+        facts = store.read(_FACTS)
     except FileNotFoundError:
         store.conditional = _probe(store)
-        store.write(_FACTS, json.dumps({"conditional_puts": store.conditional}).encode())
+        store.create(_FACTS, json.dumps({"conditional_puts": store.conditional}).encode())
+        facts = store.read(_FACTS)  # of drivers that start together, all go by what the first one found
+    store.conditional = json.loads(facts)["conditional_puts"]
     return store
 
 
@@ -43,22 +51,23 @@ def _probe(store: Store) -> bool:
     """Whether a second `create` of the same file is refused."""
     path = f"plan/probe-{uuid.uuid4().hex}"
     try:
-        return store.create(path, b"1") and not store.create(path, b"2")
+        made = store.create(path, b"1") or store.read(path) == b"1"  # "exists" may be our own: a lost response
+        return made and not store.create(path, b"2")
     except NotImplementedError:
         return False
     finally:
-        store.delete(path)
+        with _anyway(f"{store!r} keeps {path}"):  # not everyone who may write may also delete
+            store.delete(path)
 
 
 @contextmanager
 def sole_driver(url: str) -> Iterator[threading.Event]:
     """Holds the destination where that is needed; the event is set when it is lost. UsageError if another driver
     gave a sign of life a short while ago."""
-    store, lost, ended = run_store(url), threading.Event(), threading.Event()
+    store = run_store(url)
     if store.conditional:
-        yield lost
+        yield threading.Event()
         return
-    token = uuid.uuid4().hex
     if owner := _owner(store):
         age = (datetime.now(UTC) - datetime.fromisoformat(owner["alive"])).total_seconds()
         if age < STALE:
@@ -66,30 +75,73 @@ def sole_driver(url: str) -> Iterator[threading.Event]:
                 f"expected {store!r} for this driver alone ({WARNING}), found one that is at work on {owner['host']}, "
                 f"process {owner['pid']}, heard of {age:.0f} s ago; wait for it, or stop it and wait {STALE:.0f} s"
             )
-    _sign(store, token)
-    thread = threading.Thread(target=_stay_alive, args=(store, token, lost, ended), daemon=True)
-    thread.start()
+    hold = _Hold(store)
     try:
-        yield lost
+        yield hold.lost
     finally:
-        ended.set()
-        thread.join(5)
-        owner = _owner(store)
-        if owner and owner["token"] == token:
-            store.delete(_OWNER)
-    if lost.is_set():
-        raise BfrError(
-            f"another driver has taken {store!r} over ({WARNING}); run the same command again when it is done"
-        )
+        hold.end()
+    if hold.lost.is_set():
+        raise BfrError(f"{hold.why} ({WARNING}); run the same command again when no other driver is at work")
 
 
-def _stay_alive(store: Store, token: str, lost: threading.Event, ended: threading.Event) -> None:
-    while not ended.wait(HEARTBEAT):
-        owner = _owner(store)
-        if owner is None or owner["token"] != token:
-            lost.set()
-            return
-        _sign(store, token)
+class _Hold:
+    """A driver's hold on its destination. Threads renew it until `end`; `lost` is set when it is another's, or could
+    be soon."""
+
+    def __init__(self, store: Store) -> None:
+        self.lost, self.why = threading.Event(), ""
+        self._store, self._token, self._ended = store, uuid.uuid4().hex, threading.Event()
+        self._renew()
+        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._stay_alive, self._watch)]
+        for thread in self._threads:
+            thread.start()
+
+    def end(self) -> None:
+        """Gives the destination back, if it is still ours."""
+        self._ended.set()
+        for thread in self._threads:
+            thread.join(5)
+        with _anyway(f"{self._store!r} is held for another {STALE:.0f} s"), for_at_most(HEARTBEAT):
+            if self._is_ours():
+                self._store.delete(_OWNER)
+
+    def _stay_alive(self) -> None:
+        while not self._ended.wait(HEARTBEAT):
+            with _anyway(f"{self._store!r} could not be held, which is tried again"), for_at_most(HEARTBEAT):
+                if not self._is_ours():
+                    self._lose(f"another driver has taken {self._store!r} over")
+                    return
+                self._renew()
+
+    def _watch(self) -> None:
+        """Apart from the requests, of which one may take for ever."""
+        while not self._ended.wait(HEARTBEAT / 10):
+            if time.monotonic() - self._renewed > STALE / 2:
+                self._lose(f"{self._store!r} could not be held: no answer for {STALE / 2:.0f} s")
+                return
+
+    def _is_ours(self) -> bool:
+        owner = _owner(self._store)
+        return owner is not None and owner["token"] == self._token
+
+    def _renew(self) -> None:
+        now, began = datetime.now(UTC).isoformat(), time.monotonic()
+        signed = {"token": self._token, "host": socket.gethostname(), "pid": os.getpid(), "alive": now}
+        self._store.write(_OWNER, json.dumps(signed).encode())
+        self._renewed = began
+
+    def _lose(self, why: str) -> None:
+        self.why = why
+        self.lost.set()
+
+
+@contextmanager
+def _anyway(what: str) -> Iterator[None]:
+    """Trouble in its block is logged, and is no reason to stop."""
+    try:
+        yield
+    except Exception as error:  # each driver has its own
+        _log.warning("%s", redact_text(f"{what}: {type(error).__name__}: {error}"))
 
 
 def _owner(store: Store) -> dict[str, str] | None:
@@ -98,8 +150,3 @@ def _owner(store: Store) -> dict[str, str] | None:
     except FileNotFoundError:
         return None
     return found
-
-
-def _sign(store: Store, token: str) -> None:
-    signed = {"token": token, "host": socket.gethostname(), "pid": os.getpid(), "alive": datetime.now(UTC).isoformat()}
-    store.write(_OWNER, json.dumps(signed).encode())

@@ -20,6 +20,7 @@ import time
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from glob import has_magic
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -30,7 +31,7 @@ from bfr_models.errors import UsageError
 from tasks._connection import connect, http_status, protocols, redact, redact_text
 from tasks._local_disk import create_file, list_files, replace_file, temporary_files
 from tasks._node_lock import node_lock
-from tasks._patience import PatientFile, patiently
+from tasks._patience import PatientFile, for_at_most, patiently
 
 MAX_RECORD = 64 * 2**20
 """Bytes that `create` takes: from 100 MiB on, uploads go in parts, where stores may ignore the condition."""
@@ -286,6 +287,12 @@ class Store:
         return False
 
 
+@lru_cache(maxsize=64)
+def shared_store(url: str) -> Store:
+    """One connection per folder and process: a new one for every request would be slow, and pile up."""
+    return Store(url)
+
+
 def open_source(url: str) -> list[tuple[Store, FileVersion]]:
     """The Parquet files behind SRC (a folder, a glob or one file), sorted by path.
 
@@ -314,7 +321,8 @@ def open_source(url: str) -> list[tuple[Store, FileVersion]]:
 def _look(url: str) -> tuple[Store, list[FileVersion]]:
     url = url.rstrip("/")
     if url.startswith(("http://", "https://")):
-        return _one_file(url)  # plain web servers have no listing
+        with for_at_most(10):  # a wrong address refuses connections, too: it is said soon
+            return _one_file(url)  # plain web servers have no listing
     store = Store(url)
     if has_magic(url) and not store.exists(""):
         steps = url.split("/")

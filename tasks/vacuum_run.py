@@ -14,8 +14,9 @@ from tasks._connection import redact
 from tasks._storage import Leftover, Store
 from tasks.plan_shards import Plan, latest_plan
 
-MIN_AGE = timedelta(minutes=15)
-"""An attempt may still commit a file that it has put this long ago: longer than any request is retried."""
+MIN_AGE = timedelta(hours=1)
+"""An attempt may still commit a file that it has put this long ago: its puts of data, features, rejected and commit are
+each retried for five minutes and what the last try takes."""
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -61,15 +62,15 @@ def vacuum_run(destination: str, older_than: str = "1h", *, dry_run: bool = Fals
 
 
 def parse_age(text: str) -> timedelta:
-    """90s, 30m, 1h, 7d. UsageError for other text, and for less than `MIN_AGE`."""
+    """90m, 2h, 7d. UsageError for other text, and for less than `MIN_AGE`."""
     match = re.fullmatch(r"(\d+)([smhd])", text)
     if not match:
-        raise UsageError(f"expected an age like 30m, 1h or 7d, found {text!r}")
+        raise UsageError(f"expected an age like 90m, 2h or 7d, found {text!r}")
     age = timedelta(**{_UNITS[match[2]]: int(match[1])})
     if age < MIN_AGE:
         raise UsageError(
-            f"expected at least {MIN_AGE.seconds // 60}m, found {text}: a younger file may be that of an attempt which "
-            "is about to commit it"
+            f"expected at least {MIN_AGE.seconds // 3600}h, found {text}: a younger file may be that of an attempt "
+            "which is about to commit it"
         )
     return age
 

@@ -177,3 +177,15 @@ def test_messages_of_others_are_redacted() -> None:
     assert redact_text(text) == (
         "ConnectionError: cannot reach 'https://host/a', nor a URL that cannot be read see s3://bucket/key"
     )
+
+
+@pytest.mark.parametrize("password", ["it's", 'say "x"', "a b", "<a>", "a@b c", "a:b'@"])
+def test_a_password_is_redacted_whole_whatever_it_is_made_of(password: str) -> None:
+    text = f"cannot reach 'https://me:{password}@host:8/a?sig=1', nor http://other:80/b; ask me@example.org"
+    assert redact_text(text) == "cannot reach 'https://host:8/a', nor http://other:80/b; ask me@example.org"
+
+
+def test_a_long_message_of_a_stranger_is_redacted_in_no_time() -> None:
+    began = time.monotonic()
+    assert redact_text("a" * 10**6 + " https://me:pw@host/a?sig=1").endswith("a https://host/a")
+    assert time.monotonic() - began < 5

@@ -19,6 +19,7 @@ import pytest
 
 from bfr_models.errors import BfrError, UsageError
 from flows.restore_dataset import restore_without_prefect
+from tasks._single_writer import run_store
 from tasks._storage import Store
 from tasks.config import RestoreRun
 from tasks.vacuum_run import vacuum_run
@@ -180,6 +181,19 @@ def test_a_store_with_conditions_has_no_warning_and_is_asked_once(proxy: FaultPr
     assert restore_without_prefect(run)["warnings"] == []
     probes = [request for request in proxy.requests if "probe" in request.path and request.method == "PUT"]
     assert len(probes) == 2
+
+
+def test_a_store_with_conditions_is_known_for_one_though_an_answer_is_lost(proxy: FaultProxy, bucket: str) -> None:
+    lost: list[Request] = []
+
+    def lose_the_first(request: Request) -> str | None:
+        if lost or "probe" not in request.path or request.method != "PUT":
+            return None
+        lost.append(request)
+        return "reset_after"
+
+    proxy.choose = lose_the_first
+    assert run_store(f"{bucket}/dst").conditional and lost
 
 
 def test_no_permission_stops_a_run_at_once(proxy: FaultProxy, run: RestoreRun, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import threading
+import time
+import uuid
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from bfr_models.errors import RowError
 from flows.restore_dataset import restore_without_prefect
-from tasks import _fetch
+from tasks import _connection, _fetch, _storage
 from tasks._fetch import Fetcher, fetch
+from tasks._storage import Store
 from tests import support
 
 PICTURE = support.encoded(support.portrait(3))
+ADDRESSES = pa.schema([("image", pa.string())])
 
 
 class Handler(BaseHTTPRequestHandler):
-    """/ok.png, /to?<address> redirects, /endless never stops, /404."""
+    """/ok.png, /busy.png is there the second time, /storm is always busy, /to?<address> redirects, /endless never
+    stops, /404."""
 
     asked: list[str]
 
@@ -37,6 +46,8 @@ class Handler(BaseHTTPRequestHandler):
             with pytest.raises(OSError):  # noqa: PT011, PT012
                 while True:
                     self.wfile.write(bytes(2**16))
+        elif self.path == "/storm" or (self.path == "/busy.png" and self.asked.count(self.path) == 1):
+            self.send_error(503)
         elif self.path.endswith(".png"):
             self.send_response(200)
             self.send_header("Content-Length", str(len(PICTURE)))
@@ -74,12 +85,102 @@ def test_a_web_picture_is_fetched_through_redirects(web: str) -> None:
     assert "404" in code(f"{web}/nothing") and "redirects" in code(f"{web}/to?/to?/to?/to?/to?/to?/to?/ok.png")
 
 
+def test_one_bad_answer_costs_no_row(web: str, tmp_path: Path) -> None:
+    names = ("a.png", "b.png", "busy.png", "c.png")
+    support.write(tmp_path / "src" / "a.parquet", [{"image": f"{web}/{name}"} for name in names], schema=ADDRESSES)
+    record = restore_without_prefect(support.run(tmp_path))
+    assert record["totals"]["restored"] == 4 and record["rejects"] == {}
+
+
+def test_a_web_server_whose_trouble_outlasts_the_patience_rejects_the_row(
+    web: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_fetch, "TIMEOUT", 0.5)
+    assert re.search(r"503 Service Unavailable.*still after", code(f"{web}/storm"))
+    assert len(Handler.asked) >= 2
+
+
+def test_a_machine_that_is_off_or_not_known_rejects_the_row_and_this_ones_own_network_does_not(
+    web: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_fetch, "TIMEOUT", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    assert "refused" in code(f"http://127.0.0.1:{port}/a.png")
+
+    def lookup(number: int) -> Any:
+        raise socket.gaierror(number, "no address")
+
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: lookup(socket.EAI_AGAIN))
+    with pytest.raises(ConnectionError, match="no address"):
+        fetch("http://a.example/a.png", "s3://bucket/faces")
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: lookup(socket.EAI_NONAME))
+    assert "no address" in code("http://a.example/a.png")
+
+
+@pytest.mark.parametrize("verb", ["info", "read"])
+def test_what_a_store_says_of_the_picture_rejects_it_and_what_it_says_of_itself_does_not(
+    verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Store("memory://faces").write("a.png", PICTURE)
+
+    def saying(error: OSError) -> None:
+        def say(*_: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(Store, verb, say)
+
+    for error in (PermissionError("token has expired"), OSError(22, "Bad Request"), TimeoutError("too late")):
+        saying(error)
+        with pytest.raises(OSError, match=re.escape(str(error))):
+            fetch("memory://faces/a.png", "memory://faces")
+    saying(FileNotFoundError("a.png"))
+    assert "FileNotFoundError" in code("memory://faces/a.png", "memory://faces")
+
+
+def test_a_store_that_is_busy_is_asked_for_as_long_as_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    Store("memory://faces").write("a.png", PICTURE)
+    monkeypatch.setattr(_fetch, "TIMEOUT", 0.5)
+
+    def busy(*_: Any, **__: Any) -> None:
+        raise TimeoutError("busy")
+
+    monkeypatch.setattr(MemoryFileSystem, "info", busy)
+    began = time.monotonic()
+    with pytest.raises(ConnectionError, match="busy"):
+        fetch("memory://faces/a.png", "memory://faces")
+    assert time.monotonic() - began < 5
+
+
+def test_pictures_of_one_bucket_come_over_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And those of a place in it that has options of its own over another."""
+    bucket, made = f"memory://{uuid.uuid4().hex}", list[str]()
+    names = ("a/1.png", "a/2.png", "b/c/3.png", "own/4.png", "own/d/5.png", "owned/6.png")
+    for name in names:
+        Store(bucket).write(name, PICTURE)
+    monkeypatch.setitem(fsspec.config.conf, "bfr", {f"{bucket}/own/": {"profile": "x"}, "memory://": {}})
+
+    def connect(url: str) -> Any:
+        made.append(url)
+        return _connection.connect(url)
+
+    monkeypatch.setattr(_storage, "connect", connect)
+    for name in names:
+        assert fetch(f"{bucket}/{name}", f"{bucket}/a") == PICTURE
+    assert made == [bucket, f"{bucket}/own"]
+
+
+def test_an_address_that_cannot_be_one_is_the_rows_fault() -> None:
+    assert "cannot be read" in code("http://[bad")
+    assert "at most 1024 bytes" in code(f"s3://bucket/{'x' * 1100}")
+
+
 def test_what_does_not_end_is_cut_off(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_fetch, "MAX_BYTES", 2**20)
     assert code(f"{web}/endless").startswith("too_large")
     monkeypatch.setattr(_fetch, "MAX_BYTES", 2**40)
     monkeypatch.setattr(_fetch, "TIMEOUT", 0.2)
-    assert "not all of it in" in code(f"{web}/endless")
+    assert "found a part of it" in code(f"{web}/endless")
 
 
 @pytest.mark.parametrize(
@@ -137,7 +238,7 @@ def test_a_picture_that_is_asked_for_twice_is_fetched_once_and_its_neighbours_ah
 def test_a_column_of_addresses_is_restored_and_what_is_not_there_is_rejected(web: str, tmp_path: Path) -> None:
     rows = [{"image": f"{web}/{i}.png", "id": str(i)} for i in range(6)]
     rows[2]["image"], rows[4]["image"] = f"{web}/gone", "http://10.0.0.1/x.png"
-    schema = pa.schema([("id", pa.string()), ("image", pa.string())])
+    schema = pa.schema([("id", pa.string()), *ADDRESSES])
     support.write(tmp_path / "src" / "a.parquet", rows, schema=schema)
     record = restore_without_prefect(support.run(tmp_path))
     assert record["totals"]["restored"] == 4 and record["rejects"] == {"missing": 2}

@@ -8,6 +8,7 @@ import re
 import resource
 import struct
 import time
+import tracemalloc
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -39,12 +40,30 @@ def restored(folder: Path, table: pa.Table, group_rows: int = 4, **settings: Any
     return record
 
 
+def chunk(kind: bytes, body: bytes) -> bytes:
+    """A part of a PNG."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def bombs() -> dict[str, bytes]:
+    """Small pictures with something beside their pixels that inflates to 128 MiB."""
+    bomb = b"name\0\0" + zlib.compress(bytes(2**27), 9)
+    return {
+        "bomb in a text chunk": GOOD[:33] + chunk(b"zTXt", bomb) + GOOD[33:],
+        "bomb in a text chunk behind": GOOD[:-12] + chunk(b"zTXt", bomb) + GOOD[-12:],
+        "bomb in a colour profile": GOOD[:33] + chunk(b"iCCP", bomb) + GOOD[33:],
+    }
+
+
+def with_scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan, a refinement, comes again and again."""
+    jpeg = support.encoded(support.portrait(2), "jpeg", progressive=True)
+    start = jpeg.rindex(b"\xff\xda")
+    return jpeg[:-2] + jpeg[start:-2] * (count - jpeg.count(b"\xff\xda")) + jpeg[-2:]
+
+
 def png(width: int, height: int, data: bytes) -> bytes:
     """A PNG whose header may say anything."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data, 9)) + chunk(b"IEND", b"")
 
@@ -55,7 +74,8 @@ def hostile_pictures() -> dict[str, bytes]:
     endless = b"Exif\0\0II*\0\x08\0\0\0" + b"\xff\xff" + b"\x12\x01\x03\0\xff\xff\xff\xff\0\0\0\0" * 20
     return {
         "bomb": png(60_000, 60_000, bytes(10**6)),
-        "bomb in a text chunk": GOOD[:-12] + struct.pack(">I", 40) + b"zTXt" + b"k\0\0" + bytes(37) + GOOD[-12:],
+        **bombs(),
+        "a JPEG of 400 scans": with_scans(400),
         "says more pixels than there are": png(5000, 5000, bytes(100)),
         "says fewer pixels than there are": png(8, 8, bytes(10**6)),
         "no pixels": png(0, 0, b""),
@@ -82,7 +102,53 @@ def test_hostile_pictures_are_restored_or_rejected_by_name(tmp_path: Path) -> No
     assert set(record["rejects"]) <= {"undecodable", "too_large", "too_small"}
     fine = {row["id"] for row in support.table(tmp_path / "dst" / "data").to_pylist()}
     assert fine >= {"an archive behind", "a JPEG called PNG", "EXIF of 64 KiB of nothing"}
-    assert not fine & {"bomb", "a web page in front", "zeros", "an executable", "PostScript", "SVG", "one byte"}
+    assert not fine & {
+        "bomb",
+        "a JPEG of 400 scans",
+        "a web page in front",
+        "zeros",
+        "an executable",
+        "PostScript",
+        "SVG",
+        "one byte",
+    }
+
+
+@pytest.mark.parametrize("name", bombs())
+def test_a_bomb_beside_the_pixels_is_not_inflated(name: str) -> None:
+    data = bombs()[name]
+    tracemalloc.start()
+    with pytest.raises(RowError, match="undecodable"):
+        decode(data)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**25
+
+
+def test_a_jpeg_has_at_most_a_hundred_scans() -> None:
+    assert decode(with_scans(100)).pixels.shape == (support.SIDE, support.SIDE, 3)
+    with pytest.raises(RowError, match="undecodable: expected a JPEG of at most 100 scans"):
+        decode(with_scans(101))
+
+
+def test_fill_and_junk_between_the_scans_hide_none() -> None:
+    """What decoders pass over: bytes that are no marker, and any number of FF before one."""
+    with pytest.raises(RowError, match="at most 100 scans"):
+        decode(with_scans(400).replace(b"\xff\xda", b"junk\xff\0\xff\xff\xff\xda"))
+
+
+def test_what_lies_in_a_segment_or_behind_the_end_of_a_jpeg_is_no_scan() -> None:
+    """A thumbnail, or the film of a moving photo."""
+    jpeg, scans = support.encoded(support.portrait(2), "jpeg"), b"\xff\xda\0\2" * 400
+    comment = b"\xff\xfe" + struct.pack(">H", len(scans) + 2) + scans
+    assert decode(jpeg[:2] + comment + jpeg[2:] + scans).pixels.shape == (support.SIDE, support.SIDE, 3)
+
+
+def test_segments_without_end_are_not_walked_for_ever() -> None:
+    jpeg = with_scans(400)
+    start = jpeg.index(b"\xff\xda")
+    with pytest.raises(RowError, match="at most 100 scans and 10000 segments"):
+        decode(jpeg[:start] + b"\xff\xfe\0\2" * 20_000 + jpeg[start:])
 
 
 def mutated(rng: random.Random, seeds: list[bytes]) -> bytes:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import io
 import itertools
+import socket
+import ssl
 import time
 from collections.abc import Callable
+from unittest.mock import Mock
 
 import aiohttp
+import httpx
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 
 from tasks import _patience
-from tasks._patience import PatientFile, may_pass, patiently
+from tasks._patience import PatientFile, for_at_most, may_pass, patiently
 
 
 def answer(status: int, code: str = "", error: OSError | None = None) -> OSError:
@@ -23,10 +27,22 @@ def answer(status: int, code: str = "", error: OSError | None = None) -> OSError
     return error
 
 
+def web_answer(status: int) -> aiohttp.ClientResponseError:
+    return aiohttp.ClientResponseError(Mock(), (), status=status)
+
+
+def because(cause: Exception) -> httpx.ConnectError:
+    """How httpx tells of a connection that was not made."""
+    error = httpx.ConnectError(str(cause))
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize("error", [
     answer(503, "SlowDown"), answer(500), answer(429), answer(400, "RequestTimeout"), TimeoutError(),
     ConnectionResetError(), EOFError(), aiohttp.ServerDisconnectedError(), aiohttp.ClientPayloadError(),
-    EndpointConnectionError(endpoint_url="http://x"),
+    EndpointConnectionError(endpoint_url="http://x"), httpx.ReadTimeout(""), httpx.ConnectError("refused"),
+    web_answer(503), web_answer(429), httpx.RemoteProtocolError("cut"), because(socket.gaierror(socket.EAI_AGAIN, "")),
 ], ids=repr)  # fmt: skip
 def test_trouble_that_may_pass(error: Exception) -> None:
     assert may_pass(error)
@@ -35,7 +51,10 @@ def test_trouble_that_may_pass(error: Exception) -> None:
 @pytest.mark.parametrize("error", [
     answer(403, "AccessDenied", PermissionError()), answer(404, "NoSuchBucket", FileNotFoundError()), answer(412),
     answer(409), answer(501), answer(400, "InvalidArgument"), FileExistsError(), NoCredentialsError(), OSError(28, ""),
-    ValueError(),
+    ValueError(), web_answer(401), web_answer(403), web_answer(404), web_answer(416),
+    aiohttp.InvalidURL("http://host:port"), httpx.UnsupportedProtocol(""),
+    because(socket.gaierror(socket.EAI_NONAME, "")),
+    because(ssl.SSLCertVerificationError()),
 ], ids=repr)  # fmt: skip
 def test_trouble_that_no_other_try_mends(error: Exception) -> None:
     assert not may_pass(error)
@@ -69,6 +88,15 @@ def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OSError, match="refused"):
         patiently(failing(10**9, answer(503)))
     assert 0.5 <= time.monotonic() - began < 5
+
+
+def test_patience_may_be_shorter_for_some_requests_together() -> None:
+    began = time.monotonic()
+    with for_at_most(0.5):
+        for _ in range(3):
+            with pytest.raises(OSError, match="refused"):
+                patiently(failing(10**9, answer(503)))
+    assert time.monotonic() - began < 5
 
 
 class Unsteady(io.BytesIO):

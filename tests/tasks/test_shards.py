@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bfr_models.errors import BfrError
-from tasks._shards import Shard, from_table, require_unchanged, row_ids, shards_of_file, to_table
+from tasks._shards import Shard, current_version, from_table, require_unchanged, row_ids, shards_of_file, to_table
+from tests.weight_server import serving, status
 
 group_sizes = st.lists(st.integers(0, 50), max_size=30)
 limits = st.integers(1, 120)
@@ -75,3 +76,24 @@ def test_a_file_that_is_no_longer_the_planned_one_is_refused(content: bytes | No
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(BfrError, match="changed while the run was under way"):
         require_unchanged(shard)
+
+
+def test_a_web_file_whose_server_is_busy_is_still_there() -> None:
+    with serving() as server:
+        server.script = [status(503), status(502)]
+        assert current_version(f"{server.url}/a.parquet") == "v1"
+
+
+@pytest.mark.parametrize("code", [404, 410])
+def test_a_web_file_that_is_gone_has_no_version(code: int) -> None:
+    with serving() as server:
+        server.script = [status(code)]
+        assert current_version(f"{server.url}/a.parquet") is None
+
+
+def test_a_web_file_that_may_no_longer_be_read_is_not_gone() -> None:
+    with serving() as server:
+        server.script = [status(403)]
+        with pytest.raises(PermissionError, match="403"):
+            current_version(f"{server.url}/a.parquet")
+        assert len(server.requests) == 1

@@ -1,0 +1,131 @@
+"""Stores without conditional puts: they are told from others, and have one driver."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+import time
+import uuid
+from datetime import UTC, datetime
+
+import pytest
+
+from bfr_models.errors import BfrError
+from tasks import _single_writer
+from tasks._single_writer import run_store, sole_driver
+from tasks._storage import Store
+
+
+@pytest.fixture
+def url() -> str:
+    """The address of an empty folder."""
+    return f"memory://{uuid.uuid4().hex}"
+
+
+def test_a_store_that_says_exists_of_what_it_has_just_taken_has_conditional_puts(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to the first put was lost, and the driver has put again."""
+    create = Store.create
+
+    def answer_lost(store: Store, path: str, data: bytes) -> bool:
+        made = create(store, path, data)
+        return made and "probe" not in path
+
+    monkeypatch.setattr(Store, "create", answer_lost)
+    assert run_store(url).conditional
+
+
+def test_a_store_that_takes_the_same_file_twice_has_none(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Store, "create", lambda store, path, data: store.write(path, data) is None)
+    assert not run_store(url).conditional
+    assert not run_store(url).conditional
+
+
+def test_drivers_that_start_together_go_by_what_the_first_found(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def probe(store: Store) -> bool:
+        store.write("plan/storage.json", json.dumps({"conditional_puts": False}).encode())
+        return True
+
+    monkeypatch.setattr(_single_writer, "_probe", probe)
+    assert not run_store(url).conditional
+    assert json.loads(Store(url).read("plan/storage.json")) == {"conditional_puts": False}
+
+
+def test_who_may_not_delete_may_run(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(store: Store, path: str) -> None:
+        raise PermissionError("s3:DeleteObject")
+
+    monkeypatch.setattr(Store, "delete", refuse)
+    assert run_store(url).conditional
+
+
+@pytest.fixture
+def unconditional(url: str, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A run's store without conditional puts, whose drivers are heard of every 0.05 s."""
+    monkeypatch.setattr(_single_writer, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(_single_writer, "STALE", 2.0)
+    store = Store(url)
+    store.write("plan/storage.json", b'{"conditional_puts": false}')
+    return store
+
+
+def alive(store: Store) -> str:
+    return json.loads(store.read("plan/owner.json"))["alive"]
+
+
+def test_a_driver_goes_on_renewing_after_trouble(unconditional: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, failures = Store.write, itertools.repeat(OSError(5, "busy"), 3)
+
+    def write_sometimes(store: Store, path: str, data: bytes) -> None:
+        for failure in failures:
+            raise failure
+        write(store, path, data)
+
+    with sole_driver(unconditional.url()) as lost:
+        monkeypatch.setattr(Store, "write", write_sometimes)
+        first, deadline = alive(unconditional), time.monotonic() + 5
+        while alive(unconditional) == first and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert alive(unconditional) > first and not lost.is_set()
+    assert not unconditional.exists("plan/owner.json")
+
+
+@pytest.mark.parametrize("trouble", ["errors", "no answer"])
+def test_a_driver_that_cannot_renew_stops_before_another_may_start(
+    trouble: str, unconditional: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+
+    def write(*_: object) -> None:
+        if trouble == "no answer":
+            over.wait(20)
+        raise OSError(5, "busy")
+
+    with pytest.raises(BfrError, match="no answer for 1 s"), sole_driver(unconditional.url()) as lost:  # noqa: PT012
+        monkeypatch.setattr(Store, "write", write)
+        stopped = lost.wait(10)
+        over.set()
+        age = datetime.now(UTC) - datetime.fromisoformat(alive(unconditional))
+        assert stopped and age.total_seconds() < _single_writer.STALE
+
+
+def test_a_driver_whose_place_is_taken_stops(unconditional: Store) -> None:
+    other = {"token": "another", "host": "h", "pid": 1, "alive": datetime.now(UTC).isoformat()}
+    with pytest.raises(BfrError, match="has taken"), sole_driver(unconditional.url()) as lost:  # noqa: PT012
+        unconditional.write("plan/owner.json", json.dumps(other).encode())
+        assert lost.wait(10)
+    assert json.loads(unconditional.read("plan/owner.json")) == other
+
+
+def test_a_driver_that_cannot_give_its_place_back_has_done_its_work(
+    unconditional: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(store: Store, path: str) -> None:
+        raise PermissionError("s3:DeleteObject")
+
+    monkeypatch.setattr(Store, "delete", refuse)
+    with sole_driver(unconditional.url()) as lost:
+        pass
+    assert not lost.is_set()
