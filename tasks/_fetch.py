@@ -86,9 +86,9 @@ def fetch(address: str, dataset: str) -> bytes:
     """The bytes behind one address in a dataset that is at the URL `dataset`.
 
     RowError where no other try can get them, and where a web server is in trouble for as long as `TIMEOUT`: of a long
-    list some always are (`--retry-rejected missing` asks again). Trouble of the dataset's own store or of this machine's
-    network that did not pass, and a store that refuses to be read, are other errors: the row is not to blame, and its
-    shard is to be tried again.
+    list some always are (`--retry-rejected missing` asks again). Trouble of the dataset's own store or of this
+    machine's network that did not pass, and a store that refuses to be read, are other errors: the row is not to blame
+    and its shard is to be tried again.
     """
     try:
         scheme = urlsplit(address).scheme if "://" in address else "file"
