@@ -1,6 +1,6 @@
 """Fréchet distances of restored faces to their ground truth by networks that are no recognisers.
 
-    python benchmarks/distances.py EVALUATION... --detector retinaface_mobilenet0.25.pth [--perceptual squeezenet1_1.pth]
+    python benchmarks/distances.py EVALUATION... --detector retinaface.pth [--perceptual squeezenet1_1.pth]
 
 EVALUATION is the output folder of `bfr evaluate`. A recogniser is made not to see how a picture was degraded, so the
 Fréchet distance of its features says little of that. FID's Inception is made for another purpose too, and so are these

@@ -4,7 +4,7 @@
     p_theta(x_{t-1} | x_t, c), t = N..1                  the rest of it
 
     identity restoration, low     y = c = lq at the first model's size           N = options.start_low
-    identity restoration, high    y = the first's output, c = y and lq           N = options.start_high
+    identity restoration, high    y = lq as the first corrects it, c = y and lq  N = options.start_high
     texture enhancement           y = the second's output, no c                  N = options.texture_timestep
 
 A chain that starts from y instead of from nothing keeps what y still knows of the person; the noise has to be enough
@@ -32,6 +32,12 @@ from bfr_models.pixels import resize
 from bfr_models.registry import ResolvedMethod
 from bfr_models.rng import RowNoise
 from bfr_models.types import FaceBatch
+
+
+def corrected(lq: Tensor, small: Tensor) -> Tensor:
+    """(B, 3, H, W) lq faces with what `small`, the same faces restored at a smaller size, says of them: lq + up(small
+    - down(lq)), in [-1, 1]. Detail that the small size cannot hold stays the lq's own."""
+    return (lq + resize(small - resize(lq, small.shape[-1]).clamp(-1, 1), lq.shape[-1])).clamp(-1, 1)
 
 
 class DiffBFR:
@@ -67,12 +73,12 @@ class DiffBFR:
         return batch.with_images(face.cpu())
 
     def _restore_low(self, network: nn.Module, lq: Tensor, noise: RowNoise) -> Tensor:
-        """The first model's output, enlarged to the method's size."""
+        """The lq face, corrected by the first model."""
         options, small = self._options, resize(lq, self._low_size).clamp(-1, 1)
         start = options.start_low if options.truncated else self._last_timestep
         picture = small if options.truncated else torch.zeros_like(small)  # nothing but noise
         restored = self._run(network, picture, truncated_timesteps(start, options.steps), noise, condition=small)
-        return resize(restored, self.size).clamp(-1, 1)
+        return corrected(lq, restored)
 
     def _run(
         self,

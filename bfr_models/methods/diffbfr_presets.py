@@ -30,12 +30,12 @@ class DiffBFROptions(NetworkOptions):
     timestep from nothing but noise.
     """
 
-    start_low: int = 65
-    start_high: int = 50
-    texture_timestep: float = 20.0
-    steps: int = 3
-    steps_high: int = 4
-    steps_texture: int = 4
+    start_low: int = 15
+    start_high: int = 20
+    texture_timestep: float = 10.0
+    steps: int = 2
+    steps_high: int = 3
+    steps_texture: int = 2
     sampler: Literal["ddim", "dpm++"] = "ddim"
     eta: float = 1.0  # of ddim: 0 deterministic, 1 ancestral
     cascade: bool = True
@@ -69,12 +69,12 @@ class DiffBFRPreset(PriorPreset):
     """The three networks. The texture model is the `prior`: unconditional, trained on clean faces, DifFace's own.
 
     The first restoring model sees the lq face at its own, smaller size. The second one is given two pictures beside
-    x_t: the first's output, enlarged, and the lq face, whose fine detail the small size cannot hold.
+    x_t: the lq face as the first corrects it, and the lq face itself.
 
     Timesteps, by the argument of `DifFacePreset`: noise that hides the same detail has 1/4 of the variance per pixel
     at half the side. `ffhq512` starts its chains at 400 (128 px), 200 and 100 (512 px); with the same detail hidden,
-    that is 262 at 64 px, 53 and 22 at 128 px. What ships as `face128` starts its first chain lower, at 65: from higher
-    up held-out faces come out sharper, and further from the person.
+    that is 262 at 64 px, 53 and 22 at 128 px. What ships as `face128` starts lower, at 15, 20 and 10: from higher up
+    held-out faces come out sharper, and further from the person.
     """
 
     irm_low: UNetConfig = field(kw_only=True)
@@ -94,8 +94,8 @@ class DiffBFRPreset(PriorPreset):
 
 
 # Both restoring models have the prior's shape, so that they can start from its weights: at 64 px too, 100 steps from
-# there are worth more than 500 from nothing.
-IRM_LOW128 = replace(PRIOR128, sample_size=64, condition_channels=3)
+# there are worth more than 500 from nothing. At 64 px its coarsest level would be one of 4 px and is left out.
+IRM_LOW128 = replace(PRIOR128, sample_size=64, channels=(48, 64, 96), attention_levels=(), condition_channels=3)
 # SR3's network for 128 px, without its dropout.
 IRM_LOW512 = UNetConfig(
     sample_size=128,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bfr_models.diffusion.guidance import identity_gradient
 from bfr_models.diffusion.times import FIRST_TIME
 from bfr_models.errors import UsageError
-from bfr_models.methods.clr_face_presets import CLRFaceOptions, CLRFacePreset
+from bfr_models.methods.clr_face_presets import CLRFacePreset
 from bfr_models.networks.latent import LatentMask, LatentScore, conditioned
 from bfr_models.networks.mobile_face import MobileFace, crop_from_ffhq, identity_distance, load_mobile_face
 from bfr_models.networks.swinir import SwinIR
@@ -85,23 +85,25 @@ class Mask(OnLatents):
     """Where the identity gradient may change a latent. One guided step from where a chain is at t, the IRN's latent
     diffused that far,
 
-        z_0' = z_0 - w(t) / alpha(t) m g,   t uniform in [guide_to, guide_from],
+        z_0' = z_0 - `GUIDANCE` s(t) / alpha(t) m g,   t uniform in `TIMES`,
 
-    is scored by 1 - cos(phi(G(z_0')), phi(x)) + `PERCEPTUAL_WEIGHT` d(G(z_0'), x) + `SPARSITY` mean(m), with the
-    preset's guidance. phi is the recogniser aid where there is one, better not the one that guides; d the perceptual
-    distance where it is given, about four times LPIPS.
+    is scored by 1 - cos(phi(G(z_0')), phi(x)) + `PERCEPTUAL_WEIGHT` d(G(z_0'), x) + `SPARSITY` mean(m). phi is the
+    recogniser aid where there is one, better not the one that guides; d the perceptual distance where it is given,
+    about four times LPIPS.
 
-    A mask of face128 shuts over the face where a step of the preset's guidance is too long for its own gradient: look
-    at `identity_ones` against `identity_zeros` before anything else.
+    A mask of face128 shuts over the face where a step of the guidance is too long for its own gradient, and everywhere
+    where it is too short to matter, as all are below t = 0.05: look at `identity_ones` against `identity_zeros` before
+    anything else.
     """
 
+    TIMES = (0.02, 0.3)
+    GUIDANCE = 0.05
     PERCEPTUAL_WEIGHT = 0.25
     SPARSITY = 0.002
     EVALUATED = 16  # held-out faces: each costs a pass through the decoder and back
 
     def __init__(self, preset: CLRFacePreset, aids: Aids) -> None:
         super().__init__(preset)
-        self.options: CLRFaceOptions = preset.options  # type: ignore[assignment]
         self._aids = aids
         self.perceptual: PerceptualDistance | None = None
         self.recipe = Recipe(
@@ -122,7 +124,7 @@ class Mask(OnLatents):
             self.perceptual = load_perceptual_distance(self._aids.perceptual).to(device)
 
     def loss(self, network: Any, gt: Tensor, lq: Tensor) -> Tensor:
-        low, high = self.options.guide_to, self.options.guide_from
+        low, high = self.TIMES
         t = max(low + (high - low) * float(torch.rand(())), FIRST_TIME)
         step = self._guided_step(lq, t, torch.randn)
         mask = network(step.degraded, step.estimate)
@@ -132,7 +134,7 @@ class Mask(OnLatents):
     def evaluate(self, network: Any, gt: Tensor, lq: Tensor) -> dict[str, float]:
         """With the mask, with all of it open, and with all of it shut; on some faces."""
         gt, lq = gt[: self.EVALUATED], lq[: self.EVALUATED]
-        t = (self.options.guide_to + self.options.guide_from) / 2
+        t = sum(self.TIMES) / 2
         step = self._guided_step(lq, t, lambda n, *shape: RowNoise(range(n))(*shape))
         mask = network(step.degraded, step.estimate)
         metrics = {"mask_mean": float(mask.mean()), "mask_std": float(mask.std())}
@@ -165,7 +167,7 @@ class Mask(OnLatents):
             target = self._guide(crop_from_ffhq(recovered))
             z = self.sde.diffuse(estimate, noise(*estimate.shape).to(estimate), t)
         eps, gradient = identity_gradient(conditioned(self._score, degraded), self._embed, self.sde, z, t, target)
-        push = self.options.guidance * self.sde.sigma(t) / self.sde.alpha(t) * gradient
+        push = self.GUIDANCE * self.sde.sigma(t) / self.sde.alpha(t) * gradient
         return _GuidedStep(degraded, estimate, self.sde.predict_start(z, eps, t), push)
 
     def _embed(self, start: Tensor) -> Tensor:

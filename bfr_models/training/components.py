@@ -26,8 +26,8 @@ PRESETS: dict[str, tuple[Preset, ...]] = {"difface": DIFFACE, "diffbfr": DIFFBFR
 COMPONENTS: dict[tuple[str, str], _Spec] = {
     ("difface", "estimator"): _Spec(difface.Estimator, DifFacePreset, ("perceptual", "recogniser")),
     ("difface", "prior"): _Spec(difface.Prior, DifFacePreset),
-    ("diffbfr", "irm_low"): _Spec(diffbfr.IrmLow, DiffBFRPreset),
-    ("diffbfr", "irm_high"): _Spec(diffbfr.IrmHigh, DiffBFRPreset, ("irm_low",)),
+    ("diffbfr", "irm_low"): _Spec(diffbfr.IrmLow, DiffBFRPreset, ("perceptual", "recogniser")),
+    ("diffbfr", "irm_high"): _Spec(diffbfr.IrmHigh, DiffBFRPreset, ("irm_low", "perceptual", "recogniser")),
     ("diffbfr", "tem"): _Spec(difface.Prior, DiffBFRPreset),
     ("clr_face", "vqgan"): _Spec(clr_face.Autoencoder, CLRFacePreset, ("perceptual",)),
     ("clr_face", "score"): _Spec(clr_face.Score, CLRFacePreset),

@@ -3,7 +3,9 @@
     L = || eps - eps_theta(x_t, c, t) ||^2,   x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps
 
 At restoring, the chain does not start from a noised x_0 but from a noised y (what it is to restore). A share of every
-batch learns that: x_t is made of y, eps becomes what leads from x_t to x_0. This share is ours.
+batch learns that: x_t is made of y, eps becomes what leads from x_t to x_0. Of this share the x_0 that the network
+predicts is also compared with the true one by a perceptual distance and a recogniser, where they are given
+(`PERCEPTUAL_WEIGHT`, `IDENTITY_WEIGHT`). Both are ours.
 
 In this order: `tem` (or DifFace's prior as it is); `irm_low`; `irm_high`, with `--irm-low` the first model's weights.
 Both may start from the prior's, where they have its shape (`--initial`). Nothing is trained jointly.
@@ -11,8 +13,10 @@ Both may start from the prior's, where they have its shape (`--initial`). Nothin
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -20,26 +24,35 @@ from torch import Tensor, nn
 
 from bfr_models.diffusion.sampling import Noise, as_fractional_eps_model, truncated_sample
 from bfr_models.diffusion.schedule import add_noise, linear_alphas_cumprod, truncated_timesteps
+from bfr_models.methods.diffbfr import corrected
 from bfr_models.methods.diffbfr_presets import DiffBFROptions, DiffBFRPreset
 from bfr_models.networks.configs import UNetConfig
+from bfr_models.networks.mobile_face import identity_distance, load_mobile_face
 from bfr_models.networks.unet import UNet
 from bfr_models.pixels import resize
 from bfr_models.rng import RowNoise
-from bfr_models.training.component import Aids, Component, Recipe, psnr
+from bfr_models.training.component import NO_AIDS, Aids, Component, Recipe, psnr
+from bfr_models.training.perceptual import load_perceptual_distance
 from bfr_models.weight_files import read_card
 from bfr_models.weights import load_weights, read_checkpoint
 
-FROM_START = 0.4  # share of a batch whose x_t is a noised y, at timesteps around the chain's start
+FROM_START = 0.6  # share of a batch whose x_t is a noised y, at timesteps around the chain's start
 MIN_SNR_GAMMA = 5.0  # weight min(1, gamma / SNR) of that share (arXiv 2303.09556): its eps grows as the noise falls
+PERCEPTUAL_WEIGHT = 0.05
+IDENTITY_WEIGHT = 0.25
 CONDITION_STEPS = 4  # of the frozen first model while it makes conditions for the second
 
 
 class _Restoring(Component):
     """One conditional model. Subclasses say what it restores, from what, beside what."""
 
-    def __init__(self, preset: DiffBFRPreset, config: UNetConfig, t_max: int, start: int, steps: int) -> None:
+    def __init__(
+        self, preset: DiffBFRPreset, aids: Aids, config: UNetConfig, t_max: int, start: int, steps: int
+    ) -> None:
         self.preset, self.config, self.t_max, self.start, self.steps = preset, config, t_max, start, steps
         self.alphas_cumprod = linear_alphas_cumprod()
+        self.perceptual = load_perceptual_distance(aids.perceptual) if aids.perceptual else None
+        self.recogniser = load_mobile_face(aids.recogniser) if aids.recogniser else None
         self.recipe = Recipe(preset.size, ("gfpgan", "gfpgan", "difface"), steps=8000)
 
     @abstractmethod
@@ -56,11 +69,11 @@ class _Restoring(Component):
     def initialise(self, network: nn.Module, weights: Path) -> None:
         """From its own weights, or from those of an unconditional prior of its shape (see `widen`)."""
         prior, given = UNet(self.preset.prior), read_checkpoint(weights)
-        same_layers = given.keys() == dict(network.named_parameters()).keys()
+        same_layers = given.keys() == dict(prior.named_parameters()).keys()
         if not same_layers or given[_FIRST].shape != prior.get_parameter(_FIRST).shape:
             return super().initialise(network, weights)
         load_weights(prior, weights)
-        return widen(network, prior)
+        return widen(cast(UNet, network), prior)
 
     def loss(self, network: nn.Module, gt: Tensor, lq: Tensor) -> Tensor:
         x_0, y, condition = self.training_pictures(gt, lq)
@@ -74,10 +87,26 @@ class _Restoring(Component):
         eps = noise + snr.sqrt().to(gt) * (source - x_0)
         x = add_noise(source, noise, abar.to(gt.device))
         predicted = network(torch.cat([x, condition], dim=1), t.to(gt.device)).float()
-        return (weight * (predicted - eps).pow(2).mean((1, 2, 3))).mean()
+        loss = (weight * (predicted - eps).pow(2).mean((1, 2, 3))).mean()
+        if not from_start.any():
+            return loss
+        restored = (x - (1 - abar).sqrt().to(gt) * predicted) / abar.sqrt().to(gt)
+        return loss + from_start.float().mean() * self._unlikeness(restored[from_start], x_0[from_start])
+
+    def _unlikeness(self, restored: Tensor, x_0: Tensor) -> Tensor | float:
+        """What the perceptual distance and the recogniser, whichever were given, say at the method's size."""
+        found: Tensor | float = 0.0
+        restored, x_0 = (resize(image, self.preset.size) for image in (restored, x_0))
+        if self.perceptual is not None:
+            found = found + PERCEPTUAL_WEIGHT * self.perceptual.to(x_0.device)(restored, x_0)
+        if self.recogniser is not None:
+            distance = identity_distance(self.recogniser.to(x_0.device), restored, x_0)
+            found = found + IDENTITY_WEIGHT * distance.mean()
+        return found
 
     def evaluate(self, network: nn.Module, gt: Tensor, lq: Tensor) -> dict[str, float]:
-        """The mean of `eps_loss` over timesteps; PSNR of the restored, of what the chain starts from, of the lq."""
+        """The mean of `eps_loss` over timesteps; PSNR of the restored, of what the chain starts from, of the lq; with a
+        recogniser, the similarity of the restored and of the lq to x_0."""
         x_0, y, condition = self.pictures(gt, lq)
         noise = RowNoise(range(len(gt)), gt.device)(*x_0.shape[1:])
         losses = {}
@@ -87,7 +116,16 @@ class _Restoring(Component):
         metrics = {"eps_loss": sum(losses.values()) / len(losses)} | {f"eps_loss_{t}": v for t, v in losses.items()}
         restored = self._restore(network, y, condition)
         lq = resize(lq, x_0.shape[-1]).clamp(-1, 1)
-        return metrics | {"psnr": psnr(restored, x_0), "psnr_start": psnr(y, x_0), "psnr_lq": psnr(lq, x_0)}
+        metrics |= {"psnr": psnr(restored, x_0), "psnr_start": psnr(y, x_0), "psnr_lq": psnr(lq, x_0)}
+        if self.recogniser is not None:
+            seen = {
+                "identity": resize(restored, self.preset.size),
+                "identity_lq": resize(lq, self.preset.size),
+            }
+            for name, image in seen.items():
+                distance = identity_distance(self.recogniser.to(gt.device), image, resize(x_0, self.preset.size))
+                metrics[name] = 1 - float(distance.mean())
+        return metrics
 
     def preview(self, network: nn.Module, gt: Tensor, lq: Tensor) -> list[Tensor]:
         """lq, the restored, gt."""
@@ -100,8 +138,8 @@ class _Restoring(Component):
         return truncated_sample(as_fractional_eps_model(network, condition), y, timesteps, self.alphas_cumprod, noise)
 
     def _timesteps_around_start(self, n: int) -> Tensor:
-        """From half the start to twice it: it is a user's to choose."""
-        return torch.randint(self.start // 2, min(2 * self.start, self.t_max) + 1, (n,))
+        """From a quarter of the start to twice it: it is a user's to choose."""
+        return torch.randint(self.start // 4, min(2 * self.start, self.t_max) + 1, (n,))
 
 
 class IrmLow(_Restoring):
@@ -109,7 +147,7 @@ class IrmLow(_Restoring):
 
     def __init__(self, preset: DiffBFRPreset, aids: Aids) -> None:
         options = _options(preset)
-        super().__init__(preset, preset.irm_low, preset.low_max_timestep, options.start_low, options.steps)
+        super().__init__(preset, aids, preset.irm_low, preset.low_max_timestep, options.start_low, options.steps)
 
     def pictures(self, gt: Tensor, lq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x_0, y = (resize(image, self.config.sample_size).clamp(-1, 1) for image in (gt, lq))
@@ -128,8 +166,10 @@ class IrmHigh(_Restoring):
 
     def __init__(self, preset: DiffBFRPreset, aids: Aids) -> None:
         options = _options(preset)
-        super().__init__(preset, preset.irm_high, preset.high_max_timestep, options.start_high, options.steps_high)
-        self.first = IrmLow(preset, aids)
+        super().__init__(
+            preset, aids, preset.irm_high, preset.high_max_timestep, options.start_high, options.steps_high
+        )
+        self.first = IrmLow(preset, NO_AIDS)
         self.first_weights = aids.irm_low
         self.first_network = _frozen(self.first.build(), aids.irm_low) if aids.irm_low else None
 
@@ -137,7 +177,7 @@ class IrmHigh(_Restoring):
         return {"irm_low_sha256": read_card(self.first_weights)["sha256"]} if self.first_weights else {}
 
     def pictures(self, gt: Tensor, lq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        y = self._enlarged(self._first_output(lq, self.first.steps, RowNoise(range(len(lq)), lq.device)))
+        y = corrected(lq, self._first_output(lq, self.first.steps, RowNoise(range(len(lq)), lq.device)))
         return gt, y, torch.cat([y, lq], dim=1)
 
     def training_pictures(self, gt: Tensor, lq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -148,9 +188,9 @@ class IrmHigh(_Restoring):
         y = lq.clone()
         if len(augmented):
             small = resize(gt[augmented], self.preset.irm_low.sample_size).clamp(-1, 1)
-            y[augmented] = self._enlarged(augment_condition(small))
+            y[augmented] = corrected(lq[augmented], augment_condition(small))
         if len(restored):
-            y[restored] = self._enlarged(self._imperfect(gt[restored], lq[restored]))
+            y[restored] = corrected(lq[restored], self._imperfect(gt[restored], lq[restored]))
         return gt, y, torch.cat([y, lq], dim=1)
 
     def _imperfect(self, gt: Tensor, lq: Tensor) -> Tensor:
@@ -167,9 +207,6 @@ class IrmHigh(_Restoring):
             return y
         model = as_fractional_eps_model(self.first_network.to(lq.device), condition)
         return truncated_sample(model, y, truncated_timesteps(self.first.start, steps), self.alphas_cumprod, noise)
-
-    def _enlarged(self, small: Tensor) -> Tensor:
-        return resize(small, self.config.sample_size).clamp(-1, 1)
 
 
 def dense_low_timesteps(n: int, t_max: int) -> Tensor:
@@ -197,15 +234,18 @@ _FIRST, _LAST = "net.conv_in.weight", ("net.conv_out.weight", "net.conv_out.bias
 
 
 @torch.no_grad()
-def widen(network: nn.Module, prior: nn.Module) -> None:
+def widen(network: UNet, prior: UNet) -> None:
     """Makes the conditional `network` compute what the unconditional `prior` does, whatever the condition: the
-    condition's weights are zero; of a prior that learned its variance, eps alone is taken."""
+    condition's weights are zero; of a prior that learned its variance, eps alone is taken. A network of fewer levels
+    gets those of the finest ones, and has to learn to do without the others."""
     given = dict(prior.named_parameters())
+    coarser = len(prior.net.up_blocks) - len(network.net.up_blocks)  # levels left out; up_blocks begin with them
     for name, parameter in network.named_parameters():
+        source = given[re.sub(r"(?<=up_blocks\.)\d+", lambda number: str(int(number[0]) + coarser), name)]
         if name == _FIRST:
-            parameter.zero_()[:, : given[name].shape[1]] = given[name]
+            parameter.zero_()[:, : source.shape[1]] = source
         else:
-            parameter.copy_(given[name][: len(parameter)] if name in _LAST else given[name])
+            parameter.copy_(source[: len(parameter)] if name in _LAST else source)
 
 
 def _frozen(network: nn.Module, weights: Path) -> nn.Module:
