@@ -30,11 +30,11 @@ class DiffBFROptions(NetworkOptions):
     timestep from nothing but noise.
     """
 
-    start_low: int = 15
-    start_high: int = 20
-    texture_timestep: float = 10.0
+    start_low: int = 8
+    start_high: int = 10
+    texture_timestep: float = 5.0
     steps: int = 2
-    steps_high: int = 3
+    steps_high: int = 2
     steps_texture: int = 2
     sampler: Literal["ddim", "dpm++"] = "ddim"
     eta: float = 1.0  # of ddim: 0 deterministic, 1 ancestral
@@ -73,7 +73,7 @@ class DiffBFRPreset(PriorPreset):
 
     Timesteps, by the argument of `DifFacePreset`: noise that hides the same detail has 1/4 of the variance per pixel
     at half the side. `ffhq512` starts its chains at 400 (128 px), 200 and 100 (512 px); with the same detail hidden,
-    that is 262 at 64 px, 53 and 22 at 128 px. What ships as `face128` starts lower, at 15, 20 and 10: from higher up
+    that is 262 at 64 px, 53 and 22 at 128 px. What ships as `face128` starts lower, at 8, 10 and 5: from higher up
     held-out faces come out sharper, and further from the person.
     """
 
