@@ -37,7 +37,7 @@ class DiffBFROptions(NetworkOptions):
     steps_high: int = 2
     steps_texture: int = 2
     sampler: Literal["ddim", "dpm++"] = "ddim"
-    eta: float = 1.0  # of ddim: 0 deterministic, 1 ancestral
+    eta: float = 0.0  # of ddim: 0 deterministic, 1 ancestral
     cascade: bool = True
     texture: bool = True
     truncated: bool = True
@@ -137,6 +137,7 @@ DIFFBFR = (
             steps_high=50,
             steps_texture=25,
             sampler="ddim",
+            eta=1.0,
         ),
         weights={
             "irm_low": "diffbfr-ffhq512-irm_low",
