@@ -8,7 +8,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from unittest.mock import Mock
+from typing import cast
 
 import aiohttp
 import httpx
@@ -28,7 +28,7 @@ def answer(status: int, code: str = "", error: OSError | None = None) -> OSError
 
 
 def web_answer(status: int) -> aiohttp.ClientResponseError:
-    return aiohttp.ClientResponseError(Mock(), (), status=status)
+    return aiohttp.ClientResponseError(cast(aiohttp.RequestInfo, None), (), status=status)
 
 
 def because(cause: Exception) -> httpx.ConnectError:
