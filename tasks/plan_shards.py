@@ -145,7 +145,7 @@ def latest_plan(store: Store) -> Plan:
 
 
 def require_planned(store: Store, shard: Shard) -> None:
-    """BfrError if a newer plan than the shard's is without it. One request, as long as there is no newer one."""
+    """BfrError if a newer plan than the shard's is without it. No listing, as long as there is no newer one."""
     try:
         store.read(_path(shard.plan + 1))
     except FileNotFoundError:
