@@ -14,7 +14,7 @@ demo: $(VENV)/.demo  ## two portraits, degraded, restored, scored, reported
 test: $(VENV)/.test  ## the whole test suite: no GPU, no network
 	$(PYTEST)
 
-test-all: $(VENV)/.test  ## and those that take long or need a server: S3 (Ceph), PostgreSQL
+test-all: $(VENV)/.test  ## and long faults, schedules, and what needs a server: S3 (Ceph), PostgreSQL
 	$(PYTEST) -m ""
 
 check: lint test  ## what CI runs

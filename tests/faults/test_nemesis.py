@@ -93,6 +93,7 @@ def nemesis(moto: tuple[str, int], faulty: str, tmp_path: Path, monkeypatch: pyt
         yield nemesis
 
 
+@pytest.mark.long
 def test_faults_at_random_points_cost_no_row_and_no_byte(nemesis: QuickNemesis) -> None:
     driver = nemesis.start("s3://nemesis/src-plain", "s3://nemesis/undisturbed")
     driver.wait(60)

@@ -88,6 +88,7 @@ def session() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.mark.long
 def test_nothing_keeps_a_secret(source: str, session: Path, tmp_path: Path) -> None:
     home = Path(os.environ["PREFECT_HOME"])
     outside = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "PREFECT_API_URL")}

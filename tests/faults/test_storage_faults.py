@@ -86,6 +86,7 @@ def test_spoiled_requests_lose_nothing_and_double_nothing(
     assert pictures(run.destination) == undisturbed(run)
 
 
+@pytest.mark.long
 def test_a_storm_is_waited_out(proxy: FaultProxy, run: RestoreRun) -> None:
     """Once there is a commit the store refuses everything for some seconds."""
     calm = threading.Timer(5, lambda: setattr(proxy, "choose", never))

@@ -120,6 +120,7 @@ def doomed_prefect(prefect_server: str, tmp_path: Path) -> Iterator[SubprocessAS
     server.stop()
 
 
+@pytest.mark.long
 def test_a_prefect_server_that_is_killed_half_way_costs_nothing(
     start: Start, ray_cluster: str, faulty: str, doomed_prefect: SubprocessASGIServer, tmp_path: Path
 ) -> None:
@@ -135,6 +136,7 @@ def test_a_prefect_server_that_is_killed_half_way_costs_nothing(
     assert support.pictures(tmp_path / "dst") == undisturbed(tmp_path)
 
 
+@pytest.mark.long
 def test_a_driver_that_is_terminated_says_so_leaves_nothing_running_and_can_go_on(
     start: Start, faulty: str, tmp_path: Path
 ) -> None:
@@ -157,6 +159,7 @@ def test_a_driver_that_is_terminated_says_so_leaves_nothing_running_and_can_go_o
     support.assert_whole(tmp_path / "dst", ROWS)
 
 
+@pytest.mark.long
 def test_a_method_that_never_ends_in_a_thread_of_the_driver_is_left_behind(start: Start, tmp_path: Path) -> None:
     rows = [row | {"id": "spins" if i == 6 else f"row-{i}"} for i, row in enumerate(support.rows(ROWS))]
     support.write(tmp_path / "src" / "a.parquet", rows, group_rows=2)
@@ -172,6 +175,7 @@ def test_a_method_that_never_ends_in_a_thread_of_the_driver_is_left_behind(start
     assert "interrupted; what is done is kept" in errors and "Traceback" not in errors
 
 
+@pytest.mark.long
 def test_a_spot_machine_that_is_taken_away_ends_the_command_as_a_signal_does(start: Start, tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("{method: faulty, options: {seconds: 2}, shard_rows: 2, engine: local}")
     with metadata_server() as metadata:

@@ -60,6 +60,7 @@ class Squatter:
         return ray.get_runtime_context().get_node_id()
 
 
+@pytest.mark.long
 def test_a_node_that_is_killed_half_way_takes_its_workers_and_loses_nothing(
     second_node: Node, tmp_path: Path, faulty: str
 ) -> None:
