@@ -20,6 +20,14 @@ PERCEPTUAL_WEIGHT = 0.01
 IDENTITY_WEIGHT = 0.06
 
 
+def similarities(recogniser: nn.Module | None, restored: Tensor, lq: Tensor, gt: Tensor) -> dict[str, float]:
+    """Mean cosine to the gt of the restored and of the lq faces; nothing without a recogniser."""
+    if recogniser is None:
+        return {}
+    distances = (identity_distance(recogniser.to(gt.device), image, gt).mean() for image in (restored, lq))
+    return {name: 1 - float(distance) for name, distance in zip(("identity", "identity_lq"), distances, strict=True)}
+
+
 class Estimator(Component):
     """DifFace's regression network: L1 between f(y0) and x0 (the authors' current loss).
 
@@ -48,10 +56,7 @@ class Estimator(Component):
     def evaluate(self, network: nn.Module, gt: Tensor, lq: Tensor) -> dict[str, float]:
         restored = self._restore(network, lq)
         metrics = {"psnr": psnr(restored, gt), "psnr_lq": psnr(lq, gt)}
-        if self.recogniser is not None:
-            for name, image in (("identity", restored), ("identity_lq", lq)):
-                metrics[name] = 1 - float(identity_distance(self.recogniser.to(gt.device), image, gt).mean())
-        return metrics
+        return metrics | similarities(self.recogniser, restored, lq, gt)
 
     def preview(self, network: nn.Module, gt: Tensor, lq: Tensor) -> list[Tensor]:
         return [lq, self._restore(network, lq), gt]

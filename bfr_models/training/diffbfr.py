@@ -32,6 +32,7 @@ from bfr_models.networks.unet import UNet
 from bfr_models.pixels import resize
 from bfr_models.rng import RowNoise
 from bfr_models.training.component import NO_AIDS, Aids, Component, Recipe, psnr
+from bfr_models.training.difface import similarities
 from bfr_models.training.perceptual import load_perceptual_distance
 from bfr_models.weight_files import read_card
 from bfr_models.weights import load_weights, read_checkpoint
@@ -117,15 +118,8 @@ class _Restoring(Component):
         restored = self._restore(network, y, condition)
         lq = resize(lq, x_0.shape[-1]).clamp(-1, 1)
         metrics |= {"psnr": psnr(restored, x_0), "psnr_start": psnr(y, x_0), "psnr_lq": psnr(lq, x_0)}
-        if self.recogniser is not None:
-            seen = {
-                "identity": resize(restored, self.preset.size),
-                "identity_lq": resize(lq, self.preset.size),
-            }
-            for name, image in seen.items():
-                distance = identity_distance(self.recogniser.to(gt.device), image, resize(x_0, self.preset.size))
-                metrics[name] = 1 - float(distance.mean())
-        return metrics
+        seen = (resize(image, self.preset.size) for image in (restored, lq, x_0))
+        return metrics | similarities(self.recogniser, *seen)
 
     def preview(self, network: nn.Module, gt: Tensor, lq: Tensor) -> list[Tensor]:
         """lq, the restored, gt."""
