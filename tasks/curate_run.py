@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -29,6 +30,7 @@ from tasks._connection import redact
 from tasks._curated_files import curated_schema, curated_tables, open_files
 from tasks._curation_profiles import profile_conditions
 from tasks._curation_report import duplicate_examples, render_curation
+from tasks._daemon_threads import DaemonThreads
 from tasks._dataset_card import dataset_card
 from tasks._finished_run import FinishedRun, Rows, open_run
 from tasks._near_duplicates import cosines, neighbourhoods
@@ -123,6 +125,9 @@ def curate_run(asked: CurateRun) -> dict[str, Any]:
         raise UsageError(f"expected rows to keep, found none: {told}; ask for less")
     store.write(UNFINISHED, json.dumps(request, indent=2).encode())
     _clear(store)
+    threads = DaemonThreads[dict[str, Any]](1)
+    statistics = threads.submit(partial(subset_statistics, run, rows))  # meanwhile
+    threads.close(patience=0)
     schema, source = curated_schema(run), redact(run.store.url())
     with open_files(asked.format, store, schema) as files:
         for table in curated_tables(run, rows, source, schema):
@@ -136,7 +141,7 @@ def curate_run(asked: CurateRun) -> dict[str, Any]:
         "steps": selection.funnel(),
         "conditions": conditions,
         "dedupe": duplicates.facts if duplicates else None,
-        "statistics": subset_statistics(run, rows),
+        "statistics": statistics.result(),
         "statistics_of_run": run.record["statistics"],
         "licences": run.record["licences"],
     }
