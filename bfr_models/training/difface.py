@@ -9,36 +9,26 @@ from bfr_models.diffusion.sampling import as_eps_model, ddim_sample
 from bfr_models.diffusion.schedule import add_noise, linear_alphas_cumprod, truncated_timesteps
 from bfr_models.errors import UsageError
 from bfr_models.methods.presets import DifFacePreset, PriorPreset
-from bfr_models.networks.mobile_face import identity_distance, load_mobile_face
 from bfr_models.networks.swinir import SwinIR
 from bfr_models.networks.unet import UNet
 from bfr_models.rng import RowNoise
 from bfr_models.training.component import Aids, Component, Recipe, psnr
-from bfr_models.training.perceptual import load_perceptual_distance
-
-PERCEPTUAL_WEIGHT = 0.01
-IDENTITY_WEIGHT = 0.06
-
-
-def similarities(recogniser: nn.Module | None, restored: Tensor, lq: Tensor, gt: Tensor) -> dict[str, float]:
-    """Mean cosine to the gt of the restored and of the lq faces; nothing without a recogniser."""
-    if recogniser is None:
-        return {}
-    distances = (identity_distance(recogniser.to(gt.device), image, gt).mean() for image in (restored, lq))
-    return {name: 1 - float(distance) for name, distance in zip(("identity", "identity_lq"), distances, strict=True)}
+from bfr_models.training.likeness import Likeness
 
 
 class Estimator(Component):
     """DifFace's regression network: L1 between f(y0) and x0 (the authors' current loss).
 
-    With a perceptual distance d and a recogniser phi it is L1 + `PERCEPTUAL_WEIGHT` d
-    + `IDENTITY_WEIGHT` (1 - cos(phi(f(y0)), phi(x0))): a small network on few faces blurs who somebody is.
+    With a perceptual distance and a recogniser it is L1 + `Likeness`: a small network on few faces blurs who somebody
+    is.
     """
+
+    PERCEPTUAL_WEIGHT = 0.01
+    IDENTITY_WEIGHT = 0.06
 
     def __init__(self, preset: DifFacePreset, aids: Aids) -> None:
         self.config = preset.estimator
-        self.perceptual = load_perceptual_distance(aids.perceptual) if aids.perceptual else None
-        self.recogniser = load_mobile_face(aids.recogniser) if aids.recogniser else None
+        self.likeness = Likeness(aids, perceptual=self.PERCEPTUAL_WEIGHT, identity=self.IDENTITY_WEIGHT)
         self.recipe = Recipe(preset.size, ("gfpgan", "gfpgan", "difface"), steps=8000)
 
     def build(self) -> nn.Module:
@@ -46,17 +36,12 @@ class Estimator(Component):
 
     def loss(self, network: nn.Module, gt: Tensor, lq: Tensor) -> Tensor:
         restored = network((lq + 1) / 2).float() * 2 - 1
-        loss = (restored - gt).abs().mean() / 2  # of values in [0, 1]
-        if self.perceptual is not None:
-            loss = loss + PERCEPTUAL_WEIGHT * self.perceptual.to(gt.device)(restored, gt)
-        if self.recogniser is not None:
-            loss = loss + IDENTITY_WEIGHT * identity_distance(self.recogniser.to(gt.device), restored, gt).mean()
-        return loss
+        return (restored - gt).abs().mean() / 2 + self.likeness.loss(restored, gt)  # L1 of values in [0, 1]
 
     def evaluate(self, network: nn.Module, gt: Tensor, lq: Tensor) -> dict[str, float]:
         restored = self._restore(network, lq)
         metrics = {"psnr": psnr(restored, gt), "psnr_lq": psnr(lq, gt)}
-        return metrics | similarities(self.recogniser, restored, lq, gt)
+        return metrics | self.likeness.cosines(gt, identity=restored, identity_lq=lq)
 
     def preview(self, network: nn.Module, gt: Tensor, lq: Tensor) -> list[Tensor]:
         return [lq, self._restore(network, lq), gt]

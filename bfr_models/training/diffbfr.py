@@ -27,13 +27,11 @@ from bfr_models.diffusion.schedule import add_noise, linear_alphas_cumprod, trun
 from bfr_models.methods.diffbfr import corrected
 from bfr_models.methods.diffbfr_presets import DiffBFROptions, DiffBFRPreset
 from bfr_models.networks.configs import UNetConfig
-from bfr_models.networks.mobile_face import identity_distance, load_mobile_face
 from bfr_models.networks.unet import UNet
 from bfr_models.pixels import resize
 from bfr_models.rng import RowNoise
 from bfr_models.training.component import NO_AIDS, Aids, Component, Recipe, psnr
-from bfr_models.training.difface import similarities
-from bfr_models.training.perceptual import load_perceptual_distance
+from bfr_models.training.likeness import Likeness
 from bfr_models.weight_files import read_card
 from bfr_models.weights import load_weights, read_checkpoint
 
@@ -52,8 +50,7 @@ class _Restoring(Component):
     ) -> None:
         self.preset, self.config, self.t_max, self.start, self.steps = preset, config, t_max, start, steps
         self.alphas_cumprod = linear_alphas_cumprod()
-        self.perceptual = load_perceptual_distance(aids.perceptual) if aids.perceptual else None
-        self.recogniser = load_mobile_face(aids.recogniser) if aids.recogniser else None
+        self.likeness = Likeness(aids, perceptual=PERCEPTUAL_WEIGHT, identity=IDENTITY_WEIGHT)
         self.recipe = Recipe(preset.size, ("gfpgan", "gfpgan", "difface"), steps=8000)
 
     @abstractmethod
@@ -92,18 +89,8 @@ class _Restoring(Component):
         if not from_start.any():
             return loss
         restored = (x - (1 - abar).sqrt().to(gt) * predicted) / abar.sqrt().to(gt)
-        return loss + from_start.float().mean() * self._unlikeness(restored[from_start], x_0[from_start])
-
-    def _unlikeness(self, restored: Tensor, x_0: Tensor) -> Tensor | float:
-        """What the perceptual distance and the recogniser, whichever were given, say at the method's size."""
-        found: Tensor | float = 0.0
-        restored, x_0 = (resize(image, self.preset.size) for image in (restored, x_0))
-        if self.perceptual is not None:
-            found = found + PERCEPTUAL_WEIGHT * self.perceptual.to(x_0.device)(restored, x_0)
-        if self.recogniser is not None:
-            distance = identity_distance(self.recogniser.to(x_0.device), restored, x_0)
-            found = found + IDENTITY_WEIGHT * distance.mean()
-        return found
+        seen = (resize(image[from_start], self.preset.size) for image in (restored, x_0))
+        return loss + from_start.float().mean() * self.likeness.loss(*seen)
 
     def evaluate(self, network: nn.Module, gt: Tensor, lq: Tensor) -> dict[str, float]:
         """The mean of `eps_loss` over timesteps; PSNR of the restored, of what the chain starts from, of the lq; with a
@@ -118,8 +105,8 @@ class _Restoring(Component):
         restored = self._restore(network, y, condition)
         lq = resize(lq, x_0.shape[-1]).clamp(-1, 1)
         metrics |= {"psnr": psnr(restored, x_0), "psnr_start": psnr(y, x_0), "psnr_lq": psnr(lq, x_0)}
-        seen = (resize(image, self.preset.size) for image in (restored, lq, x_0))
-        return metrics | similarities(self.recogniser, *seen)
+        restored, lq, x_0 = (resize(image, self.preset.size) for image in (restored, lq, x_0))
+        return metrics | self.likeness.cosines(x_0, identity=restored, identity_lq=lq)
 
     def preview(self, network: nn.Module, gt: Tensor, lq: Tensor) -> list[Tensor]:
         """lq, the restored, gt."""

@@ -21,9 +21,12 @@ from bfr_models.networks.mobile_face import MobileFace, crop_from_ffhq
 from bfr_models.networks.swinir import SwinIR
 from bfr_models.networks.vqgan import VQGAN
 from bfr_models.registry import ResolvedMethod
+from bfr_models.rng import RowNoise
+from bfr_models.training.clr_face import Score
 from bfr_models.training.clr_face_guidance import Student, unit_variance
 from bfr_models.training.component import NO_AIDS
 from bfr_models.types import FaceBatch
+from bfr_models.weight_files import require_weight
 from bfr_models.weights import load_weights, parameters_of, save_weights
 from tests.clr_face import SIZE, TINY
 
@@ -288,3 +291,18 @@ def test_presets_import_no_torch() -> None:
 
     code = f"import sys, {clr_face_presets.__name__}; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("residual", [0.0, 1.0])
+def test_training_measures_the_methods_own_chain(resolved: ResolvedMethod, residual: float) -> None:
+    """Unguided, with the same noise, by the same weights."""
+    restorer, batch = method(resolved, guidance=0.0, residual=residual), faces()
+    component = Score(replace(TINY, options=replace(TINY.options, residual=residual)), NO_AIDS)
+    network = component.build()
+    with torch.no_grad():
+        component.prepare(network, batch.images)
+        load_weights(network, require_weight(TINY.weights["score"]))
+        degraded = component._latents(network, batch.images, batch.images)[1]
+        noise = RowNoise(batch.seeds)(*degraded.shape[1:])
+        restored, _ = component._restore(network.eval(), batch.images, degraded, noise)
+    torch.testing.assert_close(restorer.restore(batch).images, restored, atol=2e-5, rtol=0)

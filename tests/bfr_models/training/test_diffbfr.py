@@ -163,7 +163,7 @@ def test_what_a_chain_from_y_leads_to_is_compared_with_x_0_by_the_distances_give
         seen.append(restored.shape)
         return (restored - x_0).square().mean()
 
-    trained.perceptual = SimpleNamespace(to=lambda device: square)  # type: ignore[assignment]
+    trained.likeness.perceptual = SimpleNamespace(to=lambda device: square)  # type: ignore[assignment]
     oracle = Oracle(trained.pictures(gt, lq)[0])
     torch.manual_seed(0)
     assert float(trained.loss(oracle, gt, lq)) < 1e-6
