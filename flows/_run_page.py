@@ -92,8 +92,8 @@ class ProgressArtifact:
 
 @_harmless
 def show_record(record: Mapping[str, Any]) -> None:
-    """The statistics as a table, the totals as Markdown with a link to the report; an event if too many rows were
-    rejected."""
+    """The statistics as a table, the totals and figures as Markdown with a link to the report; an event if too many
+    rows were rejected."""
     key, destination = slug(record["arguments"]["destination"]), record["arguments"]["destination"]
     create_table_artifact(list(_table(record["statistics"])), key=f"statistics-{key}", description=destination)
     create_markdown_artifact(_summary(record), key=f"summary-{key}", description=destination)
@@ -191,4 +191,10 @@ def _summary(record: Mapping[str, Any]) -> str:
         f"- weights' fingerprint `{method['fingerprint']}`, seed {record['seed']}",
         f"- report: [{report}]({report if '://' in report else 'file://' + report})",
     ]
-    return "\n\n".join(lines[:2]) + "\n\n" + "\n".join(lines[2:]) + "\n"
+    rows = [row for row in _table(record["statistics"]) if row["mean"] is not None]
+    figures = ["| measure | mean | 5 % | 95 % | n |", "|---|---|---|---|---|"]
+    for row in rows:
+        cells = (row["measure"], *("" if row[key] is None else row[key] for key in ("mean", "p05", "p95", "n")))
+        figures.append(f"| {' | '.join(map(str, cells))} |")
+    blocks = [*lines[:2], "\n".join(lines[2:])] + (["\n".join(figures)] if rows else [])
+    return "\n\n".join(blocks) + "\n"

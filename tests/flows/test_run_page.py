@@ -74,6 +74,18 @@ def test_a_run_leaves_three_artifacts_and_its_workers_lines(prefect_server: str,
     assert degraded["resource"]["prefect.resource.id"].endswith("-dst")
 
 
+def test_the_summary_has_the_figures_there_are(tmp_path: Path) -> None:
+    """Of a run with ground truth and without a recogniser."""
+    rows = [row | {"gt": row["image"]} for row in support.rows(2)]
+    support.write(tmp_path / "src" / "a.parquet", rows)
+    record = recipe.restore_without_prefect(support.run(tmp_path, gt_column="gt", recogniser="none"))
+    figures = [line for line in page._summary(record).splitlines() if line.startswith("|")]
+    measures = {line.split(" | ")[0].removeprefix("| "): line for line in figures[2:]}
+    ssim = record["statistics"]["ssim"]
+    assert measures["ssim"].split(" | ")[1] == str(round(ssim["mean"], 4)) and measures["ssim"].endswith("| 2 |")
+    assert "identity_similarity" not in measures
+
+
 def test_a_failure_is_an_event(prefect_server: str, tmp_path: Path) -> None:
     support.write(tmp_path / "src" / "a.parquet", support.rows(1))
     with pytest.raises(UsageError):
