@@ -50,6 +50,11 @@ class VPSDE:
         """lambda = log(alpha / sigma)"""
         return self.log_alpha(t) - math.log(self.sigma(t))
 
+    def time_of(self, noise: float) -> float:
+        """The time at which sigma / alpha is `noise`: the inverse of exp(-lambda)."""
+        slope, curve = self.beta_min / 2, (self.beta_max - self.beta_min) / 4  # of -log_alpha
+        return (math.sqrt(slope**2 + 2 * curve * math.log1p(noise**2)) - slope) / (2 * curve)
+
     def diffuse(self, start: Tensor, noise: Tensor, t: float | Tensor) -> Tensor:
         """alpha(t) z_0 + sigma(t) noise; `t` one time, or (B,) of them."""
         times = torch.as_tensor(t, dtype=torch.float64, device="cpu").reshape(-1, 1, 1, 1)

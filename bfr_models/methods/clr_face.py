@@ -1,13 +1,14 @@
 """CLR-Face (arXiv 2402.06106): blind face restoration in the latent space of a VQGAN, with identity guidance.
 
     z_y = E(y), z_irn = E(IRN(y)), both normalised per channel              (z_y conditions every step)
-    z_{t0} = alpha(t0) z_irn + sigma(t0) eps                                 the Identity Recovery Network's start
+    z_{t0} = alpha(t0) z_irn + sigma(t0) eps                                 the Identity Recovery Network's start;
+                                                                             t0 may follow |z_irn - z_y|, coarsely
     dz = (-beta z / 2 - beta grad log p_t(z | z_y)) dt + sqrt(beta) dw       the reverse VP-SDE, or its ODE
     z <- z - w(t) m * grad_z (1 - cos(phi(G(z_0(z))), phi(IRN(y))))          on guided steps; m = mask(z_y, z_irn)
     x = G(VQ(z_0)) + r (IRN(y) - G(VQ(z_irn)))                               quantised once, at the end
 
-The paper gives these parts but for the last line's r; the samplers, the start time, w, where in the chain to guide and
-r are our choices (`CLRFaceOptions`). phi is a recogniser, and never the one that a result is scored by
+The paper gives these parts but for the last line's r; the samplers, the start t0, w, where in the chain to guide and r
+are our choices (`CLRFaceOptions`). phi is a recogniser, and never the one that a result is scored by
 (`bfr_models.independence`).
 """
 
@@ -17,12 +18,14 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bfr_models.diffusion.guidance import Guidance, guided_sample, identity_gradient
 from bfr_models.diffusion.sde import VPSDE, Model, Solver, sample
+from bfr_models.diffusion.times import times_from
 from bfr_models.methods._loading import autocast, load_component
-from bfr_models.methods.clr_face_presets import CLRFaceOptions, CLRFacePreset
+from bfr_models.methods.clr_face_presets import SHORTEST, CLRFaceOptions, CLRFacePreset
 from bfr_models.networks.latent import LatentMask, LatentScore, conditioned
 from bfr_models.networks.mobile_face import MobileFace, crop_from_ffhq
 from bfr_models.networks.swinir import SwinIR
@@ -34,6 +37,9 @@ from bfr_models.types import FaceBatch
 
 CLOSED = 0.05
 """A mask below this is shut: the latent is the unguided one."""
+
+COARSE = 8
+"""Places a side that a latent is pooled to, where a face's own start is sought."""
 
 
 class CLRFace:
@@ -59,12 +65,18 @@ class CLRFace:
     def restore(self, batch: FaceBatch) -> FaceBatch:
         """(B, 3, H, W) in [-1, 1] -> (B, 3, size, size); every draw comes from the face's own seed."""
         lq = resize(batch.images.to(self._device), self.size).to(memory_format=torch.channels_last)
-        group, last = self._options.guide_faces if self._options.guided else len(batch), len(batch) - 1
+        group, last = self._group(len(batch)), len(batch) - 1
         restored = []
         for first in range(0, len(batch), group):
             rows = [min(row, last) for row in range(first, first + group)]  # the last group is filled up
             restored.append(self._restore(lq[rows], [batch.seeds[row] for row in rows]))
         return batch.with_images(torch.cat(restored)[: len(batch)].cpu())
+
+    def _group(self, faces: int) -> int:
+        """How many faces go through the chain together."""
+        if self._options.cover:
+            return 1
+        return self._options.guide_faces if self._options.guided else faces
 
     def _restore(self, lq: Tensor, seeds: Sequence[int]) -> Tensor:
         options = self._options
@@ -84,15 +96,25 @@ class CLRFace:
         start = estimate if options.start == "irn" else degraded
         if not options.steps:
             return start
-        draw = noise(*start.shape[1:])
-        z = draw if options.start == "noise" else self._solver.sde.diffuse(start, draw, self._times[0])
+        draw, times = noise(*start.shape[1:]), self._times
+        if options.cover:
+            times = times_from(self._own_start(degraded, estimate), options.steps)
+        z = draw if options.start == "noise" else self._solver.sde.diffuse(start, draw, times[0])
         model = conditioned(self._score, degraded)
         if recovered is None or not options.guided:
-            return sample(model, z, self._times, self._solver, noise)
-        guidance = self._guidance(model, recovered, degraded, estimate)
-        return guided_sample(model, z, self._times, self._solver, guidance, noise)
+            return sample(model, z, times, self._solver, noise)
+        guidance = self._guidance(model, recovered, degraded, estimate, times)
+        return guided_sample(model, z, times, self._solver, guidance, noise)
 
-    def _guidance(self, model: Model, recovered: Tensor, degraded: Tensor, estimate: Tensor) -> Guidance:
+    def _own_start(self, degraded: Tensor, estimate: Tensor) -> float:
+        """The time of a face's start, by what the IRN changed in it; see `CLRFaceOptions`."""
+        change = F.adaptive_avg_pool2d(estimate - degraded, COARSE).square().mean().sqrt()
+        time = self._solver.sde.time_of(self._options.cover * float(change))
+        return min(max(time, SHORTEST), self._options.start_time)
+
+    def _guidance(
+        self, model: Model, recovered: Tensor, degraded: Tensor, estimate: Tensor, times: list[float]
+    ) -> Guidance:
         """Towards the IRN's face."""
         options = self._options
         target = self._recogniser(crop_from_ffhq(recovered))
@@ -101,8 +123,8 @@ class CLRFace:
             return identity_gradient(model, self._embed, self._solver.sde, z, t, target)
 
         mask = self._mask(degraded, estimate) if options.mask == "learned" else torch.ones_like(degraded[:, :1])
-        times = frozenset(options.guided_times(self._times))
-        return Guidance(gradient, mask * (mask >= CLOSED), options.guidance, times)
+        guided = frozenset(options.guided_times(times))
+        return Guidance(gradient, mask * (mask >= CLOSED), options.guidance, guided)
 
     def _encode(self, image: Tensor) -> Tensor:
         return self._score.normalise(self._vqgan.encode(image).float())

@@ -17,6 +17,11 @@ from bfr_models.networks.configs import LatentMaskConfig, MobileFaceConfig, Swin
 SAMPLERS = ("euler-maruyama", "heun", "ddim", "dpm++")
 STARTS = ("irn", "lq", "noise")
 MASKS = ("learned", "ones")
+SHORTEST = 0.01
+"""The lowest time that a chain may start at."""
+_BOUNDS = {"start_time": (SHORTEST, 1), "cover": (0, 10), "steps": (0, 1000)} | dict.fromkeys(
+    ("eta", "guidance", "residual"), (0, 1)
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,11 @@ class CLRFaceOptions(NetworkOptions):
     The chain starts at `start_time` from the latent of the Identity Recovery Network's face ("irn"), of the degraded
     face ("lq"), or at the prior's last time from nothing but noise ("noise"), and takes `steps` steps; 0 steps decode
     the start itself.
+
+    With `cover` above 0 each face has a start of its own, for which `start_time` is the highest: the noise there is
+    `cover` times as large as what the Identity Recovery Network changed in the coarse latent, sigma / alpha = cover *
+    rms(pool(z_irn - z_y)), pooled to 8 x 8. What needed little mending keeps its detail, where much was made up the
+    prior has more to say. Faces then go one by one. It is ours; only the start "irn" has it.
 
     A guided step moves the latent by `guidance` s(t) along the mask times the identity gradient of unit RMS. Steps are
     guided where `guide_to` <= t <= `guide_from`, every `guide_every`-th of them. It costs a pass through the decoder
@@ -42,6 +52,7 @@ class CLRFaceOptions(NetworkOptions):
 
     start: Literal["irn", "lq", "noise"] = "irn"
     start_time: float = 0.4
+    cover: float = 0.0
     steps: int = 10
     sampler: Literal["euler-maruyama", "heun", "ddim", "dpm++"] = "dpm++"
     eta: float = 0.0  # of ddim: 0 deterministic, 1 ancestral
@@ -60,15 +71,13 @@ class CLRFaceOptions(NetworkOptions):
         one_of("start", self.start, STARTS)
         one_of("sampler", self.sampler, SAMPLERS)
         one_of("mask", self.mask, MASKS)
-        if not 0.01 <= self.start_time <= 1:
-            raise UsageError(f"expected start_time in [0.01, 1], got {self.start_time}")
-        if not 0 <= self.steps <= 1000:
-            raise UsageError(f"expected steps in 0..1000, got {self.steps}")
+        for name, (low, high) in _BOUNDS.items():
+            if not low <= getattr(self, name) <= high:
+                raise UsageError(f"expected {name} in [{low}, {high}], got {getattr(self, name)}")
+        if self.cover and self.start != "irn":
+            raise UsageError(f"expected start irn for cover {self.cover}, got {self.start}; set cover to 0")
         if self.start == "noise" and self.steps == 0:
             raise UsageError("expected steps above 0 for start noise, got 0")
-        for name in ("eta", "guidance", "residual"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"expected {name} in [0, 1] (0: none), got {getattr(self, name)}")
         if self.eta > 0 and self.sampler != "ddim":
             raise UsageError(f"expected eta 0 for sampler {self.sampler}, got {self.eta}; ddim alone has one")
         if not 0 <= self.guide_to <= self.guide_from <= 1:
@@ -105,14 +114,14 @@ class CLRFacePreset(Preset):
     guided_by: str = "recogniser"
 
     def times(self, options: CLRFaceOptions) -> list[float]:
-        """Of the chain, from its start down to 0; just 0 without steps."""
+        """Of the longest chain, from its start down to 0; just 0 without steps."""
         start = self.max_time if options.start == "noise" else options.start_time
         return times_from(start, options.steps) if options.steps else [0.0]
 
     def check(self, options: CLRFaceOptions) -> None:
         if options.start_time > self.max_time:
             raise UsageError(f"expected start_time <= {self.max_time}, as far as the prior of {self.name} is trained")
-        times = self.times(options)
+        times = times_from(SHORTEST, options.steps) if options.cover and options.steps else self.times(options)
         if options.guided and not options.guided_times(times):
             raise UsageError(
                 f"expected a step between guide_to {options.guide_to} and guide_from {options.guide_from}, found them "
@@ -125,8 +134,10 @@ CLR_FACE = (
         "face128",
         128,
         OURS,
-        # From further up the chain held-out faces are less like themselves. So small an autoencoder loses much.
-        options=CLRFaceOptions(start_time=0.05, steps=4, guidance=0.1, guide_to=0.01, guide_every=1, residual=1.0),
+        # From further up the chain mild faces are less like themselves. So small an autoencoder loses much.
+        options=CLRFaceOptions(
+            start_time=0.2, cover=1.0, steps=4, guidance=0.1, guide_to=0.01, guide_every=1, residual=1.0
+        ),
         # The IRN is DifFace's estimator as it ships: the same network, trained with a loss on identity too.
         weights={name: f"clr_face-face128-{name}" for name in ("vqgan", "score", "mask", "recogniser")}
         | {"irn": "difface-face128-estimator"},

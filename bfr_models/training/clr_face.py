@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from bfr_models.diffusion.sde import VPSDE, Solver, sample
 from bfr_models.diffusion.times import FIRST_TIME, times_from
-from bfr_models.methods.clr_face_presets import CLRFaceOptions, CLRFacePreset
+from bfr_models.methods.clr_face_presets import CLRFacePreset
 from bfr_models.networks.latent import LatentScore, conditioned
-from bfr_models.networks.swinir import SwinIR
 from bfr_models.networks.vqgan import VQGAN, perplexity
 from bfr_models.rng import RowNoise
 from bfr_models.training import difface
@@ -146,27 +145,12 @@ class Score(OnLatents):
 
     w(t) = sigma^2 / alpha^2, held to [1, `HEAVIEST`]: above the middle of the chain the error of z_0 counts (the
     truncated SNR weighting of arXiv 2202.00512). With w = 1 little is learned there, since eps is nearly z_t itself.
-
-    A share `FROM_IRN` of every batch is what a chain meets that starts at T from the IRN's latent, T around the
-    method's start time. The eps that leads from there to z_0, and the states that it leads through, are
-
-        eps = noise + alpha(T) / sigma(T) (z_irn - z_0),   z_t = alpha(t) z_0 + sigma(t) eps,   t <= T,
-
-    weighted by min(1, `MIN_SNR_GAMMA` sigma^2 / alpha^2) (arXiv 2303.09556), as this eps is long where T is low. The
-    faces that the predicted z_0 decodes to are also compared with the clean ones, by `Likeness`.
     """
 
     HEAVIEST = 10.0
-    FROM_IRN = 0.5
-    MIN_SNR_GAMMA = 5.0
-    PERCEPTUAL_WEIGHT = 0.05
-    IDENTITY_WEIGHT = 0.25
 
     def __init__(self, preset: CLRFacePreset, aids: Aids) -> None:
         super().__init__(preset)
-        assert isinstance(preset.options, CLRFaceOptions)
-        self.options = preset.options
-        self.likeness = Likeness(aids, perceptual=self.PERCEPTUAL_WEIGHT, identity=self.IDENTITY_WEIGHT)
         self.recipe = Recipe(preset.size, DEGRADATIONS, steps=12_000, batch_size=16)
 
     def build(self) -> nn.Module:
@@ -174,95 +158,35 @@ class Score(OnLatents):
 
     def prepare(self, network: Any, gt: Tensor) -> None:
         self._vqgan = self._frozen("vqgan", VQGAN(self.preset.vqgan), gt.device)
-        self._irn = self._frozen("irn", SwinIR(self.preset.irn), gt.device)
         network.measure(_in_parts(self._encode, gt))
 
     def loss(self, network: Any, gt: Tensor, lq: Tensor) -> Tensor:
-        n = round(self.FROM_IRN * len(gt))
+        t = (self.preset.max_time * torch.rand(len(gt), dtype=torch.float64).square()).clamp_min(FIRST_TIME)
         clean, degraded = self._latents(network, gt, lq)
-        losses = [self._prior_losses(network, clean[n:], degraded[n:])] if n < len(gt) else []
-        if n:
-            losses.append(self._chain_losses(network, gt[:n], lq[:n], clean[:n], degraded[:n]))
-        return torch.cat(losses).mean()
-
-    def _prior_losses(self, network: Any, clean: Tensor, degraded: Tensor) -> Tensor:
-        t = (self.preset.max_time * torch.rand(len(clean), dtype=torch.float64).square()).clamp_min(FIRST_TIME)
-        weight = self._snr(t).reciprocal().clamp(1, self.HEAVIEST)
-        noise = torch.randn(clean.shape).to(clean)
-        return weight.to(clean) * self._eps_losses(network, clean, degraded, t, noise)
-
-    def _chain_losses(self, network: Any, gt: Tensor, lq: Tensor, clean: Tensor, degraded: Tensor) -> Tensor:
-        n, start = len(gt), self.options.start_time
-        top = torch.empty(n, dtype=torch.float64).uniform_(start / 2, min(2 * start, self.preset.max_time))
-        t = (top * (1 - torch.rand(n, dtype=torch.float64).square())).clamp_min(FIRST_TIME)
-        recovered, estimate = self._recovered(network, lq)
-        away = self._snr(top).sqrt().view(-1, 1, 1, 1).to(clean) * (estimate - clean)
-        eps = torch.randn(clean.shape).to(clean) + away
-        z = self.sde.diffuse(clean, eps, t)
-        predicted = network(z, degraded, t.to(z)).float()
-        weight = (self.MIN_SNR_GAMMA / self._snr(t)).clamp(max=1).to(clean)
-        losses: Tensor = weight * (predicted - eps).square().flatten(1).mean(1)
-        if self.likeness.given:
-            restored = clean + self._snr(t).rsqrt().view(-1, 1, 1, 1).to(clean) * (eps - predicted)
-            losses = losses + self.likeness.loss(self._decode(network, restored, recovered, estimate), gt)
-        return losses
+        weight = torch.tensor([math.exp(-2 * self.sde.half_log_snr(u)) for u in t.tolist()]).clamp(1, self.HEAVIEST)
+        losses = self._eps_losses(network, clean, degraded, t, torch.randn(clean.shape).to(clean))
+        return (weight.to(losses) * losses).mean()
 
     def evaluate(self, network: Any, gt: Tensor, lq: Tensor) -> dict[str, float]:
-        """`eps_loss` at some times and their mean; of the method's own chain without guidance, and of the IRN: PSNR
-        and, with a recogniser, the similarity to the gt."""
         clean, degraded = self._latents(network, gt, lq)
         noise = RowNoise(range(len(gt)), gt.device)(*clean.shape[1:])
         metrics = {}
         for t in (0.02, 0.1, 0.2, 0.4, 0.7):
             times = torch.full((len(gt),), t, dtype=torch.float64)
             metrics[f"eps_loss_{t}"] = float(self._eps_losses(network, clean, degraded, times, noise).mean())
-        restored, recovered = self._restore(network, lq, degraded, noise)
-        metrics = {"eps_loss": sum(metrics.values()) / len(metrics), **metrics}
-        metrics |= {"psnr": psnr(restored, gt), "psnr_irn": psnr(recovered, gt)}
-        return metrics | self.likeness.cosines(gt, identity=restored, identity_irn=recovered, identity_lq=lq)
+        return {"eps_loss": sum(metrics.values()) / len(metrics), **metrics}
 
     def preview(self, network: Any, gt: Tensor, lq: Tensor) -> list[Tensor]:
-        """The degraded face; the IRN's; the reverse chain from that, from the degraded face further up, and from noise
-        alone; the face as it was."""
+        """The degraded face, the reverse chain from it and from noise alone, the face as it was."""
         _, degraded = self._latents(network, gt, lq)
         noise = RowNoise(range(len(gt)), gt.device)(*degraded.shape[1:])
-        restored = [*self._restore(network, lq, degraded, noise)][::-1]
+        restored = []
         for start in (0.4, self.preset.max_time):
             z = self.sde.diffuse(degraded, noise, start) if start < self.preset.max_time else noise
             z = sample(conditioned(network, degraded), z, times_from(start, 20), Solver("dpm++"))
-            restored.append(self._decode(network, z).clamp(-1, 1))
+            z = network.denormalise(z)
+            restored.append(self._vqgan.decode(self._vqgan.quantise(z)[0]).clamp(-1, 1))
         return [lq, *restored, gt]
-
-    def _restore(self, network: Any, lq: Tensor, degraded: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """The face at the end of the method's chain, unguided, and the IRN's."""
-        recovered, estimate = self._recovered(network, lq)
-        z = self.sde.diffuse(estimate, noise, self.options.start_time)
-        times = times_from(self.options.start_time, max(self.options.steps, 1))
-        z = sample(conditioned(network, degraded), z, times, Solver("dpm++"))
-        return self._decode(network, z, recovered, estimate).clamp(-1, 1), recovered
-
-    @torch.no_grad()
-    def _recovered(self, network: Any, lq: Tensor) -> tuple[Tensor, Tensor]:
-        """The IRN's face, and its latent."""
-        recovered = (self._irn((lq + 1) / 2).float() * 2 - 1).clamp(-1, 1)
-        return recovered, network.normalise(self._encode(recovered))
-
-    def _decode(
-        self, network: Any, z: Tensor, recovered: Tensor | None = None, estimate: Tensor | None = None
-    ) -> Tensor:
-        """G(VQ(z)), and of the IRN's face what the method gives back; gradients pass the quantisation straight
-        through."""
-        z = network.denormalise(z)
-        image = self._vqgan.decode(z + (self._vqgan.quantise(z)[0] - z).detach()).float()
-        if recovered is None or estimate is None or not self.options.residual:
-            return image
-        with torch.no_grad():
-            lost = recovered - self._decode(network, estimate)
-        return image + self.options.residual * lost
-
-    def _snr(self, t: Tensor) -> Tensor:
-        """(alpha / sigma)^2 at each of (B,) times, in float64."""
-        return torch.tensor([math.exp(2 * self.sde.half_log_snr(u)) for u in t.tolist()], dtype=torch.float64)
 
     @torch.no_grad()
     def _encode(self, image: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ COMPONENTS: dict[tuple[str, str], _Spec] = {
     ("diffbfr", "irm_high"): _Spec(diffbfr.IrmHigh, DiffBFRPreset, ("irm_low", "perceptual", "recogniser")),
     ("diffbfr", "tem"): _Spec(difface.Prior, DiffBFRPreset),
     ("clr_face", "vqgan"): _Spec(clr_face.Autoencoder, CLRFacePreset, ("perceptual",)),
-    ("clr_face", "score"): _Spec(clr_face.Score, CLRFacePreset, ("perceptual", "recogniser")),
+    ("clr_face", "score"): _Spec(clr_face.Score, CLRFacePreset),
     ("clr_face", "irn"): _Spec(clr_face.IdentityRecovery, CLRFacePreset, ("perceptual", "recogniser")),
     ("clr_face", "recogniser"): _Spec(clr_face_guidance.Student, CLRFacePreset, ("recogniser",)),
     ("clr_face", "mask"): _Spec(clr_face_guidance.Mask, CLRFacePreset, ("perceptual", "recogniser")),

@@ -19,11 +19,6 @@ class Likeness:
         self.perceptual = load_perceptual_distance(aids.perceptual) if aids.perceptual else None
         self.recogniser = load_mobile_face(aids.recogniser) if aids.recogniser else None
 
-    @property
-    def given(self) -> bool:
-        """Whether there is a term at all."""
-        return self.perceptual is not None or self.recogniser is not None
-
     def loss(self, restored: Tensor, gt: Tensor) -> Tensor:
         """w_d d(restored, gt) + w_phi mean(1 - cos(phi(restored), phi(gt)))"""
         loss = restored.new_zeros(())

@@ -48,6 +48,10 @@ class TestSchedule:
         assert SDE.alpha(t) ** 2 + SDE.sigma(t) ** 2 == pytest.approx(1, abs=1e-14)
         assert SDE.half_log_snr(t) == pytest.approx(math.log(SDE.alpha(t) / SDE.sigma(t)), abs=1e-9)
 
+    @pytest.mark.parametrize("t", [0.001, 0.02, 0.4, 0.9])
+    def test_the_time_of_so_much_noise_is_found_again(self, t: float) -> None:
+        assert SDE.time_of(SDE.sigma(t) / SDE.alpha(t)) == pytest.approx(t, rel=1e-9)
+
     def test_in_a_thousand_steps_it_is_the_linear_schedule(self) -> None:
         """log(1 - b) = -b - b^2 / 2 - ...: with all betas <= 0.02, at most 0.011 of -log abar is left out; and the
         betas lie at other ends of the steps, which is half of one: 0.01 at most."""

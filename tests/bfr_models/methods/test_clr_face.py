@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from bfr_models.diffusion import sde
 from bfr_models.errors import UsageError
 from bfr_models.independence import guiding_recognisers, self_scored
-from bfr_models.methods import clr_face_presets
+from bfr_models.methods import clr_face, clr_face_presets
 from bfr_models.methods.clr_face import CLRFace
 from bfr_models.methods.clr_face_presets import CLR_FACE, SAMPLERS, CLRFaceOptions, CLRFacePreset
 from bfr_models.networks.latent import LatentMask, LatentScore
@@ -21,12 +22,9 @@ from bfr_models.networks.mobile_face import MobileFace, crop_from_ffhq
 from bfr_models.networks.swinir import SwinIR
 from bfr_models.networks.vqgan import VQGAN
 from bfr_models.registry import ResolvedMethod
-from bfr_models.rng import RowNoise
-from bfr_models.training.clr_face import Score
 from bfr_models.training.clr_face_guidance import Student, unit_variance
 from bfr_models.training.component import NO_AIDS
 from bfr_models.types import FaceBatch
-from bfr_models.weight_files import require_weight
 from bfr_models.weights import load_weights, parameters_of, save_weights
 from tests.clr_face import SIZE, TINY
 
@@ -211,13 +209,13 @@ class TestStarts:
         ({"sampler": "euler"}, "unknown sampler 'euler'; known: euler-maruyama, heun, ddim, dpm"),
         ({"mask": "none"}, "unknown mask 'none'; known: learned, ones"),
         ({"start_time": 0.0}, r"expected start_time in \[0.01, 1\], got 0.0"),
-        ({"steps": -1}, r"expected steps in 0..1000, got -1"),
+        ({"steps": -1}, r"expected steps in \[0, 1000\], got -1"),
         ({"start": "noise", "steps": 0}, "expected steps above 0 for start noise"),
         ({"eta": 0.5}, "ddim alone has one"),
         ({"sampler": "ddim", "eta": 1.5}, r"expected eta in \[0, 1\]"),
-        ({"guidance": -0.1}, r"expected guidance in \[0, 1\] \(0: none\)"),
+        ({"guidance": -0.1}, r"expected guidance in \[0, 1\]"),
         ({"guide_from": 0.1, "guide_to": 0.2}, "expected 0 <= guide_to <= guide_from <= 1"),
-        ({"residual": 1.5}, r"expected residual in \[0, 1\] \(0: none\), got 1.5"),
+        ({"residual": 1.5}, r"expected residual in \[0, 1\], got 1.5"),
         ({"guide_every": 0}, "expected guide_every above 0, got 0"),
         ({"steps": 1}, "expected a step between guide_to 0.05 and guide_from 0.3, found them at 0.4; take more steps"),
         ({"start_time": 0.9}, "expected start_time <= 0.8, as far as the prior of tiny is trained"),
@@ -293,16 +291,54 @@ def test_presets_import_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("residual", [0.0, 1.0])
-def test_training_measures_the_methods_own_chain(resolved: ResolvedMethod, residual: float) -> None:
-    """Unguided, with the same noise, by the same weights."""
-    restorer, batch = method(resolved, guidance=0.0, residual=residual), faces()
-    component = Score(replace(TINY, options=replace(TINY.options, residual=residual)), NO_AIDS)
-    network = component.build()
-    with torch.no_grad():
-        component.prepare(network, batch.images)
-        load_weights(network, require_weight(TINY.weights["score"]))
-        degraded = component._latents(network, batch.images, batch.images)[1]
-        noise = RowNoise(batch.seeds)(*degraded.shape[1:])
-        restored, _ = component._restore(network.eval(), batch.images, degraded, noise)
-    torch.testing.assert_close(restorer.restore(batch).images, restored, atol=2e-5, rtol=0)
+class TestOwnStarts:
+    """`cover`: each face's chain starts where the noise covers what the IRN changed."""
+
+    @staticmethod
+    def starts(restorer: CLRFace, batch: FaceBatch, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+        found: list[float] = []
+        sampled = sde.VPSDE.diffuse
+
+        def diffuse(self: sde.VPSDE, start: Tensor, noise: Tensor, t: float) -> Tensor:
+            found.append(t)
+            return sampled(self, start, noise, t)
+
+        monkeypatch.setattr(sde.VPSDE, "diffuse", diffuse)
+        restorer.restore(batch)
+        return found
+
+    def test_the_noise_is_cover_times_the_coarse_change(
+        self, resolved: ResolvedMethod, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(clr_face, "COARSE", 4)
+        restorer, batch = method(resolved, cover=0.3, start_time=0.8, guidance=0.0), faces(3)
+        found = self.starts(restorer, batch, monkeypatch)
+        with torch.no_grad():
+            recovered = (restorer._irn((batch.images + 1) / 2) * 2 - 1).clamp(-1, 1)
+            change = restorer._encode(recovered) - restorer._encode(batch.images)
+        coarse = torch.nn.functional.interpolate(change, 4, mode="area").square().mean((1, 2, 3)).sqrt()
+        for t, noise in zip(found, (0.3 * coarse).tolist(), strict=True):
+            assert restorer._solver.sde.sigma(t) / restorer._solver.sde.alpha(t) == pytest.approx(noise, rel=1e-3)
+
+    @pytest.mark.parametrize(("cover", "start"), [(1e-6, 0.01), (10.0, 0.3)])
+    def test_it_stays_between_the_shortest_chain_and_start_time(
+        self, resolved: ResolvedMethod, monkeypatch: pytest.MonkeyPatch, cover: float, start: float
+    ) -> None:
+        restorer = method(resolved, cover=cover, start_time=0.3, guidance=0.0)
+        assert self.starts(restorer, faces(2), monkeypatch) == [start] * 2
+
+    def test_a_face_does_not_depend_on_its_batch(self, resolved: ResolvedMethod) -> None:
+        restorer, batch = method(resolved, cover=0.5, guidance=0.3, guide_to=0.0, guide_faces=4), faces(3)
+        together = restorer.restore(batch).images
+        single = FaceBatch(batch.ids[2:], batch.images[2:], batch.seeds[2:])
+        assert torch.equal(restorer.restore(single).images, together[2:])
+
+    def test_what_cannot_be_is_refused(self) -> None:
+        for options, problem in (
+            ({"cover": -1.0}, "expected cover in"),
+            ({"cover": 1.0, "start": "lq"}, "expected start irn for cover 1.0, got lq"),
+        ):
+            with pytest.raises(UsageError, match=problem):
+                CLRFaceOptions(**options)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match=r"found them at 0\.01, 0\.001; take more steps"):
+            TINY.check(CLRFaceOptions(cover=1.0, steps=2, guide_to=0.05))
