@@ -26,15 +26,14 @@ from bfr_models.training.perceptual import load_perceptual_distance
 RESULTS = Path(__file__).parent / "results"
 STRENGTHS = (0.1, 0.2, 0.4)
 PAPER = {"residual": 0.0}  # nothing of what the autoencoder loses is given back
-FIXED = {"cover": 0.0}  # no starts of the faces' own
 PARTS: dict[str, dict[str, Any]] = {
-    "autoencoder": {"start": "lq", "steps": 0, **PAPER, **FIXED},
+    "autoencoder": {"start": "lq", "steps": 0, **PAPER},
     "autoencoder of the IRN's face": {"steps": 0, **PAPER},
-    "latent diffusion": {"start": "noise", "steps": 20, "guidance": 0.0, **PAPER, **FIXED},
+    "latent diffusion": {"start": "noise", "steps": 20, "guidance": 0.0, **PAPER},
     "latent diffusion from the IRN, nothing given back": {"guidance": 0.0, **PAPER},
     "guidance 0.1, nothing given back": {"guidance": 0.1, **PAPER},
     "latent diffusion from the IRN": {"guidance": 0.0},
-    "latent diffusion from the IRN, all from t = 0.05": {"guidance": 0.0, **FIXED, "start_time": 0.05},
+    "latent diffusion from the IRN, all from t = 0.05": {"guidance": 0.0, "cover": 0.0, "start_time": 0.05},
 }
 GUIDED: dict[str, dict[str, Any]] = {
     f"guidance {strength}{'' if mask == 'learned' else ', mask all ones'}": {"guidance": strength, "mask": mask}

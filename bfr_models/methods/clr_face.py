@@ -74,7 +74,7 @@ class CLRFace:
 
     def _group(self, faces: int) -> int:
         """How many faces go through the chain together."""
-        if self._options.cover:
+        if self._options.own_starts:
             return 1
         return self._options.guide_faces if self._options.guided else faces
 
@@ -97,7 +97,7 @@ class CLRFace:
         if not options.steps:
             return start
         draw, times = noise(*start.shape[1:]), self._times
-        if options.cover:
+        if options.own_starts:
             times = times_from(self._own_start(degraded, estimate), options.steps)
         z = draw if options.start == "noise" else self._solver.sde.diffuse(start, draw, times[0])
         model = conditioned(self._score, degraded)

@@ -35,7 +35,7 @@ class CLRFaceOptions(NetworkOptions):
     With `cover` above 0 each face has a start of its own, for which `start_time` is the highest: the noise there is
     `cover` times as large as what the Identity Recovery Network changed in the coarse latent, sigma / alpha = cover *
     rms(pool(z_irn - z_y)), pooled to 8 x 8. What needed little mending keeps its detail, where much was made up the
-    prior has more to say. Faces then go one by one. It is ours; only the start "irn" has it.
+    prior has more to say. Faces then go one by one. It is ours, and has no meaning for the other starts.
 
     A guided step moves the latent by `guidance` s(t) along the mask times the identity gradient of unit RMS. Steps are
     guided where `guide_to` <= t <= `guide_from`, every `guide_every`-th of them. It costs a pass through the decoder
@@ -74,8 +74,6 @@ class CLRFaceOptions(NetworkOptions):
         for name, (low, high) in _BOUNDS.items():
             if not low <= getattr(self, name) <= high:
                 raise UsageError(f"expected {name} in [{low}, {high}], got {getattr(self, name)}")
-        if self.cover and self.start != "irn":
-            raise UsageError(f"expected start irn for cover {self.cover}, got {self.start}; set cover to 0")
         if self.start == "noise" and self.steps == 0:
             raise UsageError("expected steps above 0 for start noise, got 0")
         if self.eta > 0 and self.sampler != "ddim":
@@ -91,6 +89,11 @@ class CLRFaceOptions(NetworkOptions):
     @property
     def guided(self) -> bool:
         return self.guidance > 0 and self.steps > 0
+
+    @property
+    def own_starts(self) -> bool:
+        """Whether each face has a start of its own."""
+        return self.cover > 0 and self.start == "irn" and self.steps > 0
 
     def guided_times(self, times: list[float]) -> list[float]:
         """The times of a chain at which it is guided."""
@@ -121,7 +124,7 @@ class CLRFacePreset(Preset):
     def check(self, options: CLRFaceOptions) -> None:
         if options.start_time > self.max_time:
             raise UsageError(f"expected start_time <= {self.max_time}, as far as the prior of {self.name} is trained")
-        times = times_from(SHORTEST, options.steps) if options.cover and options.steps else self.times(options)
+        times = times_from(SHORTEST, options.steps) if options.own_starts else self.times(options)
         if options.guided and not options.guided_times(times):
             raise UsageError(
                 f"expected a step between guide_to {options.guide_to} and guide_from {options.guide_from}, found them "
