@@ -222,10 +222,11 @@ def _encoding(schema: pa.Schema) -> dict[str, Any]:
     columns = [leaves.column(i) for i in range(len(leaves))]
     raw = {c.path for c in columns if c.physical_type == "BYTE_ARRAY" and c.logical_type.type == "NONE"}
     vectors = {c.path for c in columns if c.physical_type == "FLOAT" and c.max_repetition_level}
+    rest = [c.path for c in columns if c.path not in raw | vectors]
     return {
         "compression": {c.path: "none" if c.path in raw else "zstd" for c in columns},
-        "use_dictionary": [c.path for c in columns if c.path not in raw | vectors],
-        "write_statistics": [c.path for c in columns if c.path not in raw | vectors],
+        "use_dictionary": rest,
+        "write_statistics": rest,
         "column_encoding": dict.fromkeys(vectors, "BYTE_STREAM_SPLIT"),
     }
 
