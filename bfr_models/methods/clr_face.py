@@ -15,6 +15,7 @@ are our choices (`CLRFaceOptions`). phi is a recogniser, and never the one that 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -23,7 +24,6 @@ from torch import Tensor
 
 from bfr_models.diffusion.guidance import Guidance, guided_sample, identity_gradient
 from bfr_models.diffusion.sde import VPSDE, Model, Solver, sample
-from bfr_models.diffusion.times import times_from
 from bfr_models.methods._loading import autocast, load_component
 from bfr_models.methods.clr_face_presets import SHORTEST, CLRFaceOptions, CLRFacePreset
 from bfr_models.networks.latent import LatentMask, LatentScore, conditioned
@@ -50,7 +50,7 @@ class CLRFace:
         channels = preset.vqgan.latent_channels
         self.size = preset.size
         self._device, self._options = device, options
-        self._times = preset.times(options)
+        self._times = partial(preset.times, options)
         self._solver = Solver(options.sampler, VPSDE(), options.eta)
         self._vqgan = cast(VQGAN, load_component(VQGAN(preset.vqgan), resolved, "vqgan", device))
         score = load_component(LatentScore(preset.score, channels), resolved, "score", device)
@@ -96,9 +96,8 @@ class CLRFace:
         start = estimate if options.start == "irn" else degraded
         if not options.steps:
             return start
-        draw, times = noise(*start.shape[1:]), self._times
-        if options.own_starts:
-            times = times_from(self._own_start(degraded, estimate), options.steps)
+        draw = noise(*start.shape[1:])
+        times = self._times(self._own_start(degraded, estimate) if options.own_starts else None)
         z = draw if options.start == "noise" else self._solver.sde.diffuse(start, draw, times[0])
         model = conditioned(self._score, degraded)
         if recovered is None or not options.guided:

@@ -116,16 +116,21 @@ class CLRFacePreset(Preset):
     max_time: float = 1.0
     guided_by: str = "recogniser"
 
-    def times(self, options: CLRFaceOptions) -> list[float]:
-        """Of the longest chain, from its start down to 0; just 0 without steps."""
-        start = self.max_time if options.start == "noise" else options.start_time
+    def times(self, options: CLRFaceOptions, start: float | None = None) -> list[float]:
+        """Of the chain from `start`, else of the longest, down to 0; just 0 without steps."""
+        if start is None:
+            start = self.max_time if options.start == "noise" else options.start_time
         return times_from(start, options.steps) if options.steps else [0.0]
 
     def check(self, options: CLRFaceOptions) -> None:
         if options.start_time > self.max_time:
             raise UsageError(f"expected start_time <= {self.max_time}, as far as the prior of {self.name} is trained")
-        times = times_from(SHORTEST, options.steps) if options.own_starts else self.times(options)
-        if options.guided and not options.guided_times(times):
+        if not options.guided:
+            return
+        for start in (None, SHORTEST) if options.own_starts else (None,):
+            times = self.times(options, start)
+            if options.guided_times(times):
+                continue
             raise UsageError(
                 f"expected a step between guide_to {options.guide_to} and guide_from {options.guide_from}, found them "
                 f"at {', '.join(f'{t:.3g}' for t in times[:-1])}; take more steps, another range, or guidance 0"

@@ -342,5 +342,14 @@ class TestOwnStarts:
     def test_what_cannot_be_is_refused(self) -> None:
         with pytest.raises(UsageError, match="expected cover in"):
             CLRFaceOptions(cover=-1.0)
-        with pytest.raises(UsageError, match=r"found them at 0\.01, 0\.001; take more steps"):
-            TINY.check(CLRFaceOptions(cover=1.0, steps=2, guide_to=0.05))
+
+    @pytest.mark.parametrize(
+        ("guided", "found"), [((0.005, 0.3), r"0\.4, 0\.001"), ((0.05, 0.5), r"0\.01, 0\.001")], ids=["long", "short"]
+    )
+    def test_the_longest_chain_and_the_shortest_must_both_have_a_guided_step(
+        self, guided: tuple[float, float], found: str
+    ) -> None:
+        low, high = guided
+        with pytest.raises(UsageError, match=f"found them at {found}; take more steps"):
+            TINY.check(CLRFaceOptions(cover=1.0, steps=2, guide_to=low, guide_from=high))
+        TINY.check(CLRFaceOptions(cover=1.0, steps=2, guide_to=0.005, guide_from=0.5))
