@@ -27,7 +27,6 @@ lint: $(VENV)/.test
 
 bench: $(VENV)/.test  ## the figures of the README and of benchmarks/results
 	$(BIN)/python benchmarks/engine_overhead.py
-	$(BIN)/python benchmarks/small_scale.py
 
 clean:
 	rm -rf $(VENV) demo build dist

@@ -1,10 +1,10 @@
 """Real low quality, with no ground truth: how much of each person is left, how sharp and how natural the faces are, and
 pictures.
 
-    python benchmarks/real_photos.py --data photos.parquet [--sheet photos.png]
+    python benchmarks/real_photos.py --data photos.parquet [--credit "Who took them: their licence."]
 
-Runs `bfr restore --input photos` with every method on the same photographs, writes results/real_photos.md, and with
---sheet a picture of some faces, cut out as they were found: before, and after each method.
+Runs `bfr restore --input photos` with every method on the same photographs, writes results/real_photos.md, and where
+it is known whose they are results/real_photos.jpg: some faces, cut out as found, before and after each method.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="Parquet file of photographs")
     parser.add_argument("--methods", default=",".join(METHODS))
-    parser.add_argument("--sheet", type=Path, help="PNG of some faces, before and after")
+    parser.add_argument("--credit", help="of the photographs, below a sheet of some faces")
     args = parser.parse_args()
     lines: list[str] = []
     columns: list[tuple[Uint8Image, ...]] = []
@@ -64,11 +64,18 @@ def main() -> None:
         "squares in the photograph's own pixels, over the input's; NIQE (lower is better) that of the squares, "
         f"brought to {NIQE_SIZE} px by Pillow's bicubic filter.\n\n"
     )
-    (RESULTS / "real_photos.md").write_text(text + "\n".join([header, "|---" * 7 + "|", *lines]) + "\n")
-    if args.sheet:
-        places = np.linspace(0, len(columns[0]) - 1, SHOWN).astype(int)
-        tiles = [[np.asarray(Image.fromarray(c[i]).resize((SIZE, SIZE))) for i in places] for c in columns]
-        Image.fromarray(np.concatenate([np.concatenate(row, axis=1) for row in tiles])).save(args.sheet)
+    text += "\n".join([header, "|---" * 7 + "|", *lines]) + "\n"
+    if args.credit:
+        _sheet(columns).save(RESULTS / "real_photos.jpg", quality=88)
+        text += f"\nSome of the faces, from above: as found, then by each method in the table's order. {args.credit}\n"
+        text += "\n![faces before and after](real_photos.jpg)\n"
+    (RESULTS / "real_photos.md").write_text(text)
+
+
+def _sheet(columns: list[tuple[Uint8Image, ...]]) -> Image.Image:
+    places = np.linspace(0, len(columns[0]) - 1, SHOWN).astype(int)
+    tiles = [[np.asarray(Image.fromarray(c[i]).resize((SIZE, SIZE))) for i in places] for c in columns]
+    return Image.fromarray(np.concatenate([np.concatenate(row, axis=1) for row in tiles]))
 
 
 def _restore(source: Path, out: Path, method: str) -> None:
