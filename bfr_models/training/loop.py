@@ -199,10 +199,17 @@ def _export(recipe: Recipe, faces: Faces, state: _State, metrics: dict[str, floa
         "recipe": asdict(recipe),
         "steps": state.step,
         "held_out": metrics,
+        "curve": _curve(run.out / "metrics.jsonl"),
         "seed": run.seed,
         **state.component.provenance(),
     }
     save_weights(parameters_of(state.ema.module), card, run.out / f"{run.name}.safetensors")
+
+
+def _curve(path: Path) -> dict[str, list[float]]:
+    """The held-out metrics of every evaluation, by name; six digits are enough to look at."""
+    evaluations = [json.loads(line) for line in path.read_text().splitlines()]
+    return {name: [float(f"{found[name]:.6g}") for found in evaluations] for name in evaluations[-1]}
 
 
 def _ema(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:

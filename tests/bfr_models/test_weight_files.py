@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import runpy
 import subprocess
 import sys
 from importlib import import_module
@@ -205,3 +206,14 @@ def test_presets_without_weights_in_the_package_have_them_in_the_catalogue_or_ca
                 is_here = (ASSETS / f"{stem}.safetensors").exists() or entry_of(stem) is not None
                 method, _, rest = stem.partition("-")
                 assert is_here or (preset.size > 128 and (method, rest.rpartition("-")[2]) in COMPONENTS), stem
+
+
+def test_what_ships_has_a_whole_card_and_the_page_of_cards_is_made_of_them() -> None:
+    root = Path(__file__).parents[2]
+    for path in ASSETS.glob("*-face128-*.json"):
+        card = json.loads(path.read_text())
+        told = {"parameters", "data", "recipe", "held_out", "hardware", "licence", "intended_use", "known_failures"}
+        assert told <= card.keys() and card["data"]["licences"], path.name
+    render = runpy.run_path(str(root / "benchmarks/model_cards.py"))["render"]
+    assert (ASSETS / "README.md").read_text() == render()
+    assert sum(path.stat().st_size for path in ASSETS.glob("*.safetensors")) <= 28 * 2**20

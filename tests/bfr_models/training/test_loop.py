@@ -129,6 +129,7 @@ class TestResults:
             "recipe": recipe,
             "steps": 3,
             "held_out": {key: value for key, value in metrics_of(out)[-1].items() if key != "step"},
+            "curve": {key: pytest.approx([m[key] for m in metrics_of(out)], rel=1e-5) for key in metrics_of(out)[-1]},
             "seed": 5,
             "file": "tiny.safetensors",
             "bytes": len(data),

@@ -1,0 +1,70 @@
+"""The weights' cards for people: `bfr_models/assets/README.md`, from the JSON beside each file.
+
+python benchmarks/model_cards.py
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ASSETS = Path(__file__).parents[1] / "bfr_models" / "assets"
+CURVES = ("psnr", "identity", "eps_loss", "perceptual", "cosine_gt", "correlation", "mask_mean")
+POINTS = 6  # of a curve that are shown, the last among them
+Card = dict[str, Any]
+
+
+def main() -> None:
+    (ASSETS / "README.md").write_text(render())
+
+
+def render() -> str:
+    cards = [json.loads(path.read_text()) for path in sorted(ASSETS.glob("*-face128-*.json"))]
+    total = sum(card["bytes"] for card in cards) / 2**20
+    lines = [
+        "# The weights of `face128`",
+        "",
+        f"{len(cards)} networks, {total:.1f} MiB in fp16, trained by `bfr train` on openly licensed faces at 128 px. "
+        "Each has a card (JSON) that is checked before use; this page is made of them. Are restored faces those of the "
+        "training set? [Memorisation](../../benchmarks/results/memorisation.md). How good are they, by the papers' "
+        "claims? [Claims](../../benchmarks/results/claims.md). `lpips-heads` and `niqe-pristine` are others' and have "
+        "cards of their own.",
+    ]
+    for card in cards:
+        lines += ["", *section(card)]
+    return "\n".join(lines) + "\n"
+
+
+def section(card: Card) -> Iterator[str]:
+    data, recipe = card["data"], card["recipe"]
+    yield f"## {card['name']}"
+    yield ""
+    size = f"{card['parameters']:,} parameters, {card['bytes'] / 2**20:.2f} MiB"
+    yield f"{size}, {card['licence']}. For {card['intended_use']}."
+    yield ""
+    licences = "; ".join(f"{faces} ({licence})" for faces, licence in data["licences"].items())
+    yield f"- **Data**: {data['train']} faces, {data['held_out']} more held out: {licences}."
+    degradations = ", ".join(f"`{name}`" for name in dict.fromkeys(recipe["degradations"])) or "none"
+    yield (
+        f"- **Recipe**: {card['steps']:,} steps of {recipe['batch_size']} faces, rate {recipe['learning_rate']:g}, "
+        f"seed {card['seed']}; degradations: {degradations}. {card['hardware']}."
+    )
+    yield f"- **Notes**: {card['notes']}"
+    yield f"- **Known failures**: {card['known_failures']}"
+    if "trained_with" in card:
+        yield f"- **Trained with**: {', '.join(f'`{Path(name).stem}`' for name in card['trained_with'])}."
+    yield "- **Held out**:"
+    yield ""
+    curve = card.get("curve") or {name: [value] for name, value in {"step": card["steps"], **card["held_out"]}.items()}
+    names = [name for name in CURVES if name in curve]
+    yield f"| step | {' | '.join(names)} |"
+    yield "|---" * (len(names) + 1) + "|"
+    every = -(-len(curve["step"]) // POINTS)
+    for i in range(len(curve["step"]) - 1, -1, -every)[::-1]:
+        yield f"| {curve['step'][i]:g} | " + " | ".join(f"{curve[name][i]:.4g}" for name in names) + " |"
+
+
+if __name__ == "__main__":
+    main()
