@@ -126,8 +126,8 @@ def report(figures: dict[str, dict[str, Figures]]) -> Iterator[str]:
     yield (
         "`passthrough` is the input. `sharpness`: the mean gradient over that of the ground truth. Lower is better of "
         "`perceptual`, the distances and `seconds`. The claims below: by how much the first is better than the second, "
-        "with its 95 % interval over the faces; **yes**, no, or open where the interval holds 0. Distances have no "
-        "interval; with so few faces that of dlib's features is mostly bias.\n"
+        "with its 95 % interval over the faces; **yes**, no, or open where the interval holds 0. Of two "
+        "distances, which have no interval, their ratio; with so few faces that of dlib's features is mostly bias.\n"
     )
     quality = ["psnr", "perceptual", "identity", *FRECHET]
     against_input = [(strength, m, INPUT) for strength in figures for m in METHODS[1:]]

@@ -15,7 +15,14 @@ TINY = CLRFacePreset(
     vqgan=VQGANConfig((16, 16), 1, codes=64, norm_groups=4, mid_attention=True, unshuffle=2),
     score=UNetConfig(8, (8, 16), head_dim=8, norm_groups=4, condition_channels=3),
     irn=SwinIRConfig(
-        unshuffle=2, embed_dim=12, depths=(2,), num_heads=3, drop_path=0.0, img_size=16, upsampler="residual"
+        unshuffle=2,
+        embed_dim=12,
+        depths=(2,),
+        num_heads=3,
+        drop_path=0.0,
+        img_size=16,
+        num_feat=8,
+        upsampler="residual",
     ),
     mask=LatentMaskConfig(channels=8, layers=2),
     recogniser=MobileFaceConfig(

@@ -135,6 +135,7 @@ ESTIMATOR128 = SwinIRConfig(
     embed_dim=96,
     depths=(4, 4, 4),
     num_heads=3,
+    num_feat=32,
     drop_path=0.0,
     img_size=32,
     upsampler="residual",

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from bfr_models.networks.configs import SwinIRConfig
 
+_FEATURES = 8  # channels at full size that the tail "residual" draws beside the picture, for its last convs
+
 
 class SwinIR(nn.Module):
     """(B, 3, H, W) in [0, 1] -> (B, 3, H, W), about [0, 1]; H and W multiples of s x window_size."""
@@ -36,14 +38,24 @@ class SwinIR(nn.Module):
         self.is_residual = c.upsampler == "residual"
         self.num_upsamples = 0 if self.is_residual else int(math.log2(c.unshuffle))
         if self.is_residual:
-            self.conv_shuffle = nn.Conv2d(c.embed_dim, 3 * c.unshuffle**2, 3, padding=1)
+            self._add_residual_tail(c)
         else:
             self._add_nearest_tail(c)
         self.unshuffle = c.unshuffle
         self.apply(_init_weights)
         if self.is_residual:
-            for parameter in self.conv_shuffle.parameters():
-                nn.init.zeros_(parameter)
+            for last in (self.conv_shuffle, self.refine[-1]):
+                for parameter in last.parameters():
+                    nn.init.zeros_(parameter)
+
+    def _add_residual_tail(self, c: SwinIRConfig) -> None:
+        """Attribute names are ours: no published network has this tail."""
+        self.conv_shuffle = nn.Conv2d(c.embed_dim, (3 + _FEATURES) * c.unshuffle**2, 3, padding=1)
+        self.refine = nn.Sequential(
+            nn.Conv2d(3 + 3 + _FEATURES, c.num_feat, 3, padding=1), nn.LeakyReLU(0.2),
+            nn.Conv2d(c.num_feat, c.num_feat, 3, padding=1), nn.LeakyReLU(0.2),
+            nn.Conv2d(c.num_feat, 3, 3, padding=1),
+        )  # fmt: skip
 
     def _add_nearest_tail(self, c: SwinIRConfig) -> None:
         self.conv_before_upsample = nn.Sequential(
@@ -58,12 +70,17 @@ class SwinIR(nn.Module):
         x = self.conv_first(lq - self.mean)
         x = self.conv_after_body(self._body(x)) + x
         if self.is_residual:
-            return lq + F.pixel_shuffle(self.conv_shuffle(x), self.unshuffle)
+            return self._residual_tail(x, lq)
         x = self.conv_before_upsample(x)
         for i in range(self.num_upsamples):
             x = F.interpolate(x, scale_factor=2, mode="nearest")
             x = F.leaky_relu(self.get_submodule(f"conv_up{i + 1}")(x), 0.2)
         return self.conv_last(F.leaky_relu(self.conv_hr(x), 0.2)) + self.mean
+
+    def _residual_tail(self, x: Tensor, lq: Tensor) -> Tensor:
+        x = F.pixel_shuffle(self.conv_shuffle(x), self.unshuffle)
+        hq = lq + x[:, :3]
+        return hq + self.refine(torch.cat([hq, lq, x[:, 3:]], dim=1))
 
     def _body(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]

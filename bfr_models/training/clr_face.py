@@ -22,7 +22,6 @@ from bfr_models.networks.vqgan import VQGAN, perplexity
 from bfr_models.rng import RowNoise
 from bfr_models.training import difface
 from bfr_models.training.component import Aids, Component, Recipe, psnr
-from bfr_models.training.likeness import Likeness
 from bfr_models.training.patch_critic import PatchCritic
 from bfr_models.training.perceptual import load_perceptual_distance
 from bfr_models.weight_files import require_weight
@@ -210,7 +209,7 @@ class IdentityRecovery(difface.Estimator):
 
     def __init__(self, preset: CLRFacePreset, aids: Aids) -> None:
         self.config = preset.irn
-        self.likeness = Likeness(aids, perceptual=self.PERCEPTUAL_WEIGHT, identity=self.IDENTITY_WEIGHT)
+        self.likeness = self._likeness(aids)
         self.recipe = Recipe(preset.size, DEGRADATIONS, steps=3000, batch_size=8, learning_rate=2e-4)
 
 

@@ -24,12 +24,17 @@ class Estimator(Component):
     """
 
     PERCEPTUAL_WEIGHT = 0.01
-    IDENTITY_WEIGHT = 0.06
+    IDENTITY_WEIGHT = 0.15
 
     def __init__(self, preset: DifFacePreset, aids: Aids) -> None:
         self.config = preset.estimator
-        self.likeness = Likeness(aids, perceptual=self.PERCEPTUAL_WEIGHT, identity=self.IDENTITY_WEIGHT)
+        self.likeness = self._likeness(aids)
         self.recipe = Recipe(preset.size, ("gfpgan", "gfpgan", "difface"), steps=8000)
+
+    def _likeness(self, aids: Aids) -> Likeness:
+        """A tail that draws each token's s x s pixels by themselves would please both terms with a lattice of s px."""
+        grain = self.config.unshuffle if self.config.upsampler == "residual" else 1
+        return Likeness(aids, perceptual=self.PERCEPTUAL_WEIGHT, identity=self.IDENTITY_WEIGHT, grain=grain)
 
     def build(self) -> nn.Module:
         return SwinIR(self.config)

@@ -154,8 +154,8 @@ class TestLoss:
 def test_what_a_chain_from_y_leads_to_is_compared_with_x_0_by_the_distances_given(
     component: Callable[..., Trained], pairs: tuple[Tensor, Tensor]
 ) -> None:
-    """Nothing is added for the eps that leads to x_0; for another, the weighted distances of the share from y, at the
-    method's size."""
+    """Nothing is added for the eps that leads to x_0; for another, the weighted distances of the share from y, in a
+    view of the method's size or a little less."""
     gt, lq = pairs
     trained, plain, seen = component(TINY, NO_AIDS), component(TINY, NO_AIDS), []
 
@@ -172,8 +172,8 @@ def test_what_a_chain_from_y_leads_to_is_compared_with_x_0_by_the_distances_give
         torch.manual_seed(0)
         added.append(float(loss(Spy(), gt, lq)))
     assert added[0] > added[1]
-    n, *shape = seen[0]
-    assert 1 <= n < 16 and shape == [3, SIZE, SIZE]
+    n, channels, height, width = seen[0]
+    assert 1 <= n < 16 and channels == 3 and 5 * SIZE // 8 <= height == width <= SIZE
 
 
 def test_the_first_model_sees_the_lq_face_at_its_own_size(pairs: tuple[Tensor, Tensor]) -> None:

@@ -48,9 +48,11 @@ def test_the_estimator_learns_from_it_and_the_prior_refuses_it(weights: Path) ->
     plain = get_component("difface", "estimator", "face128")
     with_it = get_component("difface", "estimator", "face128", Aids(perceptual=weights))
     network = plain.build()  # the identity before any training
+    torch.manual_seed(0)
     extra = with_it.loss(network, gt, lq) - plain.loss(network, gt, lq)
-    assert with_it.likeness.perceptual is not None  # type: ignore[attr-defined]
-    assert torch.isclose(extra, 0.01 * with_it.likeness.perceptual(lq, gt), rtol=1e-4)  # type: ignore[attr-defined]
+    torch.manual_seed(0)
+    assert torch.isclose(extra, with_it.likeness.loss(lq, gt), rtol=1e-4)  # type: ignore[attr-defined]
+    assert extra > 0
     with pytest.raises(UsageError, match="only its own loss, found perceptual"):
         get_component("difface", "prior", "face128", Aids(perceptual=weights))
 

@@ -1,0 +1,87 @@
+"""The view that a restored and a clean face are compared in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bfr_models.methods.presets import DIFFACE
+from bfr_models.networks.configs import SwinIRConfig
+from bfr_models.training.component import Aids
+from bfr_models.training.difface import Estimator
+from bfr_models.training.likeness import Likeness, one_view
+
+SIDE = 64
+
+
+def places() -> torch.Tensor:
+    """Pictures whose pixels say where they are: x and y in [-1, 1], and 1."""
+    line = (torch.arange(SIDE) + 0.5) / SIDE * 2 - 1
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    return torch.stack([x, y, torch.ones_like(x)]).expand(4, -1, -1, -1)
+
+
+@given(seed=st.integers(0, 2**31))
+def test_both_faces_are_seen_from_the_same_place_which_is_near_and_each_pair_from_another(seed: int) -> None:
+    torch.manual_seed(seed)
+    view, doubled = one_view(places(), 2 * places())
+    side = view.shape[-1]
+    assert view.shape == (4, 3, side, side) and 5 * SIDE // 8 <= side <= SIDE
+    torch.testing.assert_close(2 * view, doubled)
+    torch.testing.assert_close(view[:, 2], torch.ones(4, side, side))  # no border is seen
+    line = (torch.arange(side) + 0.5) / side * 2 - 1
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    moved = (view[:, :2] - torch.stack([x, y])).abs()
+    inner = slice(side // 4, -side // 4)  # half the side: turned by 0.1, scaled by 0.08, shifted by 0.06 at most
+    assert moved[:, :, inner, inner].amax() < 0.06 + 0.5 * (0.1 + 0.08 + 0.1 * 0.08) + 1e-3
+    assert len({round(float(picture.mean()), 6) for picture in view[:, 0]}) > 1
+
+
+def test_a_lattice_has_no_alignment_to_please() -> None:
+    """The places of a pattern of 4 px, seen again and again, are all alike."""
+    lattice = torch.zeros(1, 3, SIDE, SIDE)
+    lattice[..., ::4, ::4] = 1
+    torch.manual_seed(0)
+    seen = torch.zeros(16)
+    for _ in range(200):
+        view = one_view(lattice, lattice)[0][0, 0]
+        seen += view[:32, :32].reshape(8, 4, 8, 4).mean(dim=(0, 2)).flatten()
+    assert seen.max() / seen.min() < 1.2
+
+
+@pytest.mark.parametrize("period", [2, 4])
+def test_a_lattice_of_the_grain_earns_and_costs_nothing(period: int) -> None:
+    face, gt = torch.rand(2, 2, 3, SIDE, SIDE)
+    lattice = torch.zeros(SIDE)
+    lattice[::period] = 1
+    lattice -= lattice.mean()
+
+    def difference(grain: int) -> float:
+        likeness, losses = Likeness(Aids(), perceptual=1.0, identity=0.0, grain=grain), []
+        likeness.perceptual = SimpleNamespace(to=lambda device: F.mse_loss)  # type: ignore[assignment]
+        for restored in (face, face + lattice):
+            torch.manual_seed(0)
+            losses.append(float(likeness.loss(restored, gt)))
+        return abs(losses[1] - losses[0])
+
+    assert difference(4) < 1e-6
+    assert difference(1) > 1e-3
+
+
+def test_the_estimators_grain_is_what_its_tail_draws_of_one_token() -> None:
+    for upsampler, grain in (("residual", 4), ("nearest", 1)):
+        config = SwinIRConfig(unshuffle=4, upsampler=upsampler)  # type: ignore[arg-type]
+        assert Estimator(replace(DIFFACE[0], estimator=config), Aids()).likeness.grain == grain
+
+
+def test_gradients_come_back_to_the_picture() -> None:
+    face = torch.rand(2, 3, SIDE, SIDE, requires_grad=True)
+    restored, gt = one_view(face, torch.zeros(2, 3, SIDE, SIDE))
+    (restored - gt).square().sum().backward()
+    assert face.grad is not None and face.grad[:, :, 8:-8, 8:-8].ne(0).all()
