@@ -311,13 +311,13 @@ class TestOwnStarts:
         self, resolved: ResolvedMethod, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(clr_face, "COARSE", 4)
-        restorer, batch = method(resolved, cover=0.3, start_time=0.8, guidance=0.0), faces(3)
+        restorer, batch = method(resolved, cover=1.0, start_time=0.8, guidance=0.0), faces(3)
         found = self.starts(restorer, batch, monkeypatch)
         with torch.no_grad():
             recovered = (restorer._irn((batch.images + 1) / 2) * 2 - 1).clamp(-1, 1)
             change = restorer._encode(recovered) - restorer._encode(batch.images)
         coarse = torch.nn.functional.interpolate(change, 4, mode="area").square().mean((1, 2, 3)).sqrt()
-        for t, noise in zip(found, (0.3 * coarse).tolist(), strict=True):
+        for t, noise in zip(found, coarse.tolist(), strict=True):
             assert restorer._solver.sde.sigma(t) / restorer._solver.sde.alpha(t) == pytest.approx(noise, rel=1e-3)
 
     @pytest.mark.parametrize(("cover", "start"), [(1e-6, 0.01), (10.0, 0.3)])
