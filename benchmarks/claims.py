@@ -79,27 +79,30 @@ def main() -> None:
         "fd_squeezenet": perceptual.features,
     }
     strengths = {"mild": args.mild, "severe": args.severe}
-    figures = {
-        strength: {method: measure(folder / method, networks, perceptual) for method in METHODS}
-        for strength, folder in strengths.items()
-    }
+    figures = {strength: measure(folder, networks, perceptual) for strength, folder in strengths.items()}
     (RESULTS / "claims.md").write_text("\n".join(report(figures)) + "\n")
     sheet(list(strengths.values())).save(RESULTS / "faces.jpg", quality=88)
 
 
 @torch.inference_mode()
-def measure(run: Path, networks: dict[str, Network], distance: PerceptualDistance) -> Figures:
-    rows = ds.dataset(run / "data", format="parquet").to_table(columns=["id", *COLUMNS.values()]).sort_by("id")
-    faces = {name: rows[column].to_numpy() for name, column in COLUMNS.items()}
-    restored, gt = (pictures(run, column) for column in ("restored", "gt"))
-    pairs = list(zip(restored, gt, strict=True))
-    faces["perceptual"] = np.array([float(distance(to_tensor(a)[None], to_tensor(b)[None])) for a, b in pairs])
-    faces["sharpness"] = np.array([sharpness(a) / sharpness(b) for a, b in pairs])
-    frechet = {"fd_dlib": json.loads((run / "run.json").read_text())["statistics"]["fd_dlib_resnet_v1"]["value"]}
-    for name, network in networks.items():
-        ours, real = (features(side, network, name).gaussian() for side in (restored, gt))
-        frechet[name] = frechet_distance(ours, real).value
-    return Figures(faces, frechet)
+def measure(evaluation: Path, networks: dict[str, Network], distance: PerceptualDistance) -> dict[str, Figures]:
+    """By method."""
+    gt = pictures(evaluation / INPUT, "gt")
+    real = {name: features(gt, network, name).gaussian() for name, network in networks.items()}
+    found = {}
+    for method in METHODS:
+        run = evaluation / method
+        rows = ds.dataset(run / "data", format="parquet").to_table(columns=["id", *COLUMNS.values()]).sort_by("id")
+        faces = {name: rows[column].to_numpy() for name, column in COLUMNS.items()}
+        restored = pictures(run, "restored")
+        pairs = list(zip(restored, gt, strict=True))
+        faces["perceptual"] = np.array([float(distance(to_tensor(a)[None], to_tensor(b)[None])) for a, b in pairs])
+        faces["sharpness"] = np.array([sharpness(a) / sharpness(b) for a, b in pairs])
+        frechet = {"fd_dlib": json.loads((run / "run.json").read_text())["statistics"]["fd_dlib_resnet_v1"]["value"]}
+        for name, network in networks.items():
+            frechet[name] = frechet_distance(features(restored, network, name).gaussian(), real[name]).value
+        found[method] = Figures(faces, frechet)
+    return found
 
 
 def pictures(run: Path, column: str) -> list[Uint8Image]:

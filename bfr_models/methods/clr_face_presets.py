@@ -129,12 +129,12 @@ class CLRFacePreset(Preset):
             return
         for start in (None, SHORTEST) if options.own_starts else (None,):
             times = self.times(options, start)
-            if options.guided_times(times):
-                continue
-            raise UsageError(
-                f"expected a step between guide_to {options.guide_to} and guide_from {options.guide_from}, found them "
-                f"at {', '.join(f'{t:.3g}' for t in times[:-1])}; take more steps, another range, or guidance 0"
-            )
+            if not options.guided_times(times):
+                raise UsageError(
+                    f"expected a step between guide_to {options.guide_to} and guide_from {options.guide_from}, found "
+                    f"them at {', '.join(f'{t:.3g}' for t in times[:-1])}; take more steps, another range, or "
+                    "guidance 0"
+                )
 
 
 CLR_FACE = (
