@@ -23,7 +23,7 @@ from bfr_models.diffusion.guidance import identity_gradient
 from bfr_models.diffusion.sde import VPSDE, Solver, Trajectory
 from bfr_models.methods._loading import autocast
 from bfr_models.methods.clr_face_presets import CLR_FACE
-from bfr_models.networks.latent import LatentScore, conditioned
+from bfr_models.networks.latent_networks import LatentScore, conditioned
 from bfr_models.networks.mobile_face import MobileFace, crop_from_ffhq
 from bfr_models.networks.precision import keep_float32
 from bfr_models.networks.swinir import SwinIR

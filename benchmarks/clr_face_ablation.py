@@ -19,7 +19,7 @@ from diffbfr_ablation import SEED, Pictures, Scores, arguments, degraded, markdo
 from PIL import Image
 
 from bfr_models.faces.dlib_models import DlibRecogniser
-from bfr_models.independence import self_scored
+from bfr_models.metrics.independence import self_scored
 from bfr_models.registry import resolve_method
 from bfr_models.training.perceptual import load_perceptual_distance
 

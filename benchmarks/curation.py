@@ -35,16 +35,16 @@ sys.path.insert(0, str(ROOT))
 
 from bfr_models.metrics.frechet import INCEPTION, FeatureSource  # noqa: E402
 from flows.restore_dataset import restore_without_prefect  # noqa: E402
-from tasks._commits import commit_shard  # noqa: E402
-from tasks._distances import SCHEMA, SOURCE_KEY, embedding_sums  # noqa: E402
-from tasks._job import NetworkChoice  # noqa: E402
-from tasks._parquet import encode_table  # noqa: E402
-from tasks._scores import FaceFeatures  # noqa: E402
-from tasks._shards import Shard, digest_of_ids, to_table  # noqa: E402
-from tasks._statistics import BIN_WIDTHS, summarise  # noqa: E402
-from tasks._storage import Store  # noqa: E402
-from tasks.config import RestoreRun  # noqa: E402
+from tasks.config.restore import RestoreRun  # noqa: E402
+from tasks.datasets.writer import encode_table  # noqa: E402
 from tasks.finish_run import finish_run  # noqa: E402
+from tasks.runs.commits import commit_shard  # noqa: E402
+from tasks.runs.shards import Shard, digest_of_ids, to_table  # noqa: E402
+from tasks.scoring.frechet import SCHEMA, SOURCE_KEY, embedding_sums  # noqa: E402
+from tasks.scoring.scorer import FaceFeatures  # noqa: E402
+from tasks.scoring.statistics import BIN_WIDTHS, summarise  # noqa: E402
+from tasks.storage.store import Store  # noqa: E402
+from tasks.worker.job import NetworkChoice  # noqa: E402
 from tests import support  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "curation.md"
@@ -193,7 +193,7 @@ def _curate(run: Path, destination: Path) -> tuple[dict[str, Any], Cost]:
     """curation.json, and what the command cost as a process."""
     shutil.rmtree(destination, ignore_errors=True)
     words = ["curate", str(run), str(destination), "--where", WHERE, "--dedupe", str(DEDUPE), "--json"]
-    code = "import sys; from flows.cli import main; sys.argv[0] = 'bfr'; main()"
+    code = "import sys; from flows.cli.app import main; sys.argv[0] = 'bfr'; main()"
     started = time.monotonic()
     subprocess.run([sys.executable, "-c", code, *words], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)  # noqa: S603
     seconds, used = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)

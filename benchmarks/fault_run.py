@@ -85,12 +85,12 @@ class Nemesis:
             )
 
     def commits(self, destination: str) -> int:
-        from tasks._commits import committed
+        from tasks.runs.commits import committed
 
         return len(committed(self.direct(destination)))
 
     def direct(self, url: str) -> Any:
-        from tasks._storage import Store
+        from tasks.storage.store import Store
 
         if url not in self.stores:
             self.stores[url] = Store(url)
@@ -228,7 +228,7 @@ def judge(destination: str, word: str, expected: dict[str, bytes]) -> Round:
     """The invariant: every row once, restored bytes equal; the poison row alone is rejected."""
     import pyarrow.parquet as pq
 
-    from tasks._storage import Store
+    from tasks.storage.store import Store
     from tasks.verify_run import verify_run
 
     store = Store(destination)

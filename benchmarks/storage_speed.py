@@ -57,10 +57,10 @@ def measure(scratch: Path, data: str, pairs: int, shards: int) -> list[Pair]:
     """The first pair warms up and is left out."""
     import fsspec
 
-    from tasks._storage import Store
-    from tasks.config import RestoreRun
+    from tasks.config.restore import RestoreRun
     from tasks.plan_shards import plan_shards
     from tasks.restore_shards import restore_shards, worker_pool
+    from tasks.storage.store import Store
 
     fsspec.filesystem("s3").mkdir("speed")
     roots = dict(zip(PLACES, (str(scratch / "local"), "s3://speed"), strict=True))

@@ -16,11 +16,11 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from bfr_models.errors import UsageError, unknown
-from bfr_models.methods import presets
+from bfr_models.methods import preset as presets
 from bfr_models.methods.clr_face_presets import CLR_FACE
 from bfr_models.methods.diffbfr_presets import DIFFBFR
 from bfr_models.types import Restorer
-from bfr_models.weight_files import read_card, require_weight
+from bfr_models.weights.files import read_card, require_weight
 
 ENTRY_POINTS = "bfr.methods"
 

@@ -8,7 +8,7 @@ from prefect import flow
 
 from flows.restore_dataset import restore_dataset_anyway
 from tasks.compare_runs import compare_runs
-from tasks.evaluation import EvaluateRun, make_pairs
+from tasks.config.evaluate import EvaluateRun, make_pairs
 
 
 @flow(name="evaluate-methods")

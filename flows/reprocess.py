@@ -12,8 +12,8 @@ from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 
 from bfr_models.errors import UsageError
-from flows._credentials import use_credentials
-from flows._run_page import HELD_BACK, SWITCHED, announce, failures_announced
+from flows.orchestration.credentials import use_credentials
+from flows.orchestration.run_page import HELD_BACK, SWITCHED, announce, failures_announced
 from flows.restore_dataset import Phase, anyway, as_it_is, as_task, restore_phases
 from tasks.compare_generations import make_current
 from tasks.generations import ReprocessRun, choose_generation, expire_generations

@@ -14,16 +14,23 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from bfr_models.errors import BfrError
-from flows._run_page import DEGRADED, ProgressArtifact, announce, failures_announced, show_record, workers_heard
-from tasks._commits import Record
-from tasks._connection import redact_error, redact_text
-from tasks._progress import RowProgress
-from tasks._shards import Shard
-from tasks._single_writer import sole_driver
-from tasks.config import RestoreRun
+from flows.orchestration.run_page import (
+    DEGRADED,
+    ProgressArtifact,
+    announce,
+    failures_announced,
+    show_record,
+    workers_heard,
+)
+from flows.progress import RowProgress
+from tasks.config.restore import RestoreRun
 from tasks.finish_run import RunRecord, finish_run
 from tasks.plan_shards import Plan, plan_shards
 from tasks.restore_shards import restore_shards, worker_pool
+from tasks.runs.commits import Record
+from tasks.runs.shards import Shard
+from tasks.runs.single_writer import sole_driver
+from tasks.storage.filesystem import redact_error, redact_text
 
 SHARDS_PER_SLICE = 5000
 RETRY_DELAYS: list[float] = [2, 10]  # seconds

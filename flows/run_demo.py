@@ -8,8 +8,8 @@ from prefect import flow
 
 from flows.restore_dataset import restore_dataset_anyway
 from tasks.compare_runs import compare_runs
-from tasks.config import RestoreRun
-from tasks.demo_faces import make_demo_faces
+from tasks.config.restore import RestoreRun
+from tasks.make_demo_faces import make_demo_faces
 
 METHODS = ("difface", "diffbfr", "clr_face")
 

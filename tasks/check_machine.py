@@ -15,13 +15,13 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from bfr_models.errors import UsageError
+from bfr_models.faces.detectors import choose_detector
+from bfr_models.faces.recognisers import RECOGNISERS, choose_recogniser
 from bfr_models.registry import methods
-from bfr_models.weight_catalogue import entry_of
-from bfr_models.weight_files import cache_folder
-from tasks._connection import redact
-from tasks.detectors import choose_detector
+from bfr_models.weights.catalogue import entry_of
+from bfr_models.weights.files import cache_folder
 from tasks.list_weights import list_weights, verify_weights
-from tasks.recognisers import RECOGNISERS, choose_recogniser
+from tasks.storage.filesystem import redact
 
 MIN_FREE_BYTES = 2 * 2**30
 
@@ -65,7 +65,7 @@ def _accelerator() -> Check:
 
 
 def _torchvision() -> Check:
-    from bfr_models.networks.diffusers_models import torchvision_is_broken
+    from bfr_models.networks.diffusers_compat import torchvision_is_broken
 
     if find_spec("torchvision") is None:
         return Check("torchvision", "ok", "not installed; only facexlib needs it")

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks._connection import redact
-from tasks._finished_run import FinishedRun, Rows, open_last_finished
-from tasks._gallery import caption
-from tasks._report import Cell, GalleryRow, render_report
-from tasks._storage import Store
-from tasks._subset_statistics import subset_statistics
 from tasks.compare_runs import row_keys
 from tasks.generations import ReprocessRun, address, read_pointer, reasons_against, switch_generation
+from tasks.report.gallery import caption
+from tasks.report.run_report import Cell, GalleryRow, render_report
+from tasks.runs.finished_run import FinishedRun, Rows, open_last_finished
+from tasks.scoring.subset_statistics import subset_statistics
+from tasks.storage.filesystem import redact
+from tasks.storage.store import Store
 
 GALLERY_ROWS = 24
 _IDENTITIES = ("identity_similarity_gt", "identity_similarity")  # the first that both have decides

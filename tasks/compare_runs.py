@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bfr_models.errors import BfrError
-from tasks._gallery import caption, picture_bytes
-from tasks._report import MAX_ROWS, Cell, GalleryRow, render_report
-from tasks._score_table import METRICS, score_table, to_latex, to_markdown
-from tasks._shards import from_table, row_ids
-from tasks._storage import Store
-from tasks.config import RestoreRun
+from tasks.config.restore import RestoreRun
 from tasks.finish_run import RunRecord
 from tasks.plan_shards import latest_plan
+from tasks.report.gallery import caption, picture_bytes
+from tasks.report.run_report import MAX_ROWS, Cell, GalleryRow, render_report
+from tasks.report.score_table import METRICS, score_table, to_latex, to_markdown
+from tasks.runs.shards import from_table, row_ids
+from tasks.storage.store import Store
 
 Key = tuple[str, int]
 """A row's id, and which of the rows with this id it is."""

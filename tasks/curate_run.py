@@ -25,18 +25,15 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bfr_models.errors import UsageError
-from tasks._conditions import check_condition, rows_where
-from tasks._connection import redact
-from tasks._curated_files import curated_schema, curated_tables, open_files
-from tasks._curation_profiles import profile_conditions
-from tasks._curation_report import duplicate_examples, render_curation
-from tasks._daemon_threads import DaemonThreads
-from tasks._dataset_card import dataset_card
-from tasks._finished_run import FinishedRun, Rows, open_run
-from tasks._near_duplicates import cosines, neighbourhoods
-from tasks._parquet import encode_table
-from tasks._row_vectors import LOOKS, choose_look, row_vectors
-from tasks._selection import (
+from tasks.config.restore import Url
+from tasks.curation.conditions import check_condition, rows_where
+from tasks.curation.dataset_card import dataset_card
+from tasks.curation.files import curated_schema, curated_tables, open_files
+from tasks.curation.near_duplicates import cosines, neighbourhoods
+from tasks.curation.profiles import profile_conditions
+from tasks.curation.report import duplicate_examples, render_curation
+from tasks.curation.row_vectors import LOOKS, choose_look, row_vectors
+from tasks.curation.selection import (
     NOT_DROPPED,
     Selection,
     best,
@@ -46,9 +43,12 @@ from tasks._selection import (
     require_values,
     sample_strata,
 )
-from tasks._storage import Store
-from tasks._subset_statistics import subset_statistics
-from tasks.config import Url
+from tasks.datasets.writer import encode_table
+from tasks.engine.daemon_threads import DaemonThreads
+from tasks.runs.finished_run import FinishedRun, Rows, open_run
+from tasks.scoring.subset_statistics import subset_statistics
+from tasks.storage.filesystem import redact
+from tasks.storage.store import Store
 
 RECORD, UNFINISHED = "curation.json", "curation.unfinished.json"
 DROPPED = pa.schema(

@@ -17,11 +17,11 @@ from bfr_models.degradation.presets import Preset, preset_of_row
 from bfr_models.errors import RowError, UsageError
 from bfr_models.pixels import face_tensor, to_uint8
 from bfr_models.rng import derive_seed
-from tasks._images import decode, encode
-from tasks._parquet import IMAGE, DatasetWriter, find_image_column, image_bytes, with_image_features
-from tasks._shards import row_ids
-from tasks._storage import FileVersion, Store, open_source
-from tasks.config import DegradeRun
+from tasks.config.restore import DegradeRun
+from tasks.datasets.writer import IMAGE, DatasetWriter, find_image_column, image_bytes, with_image_features
+from tasks.images.codec import decode, encode
+from tasks.runs.shards import row_ids
+from tasks.storage.store import FileVersion, Store, open_source
 
 BATCH_ROWS = 64
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks._shard_worker import Sample, ShardWorker
-from tasks._storage import Store
-from tasks.config import RestoreRun
+from tasks.config.restore import RestoreRun
 from tasks.plan_shards import check_settings, latest_plan, list_source
 from tasks.restore_shards import local_device, make_job
+from tasks.storage.store import Store
+from tasks.worker.shard_worker import Sample, ShardWorker
 
 SAMPLE_ROWS = 16
 

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bfr_models.errors import UsageError
-from tasks import _commits
-from tasks._connection import redact
-from tasks._row_groups import value_at
-from tasks._shards import Shard, from_table
-from tasks._storage import Store
+from tasks.datasets.row_groups import value_at
 from tasks.plan_shards import Plan, latest_plan
+from tasks.runs import commits
+from tasks.runs.shards import Shard, from_table
+from tasks.storage.filesystem import redact
+from tasks.storage.store import Store
 
 _READERS = 16
 _PICTURES = (pa.types.is_binary, pa.types.is_large_binary)
@@ -28,7 +28,7 @@ def explain_row(destination: str, row_id: str) -> list[dict[str, Any]]:
     done = [shard for shard in _where_it_may_be(plan, row_id) if shard.commit in plan.done]
     with ThreadPoolExecutor(_READERS) as readers:
         names = [shard.commit for shard in done]
-        pairs = zip(done, _commits.read_commits(store, names), strict=True)
+        pairs = zip(done, commits.read_commits(store, names), strict=True)
         shards = readers.map(lambda pair: list(_rows(store, pair[0], pair[1], row_id)), pairs)
         found = [row for rows in shards for row in rows]
     if not found:
@@ -50,7 +50,7 @@ def _where_it_may_be(plan: Plan, row_id: str) -> list[Shard]:
     return shards
 
 
-def _rows(store: Store, shard: Shard, record: _commits.Record, row_id: str) -> Iterator[dict[str, Any]]:
+def _rows(store: Store, shard: Shard, record: commits.Record, row_id: str) -> Iterator[dict[str, Any]]:
     made_by = {
         "file": record["files"],
         "shard": shard.id,

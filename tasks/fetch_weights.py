@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bfr_models.errors import BfrError, UsageError
-from bfr_models.weight_catalogue import WeightEntry, entries
-from bfr_models.weight_files import check_weight, find_weight, read_card
-from tasks._download import Expected, download
-from tasks._install_weights import Trust, install, place_for, say, summary
-from tasks._origins import Origin, StoreOrigin, WebOrigin
-from tasks._progress import ByteProgress
+from bfr_models.weights.catalogue import WeightEntry, entries
+from bfr_models.weights.files import check_weight, find_weight, read_card
+from flows.progress import ByteProgress
+from tasks.weights.download import Expected, download
+from tasks.weights.install import Trust, install, place_for, say, summary
+from tasks.weights.origins import Origin, StoreOrigin, WebOrigin
 
 Consent = Callable[[WeightEntry], bool]
 

@@ -14,23 +14,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bfr_models.errors import BfrError
-from bfr_models.independence import self_scored
+from bfr_models.faces.recognisers import run_gate
+from bfr_models.metrics.independence import self_scored
+from bfr_models.metrics.measures import run_measures
 from bfr_models.registry import methods
-from tasks import _commits
-from tasks._connection import redact
-from tasks._distances import EmbeddingSums, distances
-from tasks._figures import figures
-from tasks._gallery import example_rejects, gallery_rows
-from tasks._parquet import encode_table
-from tasks._report import render_report
-from tasks._single_writer import WARNING, run_store
-from tasks._statistics import Totals
-from tasks._storage import Store
-from tasks.config import RestoreRun
-from tasks.licences import licences_in_use
-from tasks.measures import run_measures
+from tasks.config.licences import licences_in_use
+from tasks.config.restore import RestoreRun
+from tasks.datasets.writer import encode_table
 from tasks.plan_shards import Plan, check_settings, finished_record, latest_plan, require_finished
-from tasks.recognisers import run_gate
+from tasks.report.gallery import example_rejects, gallery_rows
+from tasks.report.run_report import render_report
+from tasks.runs import commits
+from tasks.runs.single_writer import WARNING, run_store
+from tasks.scoring.figures import figures
+from tasks.scoring.frechet import EmbeddingSums, distances
+from tasks.scoring.statistics import Totals
+from tasks.storage.filesystem import redact
+from tasks.storage.store import Store
 
 MANIFEST = pa.schema(
     [
@@ -66,16 +66,16 @@ def finish_run(run: RestoreRun, started: datetime, left_out: Sequence[str] = ())
     totals, sums, manifest, keep = Totals(), EmbeddingSums(), [], set[str]()
     live = plan.commits
     _require_done(plan, plan.number)
-    for record in _commits.read_commits(store, live):
+    for record in commits.read_commits(store, live):
         totals.add(record)
         sums.add(record)
         manifest.append(_manifest_row(record))
-        keep.update(_commits.files_of(record).values())
-    orphans = _commits.orphans(store, set(live), keep)
+        keep.update(commits.files_of(record).values())
+    orphans = commits.orphans(store, set(live), keep)
     _require_done(latest_plan(store), plan.number)  # a newer plan is there before its first file: none of these
     table = pa.Table.from_pylist(manifest, schema=MANIFEST)
     store.write("manifest.parquet", encode_table(table, row_group_rows=65536))
-    _commits.vacuum(store, orphans)  # after the manifest, which readers go by: what it names is always there
+    commits.vacuum(store, orphans)  # after the manifest, which readers go by: what it names is always there
     features = [(row["shard"], row["features"]) for row in manifest if row["features"]]
     measured = distances(run, store, run_measures(run), sums, features)
     record = _run_record(run, plan, totals, measured, started)
@@ -108,7 +108,7 @@ def _require_done(plan: Plan, number: int) -> None:
         )
 
 
-def _manifest_row(record: _commits.Record) -> dict[str, Any]:
+def _manifest_row(record: commits.Record) -> dict[str, Any]:
     files = record["files"]
     return {
         "shard": record["shard"],

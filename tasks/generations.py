@@ -21,10 +21,10 @@ from typing import Any
 from pydantic import Field
 
 from bfr_models.errors import BfrError, UsageError, unknown
-from tasks._connection import redact
-from tasks._storage import Store
-from tasks.config import RestoreRun
+from tasks.config.restore import RestoreRun
 from tasks.plan_shards import finished_record, latest_plan, settings_digest, settings_of
+from tasks.storage.filesystem import redact
+from tasks.storage.store import Store
 
 POINTER = "current.json"
 _TRIES = 8

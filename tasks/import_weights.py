@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from bfr_models.errors import BfrError, UsageError
-from bfr_models.weight_catalogue import WeightEntry, entries
-from bfr_models.weight_files import file_sha256
-from tasks._install_weights import Trust, convert, install, place_for, say, summary
+from bfr_models.weights.catalogue import WeightEntry, entries
+from bfr_models.weights.files import file_sha256
+from tasks.weights.install import Trust, convert, install, place_for, say, summary
 
 
 def import_weights(method: str, files: Sequence[Path]) -> list[dict[str, Any]]:

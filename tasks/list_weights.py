@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from bfr_models import weight_catalogue
 from bfr_models.errors import BfrError
 from bfr_models.registry import methods
-from bfr_models.weight_files import ASSETS, cache_folder, check_weight, find_weight, read_card
+from bfr_models.weights import catalogue
+from bfr_models.weights.files import ASSETS, cache_folder, check_weight, find_weight, read_card
 
 
 def list_weights() -> list[dict[str, Any]]:
@@ -27,14 +27,14 @@ def verify_weights() -> list[dict[str, Any]]:
 
 def _stems() -> Iterator[str]:
     presets = [stem for spec in methods().values() for p in spec.presets for stem in p.weights.values()]
-    published = [entry.stem for entry in weight_catalogue.CATALOGUE]
+    published = [entry.stem for entry in catalogue.CATALOGUE]
     cards = [card for folder in (ASSETS, cache_folder()) for card in sorted(folder.glob("*.json"))]
     found = [card.stem for card in cards if not card.name.startswith(".")]
     return iter(dict.fromkeys([*presets, *published, *found]))
 
 
 def _describe(stem: str) -> dict[str, Any]:
-    entry = weight_catalogue.entry_of(stem)
+    entry = catalogue.entry_of(stem)
     row: dict[str, Any] = {"name": stem, "what": "", "licence": None, "non_commercial": False, "origin": None}
     row |= {"stem": stem, "bytes": None, "sha256": None, "state": "absent", "path": None}
     if entry:

@@ -12,16 +12,16 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bfr_models.errors import RowError, UsageError
+from bfr_models.metrics.extractors import NETWORKS, PREPROCESSING, Extractor, load_extractor
 from bfr_models.metrics.frechet import FeatureSource, FeatureStatistics, Gaussian, frechet_distance
 from bfr_models.metrics.kernel import kernel_distance
 from bfr_models.metrics.manifold import precision_recall
 from bfr_models.pixels import Uint8Image
-from tasks._connection import redact
-from tasks._images import decode
-from tasks._parquet import find_image_column, image_bytes
-from tasks._storage import Store, open_source
-from tasks.features import NETWORKS, PREPROCESSING, Extractor, load_extractor
+from tasks.datasets.writer import find_image_column, image_bytes
+from tasks.images.codec import decode
 from tasks.restore_shards import local_device
+from tasks.storage.filesystem import redact
+from tasks.storage.store import Store, open_source
 
 BATCH_ROWS = 64
 AT_ONCE = 64  # batches whose statistics are put together

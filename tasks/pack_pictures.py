@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bfr_models.errors import UsageError
-from tasks._connection import redact
-from tasks._image_pages import split_pages
-from tasks._parquet import IMAGE, DatasetWriter, find_image_column, image_bytes, with_image_features
-from tasks._picture_sources import SIDECARS, Entry, read_entries
-from tasks._shards import row_ids
-from tasks._storage import Store, open_source
+from tasks.datasets.archives import SIDECARS, Entry, read_entries
+from tasks.datasets.writer import IMAGE, DatasetWriter, find_image_column, image_bytes, with_image_features
+from tasks.images.tiff_pages import split_pages
+from tasks.runs.shards import row_ids
+from tasks.storage.filesystem import redact
+from tasks.storage.store import Store, open_source
 
 BATCH_ROWS = 64
 BATCH_BYTES = 64 * 2**20

@@ -23,17 +23,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bfr_models.errors import BfrError, UsageError
-from tasks import _commits
-from tasks._connection import redact, without_secrets
-from tasks._parquet import encode_table, find_image_column
-from tasks._row_groups import DAMAGE, is_damage
-from tasks._shards import Shard, current_version, from_table, shards_of_file, to_table
-from tasks._single_writer import run_store
-from tasks._storage import FileVersion, Store, open_source
-from tasks.config import RestoreRun, semantic_settings
-from tasks.detectors import photo_settings
-from tasks.measures import run_measures
-from tasks.recognisers import run_gate, run_recogniser
+from bfr_models.faces.detectors import photo_settings
+from bfr_models.faces.recognisers import run_gate, run_recogniser
+from bfr_models.metrics.measures import run_measures
+from tasks.config.restore import RestoreRun, semantic_settings
+from tasks.datasets.row_groups import DAMAGE, is_damage
+from tasks.datasets.writer import encode_table, find_image_column
+from tasks.runs import commits
+from tasks.runs.shards import Shard, current_version, from_table, shards_of_file, to_table
+from tasks.runs.single_writer import run_store
+from tasks.storage.filesystem import redact, without_secrets
+from tasks.storage.store import FileVersion, Store, open_source
 
 _READERS = 16
 _RETRIED = b"bfr:retry_rejected"
@@ -264,7 +264,7 @@ def _tried_again(store: Store, plan: Plan, live: list[Shard], codes: set[str]) -
     if not codes:
         return live
     done = [shard.commit for shard in live if shard.commit in plan.done]
-    records = _commits.read_commits(store, done)
+    records = commits.read_commits(store, done)
     again = {name for name, record in zip(done, records, strict=True) if codes & record["rejects"].keys()}
     return [replace(s, generation=s.generation + 1) if s.commit in again else s for s in live]
 
@@ -310,7 +310,7 @@ def _read(store: Store, number: int) -> pa.Table:
 
 def _with_commits(store: Store, number: int, shards: pa.Table) -> Plan:
     live = {shard.commit for shard in from_table(shards)}
-    return Plan(number, shards, frozenset(live & _commits.committed(store)))
+    return Plan(number, shards, frozenset(live & commits.committed(store)))
 
 
 def _path(number: int) -> str:

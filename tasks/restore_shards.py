@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from bfr_models.errors import BfrError
-from tasks._commits import Record
-from tasks._dispatch import Dispatch
-from tasks._job import Columns, Job
-from tasks._pool import Pool, ThreadPool
-from tasks._shards import Shard
-from tasks.config import RestoreRun, prepare_environment, ray_is_elsewhere
-from tasks.detectors import photo_settings
-from tasks.measures import run_measures
-from tasks.recognisers import run_gate, run_recogniser
+from bfr_models.faces.detectors import photo_settings
+from bfr_models.faces.recognisers import run_gate, run_recogniser
+from bfr_models.metrics.measures import run_measures
+from tasks.config.restore import RestoreRun, prepare_environment, ray_is_elsewhere
+from tasks.engine.dispatch import Dispatch
+from tasks.engine.pool import Pool, ThreadPool
+from tasks.runs.commits import Record
+from tasks.runs.shards import Shard
+from tasks.worker.job import Columns, Job
 
 CPU_BATCH, GPU_BATCH = 8, 16
 WAIT_SECONDS = 0.2
@@ -35,7 +35,7 @@ def worker_pool(run: RestoreRun) -> Iterator[Pool]:
     prepare_environment()
     import ray
 
-    from tasks._ray_pool import RayPool, cluster_gpus, connect_ray
+    from tasks.engine.ray_pool import RayPool, cluster_gpus, connect_ray
 
     connected_here = connect_ray()
     try:

@@ -11,20 +11,20 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
 from bfr_models.errors import RowError
+from bfr_models.faces.recognisers import choose_recogniser
+from bfr_models.metrics.measures import choose_extra, choose_measures
 from bfr_models.metrics.summary import Summary
 from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
-from tasks._distances import EmbeddingSums, distance_to_gt, embedding_sums
-from tasks._figures import figures
-from tasks._images import decode
-from tasks._parquet import DatasetWriter, find_image_column, image_bytes
-from tasks._scores import Unscored, load_scorer
-from tasks._shards import row_ids
-from tasks._statistics import BIN_WIDTHS
-from tasks._storage import Store, open_source
-from tasks.config import Url
-from tasks.measures import choose_extra, choose_measures
-from tasks.recognisers import choose_recogniser
+from tasks.config.restore import Url
+from tasks.datasets.writer import DatasetWriter, find_image_column, image_bytes
+from tasks.images.codec import decode
 from tasks.restore_shards import local_device
+from tasks.runs.shards import row_ids
+from tasks.scoring.figures import figures
+from tasks.scoring.frechet import EmbeddingSums, distance_to_gt, embedding_sums
+from tasks.scoring.scorer import Unscored, load_scorer
+from tasks.scoring.statistics import BIN_WIDTHS
+from tasks.storage.store import Store, open_source
 
 BATCH_ROWS = 16
 METRICS = (*BIN_WIDTHS, "sharpness")

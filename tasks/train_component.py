@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from bfr_models.training.component import Aids
-from bfr_models.training.components import get_component
 from bfr_models.training.data import read_faces
 from bfr_models.training.loop import TrainingRun, train
-from tasks._storage import Store, open_source
+from bfr_models.training.registry import get_component
+from tasks.storage.store import Store, open_source
 
 
 def train_component(

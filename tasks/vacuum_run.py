@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bfr_models.errors import UsageError
-from tasks import _commits
-from tasks._connection import redact
-from tasks._storage import Leftover, Store
 from tasks.plan_shards import Plan, latest_plan
+from tasks.runs import commits
+from tasks.storage.filesystem import redact
+from tasks.storage.store import Leftover, Store
 
 MIN_AGE = timedelta(hours=1)
 """An attempt may still commit a file that it has put this long ago: its puts of data, features, rejected and commit are
@@ -77,16 +77,16 @@ def parse_age(text: str) -> timedelta:
 
 def _leftovers(store: Store, plan: Plan) -> Iterator[_Found]:
     """Commits before the files they name: a commit must never promise what is gone."""
-    names = _commits.committed(store)
+    names = commits.committed(store)
     keep = set[str]()
-    for record in _commits.read_commits(store, sorted(names)):
-        if plan.todo_count or _commits.commit_name(record["shard"], record["generation"]) in plan.done:
-            keep.update(_commits.files_of(record).values())
+    for record in commits.read_commits(store, sorted(names)):
+        if plan.todo_count or commits.commit_name(record["shard"], record["generation"]) in plan.done:
+            keep.update(commits.files_of(record).values())
     if not plan.todo_count:
         for leftover in store.leftovers("commits"):
             if leftover.path.removeprefix("commits/").removesuffix(".json") not in plan.done:
                 yield _Found("superseded commit", leftover)
-    for folder in _commits.FOLDERS:
+    for folder in commits.FOLDERS:
         for leftover in store.leftovers(folder):
             if leftover.path not in keep:
                 yield _Found("orphan", leftover)

@@ -18,12 +18,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks import _commits
-from tasks._connection import redact
-from tasks._row_groups import DAMAGE
-from tasks._shards import Shard, digest_of_ids, from_table
-from tasks._storage import Store
+from tasks.datasets.row_groups import DAMAGE
 from tasks.plan_shards import Plan, finished_record, latest_plan
+from tasks.runs import commits
+from tasks.runs.shards import Shard, digest_of_ids, from_table
+from tasks.storage.filesystem import redact
+from tasks.storage.store import Store
 
 _READERS = 4  # each with a file in memory
 _READ_AHEAD = 256  # records in memory
@@ -59,8 +59,8 @@ def verify_run(destination: str) -> dict[str, Any]:
     with ThreadPoolExecutor(_READERS) as readers:
         for start in range(0, len(done), _READ_AHEAD):
             some = done[start : start + _READ_AHEAD]
-            records = list(_commits.read_commits(store, [shard.commit for shard in some]))
-            keep.update(path for record in records for path in _commits.files_of(record).values())
+            records = list(commits.read_commits(store, [shard.commit for shard in some]))
+            keep.update(path for record in records for path in commits.files_of(record).values())
             checks = readers.map(lambda pair: _check_shard(store, *pair), zip(some, records, strict=True))
             for record, (found, wrong) in zip(records, checks, strict=True):
                 problems += wrong
@@ -100,7 +100,7 @@ def _plan_problems(plan: Plan) -> Iterator[Problem]:
         yield Problem("unfinished", "commits/", detail)
 
 
-def _check_shard(store: Store, shard: Shard, record: _commits.Record) -> tuple[_Counts, list[Problem]]:
+def _check_shard(store: Store, shard: Shard, record: commits.Record) -> tuple[_Counts, list[Problem]]:
     """The files of one commit, and whether they hold the shard's rows."""
     found, problems, tables = _Counts(), [], {}
     for folder, entry in record["files"].items():
@@ -136,7 +136,7 @@ def _identities(data: bytes) -> list[tuple[str, int | None]]:
 
 
 def _row_problems(
-    shard: Shard, record: _commits.Record, data: list[tuple[str, int | None]], rejected: list[tuple[str, int | None]]
+    shard: Shard, record: commits.Record, data: list[tuple[str, int | None]], rejected: list[tuple[str, int | None]]
 ) -> Iterator[Problem]:
     where = f"commits/{shard.commit}.json"
     counts = (record["rows"], record["restored"], record["rejected"])
@@ -168,7 +168,7 @@ def _ending(store: Store, plan: Plan, keep: set[str], counts: _Counts) -> Iterat
     if record is None:
         yield Problem("unfinished", "run.json", "all shards are done, the run is not closed; run the command again")
         return
-    for path in (path for folder in _commits.FOLDERS for path in store.list(folder)):
+    for path in (path for folder in commits.FOLDERS for path in store.list(folder)):
         if path not in keep:
             yield Problem("file_extra", path, "no commit names it; `bfr vacuum` removes it")
     totals = {name: record["totals"][name] for name in ("rows", "restored", "rejected")}

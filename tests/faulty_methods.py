@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from bfr_models.methods.presets import ESTIMATOR, Preset
+from bfr_models.methods.preset import ESTIMATOR, Preset
 from bfr_models.pixels import resize
 from bfr_models.registry import MethodSpec, ResolvedMethod
 from bfr_models.types import FaceBatch

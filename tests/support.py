@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from bfr_models.pixels import Uint8Image
-from tasks._parquet import IMAGE
-from tasks.config import RestoreRun
+from tasks.config.restore import RestoreRun
+from tasks.datasets.writer import IMAGE
 from tasks.generations import ReprocessRun
 
 ROOT = Path(__file__).parent.parent

@@ -14,9 +14,9 @@ from bfr_models.faces.align import warp
 from bfr_models.faces.template import FFHQ_5, at_size
 from bfr_models.faces.types import Matrix, Points
 from bfr_models.networks.arcface import ArcFace
-from bfr_models.networks.improved_resnet import EMBEDDING, SIDE, ImprovedResNet
+from bfr_models.networks.iresnet import EMBEDDING, SIDE, ImprovedResNet
 from bfr_models.pixels import Uint8Image, to_tensor
-from bfr_models.weights import load_weights
+from bfr_models.weights.tensors import load_weights
 
 BATCH = 32
 

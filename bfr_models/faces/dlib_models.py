@@ -20,7 +20,7 @@ from bfr_models.faces.dlib_files import INSTALL, LANDMARKS_FILE, RECOGNISER_FILE
 from bfr_models.faces.template import DLIB_5, TEMPLATE_SIDE, at_size
 from bfr_models.faces.types import DetectedFace, Points
 from bfr_models.pixels import Uint8Image
-from bfr_models.weight_files import file_sha256
+from bfr_models.weights.files import file_sha256
 
 PATCH_SIDE = 512  # px; the picture of one face that the landmark predictor sees,
 PATCH_BOX = 256  # and the side of the detector's box in the middle of it

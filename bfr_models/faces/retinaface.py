@@ -18,7 +18,7 @@ from bfr_models.faces.template import FFHQ_5
 from bfr_models.faces.types import DetectedFace
 from bfr_models.networks.retinaface import Body, RetinaFace
 from bfr_models.pixels import Uint8Image
-from bfr_models.weights import read_checkpoint
+from bfr_models.weights.tensors import read_checkpoint
 
 MEAN = (104, 117, 123)  # of the levels of blue, green and red
 STRIDES = {8: (16, 32), 16: (64, 128), 32: (256, 512)}  # of the feature maps, and the sides of their anchors, px

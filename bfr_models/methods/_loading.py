@@ -10,8 +10,8 @@ from torch import nn
 from bfr_models.errors import BfrError
 from bfr_models.networks.precision import keep_float32
 from bfr_models.registry import ResolvedMethod
-from bfr_models.weight_files import require_weight
-from bfr_models.weights import load_weights
+from bfr_models.weights.files import require_weight
+from bfr_models.weights.tensors import load_weights
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

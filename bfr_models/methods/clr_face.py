@@ -9,7 +9,7 @@
 
 The paper gives these parts but for the last line's r; the samplers, the start t0, w, where in the chain to guide and r
 are our choices (`CLRFaceOptions`). phi is a recogniser, and never the one that a result is scored by
-(`bfr_models.independence`).
+(`bfr_models.metrics.independence`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bfr_models.diffusion.guidance import Guidance, guided_sample, identity_grad
 from bfr_models.diffusion.sde import VPSDE, Model, Solver, sample
 from bfr_models.methods._loading import autocast, load_component
 from bfr_models.methods.clr_face_presets import SHORTEST, CLRFaceOptions, CLRFacePreset
-from bfr_models.networks.latent import LatentMask, LatentScore, conditioned
+from bfr_models.networks.latent_networks import LatentMask, LatentScore, conditioned
 from bfr_models.networks.mobile_face import MobileFace, crop_from_ffhq
 from bfr_models.networks.swinir import SwinIR
 from bfr_models.networks.vqgan import VQGAN

@@ -11,7 +11,7 @@ from typing import Literal
 
 from bfr_models.diffusion.times import times_from
 from bfr_models.errors import UsageError
-from bfr_models.methods.presets import ESTIMATOR128, ESTIMATOR512, OURS, NetworkOptions, Preset, one_of
+from bfr_models.methods.preset import ESTIMATOR128, ESTIMATOR512, OURS, NetworkOptions, Preset, one_of
 from bfr_models.networks.configs import LatentMaskConfig, MobileFaceConfig, SwinIRConfig, UNetConfig, VQGANConfig
 
 SAMPLERS = ("euler-maruyama", "heun", "ddim", "dpm++")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from bfr_models.errors import UsageError
-from bfr_models.methods.presets import OURS, PRIOR128, PRIOR512, S_LAB, NetworkOptions, PriorPreset, one_of
+from bfr_models.methods.preset import OURS, PRIOR128, PRIOR512, S_LAB, NetworkOptions, PriorPreset, one_of
 from bfr_models.networks.configs import UNetConfig
 
 

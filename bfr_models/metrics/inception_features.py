@@ -22,8 +22,8 @@ from bfr_models.metrics._float32 import float32_inference
 from bfr_models.metrics.frechet import INCEPTION, FeatureSource
 from bfr_models.networks.inception import FEATURES, SIDE, Inception
 from bfr_models.pixels import Uint8Image
-from bfr_models.weight_files import read_card, require_weight
-from bfr_models.weights import load_weights
+from bfr_models.weights.files import read_card, require_weight
+from bfr_models.weights.tensors import load_weights
 
 WEIGHTS = "fid-inception"
 """The weight file; `find_weight` says whether it is here."""

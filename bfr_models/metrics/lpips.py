@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from bfr_models.metrics._float32 import float32_inference
 from bfr_models.networks.imagenet_trunks import TAPS, Trunk, TrunkName
-from bfr_models.weight_files import require_weight
-from bfr_models.weights import load_weights
+from bfr_models.weights.files import require_weight
+from bfr_models.weights.tensors import load_weights
 
 WEIGHTS: dict[TrunkName, str] = {"alex": "lpips-alexnet", "vgg": "lpips-vgg16", "squeeze": "lpips-squeezenet"}
 """The weight file of each trunk; `find_weight` says whether it is here."""

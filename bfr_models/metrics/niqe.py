@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bfr_models.pixels import Uint8Image
-from bfr_models.weight_files import require_weight
-from bfr_models.weights import load_weights
+from bfr_models.weights.files import require_weight
+from bfr_models.weights.tensors import load_weights
 
 BLOCK = 96
 PRISTINE = "niqe-pristine"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from bfr_models.networks.frozen_batch_norm import FrozenBatchNorm
-from bfr_models.networks.improved_resnet import EMBEDDING, ImprovedResNet
+from bfr_models.networks.iresnet import EMBEDDING, ImprovedResNet
 
 
 class AdaFace(ImprovedResNet):

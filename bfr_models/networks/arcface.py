@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bfr_models.networks.frozen_batch_norm import FrozenBatchNorm
-from bfr_models.networks.improved_resnet import EMBEDDING, ImprovedResNet
+from bfr_models.networks.iresnet import EMBEDDING, ImprovedResNet
 
 REDUCTION = 16  # of channels inside a squeeze-excitation
 

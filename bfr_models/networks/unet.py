@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bfr_models.networks.configs import UNetConfig
-from bfr_models.networks.diffusers_models import diffusers_module
+from bfr_models.networks.diffusers_compat import diffusers_module
 
 
 class UNet(nn.Module):

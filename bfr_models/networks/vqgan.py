@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from bfr_models.networks.configs import VQGANConfig
-from bfr_models.networks.diffusers_models import diffusers_module
+from bfr_models.networks.diffusers_compat import diffusers_module
 
 _PLACES = 1024  # searched at once: 8192 codes make that 32 MiB
 

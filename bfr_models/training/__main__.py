@@ -12,9 +12,9 @@ from pathlib import Path
 
 from bfr_models.errors import BfrError
 from bfr_models.training.component import Aids
-from bfr_models.training.components import get_component
 from bfr_models.training.data import read_faces
 from bfr_models.training.loop import TrainingRun, train
+from bfr_models.training.registry import get_component
 
 
 def main() -> int:

@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from bfr_models.diffusion.sde import VPSDE, Solver, sample
 from bfr_models.diffusion.times import FIRST_TIME, times_from
 from bfr_models.methods.clr_face_presets import CLRFacePreset
-from bfr_models.networks.latent import LatentScore, conditioned
+from bfr_models.networks.latent_networks import LatentScore, conditioned
 from bfr_models.networks.vqgan import VQGAN, perplexity
 from bfr_models.rng import RowNoise
 from bfr_models.training import difface
 from bfr_models.training.component import Aids, Component, Recipe, psnr
-from bfr_models.training.patch_critic import PatchCritic
+from bfr_models.training.patch_discriminator import PatchCritic
 from bfr_models.training.perceptual import load_perceptual_distance
-from bfr_models.weight_files import require_weight
-from bfr_models.weights import load_weights
+from bfr_models.weights.files import require_weight
+from bfr_models.weights.tensors import load_weights
 
 N = TypeVar("N", bound=nn.Module)
 

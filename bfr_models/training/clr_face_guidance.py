@@ -16,7 +16,7 @@ from bfr_models.diffusion.guidance import identity_gradient
 from bfr_models.diffusion.times import FIRST_TIME
 from bfr_models.errors import UsageError
 from bfr_models.methods.clr_face_presets import CLRFacePreset
-from bfr_models.networks.latent import LatentMask, LatentScore, conditioned
+from bfr_models.networks.latent_networks import LatentMask, LatentScore, conditioned
 from bfr_models.networks.mobile_face import MobileFace, crop_from_ffhq, identity_distance, load_mobile_face
 from bfr_models.networks.swinir import SwinIR
 from bfr_models.networks.vqgan import VQGAN

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bfr_models.training.data import Augmentation
-from bfr_models.weights import load_weights
+from bfr_models.weights.tensors import load_weights
 
 
 @dataclass(frozen=True)

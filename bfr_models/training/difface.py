@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from bfr_models.diffusion.sampling import as_eps_model, ddim_sample
 from bfr_models.diffusion.schedule import add_noise, linear_alphas_cumprod, truncated_timesteps
 from bfr_models.errors import UsageError
-from bfr_models.methods.presets import DifFacePreset, PriorPreset
+from bfr_models.methods.preset import DifFacePreset, PriorPreset
 from bfr_models.networks.swinir import SwinIR
 from bfr_models.networks.unet import UNet
 from bfr_models.rng import RowNoise
 from bfr_models.training.component import Aids, Component, Recipe, psnr
-from bfr_models.training.likeness import Likeness
+from bfr_models.training.identity_loss import Likeness
 
 
 class Estimator(Component):

@@ -31,9 +31,9 @@ from bfr_models.networks.unet import UNet
 from bfr_models.pixels import resize
 from bfr_models.rng import RowNoise
 from bfr_models.training.component import NO_AIDS, Aids, Component, Recipe, psnr
-from bfr_models.training.likeness import Likeness
-from bfr_models.weight_files import read_card
-from bfr_models.weights import load_weights, read_checkpoint
+from bfr_models.training.identity_loss import Likeness
+from bfr_models.weights.files import read_card
+from bfr_models.weights.tensors import load_weights, read_checkpoint
 
 FROM_START = 0.6  # share of a batch whose x_t is a noised y, at timesteps around the chain's start
 MIN_SNR_GAMMA = 5.0  # weight min(1, gamma / SNR) of that share (arXiv 2303.09556): its eps grows as the noise falls

@@ -18,7 +18,7 @@ from bfr_models.errors import UsageError
 from bfr_models.pixels import to_uint8
 from bfr_models.training.component import Component, Recipe
 from bfr_models.training.data import Faces, FaceStream, fixed_pairs
-from bfr_models.weights import parameters_of, save_weights
+from bfr_models.weights.tensors import parameters_of, save_weights
 
 PREVIEW_FACES = 6
 PREPARATION_FACES = 256  # that a component may measure before the first step

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from bfr_models import registry, weight_files
+from bfr_models import registry
 from bfr_models.errors import UsageError
-from bfr_models.methods.presets import Preset
+from bfr_models.methods.preset import Preset
 from bfr_models.registry import MethodSpec, load_method, methods, resolve_method
+from bfr_models.weights import files
 
 
-@pytest.mark.parametrize("module", ["bfr_models.registry", "tasks.config"])
+@pytest.mark.parametrize("module", ["bfr_models.registry", "tasks.config.restore"])
 def test_methods_are_listed_and_checked_without_torch(module: str) -> None:
     code = (
         f"import sys, {module}; from bfr_models.registry import methods, resolve_method\n"
@@ -70,7 +71,7 @@ class TestRefusals:
             resolve_method("difface", options=options)
 
     def test_weights_that_are_nowhere_are_named(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        monkeypatch.setattr(weight_files, "ASSETS", tmp_path)
+        monkeypatch.setattr(files, "ASSETS", tmp_path)
         monkeypatch.setenv("BFR_WEIGHTS", str(tmp_path / "cache"))
         with pytest.raises(UsageError, match=f"difface-face128-estimator in the package or in {tmp_path / 'cache'}"):
             resolve_method("estimator")

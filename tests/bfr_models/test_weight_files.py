@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 
 from bfr_models import registry
 from bfr_models.errors import BfrError, UsageError
-from bfr_models.training.components import COMPONENTS
-from bfr_models.weight_catalogue import CATALOGUE, WeightEntry, entries, entry_of
-from bfr_models.weight_files import ASSETS, cache_folder, check_weight, find_weight, require_weight
-from bfr_models.weights import encode_weights, load_weights, parameters_of, read_checkpoint, save_weights
+from bfr_models.training.registry import COMPONENTS
+from bfr_models.weights.catalogue import CATALOGUE, WeightEntry, entries, entry_of
+from bfr_models.weights.files import ASSETS, cache_folder, check_weight, find_weight, require_weight
+from bfr_models.weights.tensors import encode_weights, load_weights, parameters_of, read_checkpoint, save_weights
 
 
 @pytest.fixture

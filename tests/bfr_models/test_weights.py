@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from bfr_models.errors import BfrError
-from bfr_models.weight_files import ASSETS
-from bfr_models.weights import load_weights, parameters_of, read_card, save_weights
+from bfr_models.weights.files import ASSETS
+from bfr_models.weights.tensors import load_weights, parameters_of, read_card, save_weights
 
 
 def network(width: int = 4) -> nn.Module:

@@ -14,8 +14,8 @@ import fsspec
 import pytest
 
 from flows.restore_dataset import restore_without_prefect
-from tasks._storage import Store
-from tasks.config import RestoreRun
+from tasks.config.restore import RestoreRun
+from tasks.storage.store import Store
 from tasks.verify_run import verify_run
 from tests import support
 from tests.faults.fault_proxy import FaultProxy, Request

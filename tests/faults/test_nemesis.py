@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.fault_run import GROUP_ROWS, ROWS, Nemesis, one_round, row_id
 from flows.restore_dataset import restore_without_prefect
-from tasks.config import RestoreRun
+from tasks.config.restore import RestoreRun
 from tests import support
 from tests.faults.fault_proxy import FaultProxy
 from tests.faults.test_storage_faults import pictures
@@ -29,7 +29,14 @@ FAULTS = (
     "truncated bodies",
     "slow responses",
 )
-NEEDED = ("flows.restore_dataset", "tasks._shard_worker", "tasks.finish_run", "s3fs", "tests.faulty_methods", __name__)
+NEEDED = (
+    "flows.restore_dataset",
+    "tasks.worker.shard_worker",
+    "tasks.finish_run",
+    "s3fs",
+    "tests.faulty_methods",
+    __name__,
+)
 SOURCE_AND_DESTINATION = tuple[str, str]
 
 

@@ -19,9 +19,9 @@ import pytest
 
 from bfr_models.errors import BfrError, UsageError
 from flows.restore_dataset import restore_without_prefect
-from tasks._single_writer import run_store
-from tasks._storage import Store
-from tasks.config import RestoreRun
+from tasks.config.restore import RestoreRun
+from tasks.runs.single_writer import run_store
+from tasks.storage.store import Store
 from tasks.vacuum_run import vacuum_run
 from tasks.verify_run import verify_run
 from tests import support

@@ -13,8 +13,8 @@ import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
-from flows._command import run as command
-from flows.cli import app
+from flows.cli.app import app
+from flows.cli.command import run as command
 from tests import support
 
 Bfr = Callable[..., Result]
@@ -122,8 +122,8 @@ def test_a_run_that_fails_ends_with_1_and_says_how_to_go_on(
     def full(*_: Any) -> Any:
         raise OSError("disk full")
 
-    monkeypatch.setattr("tasks._shard_worker.commit_shard", full)
-    monkeypatch.setattr("tasks._dispatch.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("tasks.worker.shard_worker.commit_shard", full)
+    monkeypatch.setattr("tasks.engine.dispatch.PAUSE_SECONDS", 0.0)
     result = restore("--method", "passthrough", *(["--debug"] if debug else []))
     assert result.exit_code == 1
     assert "3 of 3 shards could not be done" in result.stderr and "disk full" in result.stderr
@@ -173,7 +173,7 @@ def test_flags_win_over_the_settings_file(restore: Bfr, tmp_path: Path) -> None:
 
 
 def test_options_of_the_file_and_of_flags_are_put_together(tmp_path: Path) -> None:
-    from flows._restore_cli import restore_run
+    from flows.cli.restore import restore_run
 
     (tmp_path / "run.yaml").write_text("{method: difface, options: {steps: 2, eta: 0.1}}")
     run = restore_run(tmp_path / "run.yaml", {"source": "a", "destination": "b", "seed": None}, {"steps": 4})

@@ -22,11 +22,11 @@ from prefect.settings import (
 from pydantic import ValidationError
 
 from bfr_models.errors import UsageError
-from flows._credentials import StoreCredentials, use_credentials
-from flows._run_page import DEGRADED, FAILED, HELD_BACK
-from flows.deploy import HEARTBEAT, WATCH, _watch, deploy
+from bfr_models.faces import recognisers
+from flows.deploy_reprocess import HEARTBEAT, WATCH, _watch, deploy
+from flows.orchestration.credentials import StoreCredentials, use_credentials
+from flows.orchestration.run_page import DEGRADED, FAILED, HELD_BACK
 from flows.reprocess import reprocess, share_of
-from tasks import recognisers
 from tasks.generations import ReprocessRun
 from tasks.plan_shards import settings_of
 from tests import support

@@ -19,9 +19,9 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from bfr_models.weight_files import read_card, require_weight
-from bfr_models.weights import read_checkpoint, save_weights
-from tasks._storage import Store
+from bfr_models.weights.files import read_card, require_weight
+from bfr_models.weights.tensors import read_checkpoint, save_weights
+from tasks.storage.store import Store
 from tests import support
 from tests.faulty_methods import WEIGHTS
 
@@ -136,7 +136,7 @@ def bucket(ceph: tuple[str, int], monkeypatch: pytest.MonkeyPatch, house: House)
     for name, value in keys.items():
         monkeypatch.setenv(name, value)
     made = f"StoreCredentials(access_key_id='bfr-test', secret_access_key='{SECRET}', endpoint_url='{endpoint}')"
-    code = f"from flows._credentials import StoreCredentials; {made}.save('ceph', overwrite=True)"
+    code = f"from flows.orchestration.credentials import StoreCredentials; {made}.save('ceph', overwrite=True)"
     subprocess.run([sys.executable, "-c", code], env=house.environment, check=True)
     name = uuid.uuid4().hex
     fsspec.filesystem("s3", skip_instance_cache=True).mkdir(name)

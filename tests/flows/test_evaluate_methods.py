@@ -10,7 +10,7 @@ from bfr_models.errors import BfrError, UsageError
 from flows.evaluate_methods import evaluate_methods
 from flows.restore_dataset import restore_without_prefect
 from tasks.compare_runs import compare_runs
-from tasks.evaluation import EvaluateRun
+from tasks.config.evaluate import EvaluateRun
 from tests import support
 
 METHODS = ("passthrough", "estimator")

@@ -16,12 +16,11 @@ from typer.testing import CliRunner
 from bfr_models.errors import BfrError, UsageError
 from flows import reprocess as recipe
 from flows import restore_dataset
-from flows._run_page import DEGRADED, HELD_BACK, SWITCHED
-from flows.cli import app
+from flows.cli.app import app
+from flows.orchestration.run_page import DEGRADED, HELD_BACK, SWITCHED
 from flows.reprocess import reprocess_without_prefect
 from tasks import compare_generations as comparing
 from tasks import generations
-from tasks._storage import Store, open_source
 from tasks.generations import (
     POINTER,
     Pointer,
@@ -35,6 +34,7 @@ from tasks.generations import (
 )
 from tasks.plan_shards import plan_shards
 from tasks.restore_shards import restore_shards, worker_pool
+from tasks.storage.store import Store, open_source
 from tests import support
 
 Ask = Callable[..., ReprocessRun]

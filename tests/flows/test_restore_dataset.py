@@ -18,7 +18,7 @@ from prefect.settings import (
 
 from bfr_models.errors import BfrError, UsageError
 from flows import restore_dataset as recipe
-from tasks.config import RestoreRun
+from tasks.config.restore import RestoreRun
 from tests import support
 
 

@@ -14,8 +14,8 @@ import pytest
 from prefect import flow
 
 from bfr_models.errors import UsageError
-from flows import _run_page as page
 from flows import restore_dataset as recipe
+from flows.orchestration import run_page as page
 from tests import support
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bfr_models.types import FaceBatch
 from flows.restore_dataset import restore_without_prefect
-from tasks._batch_size import MOST, START, BatchSize, is_out_of_memory
+from tasks.worker.batches import MOST, START, BatchSize, is_out_of_memory
 from tests import faulty_methods, support
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tasks._commits import commit_shard, committed, orphans, read_commit, read_commits, vacuum
-from tasks._storage import Store
+from tasks.runs.commits import commit_shard, committed, orphans, read_commit, read_commits, vacuum
+from tasks.storage.store import Store
 
 FILES = {"data": b"data", "rejected": b"rejected"}
 FACTS = {"rows": 3}

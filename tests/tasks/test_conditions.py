@@ -4,8 +4,8 @@ import pyarrow as pa
 import pytest
 
 from bfr_models.errors import UsageError
-from tasks._conditions import check_condition, plain_columns, rows_where
-from tasks._parquet import IMAGE
+from tasks.curation.conditions import check_condition, plain_columns, rows_where
+from tasks.datasets.writer import IMAGE
 
 ROWS = pa.table(
     {

@@ -15,13 +15,13 @@ from bfr_models.errors import UsageError
 from bfr_models.metrics.frechet import INCEPTION, FeatureSource, FeatureStatistics, frechet_distance
 from bfr_models.metrics.identity_gates import ADAFACE
 from flows.restore_dataset import restore_without_prefect
-from tasks._curated_files import safe_name
-from tasks._curation_profiles import profile_conditions
-from tasks._distances import SCHEMA, SOURCE_KEY
-from tasks._parquet import IMAGE
-from tasks._storage import open_source
-from tasks._subset_statistics import OF_THE_RUN
 from tasks.curate_run import CurateRun, curate_run
+from tasks.curation.files import safe_name
+from tasks.curation.profiles import profile_conditions
+from tasks.datasets.writer import IMAGE
+from tasks.scoring.frechet import SCHEMA, SOURCE_KEY
+from tasks.scoring.subset_statistics import OF_THE_RUN
+from tasks.storage.store import open_source
 from tests import support
 
 HOSTILE = ("../../x", "/etc/passwd", "<script>alert(1)</script>", "a.b.c", "..", "", "nul\x00", "é" * 300, "C:\\x|y")
@@ -237,7 +237,7 @@ def test_a_distance_from_many_parts_is_that_of_all_kept_faces_in_float64(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To 1e-9, the precision of the statistics, without any code of theirs."""
-    monkeypatch.setattr("tasks._subset_statistics._TOGETHER", 3)
+    monkeypatch.setattr("tasks.scoring.subset_statistics._TOGETHER", 3)
     run, features, gt = with_features(made, tmp_path / "run")
     record, _ = curated(run, tmp_path, where="n > 3")
     kept = np.array([row["n"] > 3 for row in run_rows(run)])

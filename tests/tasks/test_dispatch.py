@@ -11,20 +11,20 @@ from typing import Any
 import pytest
 
 from bfr_models.errors import BfrError, UsageError
-from tasks._bisection import MAX_LOSSES
-from tasks._dispatch import MAX_ATTEMPTS, Dispatch
-from tasks._pool import Order, Outcome, WorkerLostError
-from tasks._ray_pool import MAX_LOSSES_IN_A_ROW
-from tasks._shards import Shard
+from tasks.engine.bisection import MAX_LOSSES
+from tasks.engine.dispatch import MAX_ATTEMPTS, Dispatch
+from tasks.engine.pool import Order, Outcome, WorkerLostError
+from tasks.engine.ray_pool import MAX_LOSSES_IN_A_ROW
 from tasks.restore_shards import restore_shards
+from tasks.runs.shards import Shard
 
 Behaviour = Callable[[Order, int], Outcome]
 
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks._dispatch.PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr("tasks._dispatch.POLL_SECONDS", 0.01)
+    monkeypatch.setattr("tasks.engine.dispatch.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("tasks.engine.dispatch.POLL_SECONDS", 0.01)
 
 
 def shard(number: int, rows: int = 10) -> Shard:
@@ -238,7 +238,7 @@ def test_lost_workers_and_errors_are_counted_apart() -> None:
 
 
 def test_a_shard_that_failed_waits_before_its_next_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks._dispatch.PAUSE_SECONDS", 0.2)
+    monkeypatch.setattr("tasks.engine.dispatch.PAUSE_SECONDS", 0.2)
     times: list[float] = []
 
     def behave(order: Order, _: int) -> Outcome:
@@ -324,7 +324,7 @@ def test_an_interrupt_of_the_caller_stops_the_dispatcher(monkeypatch: pytest.Mon
         return wait(event, timeout)
 
     monkeypatch.setattr(threading.Event, "wait", interrupted)
-    monkeypatch.setattr("tasks._dispatch.MAX_ATTEMPTS", 10**9)
+    monkeypatch.setattr("tasks.engine.dispatch.MAX_ATTEMPTS", 10**9)
     pool = FakePool(lambda order, _: Outcome(order, error=OSError("for ever")))
     with pytest.raises(KeyboardInterrupt):
         restore_shards(pool, [shard(0)], lambda _: None)

@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from bfr_models.metrics.extractors import INCEPTION_WEIGHTS, load_extractor
 from bfr_models.metrics.frechet import FeatureStatistics
 from bfr_models.networks.inception import Inception
 from bfr_models.pixels import face_tensor, to_uint8
-from bfr_models.weights import parameters_of, save_weights
+from bfr_models.weights.tensors import parameters_of, save_weights
 from flows.restore_dataset import restore_without_prefect
-from tasks.features import INCEPTION_WEIGHTS, load_extractor
 from tasks.measure_distance import measure_distance
 from tests import support
 

@@ -19,9 +19,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from bfr_models.errors import RowError
 from flows.restore_dataset import restore_without_prefect
-from tasks import _connection, _fetch, _storage
-from tasks._fetch import Fetcher, fetch
-from tasks._storage import Store
+from tasks.datasets import fetch_images
+from tasks.datasets.fetch_images import Fetcher, fetch
+from tasks.storage import filesystem, store
+from tasks.storage.store import Store
 from tests import support
 
 PICTURE = support.encoded(support.portrait(3))
@@ -95,7 +96,7 @@ def test_one_bad_answer_costs_no_row(web: str, tmp_path: Path) -> None:
 def test_a_web_server_whose_trouble_outlasts_the_patience_rejects_the_row(
     web: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_fetch, "TIMEOUT", 0.5)
+    monkeypatch.setattr(fetch_images, "TIMEOUT", 0.5)
     assert re.search(r"503 Service Unavailable.*still after", code(f"{web}/storm"))
     assert len(Handler.asked) >= 2
 
@@ -103,7 +104,7 @@ def test_a_web_server_whose_trouble_outlasts_the_patience_rejects_the_row(
 def test_a_machine_that_is_off_or_not_known_rejects_the_row_and_this_ones_own_network_does_not(
     web: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_fetch, "TIMEOUT", 0.5)
+    monkeypatch.setattr(fetch_images, "TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     assert "refused" in code(f"http://127.0.0.1:{port}/a.png")
@@ -140,7 +141,7 @@ def test_what_a_store_says_of_the_picture_rejects_it_and_what_it_says_of_itself_
 
 def test_a_store_that_is_busy_is_asked_for_as_long_as_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     Store("memory://faces").write("a.png", PICTURE)
-    monkeypatch.setattr(_fetch, "TIMEOUT", 0.5)
+    monkeypatch.setattr(fetch_images, "TIMEOUT", 0.5)
 
     def busy(*_: Any, **__: Any) -> None:
         raise TimeoutError("busy")
@@ -162,9 +163,9 @@ def test_pictures_of_one_bucket_come_over_one_connection(monkeypatch: pytest.Mon
 
     def connect(url: str) -> Any:
         made.append(url)
-        return _connection.connect(url)
+        return filesystem.connect(url)
 
-    monkeypatch.setattr(_storage, "connect", connect)
+    monkeypatch.setattr(store, "connect", connect)
     for name in names:
         assert fetch(f"{bucket}/{name}", f"{bucket}/a") == PICTURE
     assert made == [bucket, f"{bucket}/own"]
@@ -176,10 +177,10 @@ def test_an_address_that_cannot_be_one_is_the_rows_fault() -> None:
 
 
 def test_what_does_not_end_is_cut_off(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_fetch, "MAX_BYTES", 2**20)
+    monkeypatch.setattr(fetch_images, "MAX_BYTES", 2**20)
     assert code(f"{web}/endless").startswith("too_large")
-    monkeypatch.setattr(_fetch, "MAX_BYTES", 2**40)
-    monkeypatch.setattr(_fetch, "TIMEOUT", 0.2)
+    monkeypatch.setattr(fetch_images, "MAX_BYTES", 2**40)
+    monkeypatch.setattr(fetch_images, "TIMEOUT", 0.2)
     assert "found a part of it" in code(f"{web}/endless")
 
 
@@ -199,7 +200,7 @@ def test_a_redirect_to_a_machine_that_is_not_public_is_not_followed(web: str) ->
 
 def test_a_name_that_changes_its_meaning_is_noticed(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """DNS says a public address when it is asked, and another when the connection is made."""
-    monkeypatch.setattr(_fetch, "_require_public", lambda address: None)
+    monkeypatch.setattr(fetch_images, "_require_public", lambda address: None)
     monkeypatch.setenv("BFR_FETCH_ALLOW", "")
     assert "not public" in code(f"{web}/ok.png")
 
@@ -229,7 +230,7 @@ def test_a_picture_that_is_asked_for_twice_is_fetched_once_and_its_neighbours_ah
     fetcher = Fetcher("s3://bucket/faces", addresses)
     assert fetcher(addresses[0]) == fetcher(addresses[0]) == PICTURE
     fetcher(addresses[1])
-    assert len(Handler.asked) <= 2 + _fetch.AHEAD
+    assert len(Handler.asked) <= 2 + fetch_images.AHEAD
     for address in addresses:
         fetcher(address)
     assert sorted(Handler.asked) == sorted(f"/{i}.png" for i in range(30))

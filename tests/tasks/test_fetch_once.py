@@ -16,13 +16,13 @@ from tests.weight_server import CONTENT, HALF, SHA256, Server, serving
 
 PROCESS = """
 import sys
-from bfr_models import weight_catalogue
-from bfr_models.weight_catalogue import WeightEntry
+from bfr_models.weights import catalogue
+from bfr_models.weights.catalogue import WeightEntry
 from tasks.fetch_weights import fetch_weights
 
 url, size, sha256 = sys.argv[1:]
 entry = WeightEntry("lib/net", "", f"{url}/v1/net.pth", int(size), sha256, "L", "https://l", False)
-weight_catalogue.CATALOGUE = (entry,)
+catalogue.CATALOGUE = (entry,)
 print(fetch_weights(["lib/net"], lambda _: True)[0]["fetched"])
 """
 

@@ -13,11 +13,11 @@ import fsspec
 import httpx
 import pytest
 
-from bfr_models import weight_catalogue
 from bfr_models.errors import BfrError, UsageError
-from bfr_models.weight_catalogue import WeightEntry
-from tasks import _download, _origins
+from bfr_models.weights import catalogue
+from bfr_models.weights.catalogue import WeightEntry
 from tasks.fetch_weights import fetch_weights
+from tasks.weights import download, origins
 from tests import weight_server as faults
 from tests.weight_server import CONTENT, HALF, SHA256, Misbehaviour, Server, serving, status
 
@@ -32,8 +32,8 @@ def server() -> Iterator[Server]:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BFR_WEIGHTS", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(_download, "BACKOFF_SECONDS", 0.001)
-    monkeypatch.setattr(_origins, "TIMEOUT", httpx.Timeout(0.4))
+    monkeypatch.setattr(download, "BACKOFF_SECONDS", 0.001)
+    monkeypatch.setattr(origins, "TIMEOUT", httpx.Timeout(0.4))
     return tmp_path / "cache"
 
 
@@ -49,7 +49,7 @@ def fetch(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Fetch
         entry = WeightEntry(
             "lib/net", "a net", f"{server.url}/v1/net.pth", licence="L", licence_url="https://l", **known
         )
-        monkeypatch.setattr(weight_catalogue, "CATALOGUE", (entry,))
+        monkeypatch.setattr(catalogue, "CATALOGUE", (entry,))
         return fetch_weights(["lib"], lambda _: consent, mirror=mirror, trust_on_first_use=trust)[0]
 
     return run
@@ -131,7 +131,7 @@ def test_what_is_not_there_is_asked_for_once(server: Server, cache: Path, fetch:
 def test_a_redirection_away_from_tls_is_refused() -> None:
     answer = httpx.Response(200, request=httpx.Request("GET", "http://elsewhere/net.pth"))
     with pytest.raises(BfrError, match=r"expected https://publisher/net\.pth over TLS, found .* plain http"):
-        _origins.WebOrigin("https://publisher/net.pth")._check(answer)
+        origins.WebOrigin("https://publisher/net.pth")._check(answer)
 
 
 @pytest.mark.parametrize("length", [HALF, 2 * len(CONTENT)], ids=["too short", "too long"])
@@ -150,13 +150,13 @@ def test_no_more_is_written_than_the_file_has(
     server.script = [faults.endless]
     written = 0
 
-    def append(partial: _download.PartialFile, chunk: bytes) -> None:
+    def append(partial: download.PartialFile, chunk: bytes) -> None:
         nonlocal written
         written += len(chunk)
         original(partial, chunk)
 
-    original = _download.PartialFile.append
-    monkeypatch.setattr(_download.PartialFile, "append", append)
+    original = download.PartialFile.append
+    monkeypatch.setattr(download.PartialFile, "append", append)
     with pytest.raises(BfrError, match=rf"expected a file of {len(CONTENT)} bytes .*, found more"):
         fetch()
     assert 0 < written <= len(CONTENT) and files(cache) == []
@@ -171,7 +171,7 @@ def test_another_file_of_the_same_length_is_refused(server: Server, cache: Path,
 
 
 def test_a_server_that_stays_broken_is_given_up_and_gone_on_with(server: Server, cache: Path, fetch: Fetch) -> None:
-    server.script = [faults.cut_half_way] + [status(500)] * (_download.TRIES)
+    server.script = [faults.cut_half_way] + [status(500)] * (download.TRIES)
     with pytest.raises(BfrError, match=rf"found {HALF} bytes and then, 6 times in a row, HTTP 500; the same command"):
         fetch()
     assert files(cache) == [".lib-net.pth.part", ".lib-net.pth.part.json"]
@@ -182,7 +182,7 @@ def test_a_server_that_stays_broken_is_given_up_and_gone_on_with(server: Server,
 
 
 def test_kept_bytes_that_were_damaged_meanwhile_are_fetched_again(server: Server, cache: Path, fetch: Fetch) -> None:
-    server.script = [faults.cut_half_way] + [status(500)] * (_download.TRIES)
+    server.script = [faults.cut_half_way] + [status(500)] * (download.TRIES)
     with pytest.raises(BfrError):
         fetch()
     (cache / ".lib-net.pth.part").write_bytes(bytes(HALF))

@@ -9,8 +9,8 @@ import pytest
 
 from bfr_models.errors import UsageError
 from flows.restore_dataset import restore_without_prefect
-from tasks._figures import figures
 from tasks.plan_shards import check_settings
+from tasks.scoring.figures import figures
 from tests import support
 
 VGG, ALEX = ({"name": f"lpips_{trunk}", "sha256": "0" * 64} for trunk in ("vgg", "alex"))

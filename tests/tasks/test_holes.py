@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from bfr_models.errors import RowError
-from tasks._holes import Holes, fill, holes_at, holes_of
+from tasks.images.masks import Holes, fill, holes_at, holes_of
 
 ANY_HOLES = arrays.arrays(np.bool_, st.tuples(st.integers(1, 40), st.integers(1, 40)))
 

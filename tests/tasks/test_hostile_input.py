@@ -22,8 +22,8 @@ import pytest
 
 from bfr_models.errors import RowError, UsageError
 from flows.restore_dataset import restore_without_prefect
-from tasks._images import decode, encode
-from tasks._parquet import IMAGE
+from tasks.datasets.writer import IMAGE
+from tasks.images.codec import decode, encode
 from tasks.verify_run import verify_run
 from tests import support
 

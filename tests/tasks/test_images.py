@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps, TiffImagePlugin
 
 from bfr_models.errors import RowError
-from tasks._image_metadata import MAX_FRAMES
-from tasks._images import Format, decode, encode
+from tasks.images.codec import Format, decode, encode
+from tasks.images.metadata import MAX_FRAMES
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 GREY = SRGB[:16] + b"GRAY" + SRGB[20:]  # only its kind is looked at

@@ -17,12 +17,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
-from bfr_models import weight_catalogue
 from bfr_models.errors import BfrError, UsageError
-from bfr_models.weight_catalogue import WeightEntry
-from bfr_models.weights import load_weights, read_checkpoint
-from flows._weights_cli import _Consent
-from flows.cli import app
+from bfr_models.weights import catalogue, load_weights, read_checkpoint
+from bfr_models.weights.catalogue import WeightEntry
+from flows.cli.app import app
+from flows.cli.weights import _Consent
 from tasks.check_machine import check_machine
 from tasks.fetch_weights import fetch_weights
 from tasks.import_weights import import_weights
@@ -62,7 +61,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         entry("net/512/prior", "https://x/p.pth", "0" * 64, "convert_prior"),
         entry("lib/kept", "https://x/kept.bin", hashlib.sha256(KEPT).hexdigest()),
     )
-    monkeypatch.setattr(weight_catalogue, "CATALOGUE", catalogue)
+    monkeypatch.setattr(catalogue, "CATALOGUE", catalogue)
     monkeypatch.setenv("BFR_WEIGHTS", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -170,8 +169,8 @@ def test_a_licence_is_asked_for_once_on_a_terminal(
     questions: list[str] = []
     monkeypatch.setattr("typer.confirm", lambda text, err: questions.append(text) or len(questions) > 1)
     no, yes = _Consent(accepted=False), _Consent(accepted=False)
-    assert [no(entry) for entry in weight_catalogue.CATALOGUE] == [False] * 3
-    assert [yes(entry) for entry in weight_catalogue.CATALOGUE] == [True] * 3
+    assert [no(entry) for entry in catalogue.CATALOGUE] == [False] * 3
+    assert [yes(entry) for entry in catalogue.CATALOGUE] == [True] * 3
     assert len(questions) == 2 and capsys.readouterr().err.count("https://l") == 2
 
 

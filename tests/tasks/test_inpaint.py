@@ -23,12 +23,12 @@ from bfr_models.pixels import Uint8Image, to_tensor, to_uint8
 from bfr_models.registry import load_method, methods
 from bfr_models.rng import derive_seed
 from bfr_models.types import FaceBatch
-from bfr_models.weights import parameters_of, save_weights
-from flows.cli import app
+from bfr_models.weights.tensors import parameters_of, save_weights
+from flows.cli.app import app
 from flows.restore_dataset import restore_without_prefect
-from tasks._holes import Holes
-from tasks._job import NetworkChoice
+from tasks.images.masks import Holes
 from tasks.plan_shards import check_settings
+from tasks.worker.job import NetworkChoice
 from tests import support
 from tests.bfr_models.methods.conftest import INPAINTER, PRIOR, SIZE
 
@@ -171,9 +171,9 @@ class Stranger:
 
 
 def test_a_face_that_lost_its_identity_keeps_its_holes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks._scores.load_recogniser", lambda *_: Stranger())
+    monkeypatch.setattr("tasks.scoring.scorer.load_recogniser", lambda *_: Stranger())
     chosen = NetworkChoice(Stranger.name, Stranger.sha256)
-    monkeypatch.setattr("tasks.recognisers.choose_recogniser", lambda _: chosen)
+    monkeypatch.setattr("bfr_models.faces.recognisers.choose_recogniser", lambda _: chosen)
     before = noise(40, 40)
     _, (row,) = restored(tmp_path, [(support.encoded(before), mask_of(scratch(40, 40)))], min_identity=0.9)
     assert row["faces"][0]["outcome"] == "kept_original"

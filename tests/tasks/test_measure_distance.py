@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from bfr_models.errors import UsageError
+from bfr_models.metrics.extractors import load_extractor
 from bfr_models.metrics.frechet import FeatureStatistics, frechet_distance
 from flows.restore_dataset import restore_without_prefect
-from tasks.features import load_extractor
 from tasks.measure_distance import measure_distance
 from tests import support
 

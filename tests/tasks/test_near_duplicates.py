@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tasks._near_duplicates import EXACT_WORK, NEIGHBOURS, ROUNDING, Forest, cosines, neighbourhoods
+from tasks.curation.near_duplicates import EXACT_WORK, NEIGHBOURS, ROUNDING, Forest, cosines, neighbourhoods
 
 ALWAYS_INDEX = 0.0
 
@@ -77,7 +77,7 @@ def test_groups_do_not_depend_on_how_many_are_compared_at_once(side: int, monkey
     vectors = units(40, 3)
     whole = neighbourhoods(vectors, 0.97).labels
     assert 1 < len(np.unique(whole)) < 40
-    monkeypatch.setattr("tasks._near_duplicates._SIDE", side)
+    monkeypatch.setattr("tasks.curation.near_duplicates._SIDE", side)
     assert np.array_equal(neighbourhoods(vectors, 0.97).labels, whole)
 
 

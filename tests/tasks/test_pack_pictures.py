@@ -18,12 +18,12 @@ import pytest
 from PIL import Image
 
 from bfr_models.errors import RowError, UsageError
-from tasks import _picture_sources
-from tasks._image_pages import split_pages
-from tasks._images import decode
-from tasks._parquet import IMAGE
-from tasks._storage import Store
+from tasks.datasets import archives
+from tasks.datasets.writer import IMAGE
+from tasks.images.codec import decode
+from tasks.images.tiff_pages import split_pages
 from tasks.pack_pictures import PackReport, pack
+from tasks.storage.store import Store
 from tests.support import encoded, portrait
 
 Files = dict[str, bytes]
@@ -164,7 +164,7 @@ def test_hostile_member_names_are_only_names(tmp_path: Path, out: Path) -> None:
 
 
 def test_members_that_cannot_be_read_keep_their_row(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_picture_sources, "MAX_FILE_BYTES", 5000)
+    monkeypatch.setattr(archives, "MAX_FILE_BYTES", 5000)
     files = {"a.png": picture(1), "huge.png": bytes(6000), "b.png": picture(2)}
     source = Path(zip_of(files | {"crc.png": b"A" * 50}, tmp_path / "in.zip", zipfile.ZIP_STORED))
     source.write_bytes(source.read_bytes().replace(b"A" * 50, b"B" * 50))
@@ -243,7 +243,7 @@ def test_parquet_that_does_not_fit_is_refused(trouble: str, tmp_path: Path, out:
 
 
 def test_files_are_bounded_by_bytes_too(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks._parquet.MAX_GROUP_BYTES", 20_000)
+    monkeypatch.setattr("tasks.datasets.writer.MAX_GROUP_BYTES", 20_000)
     monkeypatch.setattr("tasks.pack_pictures.BATCH_BYTES", 10_000)
     files = {f"{i:02}.jpg": bytes([i]) * 9000 for i in range(12)}
     pack(folder_of(files, tmp_path / "in"), str(out))

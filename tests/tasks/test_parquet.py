@@ -11,8 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from bfr_models.errors import UsageError
-from tasks._parquet import IMAGE, DatasetWriter, encode_table, find_image_column, image_bytes, with_image_features
-from tasks._storage import Store
+from tasks.datasets.writer import (
+    IMAGE,
+    DatasetWriter,
+    encode_table,
+    find_image_column,
+    image_bytes,
+    with_image_features,
+)
+from tasks.storage.store import Store
 
 
 def table(count: int, size: int = 10) -> pa.Table:

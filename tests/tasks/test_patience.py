@@ -15,8 +15,8 @@ import httpx
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 
-from tasks import _patience
-from tasks._patience import PatientFile, for_at_most, may_pass, patiently
+from tasks.storage import retry
+from tasks.storage.retry import PatientFile, for_at_most, may_pass, patiently
 
 
 def answer(status: int, code: str = "", error: OSError | None = None) -> OSError:
@@ -83,7 +83,7 @@ def test_a_refusal_is_raised_at_once() -> None:
 
 
 def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_patience, "DEADLINE", 0.5)
+    monkeypatch.setattr(retry, "DEADLINE", 0.5)
     began = time.monotonic()
     with pytest.raises(OSError, match="refused"):
         patiently(failing(10**9, answer(503)))

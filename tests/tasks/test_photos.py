@@ -19,10 +19,10 @@ from bfr_models.faces.template import FFHQ_5, at_size
 from bfr_models.faces.types import DetectedFace
 from bfr_models.pixels import Uint8Image
 from flows.restore_dataset import restore_without_prefect
-from tasks import _windows
-from tasks._job import DetectorChoice, NetworkChoice
-from tasks._rows import Row
 from tasks.plan_shards import check_settings
+from tasks.worker import windows
+from tasks.worker.job import DetectorChoice, NetworkChoice
+from tasks.worker.read_shard import Row
 from tests import faulty_methods, support
 
 TILE = faulty_methods.SIZE  # of the method too: a tile is a crop, pixel by pixel
@@ -66,11 +66,11 @@ class MeanColours:
 @pytest.fixture
 def tiles(monkeypatch: pytest.MonkeyPatch, faulty: str) -> str:
     """The name of a method that mirrors faces; they are found by `TileDetector`."""
-    monkeypatch.setattr("tasks._scores.load_recogniser", lambda *_: MeanColours())
+    monkeypatch.setattr("tasks.scoring.scorer.load_recogniser", lambda *_: MeanColours())
     chosen = NetworkChoice(MeanColours.name, MeanColours.sha256)
-    monkeypatch.setattr("tasks.recognisers.choose_recogniser", lambda _: chosen)
-    monkeypatch.setattr("tasks._shard_worker.load_detector", lambda *_: TileDetector())
-    monkeypatch.setattr("tasks.detectors.choose_detector", lambda *_: DetectorChoice("tiles"))
+    monkeypatch.setattr("bfr_models.faces.recognisers.choose_recogniser", lambda _: chosen)
+    monkeypatch.setattr("tasks.worker.shard_worker.load_detector", lambda *_: TileDetector())
+    monkeypatch.setattr("bfr_models.faces.detectors.choose_detector", lambda *_: DetectorChoice("tiles"))
     return faulty
 
 
@@ -172,14 +172,14 @@ def test_a_face_that_lost_its_identity_keeps_its_pixels(tiles: str, tmp_path: Pa
 def test_a_method_that_fails_on_one_face_costs_only_that_face(
     fault: str, tiles: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasks import _framing
+    from tasks.worker import framing
 
     def named(**fields: Any) -> Any:
         name = fields["id"]
         return made(**{**fields, "id": f"{fault} {name}" if name in ("a#face1", "b#face0") else name})
 
-    made = _framing.Face
-    monkeypatch.setattr(_framing, "Face", named)
+    made = framing.Face
+    monkeypatch.setattr(framing, "Face", named)
     before = {"a": photo(1, 2, 3), "b": photo(4)}
     record, (row,) = restored(tmp_path, {name: support.encoded(p) for name, p in before.items()}, tiles)
     first, second, third = outcomes(row)
@@ -245,7 +245,7 @@ def test_bytes_depend_on_neither_batches_nor_shards_nor_windows(
     numbers = [(1, 2, 3, 4), (5,), (), (6, 7), (8, None, 9, 10, 11), (12,), (13,), (14, 15)]
     pictures = {f"photo {i}": support.encoded(photo(*some or (None,))) for i, some in enumerate(numbers)}
     _, expected = restored(tmp_path, pictures, tiles)
-    monkeypatch.setattr(_windows, "WINDOW_PIXELS", settings.pop("window", _windows.WINDOW_PIXELS))
+    monkeypatch.setattr(windows, "WINDOW_PIXELS", settings.pop("window", windows.WINDOW_PIXELS))
     _, found = restored(tmp_path, pictures, tiles, destination=str(tmp_path / "other"), **settings)
     for row in (*expected, *found):
         del row["seconds"]
@@ -296,9 +296,9 @@ class Headers:
 def test_a_window_holds_so_many_pixels_or_one_picture(
     megapixels: list[int], expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_windows, "count_pixels", lambda data: data * 1_000_000)
+    monkeypatch.setattr(windows, "count_pixels", lambda data: data * 1_000_000)
     rows = (Row(i, str(i), 0) for i in range(len(megapixels)))
-    found = list(_windows.windows(Headers(megapixels), rows))  # type: ignore[arg-type]
+    found = list(windows.windows(Headers(megapixels), rows))  # type: ignore[arg-type]
     assert [[row.index for row in window.rows] for window in found] == expected
     assert [window.is_large for window in found] == [megapixels[rows[0]] > 32 for rows in expected]
 
@@ -306,13 +306,13 @@ def test_a_window_holds_so_many_pixels_or_one_picture(
 def test_a_large_scan_is_out_of_memory_before_the_next_comes_in(
     tiles: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasks import _open_rows, _shard_worker
+    from tasks.worker import open_rows, shard_worker
 
     events: list[str] = []
-    decode, encode = _open_rows.decode, _shard_worker.encode
-    monkeypatch.setattr(_windows, "count_pixels", lambda data: 108_000_000)
-    monkeypatch.setattr(_open_rows, "decode", lambda *a: events.append("in") or decode(*a))
-    monkeypatch.setattr(_shard_worker, "encode", lambda *a: events.append("out") or encode(*a))
+    decode, encode = open_rows.decode, shard_worker.encode
+    monkeypatch.setattr(windows, "count_pixels", lambda data: 108_000_000)
+    monkeypatch.setattr(open_rows, "decode", lambda *a: events.append("in") or decode(*a))
+    monkeypatch.setattr(shard_worker, "encode", lambda *a: events.append("out") or encode(*a))
     pictures = {str(i): support.encoded(photo(i)) for i in range(4)}
     restored(tmp_path, pictures, tiles, shard_rows=2, batch_size=8)  # two shards are in hand at the same time
     assert events == ["in", "out"] * 4

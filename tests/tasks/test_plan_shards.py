@@ -14,16 +14,16 @@ from pydantic import ValidationError
 from bfr_models.errors import BfrError, UsageError
 from flows.restore_dataset import restore_without_prefect
 from tasks import plan_shards as planning
-from tasks._pool import Order
-from tasks._shard_worker import ShardWorker
-from tasks._shards import Shard, from_table
-from tasks._storage import Store
-from tasks.config import RestoreRun
+from tasks.config.restore import RestoreRun
+from tasks.engine.pool import Order
 from tasks.explain_row import explain_row
 from tasks.finish_run import finish_run, report_run
 from tasks.plan_shards import check_settings, latest_plan, plan_shards
 from tasks.restore_shards import make_job, restore_shards, worker_pool
+from tasks.runs.shards import Shard, from_table
+from tasks.storage.store import Store
 from tasks.verify_run import verify_run
+from tasks.worker.shard_worker import ShardWorker
 from tests import support
 
 
@@ -306,7 +306,7 @@ def test_a_run_that_is_planned_anew_while_it_is_finished_keeps_the_newer_files(
         Store(finished.destination).write(f"data/{shard.id}-under-way.parquet", b"")
         return read_commits(*arguments)
 
-    monkeypatch.setattr("tasks._commits.read_commits", meanwhile)
+    monkeypatch.setattr("tasks.runs.commits.read_commits", meanwhile)
     with pytest.raises(Exception, match="the same command runs elsewhere"):
         finish_run(finished, support.now())
     assert len(list(destination.glob("data/*-under-way.parquet"))) == 1

@@ -17,13 +17,13 @@ from ray.exceptions import ActorDiedError
 
 from bfr_models.errors import BfrError, UsageError
 from flows.restore_dataset import restore_without_prefect
-from tasks import _ray_pool
-from tasks._commits import Record
-from tasks._pool import Order
-from tasks._shards import Shard
-from tasks.config import RestoreRun
+from tasks.config.restore import RestoreRun
+from tasks.engine import ray_pool
+from tasks.engine.pool import Order
 from tasks.plan_shards import plan_shards
 from tasks.restore_shards import restore_shards, worker_pool
+from tasks.runs.commits import Record
+from tasks.runs.shards import Shard
 from tasks.vacuum_run import vacuum_run
 from tests import support
 
@@ -125,7 +125,7 @@ def test_a_worker_that_is_killed_half_way_is_replaced_and_its_shards_are_done_on
 def test_a_row_that_ends_every_worker_is_rejected_and_all_others_are_restored(
     fault: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_ray_pool, "MIN_TRIAL_DEADLINE", 1.0)
+    monkeypatch.setattr(ray_pool, "MIN_TRIAL_DEADLINE", 1.0)
     rows = [row | {"id": fault if i == 1 else f"row-{i}"} for i, row in enumerate(support.rows(6))]
     support.write(tmp_path / "src" / "a.parquet", rows, group_rows=2)
     run = ray_run(tmp_path, shard_rows=2, shard_timeout=2.0 if fault == "hangs" else None)
@@ -145,8 +145,8 @@ def test_a_row_that_ends_every_worker_is_rejected_and_all_others_are_restored(
 def test_a_first_shard_may_take_its_time_as_long_as_its_batches_get_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_ray_pool, "FIRST_DEADLINE", {"cpu": 9.0})
-    monkeypatch.setattr(_ray_pool, "BATCHES_SECONDS", 0.5)
+    monkeypatch.setattr(ray_pool, "FIRST_DEADLINE", {"cpu": 9.0})
+    monkeypatch.setattr(ray_pool, "BATCHES_SECONDS", 0.5)
     support.write(tmp_path / "src" / "a.parquet", support.rows(8), group_rows=8)
     pids = tmp_path / "pids"
     pids.mkdir()
@@ -156,8 +156,8 @@ def test_a_first_shard_may_take_its_time_as_long_as_its_batches_get_done(
 
 
 def test_a_first_shard_that_hangs_in_a_batch_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_ray_pool, "FIRST_DEADLINE", {"cpu": 3.0})
-    monkeypatch.setattr(_ray_pool, "MIN_TRIAL_DEADLINE", 1.0)
+    monkeypatch.setattr(ray_pool, "FIRST_DEADLINE", {"cpu": 3.0})
+    monkeypatch.setattr(ray_pool, "MIN_TRIAL_DEADLINE", 1.0)
     support.write(tmp_path / "src" / "a.parquet", [row | {"id": "hangs"} for row in support.rows(1)])
     assert restore_without_prefect(ray_run(tmp_path))["rejects"] == {"worker_killed": 1}
 
@@ -171,32 +171,32 @@ def test_a_method_that_does_not_load_is_a_clear_error(tmp_path: Path) -> None:
 
 def test_workers_that_cannot_be_placed_are_an_error_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     support.write(tmp_path / "src" / "a.parquet", support.rows(4))
-    monkeypatch.setattr(_ray_pool, "START_TIMEOUT", 1.0)
+    monkeypatch.setattr(ray_pool, "START_TIMEOUT", 1.0)
     run = ray_run(tmp_path)
     with pytest.raises(BfrError, match=r"expected a worker to be ready within 1 s.*the cluster offers"):
         restore(run.model_copy(update={"gpus_per_actor": 7.0}), lambda _: None)
 
 
 def test_a_worker_that_is_replaced_late_in_a_run_has_its_own_time_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = _ray_pool.RayPool.__new__(_ray_pool.RayPool)
+    pool = ray_pool.RayPool.__new__(ray_pool.RayPool)
     pool._longest, pool._shard_timeout = 0.0, None
-    pool._actors = [_ray_pool._Actor(None, loading="ref", created=time.monotonic())]
+    pool._actors = [ray_pool._Actor(None, loading="ref", created=time.monotonic())]
     pool._kill_what_hangs()
-    pool._actors[0].created -= _ray_pool.START_TIMEOUT + 1
-    monkeypatch.setattr(_ray_pool.ray, "cluster_resources", dict)
+    pool._actors[0].created -= ray_pool.START_TIMEOUT + 1
+    monkeypatch.setattr(ray_pool.ray, "cluster_resources", dict)
     with pytest.raises(BfrError, match="expected a worker to be ready"):
         pool._kill_what_hangs()
 
 
 def test_workers_that_die_over_suspects_say_nothing_about_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = _ray_pool.RayPool.__new__(_ray_pool.RayPool)
+    pool = ray_pool.RayPool.__new__(ray_pool.RayPool)
     pool._losses, pool._max_losses, pool._actors = 0, 2, []
     monkeypatch.setattr(pool, "_new_actor", lambda: None)
-    monkeypatch.setattr(_ray_pool.ray, "get", lambda _: (_ for _ in ()).throw(ActorDiedError()))
+    monkeypatch.setattr(ray_pool.ray, "get", lambda _: (_ for _ in ()).throw(ActorDiedError()))
     shard = Shard("0", "/a/x.parquet", "x.parquet", "1", 0, 1, 0, 10)
 
     def lose_a_worker(is_suspect: bool) -> None:
-        actor = _ray_pool._Actor(None, loading=None)
+        actor = ray_pool._Actor(None, loading=None)
         actor.in_hand["ref"] = (Order(shard, is_suspect=is_suspect), 0.0)
         assert pool._collect(actor, "ref").worker_lost
 
@@ -209,6 +209,6 @@ def test_workers_that_die_over_suspects_say_nothing_about_the_run(monkeypatch: p
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])
 def test_a_cluster_that_is_not_there_is_said_in_seconds(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
-    monkeypatch.setattr(_ray_pool.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray_pool.ray, "is_initialized", lambda: False)
     with pytest.raises(UsageError, match=r"expected a Ray cluster at RAY_ADDRESS=.*127\.0\.0\.1:9"):
-        _ray_pool.connect_ray()
+        ray_pool.connect_ray()

@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from bfr_models.errors import BfrError, UsageError
-from bfr_models.networks import adaface, arcface, improved_resnet
+from bfr_models.faces import recognisers
+from bfr_models.faces.recognisers import ADAFACE_WEIGHTS, ARCFACE_WEIGHTS, choose_recogniser, load_recogniser
+from bfr_models.networks import adaface, arcface, iresnet
 from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
-from bfr_models.weights import parameters_of, save_weights
+from bfr_models.weights.tensors import parameters_of, save_weights
 from flows.restore_dataset import restore_without_prefect
-from tasks import recognisers
-from tasks._job import NetworkChoice
 from tasks.check_machine import check_machine
-from tasks.config import RestoreRun
+from tasks.config.restore import RestoreRun
 from tasks.plan_shards import check_settings
-from tasks.recognisers import ADAFACE_WEIGHTS, ARCFACE_WEIGHTS, choose_recogniser, load_recogniser
 from tasks.restore_shards import make_job
+from tasks.worker.job import NetworkChoice
 from tests import support
 
 
@@ -52,7 +52,7 @@ def adaface_weights(cache: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def small_weights(
     network: Callable[[], torch.nn.Module], stem: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> str:
-    monkeypatch.setattr(improved_resnet, "STAGES", tuple((channels, 1) for channels in (64, 128, 256, 512)))
+    monkeypatch.setattr(iresnet, "STAGES", tuple((channels, 1) for channels in (64, 128, 256, 512)))
     torch.manual_seed(0)
     return save_weights(parameters_of(network()), {}, cache / f"{stem}.safetensors")
 
@@ -210,14 +210,14 @@ def test_faces_of_a_batch_are_compared_in_one_call(
     tmp_path: Path, faulty: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counting = Counting()
-    monkeypatch.setattr("tasks._scores.load_recogniser", lambda *_: counting)
+    monkeypatch.setattr("tasks.scoring.scorer.load_recogniser", lambda *_: counting)
     support.write(tmp_path / "src" / "a.parquet", support.rows(8, first=1))  # none of them its own mirror image
     restore_without_prefect(support.run(tmp_path, faulty, batch_size=8, shard_rows=8))
     assert counting.calls == [16]
 
 
 def test_the_driver_names_the_recogniser_without_torch_or_dlib(tmp_path: Path) -> None:
-    code = "import sys, tasks.recognisers as r; print(r.choose_recogniser('auto')); print(*sys.modules)"
+    code = "import sys, bfr_models.faces.recognisers as r; print(r.choose_recogniser('auto')); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=support.ROOT)
     assert not {"torch", "dlib", "cv2"} & set(done.stdout.split())
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks._report import Cell, GalleryRow, Reject, render_report
+from tasks.report.run_report import Cell, GalleryRow, Reject, render_report
 
 HOSTILE = (
     "<script>alert(1)</script>",

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tasks._score_table import METRICS, score_table, to_latex, to_markdown
+from tasks.report.score_table import METRICS, score_table, to_latex, to_markdown
 
 ROWS = 4
 

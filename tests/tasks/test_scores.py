@@ -12,7 +12,7 @@ from bfr_models.metrics.frechet import FeatureSource
 from bfr_models.metrics.lpips import LPIPS
 from bfr_models.metrics.niqe import niqe
 from bfr_models.pixels import Uint8Image, to_tensor
-from tasks._scores import KEPT_ORIGINAL, RESTORED, Scorer, Unscored
+from tasks.scoring.scorer import KEPT_ORIGINAL, RESTORED, Scorer, Unscored
 from tests import support
 
 

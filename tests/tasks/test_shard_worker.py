@@ -19,12 +19,12 @@ from bfr_models.errors import BfrError
 from bfr_models.pixels import Uint8Image, resize, to_tensor, to_uint8
 from bfr_models.rng import derive_seed
 from flows.restore_dataset import restore_without_prefect
-from tasks._job import NetworkChoice
-from tasks._parquet import IMAGE
-from tasks._pool import Order
-from tasks._shard_worker import ShardWorker
+from tasks.datasets.writer import IMAGE
+from tasks.engine.pool import Order
 from tasks.plan_shards import plan_shards
 from tasks.restore_shards import make_job
+from tasks.worker.job import NetworkChoice
+from tasks.worker.shard_worker import ShardWorker
 from tests import faulty_methods, support
 
 
@@ -40,9 +40,9 @@ class MeanColours:
 
 @pytest.fixture(autouse=True)
 def recogniser(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks._scores.load_recogniser", lambda *_: MeanColours())
+    monkeypatch.setattr("tasks.scoring.scorer.load_recogniser", lambda *_: MeanColours())
     chosen = NetworkChoice(MeanColours.name, MeanColours.sha256)
-    monkeypatch.setattr("tasks.recognisers.choose_recogniser", lambda _: chosen)
+    monkeypatch.setattr("bfr_models.faces.recognisers.choose_recogniser", lambda _: chosen)
 
 
 def restored(folder: Path, *arguments: Any, **settings: Any) -> tuple[dict[str, Any], pa.Table]:
@@ -282,9 +282,9 @@ def test_a_source_that_changes_mid_run_stops_it_and_the_same_command_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = support.write(tmp_path / "src" / "a.parquet", support.rows(40))
-    from tasks import _shard_worker
+    from tasks.worker import shard_worker
 
-    commit, calls = _shard_worker.commit_shard, itertools.count(1)
+    commit, calls = shard_worker.commit_shard, itertools.count(1)
 
     def meanwhile(*arguments: Any) -> Any:
         if next(calls) == 3:  # once: two workers' threads come through here
@@ -292,7 +292,7 @@ def test_a_source_that_changes_mid_run_stops_it_and_the_same_command_goes_on(
         return commit(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_shard_worker, "commit_shard", meanwhile)
+        patch.setattr(shard_worker, "commit_shard", meanwhile)
         with pytest.raises(BfrError, match="run the same command again"):
             restored(tmp_path)
     assert not (tmp_path / "dst" / "run.json").exists()

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 import pytest
 
 from bfr_models.errors import BfrError
-from tasks import _single_writer
-from tasks._single_writer import run_store, sole_driver
-from tasks._storage import Store
+from tasks.runs import single_writer
+from tasks.runs.single_writer import run_store, sole_driver
+from tasks.storage.store import Store
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_drivers_that_start_together_go_by_what_the_first_found(url: str, monkey
         store.write("plan/storage.json", json.dumps({"conditional_puts": False}).encode())
         return True
 
-    monkeypatch.setattr(_single_writer, "_probe", probe)
+    monkeypatch.setattr(single_writer, "_probe", probe)
     assert not run_store(url).conditional
     assert json.loads(Store(url).read("plan/storage.json")) == {"conditional_puts": False}
 
@@ -64,8 +64,8 @@ def test_who_may_not_delete_may_run(url: str, monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def unconditional(url: str, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A run's store without conditional puts, whose drivers are heard of every 0.05 s."""
-    monkeypatch.setattr(_single_writer, "HEARTBEAT", 0.05)
-    monkeypatch.setattr(_single_writer, "STALE", 2.0)
+    monkeypatch.setattr(single_writer, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(single_writer, "STALE", 2.0)
     store = Store(url)
     store.write("plan/storage.json", b'{"conditional_puts": false}')
     return store
@@ -108,7 +108,7 @@ def test_a_driver_that_cannot_renew_stops_before_another_may_start(
         stopped = lost.wait(10)
         over.set()
         age = datetime.now(UTC) - datetime.fromisoformat(alive(unconditional))
-        assert stopped and age.total_seconds() < _single_writer.STALE
+        assert stopped and age.total_seconds() < single_writer.STALE
 
 
 def test_a_driver_whose_place_is_taken_stops(unconditional: Store) -> None:

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 import pytest
 
 from bfr_models.errors import UsageError
-from tasks import _spot_notice
-from tasks._spot_notice import watch_for_notice
+from tasks.engine import spot_notice
+from tasks.engine.spot_notice import watch_for_notice
 from tests.metadata_server import ACTION, Metadata, metadata_server
 
 
 @pytest.fixture
 def metadata(monkeypatch: pytest.MonkeyPatch) -> Iterator[Metadata]:
-    monkeypatch.setattr(_spot_notice, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(spot_notice, "POLL_SECONDS", 0.05)
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # which it must not ask
     with metadata_server() as metadata:
         for name, value in metadata.environment.items():

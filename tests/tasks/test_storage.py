@@ -21,9 +21,9 @@ from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 
 from bfr_models.errors import UsageError
-from tasks import _local_disk
-from tasks._connection import connect, redact
-from tasks._storage import MAX_RECORD, FileVersion, Store, open_source
+from tasks.storage import local_disk
+from tasks.storage.filesystem import connect, redact
+from tasks.storage.store import MAX_RECORD, FileVersion, Store, open_source
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_of_racing_threads_exactly_one_creates(kind: str, tmp_path: Path, reques
 
 
 CLAIM = """
-import sys; from tasks._storage import Store
+import sys; from tasks.storage.store import Store
 store = Store(sys.argv[1])
 print(*(number for number in range(100) if store.create(f"c/{number}", bytes(1000))))
 """
@@ -174,7 +174,7 @@ def test_a_failed_local_write_leaves_nothing(verb: str, tmp_path: Path, monkeypa
     def full_disk(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(_local_disk.os, "fsync", full_disk)
+    monkeypatch.setattr(local_disk.os, "fsync", full_disk)
     for name in ("kept", "new"):
         with pytest.raises(OSError, match="No space left"):
             getattr(store, verb)(name, b"after")
@@ -222,7 +222,7 @@ def test_refusals_of_a_store_are_understood(endings: list[OSError | None], made:
 
 
 def test_trouble_is_not_taken_for_existence(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks._patience.DEADLINE", 0)
+    monkeypatch.setattr("tasks.storage.retry.DEADLINE", 0)
     store = Store(bucket)
     store._fs = _Scripted(_refusal(503, OSError(16, "slow down")))
     with pytest.raises(OSError, match="slow down"):

@@ -10,9 +10,9 @@ import pytest
 
 from bfr_models.errors import UsageError
 from flows.restore_dataset import restore_without_prefect
-from tasks._commits import commit_shard
-from tasks._storage import Store
 from tasks.plan_shards import plan_shards
+from tasks.runs.commits import commit_shard
+from tasks.storage.store import Store
 from tasks.vacuum_run import vacuum_run
 from tasks.verify_run import verify_run
 from tests import support

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks._worker_log import KEPT, WorkerLog, relay
+from tasks.engine.worker_log import KEPT, WorkerLog, relay
 
 
 @pytest.fixture

@@ -20,12 +20,12 @@ from bfr_models.conversion.difface import (
     convert_unet,
 )
 from bfr_models.errors import UsageError
-from bfr_models.methods.presets import PRIOR512
+from bfr_models.methods.preset import PRIOR512
 from bfr_models.networks.configs import LaMaConfig, SwinIRConfig, UNetConfig
 from bfr_models.networks.lama import LaMa
 from bfr_models.networks.swinir import SwinIR
 from bfr_models.networks.unet import UNet
-from bfr_models.weight_catalogue import CATALOGUE
+from bfr_models.weights.catalogue import CATALOGUE
 from tests.bfr_models.conversion import published_networks as published
 from tests.bfr_models.conversion.published_networks import GuidedDiffusion, Shapes
 

@@ -12,7 +12,7 @@ import torch
 from bfr_models.conversion.mobile_face import convert_recogniser
 from bfr_models.errors import BfrError, UsageError
 from bfr_models.networks.mobile_face import MobileFace, load_mobile_face
-from bfr_models.weights import read_checkpoint
+from bfr_models.weights.tensors import read_checkpoint
 from tasks.import_weights import import_weights
 
 PUBLISHED = Path(__file__).parents[4] / "shared" / "weights" / "face-reidentification-retail-0095.onnx"

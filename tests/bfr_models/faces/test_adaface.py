@@ -12,17 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bfr_models import weight_catalogue
 from bfr_models.conversion.adaface import convert_adaface
 from bfr_models.conversion.strict import on_meta
 from bfr_models.errors import BfrError, UsageError
 from bfr_models.faces.adaface import AdaFaceRecogniser
 from bfr_models.faces.arcface import recogniser_crop
 from bfr_models.faces.types import Recogniser
-from bfr_models.networks import improved_resnet
+from bfr_models.networks import iresnet
 from bfr_models.networks.adaface import AdaFace
 from bfr_models.pixels import Uint8Image
-from bfr_models.weights import read_checkpoint
+from bfr_models.weights import catalogue, read_checkpoint
 from tasks.import_weights import import_weights
 
 STEM = "adaface-ir50-ms1mv2"
@@ -77,7 +76,7 @@ def state() -> State:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(improved_resnet, "STAGES", SMALL)
+    monkeypatch.setattr(iresnet, "STAGES", SMALL)
 
 
 @pytest.fixture
@@ -159,6 +158,6 @@ class TestConversion:
             read_checkpoint(tmp_path / "last.ckpt")
 
     def test_the_catalogue_names_it(self) -> None:
-        (entry,) = weight_catalogue.entries("adaface")
+        (entry,) = catalogue.entries("adaface")
         assert entry.source_file == "adaface_ir50_ms1mv2.ckpt" and entry.file == f"{STEM}.safetensors"
         assert entry.sha256 is None and entry.licence == "MIT" and not entry.non_commercial

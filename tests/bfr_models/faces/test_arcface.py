@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 
-from bfr_models import weight_catalogue
 from bfr_models.conversion.arcface import convert_arcface
 from bfr_models.errors import BfrError, UsageError
 from bfr_models.faces import arcface
@@ -25,6 +24,7 @@ from bfr_models.faces.template import FFHQ_5, at_size
 from bfr_models.faces.types import Recogniser
 from bfr_models.networks.arcface import ArcFace
 from bfr_models.pixels import Uint8Image
+from bfr_models.weights import catalogue
 from tasks.import_weights import import_weights
 
 STEM = "facexlib-arcface"
@@ -175,7 +175,7 @@ class TestConversion:
             convert_arcface({**wrong, "more": torch.zeros(1)})
 
     def test_the_catalogue_names_it(self) -> None:
-        (entry,) = weight_catalogue.entries("facexlib/arcface")
+        (entry,) = catalogue.entries("facexlib/arcface")
         assert entry.converter == "bfr_models.conversion.arcface:convert_arcface"
         assert entry.file == f"{STEM}.safetensors" and entry.to_fetch == "facexlib/arcface"
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bfr_models.methods.presets import DIFFACE
+from bfr_models.methods.preset import DIFFACE
 from bfr_models.networks.configs import LaMaConfig, SwinIRConfig, UNetConfig
 from bfr_models.networks.lama import LaMa
 from bfr_models.networks.swinir import SwinIR
 from bfr_models.networks.unet import UNet
 from bfr_models.registry import ResolvedMethod, load_method, resolve_method
 from bfr_models.types import Restorer
-from bfr_models.weights import load_weights, parameters_of, save_weights
+from bfr_models.weights.tensors import load_weights, parameters_of, save_weights
 
 SIZE = 16
 PRIOR = UNetConfig(SIZE, (16, 16), (1, 2), (1,), head_dim=8, norm_groups=8, learn_sigma=True)

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from bfr_models.diffusion import sde
 from bfr_models.errors import UsageError
-from bfr_models.independence import guiding_recognisers, self_scored
 from bfr_models.methods import clr_face, clr_face_presets
 from bfr_models.methods.clr_face import CLRFace
 from bfr_models.methods.clr_face_presets import CLR_FACE, SAMPLERS, CLRFaceOptions, CLRFacePreset
-from bfr_models.networks.latent import LatentMask, LatentScore
+from bfr_models.metrics.independence import guiding_recognisers, self_scored
+from bfr_models.networks.latent_networks import LatentMask, LatentScore
 from bfr_models.networks.mobile_face import MobileFace, crop_from_ffhq
 from bfr_models.networks.swinir import SwinIR
 from bfr_models.networks.vqgan import VQGAN
@@ -25,7 +25,7 @@ from bfr_models.registry import ResolvedMethod
 from bfr_models.training.clr_face_guidance import Student, unit_variance
 from bfr_models.training.component import NO_AIDS
 from bfr_models.types import FaceBatch
-from bfr_models.weights import load_weights, parameters_of, save_weights
+from bfr_models.weights.tensors import load_weights, parameters_of, save_weights
 from tests.clr_face import SIZE, TINY
 
 every_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
@@ -278,7 +278,7 @@ def parameters(preset: CLRFacePreset) -> dict[str, int]:
 
 
 def _folder() -> Path:
-    from bfr_models.weight_files import cache_folder
+    from bfr_models.weights.files import cache_folder
 
     return cache_folder()
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from bfr_models.errors import UsageError
 from bfr_models.methods._chain import chain_timesteps
-from bfr_models.methods.presets import DIFFACE, DifFaceOptions
+from bfr_models.methods.preset import DIFFACE, DifFaceOptions
 from bfr_models.registry import load_method, methods, resolve_method
-from bfr_models.training.components import get_component
+from bfr_models.training.registry import get_component
 from bfr_models.types import FaceBatch
 from tests.bfr_models.methods.conftest import SIZE, Tiny
 

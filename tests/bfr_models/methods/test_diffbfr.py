@@ -22,7 +22,7 @@ from bfr_models.networks.unet import UNet
 from bfr_models.pixels import resize
 from bfr_models.registry import ResolvedMethod
 from bfr_models.types import FaceBatch
-from bfr_models.weights import load_weights, parameters_of, save_weights
+from bfr_models.weights.tensors import load_weights, parameters_of, save_weights
 
 SIZE, LOW = 16, 8
 PRIOR = UNetConfig(SIZE, (16, 16), 1, (1,), head_dim=8, norm_groups=8, learn_sigma=True)

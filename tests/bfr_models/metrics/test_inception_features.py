@@ -10,7 +10,7 @@ from bfr_models.errors import UsageError
 from bfr_models.metrics.frechet import FeatureSource
 from bfr_models.metrics.inception_features import WEIGHTS, InceptionFeatures
 from bfr_models.networks.inception import Inception
-from bfr_models.weights import parameters_of, save_weights
+from bfr_models.weights.tensors import parameters_of, save_weights
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from bfr_models.conversion.metric_networks import convert_alexnet, convert_squee
 from bfr_models.errors import UsageError
 from bfr_models.metrics.lpips import LPIPS, WEIGHTS, load_lpips
 from bfr_models.networks.imagenet_trunks import TAPS, Trunk, TrunkName
-from bfr_models.weight_files import ASSETS, check_weight, read_card
-from bfr_models.weights import parameters_of, save_weights
+from bfr_models.weights.files import ASSETS, check_weight, read_card
+from bfr_models.weights.tensors import parameters_of, save_weights
 
 TRUNKS = list(TAPS)
 CONVERTERS = {"alex": convert_alexnet, "vgg": convert_vgg16, "squeeze": convert_squeezenet}

@@ -11,7 +11,7 @@ from bfr_models.metrics.inception_features import prepare_clean_fid, prepare_pyt
 from bfr_models.networks import inception
 from bfr_models.networks.inception import Inception
 from bfr_models.pixels import Uint8Image
-from bfr_models.weights import parameters_of
+from bfr_models.weights.tensors import parameters_of
 
 
 def planted_weights() -> dict[str, Tensor]:

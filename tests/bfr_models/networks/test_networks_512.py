@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bfr_models.methods.presets import DIFFACE, ESTIMATOR512, PRIOR128, PRIOR256, PRIOR512
+from bfr_models.methods.preset import DIFFACE, ESTIMATOR512, PRIOR128, PRIOR256, PRIOR512
 from bfr_models.networks import precision
 from bfr_models.networks.configs import LaMaConfig, UNetConfig
 from bfr_models.networks.lama import LaMa
 from bfr_models.networks.precision import keep_float32
 from bfr_models.networks.swinir import SwinIR
 from bfr_models.networks.unet import UNet
-from bfr_models.weight_files import require_weight
-from bfr_models.weights import load_weights
+from bfr_models.weights.files import require_weight
+from bfr_models.weights.tensors import load_weights
 
 TINY = UNetConfig(sample_size=16, channels=(16, 32), attention_levels=(1,), head_dim=8, norm_groups=8)
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from bfr_models.networks.configs import LatentMaskConfig
-from bfr_models.networks.diffusers_models import diffusers_module
-from bfr_models.networks.latent import LatentMask, LatentScore
+from bfr_models.networks.diffusers_compat import diffusers_module
+from bfr_models.networks.latent_networks import LatentMask, LatentScore
 from bfr_models.networks.vqgan import VQGAN, perplexity
 from tests.clr_face import SIZE, TINY
 

@@ -21,8 +21,8 @@ from bfr_models.training.clr_face_guidance import Mask, Student
 from bfr_models.training.component import NO_AIDS, Aids, Component
 from bfr_models.training.data import Faces
 from bfr_models.training.loop import TrainingRun, train
-from bfr_models.training.patch_critic import PatchCritic
-from bfr_models.weight_files import read_card
+from bfr_models.training.patch_discriminator import PatchCritic
+from bfr_models.weights.files import read_card
 from tests.clr_face import SIZE, TINY
 
 EXACT = "donot_use_mm_for_euclid_dist"

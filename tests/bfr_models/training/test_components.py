@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from bfr_models.errors import UsageError
-from bfr_models.training.components import COMPONENTS, PRESETS, get_component
 from bfr_models.training.difface import Estimator, Prior
+from bfr_models.training.registry import COMPONENTS, PRESETS, get_component
 
 
 class Fixed(nn.Module):

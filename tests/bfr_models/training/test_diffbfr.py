@@ -22,12 +22,12 @@ from bfr_models.networks.configs import UNetConfig
 from bfr_models.networks.unet import UNet
 from bfr_models.pixels import resize
 from bfr_models.training.component import NO_AIDS, Aids
-from bfr_models.training.components import get_component
 from bfr_models.training.data import Faces
 from bfr_models.training.difface import Prior
 from bfr_models.training.diffbfr import FROM_START, IrmHigh, IrmLow, augment_condition, dense_low_timesteps, widen
 from bfr_models.training.loop import TrainingRun, train
-from bfr_models.weights import load_weights, parameters_of, save_weights
+from bfr_models.training.registry import get_component
+from bfr_models.weights.tensors import load_weights, parameters_of, save_weights
 from tests.support import portrait
 
 SIZE = 32

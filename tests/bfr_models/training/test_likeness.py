@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bfr_models.methods.presets import DIFFACE
+from bfr_models.methods.preset import DIFFACE
 from bfr_models.networks.configs import SwinIRConfig
 from bfr_models.training.component import Aids
 from bfr_models.training.difface import Estimator
-from bfr_models.training.likeness import Likeness, one_view
+from bfr_models.training.identity_loss import Likeness, one_view
 
 SIDE = 64
 

@@ -21,7 +21,7 @@ from bfr_models.training.component import Component, Recipe
 from bfr_models.training.data import Faces
 from bfr_models.training.difface import Estimator, Prior
 from bfr_models.training.loop import TrainingRun, learning_rate_at, train
-from bfr_models.weights import load_weights
+from bfr_models.weights.tensors import load_weights
 
 
 def quiet(line: str) -> None:

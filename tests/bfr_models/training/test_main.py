@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from bfr_models.training.__main__ import main
-from bfr_models.weight_files import read_card
+from bfr_models.weights.files import read_card
 
 BARE = """
 import runpy, sys

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 
 from bfr_models.errors import UsageError
 from bfr_models.training.component import Aids
-from bfr_models.training.components import get_component
-from bfr_models.training.likeness import one_view
+from bfr_models.training.identity_loss import one_view
 from bfr_models.training.perceptual import PerceptualDistance, load_perceptual_distance
+from bfr_models.training.registry import get_component
 
 
 @pytest.fixture

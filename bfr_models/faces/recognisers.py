@@ -1,0 +1,104 @@
+"""Which face recogniser scores a run: ArcFace or AdaFace with weights of their own, dlib's of the `offline` extra, or
+none; and the similarity that a run accepts by it."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+from bfr_models.errors import BfrError, UsageError, unknown
+from bfr_models.faces.dlib_files import RECOGNISER_FILE, dlib_file, dlib_is_here
+from bfr_models.metrics.identity_gates import ADAFACE, IdentityGate, gate_of
+from bfr_models.weights.files import file_sha256, find_weight, read_card, require_weight
+from tasks.config.restore import RestoreRun
+from tasks.worker.job import NetworkChoice
+
+if TYPE_CHECKING:  # a driver that only names the recogniser needs no torch
+    from bfr_models.faces.types import Recogniser
+
+ARCFACE, DLIB = "arcface_ir_se50", "dlib_resnet_v1"
+ARCFACE_WEIGHTS, ADAFACE_WEIGHTS = "facexlib-arcface", "adaface-ir50-ms1mv2"
+RECOGNISERS = {"arcface": ARCFACE, "adaface": ADAFACE, "dlib": DLIB}
+"""What the command line calls them, and the names that stand beside every similarity."""
+
+WEIGHTS = {ARCFACE: ARCFACE_WEIGHTS, ADAFACE: ADAFACE_WEIGHTS}
+"""The files of those that have one of ours."""
+
+INSTALL_DLIB = "pip install 'bfr-pipeline[offline]'"
+WHY_NONE = (
+    f"no face recogniser scored this run: none is here ({INSTALL_DLIB}, or bfr weights fetch facexlib/arcface), or "
+    "--recogniser none was asked for"
+)
+
+
+def run_recogniser(run: RestoreRun) -> NetworkChoice | None:
+    """What scores a run; None where nothing does."""
+    return choose_recogniser(run.recogniser)
+
+
+def run_gate(run: RestoreRun) -> IdentityGate | None:
+    """The similarity below which a run's faces keep their input pixels; None where all are taken. UsageError when
+    nothing measures it, or another recogniser than the profile's."""
+    if run.min_identity is None:
+        return None
+    choice = run_recogniser(run)
+    if choice is None:
+        raise UsageError(f"expected a face recogniser for min_identity {run.min_identity}, found none; {WHY_NONE}")
+    return gate_of(run.min_identity, choice.name)
+
+
+def choose_recogniser(name: str) -> NetworkChoice | None:
+    """The recogniser with its checksum; `auto` is ArcFace where its weights are here, else dlib's, else none.
+
+    Loads no network. UsageError, which says what to do, when the one that is named is not here.
+    """
+    if name not in (known := ("auto", "none", *RECOGNISERS)):
+        raise unknown("recogniser", name, known)
+    if name == "none":
+        return None
+    if name == "auto" and find_weight(ARCFACE_WEIGHTS):
+        name = "arcface"
+    network = RECOGNISERS.get(name, DLIB)
+    if network in WEIGHTS:
+        return NetworkChoice(network, read_card(require_weight(WEIGHTS[network]))["sha256"])
+    if dlib_is_here():
+        return NetworkChoice(DLIB, _dlib_sha256())
+    if name == "dlib":
+        raise UsageError(
+            f"expected dlib to recognise faces with, found none; {INSTALL_DLIB}, or use another recogniser"
+        )
+    return None
+
+
+def load_recogniser(choice: NetworkChoice | None, device: str) -> Recogniser | None:
+    """The recogniser, on `device` unless it is dlib's. BfrError when its file is not the one that was chosen."""
+    if choice is None:
+        return None
+    recogniser = _loaded(choice.name, device)
+    if recogniser.sha256 != choice.sha256:
+        raise BfrError(
+            f"{choice.name}: expected sha256 {choice.sha256}, found {recogniser.sha256}; every machine needs the same "
+            "file"
+        )
+    return recogniser
+
+
+@cache
+def _loaded(name: str, device: str) -> Recogniser:
+    """Once a process."""
+    if name == DLIB:
+        from bfr_models.faces.dlib_models import DlibRecogniser
+
+        return DlibRecogniser()
+    if name == ADAFACE:
+        from bfr_models.faces.adaface import AdaFaceRecogniser
+
+        return AdaFaceRecogniser(require_weight(ADAFACE_WEIGHTS), device)
+    from bfr_models.faces.arcface import ArcFaceRecogniser
+
+    return ArcFaceRecogniser(require_weight(ARCFACE_WEIGHTS), device)
+
+
+@cache
+def _dlib_sha256() -> str:
+    return file_sha256(dlib_file(RECOGNISER_FILE))

@@ -1,0 +1,34 @@
+"""Whether a run is scored by another recogniser than the one that its method follows: else it scores itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bfr_models.registry import ResolvedMethod
+from bfr_models.weights.files import read_card, require_weight
+
+
+def guiding_recognisers(resolved: ResolvedMethod) -> list[dict[str, str]]:
+    """Name and sha256 of the recogniser whose gradient steers the method, of the file that it was converted from, and
+    of the one that it was distilled from. Empty for a method that follows none."""
+    component = getattr(resolved.preset, "guided_by", None)
+    if component is None or not resolved.options.guided:
+        return []
+    card = read_card(require_weight(resolved.preset.weights[component]))
+    source, teacher = card.get("source", {}), card.get("distilled_from", {})
+    candidates = [(card.get("name", component), card["sha256"]), (source.get("file"), source.get("sha256"))]
+    candidates.append((teacher.get("name"), teacher.get("sha256")))
+    return [{"name": str(name), "sha256": sha256} for name, sha256 in candidates if sha256]
+
+
+def self_scored(resolved: ResolvedMethod, scorer: Mapping[str, str] | None) -> str | None:
+    """The warning that a run needs whose identity is scored by `scorer` (name and sha256); None when it needs none."""
+    if scorer is None:
+        return None
+    same = [g for g in guiding_recognisers(resolved) if scorer["sha256"] == g["sha256"] or scorer["name"] == g["name"]]
+    if not same:
+        return None
+    return (
+        f"the identity scores are self-fulfilling: {resolved.method} is guided by {same[0]['name']}, which also scores "
+        "it; score with another recogniser, or restore with guidance 0"
+    )

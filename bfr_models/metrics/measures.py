@@ -1,0 +1,81 @@
+"""What is measured in a run, by which networks. Imports no torch: the driver stays small."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bfr_models.errors import UsageError, unknown
+from bfr_models.faces.dlib_files import INSTALL as INSTALL_DLIB
+from bfr_models.faces.dlib_files import dlib_is_here
+from bfr_models.metrics.extractors import INCEPTION_WEIGHTS
+from bfr_models.metrics.frechet import INCEPTION
+from bfr_models.metrics.protocols import DEFAULT, protocol
+from bfr_models.weights.files import find_weight, read_card, require_weight
+from tasks.config.restore import RestoreRun
+from tasks.worker.job import Measures, NetworkChoice
+
+EXTRA = {"ms_ssim": "ms_ssim", "niqe": "niqe", "lmd": "lmd_dlib_5"}
+"""What is measured where it is asked for, and its column."""
+
+LPIPS_WEIGHTS = {"vgg": "lpips-vgg16", "alex": "lpips-alexnet", "squeeze": "lpips-squeezenet"}
+"""In the order of preference: papers of face restoration report VGG's."""
+
+_LPIPS = "lpips_"
+
+WHY_NO_LPIPS = "the weights of its backbone are not here, or --lpips none was asked for: bfr weights fetch lpips/vgg16"
+
+
+def run_measures(run: RestoreRun) -> Measures:
+    """What a run measures; UsageError, which says what to do, when a network that was asked for is not here."""
+    extra = choose_extra(run.metrics, run.protocol)
+    measures = choose_measures(run.lpips, run.fid, has_gt=run.gt_column is not None, extra=extra)
+    has_reference = measures.distances or run.fid_reference is not None
+    return replace(measures, distances=has_reference, keep_embeddings=run.keep_embeddings)
+
+
+def choose_measures(lpips: str, fid: str, *, has_gt: bool, extra: tuple[str, ...] = ()) -> Measures:
+    """The networks by name; `auto` is what is here, and what has something to compare with."""
+    return Measures(_choose_lpips(lpips) if has_gt else None, _choose_inception(fid), distances=has_gt, extra=extra)
+
+
+def choose_extra(metrics: tuple[str, ...], protocol_name: str) -> tuple[str, ...]:
+    """What is asked for, and what a paper's protocol has; UsageError for what is unknown, or cannot be done here."""
+    for name in metrics:
+        if name not in EXTRA:
+            raise unknown("metric", name, list(EXTRA))
+    if "lmd" in metrics and not dlib_is_here():
+        raise UsageError(f"expected dlib to find landmarks with for the metric lmd, found none; {INSTALL_DLIB}")
+    of_papers = protocol(protocol_name).metrics if protocol_name != DEFAULT.name else {}
+    wanted = {name for name in of_papers if name in EXTRA and (name != "lmd" or dlib_is_here())}
+    return tuple(sorted(wanted | set(metrics)))
+
+
+def weights_of(measures: Measures) -> list[str]:
+    """The names of the weight files that measure."""
+    lpips = [LPIPS_WEIGHTS[lpips_backbone(measures)]] if measures.lpips else []
+    return lpips + ([INCEPTION_WEIGHTS] if measures.inception else [])
+
+
+def lpips_backbone(measures: Measures) -> str:
+    """What `--lpips` calls it."""
+    return measures.lpips.name.removeprefix(_LPIPS) if measures.lpips else "none"
+
+
+def _choose_lpips(name: str) -> NetworkChoice | None:
+    if name not in (known := ("auto", "none", *LPIPS_WEIGHTS)):
+        raise unknown("lpips", name, known)
+    if name == "auto":
+        name = next((trunk for trunk, weight in LPIPS_WEIGHTS.items() if find_weight(weight)), "none")
+    return None if name == "none" else _choice(f"{_LPIPS}{name}", LPIPS_WEIGHTS[name])
+
+
+def _choose_inception(wanted: str) -> NetworkChoice | None:
+    if wanted not in (known := ("auto", "none", "inception")):
+        raise unknown("fid", wanted, known)
+    if wanted == "none" or (wanted == "auto" and not find_weight(INCEPTION_WEIGHTS)):
+        return None
+    return _choice(INCEPTION, INCEPTION_WEIGHTS)
+
+
+def _choice(name: str, weight: str) -> NetworkChoice:
+    return NetworkChoice(name, read_card(require_weight(weight))["sha256"])

@@ -1,0 +1,237 @@
+"""What the verbs print for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+Result = Mapping[str, Any]
+
+_console = Console(highlight=False, soft_wrap=True)
+_STATES = {"present": "[green]yes[/]", "absent": "no", "damaged": "[red]damaged[/]"}
+_MARKS = {"ok": "[green]ok[/]", "missing": "[yellow]--[/]", "bad": "[red]!![/]"}
+
+
+def restore(record: Result) -> None:
+    """Totals, scores and where the report is."""
+    totals, statistics = record["totals"], record["statistics"]
+    _console.print(
+        f"{totals['rows']} rows in = {totals['restored']} restored + {totals['rejected']} rejected, "
+        f"{totals['shards']} shards, {totals['wall_seconds']:.1f} s"
+    )
+    for name in ("identity_similarity", "identity_similarity_gt", "psnr", "ssim"):
+        if "mean" in statistics[name]:
+            s = statistics[name]
+            _console.print(f"{name:>24}  mean {s['mean']:.4f}  p05 {s['p05']:.4f}  p95 {s['p95']:.4f}")
+    if record["arguments"].get("input") == "photos":
+        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in record["outcomes"].items())
+        _console.print(f"{totals['faces']} faces{': ' if outcomes else ''}{outcomes}")
+    for warning in record.get("warnings", ()):
+        _console.print(f"[yellow]{warning}[/]")
+    for code, count in record["rejects"].items():
+        _console.print(f"rejected as {code}: {count}")
+    _console.print(f"report: {record['arguments']['destination']}/report/index.html")
+
+
+def curate(record: Result) -> None:
+    """The funnel of `bfr curate`, and the scores before and after."""
+    for step in record["steps"]:
+        _console.print(f"{step['left']:>10}  {step['step']}", markup=False)
+    for name, after in record["statistics"].items():
+        if isinstance(after, Mapping) and "mean" in after:
+            before = record["statistics_of_run"][name]["mean"]
+            _console.print(f"{name:>24}  mean {before:.4f} -> {after['mean']:.4f}")
+    if found := record["dedupe"]:
+        _console.print(f"{found['dropped']} near-duplicates in {found['groups']} groups, by {found['look']}")
+    _console.print(f"report: {record['report']}", markup=False)
+
+
+def verified(found: Result) -> None:
+    """The verdict of `bfr verify`, and a table of what is wrong."""
+    _console.print(
+        f"{found['rows_in']} rows in, {found['restored']} restored + {found['rejected']} rejected in {found['shards']} "
+        f"shards; {found['files']} files hashed, {found['bytes'] / 2**20:.1f} MiB"
+    )
+    if found["ok"]:
+        _console.print("[green]all is well[/]: every row once, every file as committed")
+        return
+    view = Table("problem", "where", "detail")
+    for problem in found["problems"]:
+        view.add_row(*(Text(problem[name]) for name in ("kind", "where", "detail")))
+    _console.print(view)
+
+
+def vacuumed(found: Result) -> None:
+    """What `bfr vacuum` removed."""
+    for entry in found["removed"]:
+        _console.print(f"{entry['what']}: {entry['path']} ({entry['bytes']} bytes)", markup=False)
+    did, size = "would remove" if found["dry_run"] else "removed", f"{found['bytes'] / 2**20:.1f} MiB"
+    _console.print(f"{did} {len(found['removed'])} leftovers, {size}; {found['too_young']} younger ones stay")
+
+
+def explained(rows: list[Result]) -> None:
+    """What `bfr explain` found, a block for each row."""
+    for row in rows:
+        view = Table(show_header=False, title=Text(f"{row['id']}: {row['state']}"))
+        for name, value in row.items():
+            if value is not None and name not in ("id", "state"):
+                view.add_row(name, Text(str(value)))
+        _console.print(view)
+
+
+def reprocessed(outcome: Result) -> None:
+    """What was restored, and which generation counts now, and why."""
+    restore(outcome["run"])
+    if outcome["comparison"]:
+        _console.print(f"old against new: {outcome['comparison']}", markup=False)
+    for reason in outcome["held_back"]:
+        _console.print(f"{outcome['generation']} was held back: {reason}", markup=False)
+    for name in outcome["expired"]:
+        _console.print(f"expired: {name}")
+    _console.print(f"current generation: {outcome['current']}")
+    if outcome["held_back"]:
+        _console.print(f"`bfr generations switch DST {outcome['generation']} --force` makes it current all the same")
+
+
+def deployed(found: Result) -> None:
+    """What is on the server now, and what it waits for."""
+    _console.print(f"{found['deployment']}: {found['schedule']}, by workers of the pool {found['work_pool']}")
+    if found["gpu_pool"]:
+        _console.print(f"holds the limit {found['gpu_pool']} while it restores")
+    _console.print(f"measured by {', '.join(f'{what}: {name}' for what, name in found['measured_by'].items())}")
+    for command in found["next"]:
+        _console.print(f"  {command}", markup=False)
+
+
+def generations(found: list[Result]) -> None:
+    """The table of `bfr generations list`."""
+    view = Table(Column("generation", no_wrap=True), "state", "rows", "restored", "finished")
+    for row in found:
+        state = f"{row['state']}, held back: {'; '.join(row['held_back'])}" if row["held_back"] else row["state"]
+        view.add_row(row["name"], Text(state), *(str(row[key] or "") for key in ("rows", "restored", "finished")))
+    _console.print(view)
+
+
+def current_generation(found: Result) -> None:
+    _console.print(f"current generation: {found['current']}")
+
+
+def expired(found: Result) -> None:
+    _console.print(f"expired: {', '.join(found['expired']) or 'none'}")
+
+
+def report(result: Result) -> None:
+    _console.print(f"report: {result['report']}", markup=False)
+
+
+def estimate(facts: Result) -> None:
+    """What `bfr restore --plan` found."""
+    _console.print(
+        f"{facts['rows']} rows in {facts['shards']} shards of {facts['files']} files; "
+        f"{facts['rows_to_do']} rows in {facts['shards_to_do']} shards are to do"
+    )
+    if facts["rows_to_do"]:
+        _console.print(
+            f"about {timedelta(seconds=round(facts['seconds']))} on {facts['workers']} workers like this machine "
+            f"({facts['seconds_per_row']} s a row), {facts['bytes'] / 2**20:.1f} MiB of restored faces"
+        )
+
+
+def demo(result: Result) -> None:
+    """One line per method."""
+    for name, record in result["runs"].items():
+        identity, psnr = (record["statistics"][key].get("mean") for key in ("identity_similarity_gt", "psnr"))
+        scores = f"identity to gt {identity:.3f}, " if identity is not None else ""
+        _console.print(f"{name}: {record['totals']['restored']} faces, {scores}{psnr:.2f} dB")
+    _console.print(f"report: {result['report']}")
+
+
+def score(result: Result) -> None:
+    """Each metric's mean over the rows, and what could not be scored."""
+    for name, s in result["statistics"].items():
+        if s and "mean" in s:
+            _console.print(f"{name:>24}  mean {s['mean']:.4f}  p05 {s['p05']:.4f}  p95 {s['p95']:.4f}  n {s['n']}")
+        elif s and s["value"] is not None:
+            _console.print(f"{name:>24}  {s['value']:.4f}")
+    _console.print(f"{result['rows']} rows, {result['failed']} of them could not be scored: see `error`")
+
+
+def fid(result: Result) -> None:
+    """The distance, on how many faces, and why it may mean little."""
+    for name, value in result.items():
+        if name.startswith(("fid", "fd_")):
+            _console.print(f"{name}: {value:.4f}  ({' and '.join(map(str, result['n']))} faces)")
+        elif name.startswith(("kid", "kd_")):
+            _console.print(f"{name}: {value['mean']:.6f} ± {value['std']:.6f}  ({value['subsets']} x {value['size']})")
+        elif name in ("precision", "recall"):
+            _console.print(f"{name}: {value:.3f}")
+    if any(result["skipped"]):
+        _console.print(f"rows without a picture that decodes: {result['skipped'][0]} and {result['skipped'][1]}")
+    if result["warning"]:
+        _console.print(f"[yellow]{result['warning']}[/]")
+
+
+def evaluate(result: Result) -> None:
+    """The table, and where the page is."""
+    from tasks.report.score_table import to_markdown
+
+    _console.print(to_markdown(result["comparison"]), markup=False)
+    _console.print(f"report: {result['report']}")
+
+
+def pack(report: Result) -> None:
+    _console.print(f"{report['rows']} rows in {report['files']} files, {len(report['skipped'])} other files left out")
+
+
+def degrade(report: Result) -> None:
+    _console.print(f"{report['rows']} pairs in {report['files']} files")
+    for skipped in report["skipped"]:
+        _console.print(f"skipped {skipped['id']}: {skipped['error']}: {skipped['detail']}", markup=False)
+
+
+def methods(table: list[Result]) -> None:
+    view = Table("method", "presets (side, licence)", "paper", "what it does")
+    for spec in table:
+        presets = "\n".join(f"{p['name']} ({p['size']} px, {p['licence']})" for p in spec["presets"])
+        view.add_row(spec["name"], presets, spec["paper"], spec["summary"])
+    _console.print(view)
+
+
+def doctor(checks: list[Result]) -> None:
+    for check in checks:
+        _console.print(f"{_MARKS[check['state']]} {check['name']}: {check['found']}")
+        if check["advice"]:
+            _console.print(f"   {check['advice']}", markup=False)
+
+
+def train(result: Result) -> None:
+    _console.print(f"weights: {result['weights']}")
+
+
+def weights(rows: list[Result]) -> None:
+    """The table of `bfr weights list` and `verify`."""
+    view = Table(Column("weights", no_wrap=True), "licence", Column("MiB", justify="right"), "sha256", "here")
+    for row in rows:
+        licence = f"{row['licence'] or '?'}{'*' if row['non_commercial'] else ''}"
+        size = "?" if row["bytes"] is None else f"{row['bytes'] / 2**20:.1f}"
+        view.add_row(row["name"], licence, size, (row["sha256"] or "unknown")[:8], _STATES[row["state"]])
+    _console.print(view)
+    if any(row["non_commercial"] for row in rows):
+        _console.print("* non-commercial use only")
+    for row in rows:
+        if row["path"]:
+            _console.print(f"{row['name']}: {row['path']}", markup=False)
+        if row["state"] == "damaged":
+            _console.print(f"{row['name']}: {row['why']}", markup=False)
+
+
+def weights_here(rows: list[Result]) -> None:
+    """What `bfr weights fetch` and `import` brought."""
+    for row in rows:
+        was_here = " (was here)" if row.get("fetched") is False else ""
+        _console.print(f"{row['name']}: {row['path']}, sha256 {row['sha256'][:12]}{was_here}", markup=False)

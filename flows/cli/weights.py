@@ -1,0 +1,106 @@
+"""`bfr weights`: the weight files that others publish. Nothing is downloaded but by `fetch`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bfr_models.weights.catalogue import WeightEntry
+from flows.cli import show
+from flows.cli.command import Debug, Json, run
+
+app = typer.Typer(help="What weights exist; fetch, verify and import them.", no_args_is_help=True)
+
+Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="As `bfr weights list` has them, or a part.")]
+
+
+@app.command("list")
+def list_(as_json: Json = False, debug: Debug = False) -> None:
+    """What weights exist: licence, size, sha256, and whether and where they are here."""
+
+    def work() -> Any:
+        from tasks.list_weights import list_weights
+
+        return list_weights()
+
+    run(work, show.weights, as_json, debug)
+
+
+@app.command(epilog="Example: `bfr weights fetch difface/ffhq512 --mirror s3://our-mirror/weights`")
+def fetch(
+    names: Names,
+    mirror: Annotated[
+        str | None, typer.Option(help="Folder with the files under their publishers' names; any fsspec URL.")
+    ] = None,
+    accept_licence: Annotated[
+        bool, typer.Option("--accept-licence", help="Accept licences that allow non-commercial use only.")
+    ] = False,
+    trust_on_first_use: Annotated[
+        bool, typer.Option("--trust-on-first-use", help="Take files whose sha256 is not known, and record it.")
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Fetches weights into the cache (`BFR_WEIGHTS`), checked. Running it again resumes."""
+
+    def work() -> Any:
+        from tasks.fetch_weights import fetch_weights
+
+        return fetch_weights(names, _Consent(accept_licence), mirror=mirror, trust_on_first_use=trust_on_first_use)
+
+    run(work, show.weights_here, as_json, debug)
+
+
+@app.command()
+def verify(as_json: Json = False, debug: Debug = False) -> None:
+    """Hashes every weight file that is here; exit code 1 if one is damaged."""
+
+    def work() -> Any:
+        from tasks.list_weights import verify_weights
+
+        return verify_weights()
+
+    run(work, show.weights, as_json, debug, lambda rows: int(any(row["state"] == "damaged" for row in rows)))
+
+
+@app.command("import", epilog="Example: `bfr weights import difface iddpm_ffhq512_ema500000.pth`")
+def import_(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="Or library: difface, facexlib, lpips, fid.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Published checkpoint files.")],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Brings published checkpoints that are on disk into the cache, converted without loss."""
+
+    def work() -> Any:
+        from tasks.import_weights import import_weights
+
+        return import_weights(method, files)
+
+    run(work, show.weights_here, as_json, debug)
+
+
+class _Consent:
+    """Shows each licence once, and asks where somebody can answer."""
+
+    def __init__(self, accepted: bool) -> None:
+        self._accepted = accepted
+        self._answers: dict[str, bool] = {}
+
+    def __call__(self, entry: WeightEntry) -> bool:
+        if entry.licence_url not in self._answers:
+            terms = f"under the {entry.licence}, for non-commercial use only: {entry.licence_url}"
+            print(f"{entry.name} ({entry.what}) is {terms}", file=sys.stderr)
+            self._answers[entry.licence_url] = self._accepted or self._ask()
+        return self._answers[entry.licence_url]
+
+    def _ask(self) -> bool:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return False
+        try:
+            return typer.confirm("Do you accept it?", err=True)
+        except typer.Abort:
+            raise KeyboardInterrupt from None

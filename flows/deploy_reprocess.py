@@ -1,0 +1,207 @@
+"""A dataset reprocessed on a schedule: the deployment, and what it needs on a Prefect server."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, StateType
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
+from prefect.client.schemas.sorting import DeploymentSort
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL
+from prefect.types.entrypoint import EntrypointType
+
+from bfr_models.errors import UsageError
+from bfr_models.faces.recognisers import RECOGNISERS, run_recogniser
+from bfr_models.metrics.measures import lpips_backbone, run_measures
+from flows.orchestration.credentials import StoreCredentials, load_credentials
+from flows.orchestration.run_page import slug
+from flows.reprocess import reprocess
+from tasks.generations import ReprocessRun
+from tasks.storage.filesystem import redact
+
+TAG = "bfr"
+HEARTBEAT = 30  # seconds, the shortest that Prefect allows
+SILENCE = timedelta(seconds=3 * HEARTBEAT)
+WATCH = "bfr: a run that has fallen silent has crashed"
+
+
+def deploy(
+    run: ReprocessRun,
+    *,
+    cron: str | None = None,
+    interval: float | None = None,
+    timezone: str | None = None,
+    name: str | None = None,
+    work_pool: str = "bfr",
+    gpu_limit: int | None = None,
+) -> dict[str, Any]:
+    """Makes or changes the deployment of one destination; returns what there is now.
+
+    Exactly one of `cron` and `interval` (seconds). A run that is due while the one before is at work is left out: the
+    next takes its files. `gpu_limit` sets how many runs may hold `run.gpu_pool`; 1 where the limit is new. What is
+    `auto` is chosen here, once for all workers. UsageError before anything is changed.
+    """
+    schedule = _schedule(cron, interval, timezone)
+    run.resolve()
+    _require_no_keys(run)
+    run = _chosen(run)
+    name = name or default_name(run.destination)
+    with _server() as client:
+        _require_one_deployment(client, run, name)
+        if run.credentials is not None:
+            load_credentials(run.credentials)
+        _ensure_work_pool(client, work_pool)
+        StoreCredentials.register_type_and_schema()
+        if run.gpu_pool is not None:
+            _ensure_limit(client, run.gpu_pool, gpu_limit)
+        if not client.read_automations_by_name(WATCH):
+            client.create_automation(_watch())
+    deployment: Any = reprocess.to_deployment(
+        name,
+        schedules=[schedule],
+        concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
+        parameters={"run": run.model_dump(mode="json", exclude_none=True)},
+        description=f"{redact(run.source)} to {redact(run.destination)}, by `bfr deploy`",
+        tags=[TAG, run.method],
+        work_pool_name=work_pool,
+        job_variables={"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT)}},
+        entrypoint_type=EntrypointType.MODULE_PATH,  # the installed package: nothing is fetched
+    )
+    made = deployment.apply()
+    return {
+        "deployment": f"{reprocess.name}/{name}",
+        "id": str(made),
+        "schedule": cron or f"every {interval:g} s",
+        "work_pool": work_pool,
+        "gpu_pool": run.gpu_pool,
+        "measured_by": run.model_dump(include={"recogniser", "lpips", "fid"}),
+        "watch": WATCH,
+        "next": [f"prefect worker start --pool {work_pool}", f"prefect deployment run {reprocess.name}/{name}"],
+    }
+
+
+def default_name(destination: str) -> str:
+    """Of a destination's deployment: the end of its address for people, a digest of all of it against mistakes."""
+    return f"{slug(destination)}-{hashlib.sha256(_place(destination).encode()).hexdigest()[:8]}"
+
+
+def _place(destination: str) -> str:
+    return destination.rstrip("/")
+
+
+def _chosen(run: ReprocessRun) -> ReprocessRun:
+    """With networks by name for `auto`: they belong to a generation's settings, and the workers' weights may differ."""
+    measures, names = run_measures(run), {network: name for name, network in RECOGNISERS.items()}
+    chosen = {
+        "recogniser": names[choice.name] if (choice := run_recogniser(run)) else "none",
+        "lpips": lpips_backbone(measures),
+        "fid": "inception" if measures.inception else "none",
+    }
+    return run.model_copy(update=chosen)
+
+
+def _schedule(cron: str | None, interval: float | None, timezone: str | None) -> CronSchedule | IntervalSchedule:
+    if (cron is None) == (interval is None):
+        raise UsageError('expected --cron or --interval, one of them; for example --cron "0 3 * * *"')
+    if cron is not None:
+        return CronSchedule(cron=cron, timezone=timezone)
+    return IntervalSchedule(interval=timedelta(seconds=interval or 0), timezone=timezone)
+
+
+def _require_no_keys(run: ReprocessRun) -> None:
+    """Parameters are for all to read."""
+    for url in filter(None, (run.source, run.destination, run.fid_reference)):
+        if redact(url) != url:
+            raise UsageError(
+                f"expected an address without keys, found them in that of {redact(url)}; see --credentials"
+            )
+
+
+@contextmanager
+def _server() -> Iterator[SyncPrefectClient]:
+    """A client of the server that is to keep the schedule."""
+    advice = "start one with `prefect server start` (infra/README.md), then set PREFECT_API_URL"
+    url = PREFECT_API_URL.value()
+    if not url:
+        raise UsageError(f"expected a Prefect server to keep the schedule, found no PREFECT_API_URL; {advice}")
+    with get_client(sync_client=True) as client:
+        if (error := client.api_healthcheck()) is not None:
+            raise UsageError(
+                f"expected a Prefect server at PREFECT_API_URL={redact(url)}, found none that answers "
+                f"({type(error).__name__}: {error}); {advice}"
+            )
+        yield client
+
+
+def _require_one_deployment(client: SyncPrefectClient, run: ReprocessRun, name: str) -> None:
+    """Two schedules on one destination would do the same work twice; two destinations of one name, only the last's."""
+    place, flow = redact(run.destination), reprocess.name
+    with suppress(ObjectNotFound):
+        other = _destination(client.read_deployment_by_name(f"{flow}/{name}"))
+        if _place(other) != _place(run.destination):
+            raise UsageError(
+                f"expected {flow}/{name} to be the deployment for {place}, found that it is for {redact(other)}; use "
+                "another --name"
+            )
+    ours = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+    for found in client.read_deployments(deployment_filter=ours, limit=200, sort=DeploymentSort.NAME_ASC):
+        if found.name != name and _place(_destination(found)) == _place(run.destination):
+            raise UsageError(
+                f"expected no other deployment for {place}, found {flow}/{found.name}; change it with "
+                f"--name {found.name}, or delete it: `prefect deployment delete {flow}/{found.name}`"
+            )
+
+
+def _destination(found: DeploymentResponse) -> str:
+    return str(found.parameters.get("run", {}).get("destination", ""))
+
+
+def _ensure_work_pool(client: SyncPrefectClient, name: str) -> None:
+    try:
+        client.read_work_pool(name)
+    except ObjectNotFound:
+        client.create_work_pool(WorkPoolCreate(name=name, type="process"))
+
+
+def _ensure_limit(client: SyncPrefectClient, pool: str, limit: int | None) -> None:
+    try:
+        client.read_global_concurrency_limit_by_name(pool)
+        is_there = True
+    except ObjectNotFound:
+        is_there = False
+    if limit is not None or not is_there:
+        client.upsert_global_concurrency_limit_by_name(pool, limit or 1)
+
+
+def _watch() -> AutomationCore:
+    """Prefect marks a run whose machine is gone: a killed process says nothing, its heartbeats stop."""
+    ended = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
+    return AutomationCore(
+        name=WATCH,
+        description="The next run goes on from what is committed.",
+        trigger=EventTrigger(
+            after={"prefect.flow-run.heartbeat"},
+            expect={"prefect.flow-run.heartbeat", *ended},
+            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            match_related=ResourceSpecification(
+                {"prefect.resource.role": ["flow"], "prefect.resource.name": [reprocess.name]}
+            ),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=SILENCE,
+        ),
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=f"no heartbeat in {SILENCE.seconds} s")],
+    )

@@ -1,0 +1,83 @@
+"""What a comparison of methods is asked to do, and its degraded faces."""
+
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from tasks.config.restore import DegradeRun, RestoreRun, Url
+from tasks.degrade_dataset import degrade_dataset
+from tasks.storage.filesystem import redact
+from tasks.storage.store import Store, open_source
+
+_MEASURED = {"recogniser", "lpips", "metrics", "protocol", "fid_reference"}
+_EVERY_RUNS = {"preset", "seed", "actors", "shard_rows", "engine"} | _MEASURED
+
+
+class EvaluateRun(BaseModel):
+    """One `bfr evaluate`: several methods on the same rows, with the same seed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: Url
+    destination: Url
+    methods: tuple[str, ...] = Field(min_length=1, description="the first is what the others are compared with")
+    preset: str | None = Field(None, description="of every method; each method's first by default")
+    degrade: str | None = Field(None, description="degrade clean faces with this preset first")
+    size: int | None = Field(None, ge=16, le=2048, description="resize to this side before degrading")
+    column: str = "image"
+    gt_column: str | None = None
+    recogniser: str = "auto"
+    lpips: str = "auto"
+    metrics: tuple[str, ...] = ()
+    protocol: str = "default"
+    fid_reference: str | None = None
+    seed: int = 0
+    actors: int | None = Field(None, ge=1)
+    shard_rows: int = Field(32, ge=1)
+    engine: Literal["ray", "local"] = "ray"
+
+    @field_validator("methods")
+    @classmethod
+    def _are_different(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(methods)) < len(methods):
+            raise ValueError("expected each method once")
+        return methods
+
+    @property
+    def pairs(self) -> str:
+        """Where the degraded faces go."""
+        return f"{self.destination}/lq"
+
+    def degradation(self) -> DegradeRun | None:
+        """How the clean faces become pairs; None where the source has its own."""
+        if self.degrade is None:
+            return None
+        settings = self.model_dump(include={"source", "size", "seed", "column"})
+        return DegradeRun(**settings, destination=self.pairs, preset=self.degrade)
+
+    def restorations(self) -> list[RestoreRun]:
+        """One run per method, into folders of their names."""
+        common = self.model_dump(include=_EVERY_RUNS)
+        if self.degrade is None:
+            common |= {"source": self.source, "column": self.column, "gt_column": self.gt_column}
+        else:
+            common |= {"source": self.pairs, "gt_column": "gt"}
+        return [RestoreRun(**common, destination=f"{self.destination}/{name}", method=name) for name in self.methods]
+
+
+def make_pairs(run: DegradeRun) -> None:
+    """Degrades once: nothing is written again while the settings and the source's files are the same."""
+    made = {
+        **run.model_dump(exclude={"source", "destination"}),
+        "source": redact(run.source),
+        "files": [[file.name, file.version] for _, file in open_source(run.source)],
+    }
+    store = Store(run.destination.rstrip("/").rpartition("/")[0])
+    note = "lq.json"
+    if store.exists(note) and json.loads(store.read(note)) == made:
+        return
+    degrade_dataset(run)
+    store.write(note, json.dumps(made, indent=2).encode())

@@ -1,0 +1,45 @@
+"""Under which licences the weights are that a run uses."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePath
+from typing import Any
+
+from bfr_models.faces.detectors import photo_settings
+from bfr_models.faces.recognisers import DLIB, WEIGHTS, run_recogniser
+from bfr_models.metrics.measures import run_measures, weights_of
+from bfr_models.weights.catalogue import entry_of
+from bfr_models.weights.files import find_weight, read_card
+from tasks.config.restore import RestoreRun
+
+Terms = dict[str, Any]
+"""{weights, licence, licence_url, non_commercial}: of one weight file."""
+
+_DLIB_URL = "https://github.com/davisking/dlib-models"
+
+
+def licences_in_use(run: RestoreRun) -> list[Terms]:
+    """Of the method's components, and of the networks that find and score faces, each once."""
+    recogniser, photos = run_recogniser(run), photo_settings(run)
+    stems = [PurePath(weight["file"]).stem for weight in run.resolve().weights.values()]
+    if recogniser and recogniser.name in WEIGHTS:
+        stems.append(WEIGHTS[recogniser.name])
+    stems += weights_of(run_measures(run))
+    if photos and photos.detector.weights:
+        stems.append(Path(photos.detector.weights).stem)
+    terms = [_terms(stem) for stem in dict.fromkeys(stems)]
+    if (recogniser and recogniser.name == DLIB) or (photos and photos.detector.weights is None):
+        terms.append({"weights": "dlib", "licence": "CC0 1.0", "licence_url": _DLIB_URL, "non_commercial": False})
+    return terms
+
+
+def _terms(stem: str) -> Terms:
+    """As the card says, else the catalogue; a file of the user's own has the licence that its user knows."""
+    entry, path = entry_of(stem), find_weight(stem)
+    card = read_card(path) if path else {}
+    known = {
+        "licence": entry.licence if entry else None,
+        "licence_url": entry.licence_url if entry else None,
+        "non_commercial": entry.non_commercial if entry else None,
+    }
+    return {"weights": entry.name if entry else stem, **{key: card.get(key, value) for key, value in known.items()}}

@@ -1,0 +1,205 @@
+"""A curated dataset as files: Parquet like any other dataset, WebDataset's tar shards, or a folder of pictures."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from itertools import chain, count
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from tasks.datasets.row_groups import value_at
+from tasks.datasets.writer import IMAGE, DatasetWriter, with_image_features
+from tasks.report.gallery import picture_bytes
+from tasks.runs.finished_run import FinishedRun, Rows
+from tasks.storage.store import Store
+
+FOLDER = "data"
+LINEAGE = pa.schema(
+    [
+        ("source_run", pa.string()),
+        ("source_file", pa.string()),
+        ("source_row", pa.int64()),
+        ("origin_file", pa.string()),
+        ("origin_row", pa.int64()),
+    ]
+)
+"""The run, its data file and the row in it; the file of the run's own source and the row there."""
+
+ROWS_PER_FILE, ROW_GROUP_ROWS = 5000, 64
+ROWS_PER_PART = 1000  # of a tar shard, or of a folder
+MAX_PART_BYTES = 256 * 2**20
+_RESTORED = "restored"
+_EXTENSIONS = ((b"\x89PNG", "png"), (b"\xff\xd8", "jpg"), (b"RIFF", "webp"), (b"II*\0", "tif"), (b"MM\0*", "tif"))
+
+
+class Files(Protocol):
+    """What takes the rows, in their order."""
+
+    def write(self, table: pa.Table) -> None: ...
+
+
+def open_files(form: str, store: Store, schema: pa.Schema) -> AbstractContextManager[Files]:
+    """The writer of `parquet`, `webdataset` or `folder`, below `data/`."""
+    inner = store.sub(FOLDER)
+    if form == "parquet":
+        return DatasetWriter(inner, ROWS_PER_FILE, ROW_GROUP_ROWS, schema)
+    return _Parts(inner, _tar if form == "webdataset" else _folder)
+
+
+def curated_schema(run: FinishedRun) -> pa.Schema:
+    """The run's columns, then where each row is from. A column with such a name moves aside."""
+    names: list[str] = []
+    for name in run.schema.names:
+        aside = name
+        while aside in LINEAGE.names or (aside != name and aside in run.schema.names):
+            aside = f"source_{aside}"
+        names.append(aside)
+    fields = [field.with_name(name) for field, name in zip(run.schema, names, strict=True)]
+    schema = pa.schema([*fields, *LINEAGE], metadata=run.schema.metadata)
+    return with_image_features(schema, [field.name for field in schema if field.type == IMAGE])
+
+
+def curated_tables(run: FinishedRun, rows: Rows, source: str, schema: pa.Schema) -> Iterator[pa.Table]:
+    """The rows with their pictures, a row group of the run at a time."""
+    for here, table in run.read(rows):
+        columns = [
+            _as_type(table[name], field.type) if name in table.column_names else pa.nulls(len(here), field.type)
+            for name, field in zip(run.schema.names, schema, strict=False)
+        ]
+        lineage = [[source] * len(here), *run.places(here), *run.origins(here)]
+        columns += [pa.array(column, kind) for column, kind in zip(lineage, LINEAGE.types, strict=True)]
+        yield pa.table(columns, schema=schema)
+
+
+def _as_type(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    if column.type == kind:
+        return column
+    return column.take(pa.array(range(len(column)))).cast(kind)  # Arrow's cast of a slice of structs is broken
+
+
+def safe_name(number: int, row_id: str) -> str:
+    """A file name for a row: unique by its number, and of letters, digits, `_` and `-` alone whatever the id is."""
+    told = re.sub(r"[^A-Za-z0-9_-]+", "_", row_id)[:60].strip("_")
+    return f"{number:08d}-{told}" if told else f"{number:08d}"
+
+
+Pictures = dict[str, tuple[str, bytes]]
+"""Column -> file name and encoded picture, of a row."""
+
+Sample = tuple[str, Pictures, dict[str, Any]]
+"""A row: its safe name, its pictures, and the rest for JSON."""
+
+
+class _Parts:
+    """Collects rows into parts of bounded size; a part is put as soon as it is full."""
+
+    def __init__(self, store: Store, encode: Callable[[int, list[Sample]], Iterator[tuple[str, bytes]]]) -> None:
+        self._store, self._encode = store, encode
+        self._part: list[Sample] = []
+        self._size = self._number = self._rows = 0
+
+    def __enter__(self) -> _Parts:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._publish()
+
+    def write(self, table: pa.Table) -> None:
+        """Adds rows."""
+        images = [field.name for field in table.schema if _is_encoded(field.type)]
+        others = [field.name for field in table.schema if not _holds_bytes(field.type)]
+        words = _words(images)
+        for i in range(table.num_rows):
+            values = {name: value_at(table[name], i) for name in others}
+            key = safe_name(self._rows, values["id"] or "")
+            cells = {name: picture_bytes(value_at(table[name], i)) for name in images}
+            pictures = {name: (_file_name(key, words[name], data), data) for name, data in cells.items() if data}
+            self._part.append((key, pictures, values))
+            self._rows += 1
+            self._size += sum(len(data) for _, data in pictures.values())
+            if len(self._part) == ROWS_PER_PART or self._size >= MAX_PART_BYTES:
+                self._publish()
+
+    def _publish(self) -> None:
+        if self._part:
+            for path, data in self._encode(self._number, self._part):
+                self._store.write(path, data)
+        self._part, self._size, self._number = [], 0, self._number + 1
+
+
+def _tar(number: int, samples: list[Sample]) -> Iterator[tuple[str, bytes]]:
+    """`<key>.png`, `<key>.json`, and `<key>.<column>.png` of other pictures, as WebDataset groups them."""
+    with tarfile.open(fileobj=(sink := io.BytesIO()), mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for key, pictures, values in samples:
+            for name, data in [*pictures.values(), (f"{key}.json", _json(values))]:
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+    yield f"part-{number:05d}.tar", sink.getvalue()
+
+
+def _folder(number: int, samples: list[Sample]) -> Iterator[tuple[str, bytes]]:
+    """Pictures, and `metadata.jsonl`, with which Hugging Face's `imagefolder` reads them."""
+    lines = []
+    for _, pictures, values in samples:
+        named = {}
+        for column, (name, data) in pictures.items():
+            yield f"{number:05d}/{name}", data
+            named["file_name" if column == _RESTORED else f"{column}_file_name"] = name
+        lines.append(_json(named | {name: value for name, value in values.items() if name not in named}))
+    yield f"{number:05d}/metadata.jsonl", b"\n".join(lines) + b"\n"
+
+
+def _words(columns: Sequence[str]) -> dict[str, str]:
+    """What file names call each column: plain, short, and no two the same; the restored picture needs no word."""
+    found = {_RESTORED: ""}
+    for column in columns:
+        if column != _RESTORED:
+            told = re.sub(r"[^a-z0-9_]+", "_", column.lower())[:20]
+            numbered = (f"{told}_{number}" for number in count(2))
+            found[column] = next(word for word in chain([told], numbered) if word not in found.values())
+    return found
+
+
+def _file_name(key: str, word: str, data: bytes) -> str:
+    extension = next((name for start, name in _EXTENSIONS if data.startswith(start)), "bin")
+    return f"{key}.{word}.{extension}" if word else f"{key}.{extension}"
+
+
+def _json(values: dict[str, Any]) -> bytes:
+    try:
+        text = json.dumps(values, allow_nan=False, default=str)
+    except ValueError:
+        text = json.dumps(_finite(values), allow_nan=False, default=str)
+    return text.encode()
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for what JSON has no number for."""
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and value - value != 0 else value
+
+
+def _is_encoded(kind: pa.DataType) -> bool:
+    """Whether each cell is one file: bytes, or a struct with them."""
+    if pa.types.is_struct(kind):
+        return "bytes" in kind.names and _holds_bytes(kind.field("bytes").type)
+    return not pa.types.is_nested(kind) and _holds_bytes(kind)
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return any(_holds_bytes(field.type) for field in kind)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_dictionary(kind):
+        return _holds_bytes(kind.value_type)
+    return any(test(kind) for test in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view))

@@ -1,0 +1,107 @@
+"""What near-duplicates are compared by: a vector for each row, from the run's features or from its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from bfr_models.errors import RowError
+from bfr_models.pixels import Uint8Image
+from tasks.curation.near_duplicates import Vectors
+from tasks.images.codec import decode
+from tasks.report.gallery import picture_bytes
+from tasks.runs.finished_run import FinishedRun, Rows
+
+LOOKS = ("embedding", "inception", "perceptual")
+PERCEPTUAL = "luma32-dct63"
+_SIDE, _KEPT = 32, 8
+_WIDE = 512  # dimensions above which vectors are held in float16: 200,000 of the Inception's take 0.8 GB
+
+
+@dataclass(frozen=True, eq=False)
+class RowVectors:
+    """`vectors` (m, d), of length 1, of the rows `rows` (m,); rows without one are not among them."""
+
+    rows: Rows
+    vectors: Vectors
+    source: dict[str, Any]
+
+
+def choose_look(run: FinishedRun) -> str:
+    """The recogniser's embeddings where the run kept them, else the Inception's features, else the pictures."""
+    if run.record["measures"]["keep_embeddings"] and run.record["recogniser"]:
+        return "embedding"
+    return "inception" if run.record["measures"]["inception"] else "perceptual"
+
+
+def row_vectors(run: FinishedRun, rows: Rows, look: str) -> RowVectors:
+    """The vectors of some rows. Of several faces it is the mean of their directions."""
+    if look == "perceptual":
+        return _of_pictures(run, rows)
+    wanted = np.zeros(run.table.num_rows, bool)
+    wanted[rows] = True
+    slots = np.cumsum(wanted) - 1
+    sums: Vectors | None = None
+    for file in run.files:
+        owners, vectors, _ = run.face_vectors(file, look)
+        own = wanted[owners]
+        if not own.any():
+            continue
+        if sums is None:
+            shape = (len(rows), vectors.shape[1])
+            sums = np.zeros(shape, np.float16) if shape[1] > _WIDE else np.zeros(shape, np.float32)
+        units = _units(vectors[own].astype(np.float32, copy=False))
+        places, first = np.unique(slots[owners[own]], return_index=True)
+        sums[places] = _units(np.add.reduceat(units, first))
+    if sums is None:
+        sums = np.zeros((len(rows), 1), np.float32)
+    source = run.record["recogniser"] if look == "embedding" else run.record["measures"]["inception"]
+    return _of_length_one(rows, sums, {"look": look, **(source or {})})
+
+
+def perceptual_vector(pixels: Uint8Image) -> NDArray[np.float32]:
+    """(63,) float32 of length 1, or 0 for a flat picture: the picture (H, W, 3) in 32 x 32 grey levels, and of its
+    cosine transform (DCT-II) the 8 x 8 lowest frequencies but the mean, after pHash."""
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(grey.astype(np.float32), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+    low = np.asarray(cv2.dct(small), np.float32)[:_KEPT, :_KEPT].ravel()[1:]
+    return _units(np.where(np.abs(low) < 1e-2, 0, low)[None].astype(np.float32))[0]
+
+
+def _of_pictures(run: FinishedRun, rows: Rows) -> RowVectors:
+    found = np.zeros((len(rows), _KEPT**2 - 1), np.float32)
+    with ThreadPoolExecutor() as threads:
+        for start, pictures in _pictures(run, rows):
+            for place, vector in enumerate(threads.map(_vector, pictures), start):
+                found[place] = 0 if vector is None else vector
+    return _of_length_one(rows, found, {"look": "perceptual", "name": PERCEPTUAL})
+
+
+def _pictures(run: FinishedRun, rows: Rows) -> Iterator[tuple[int, list[bytes | None]]]:
+    start = 0
+    for here, table in run.read(rows, ["restored"]):
+        yield start, [picture_bytes(cell) for cell in table["restored"].to_pylist()]
+        start += len(here)
+
+
+def _vector(data: bytes | None) -> NDArray[np.float32] | None:
+    try:
+        return perceptual_vector(decode(data).pixels)
+    except RowError:
+        return None
+
+
+def _units(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+
+
+def _of_length_one(rows: Rows, vectors: Vectors, source: dict[str, Any]) -> RowVectors:
+    there = vectors.any(axis=1)
+    return RowVectors(rows, vectors, source) if there.all() else RowVectors(rows[there], vectors[there], source)

@@ -1,0 +1,210 @@
+"""Pictures that a dataset only names: fetched, with bounds, from where a stranger's list may send us.
+
+Who writes a dataset chooses its addresses, so these are followed and no others (SECURITY.md):
+
+* `http(s)://` to public machines;
+* object stores, in the bucket that the dataset itself is in;
+* files below the folder of a dataset that is itself on a local disk;
+* and the hosts and buckets in the environment variable BFR_FETCH_ALLOW, separated by commas.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+
+from bfr_models.errors import BfrError, RowError
+from tasks.storage.filesystem import place_of, redact, redact_text
+from tasks.storage.retry import for_at_most, may_pass, patiently
+from tasks.storage.store import shared_store
+
+MAX_BYTES = 64 * 2**20  # of one picture
+TIMEOUT = 60.0  # seconds for one try, whatever it does, 10 without a sign of life; and for as long others follow
+MAX_NAME = 1024  # bytes: object stores have no longer ones
+MAX_REDIRECTS = 5
+AHEAD = 8  # pictures under way while one is restored
+KEPT_BYTES = 256 * 2**20  # a picture is asked for twice: for its size, and to be decoded
+
+_FINAL = (
+    FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError, BfrError,
+    httpx.HTTPError, httpx.InvalidURL, socket.gaierror,
+)  # fmt: skip
+"""What says something of the one picture, unless it may pass. All else is trouble of its storage."""
+
+
+class Fetcher:
+    """Fetches pictures of one dataset; `upcoming` are the addresses in the order in which they will be asked for."""
+
+    def __init__(self, dataset: str, upcoming: Sequence[str] = ()) -> None:
+        self._dataset = dataset
+        self._upcoming = list(dict.fromkeys(upcoming))
+        self._places = {address: place for place, address in enumerate(self._upcoming)}
+        self._kept = OrderedDict[str, Future[bytes]]()
+        self._threads: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self, address: str) -> bytes | None:
+        """The bytes behind an address. RowError `missing` where there are none, or it is not followed;
+        `too_large`. Other errors as of `fetch`."""
+        place = self._places.get(address)
+        ahead = [] if place is None else self._upcoming[place + 1 : place + 1 + AHEAD]
+        with self._lock:
+            wanted = self._start(address)
+            for later in ahead:
+                self._start(later)
+            self._kept.move_to_end(address)
+            self._forget(keep={address, *ahead})
+        return wanted.result()
+
+    def _start(self, address: str) -> Future[bytes]:
+        if address not in self._kept:
+            self._threads = self._threads or ThreadPoolExecutor(AHEAD, thread_name_prefix="fetch")
+            self._kept[address] = self._threads.submit(fetch, address, self._dataset)
+        return self._kept[address]
+
+    def _forget(self, keep: set[str]) -> None:
+        done = [a for a, future in self._kept.items() if a not in keep and future.done()]
+        sizes = {a: 0 if self._kept[a].exception() else len(self._kept[a].result()) for a in done}
+        total = sum(sizes.values())
+        for address in done:
+            if total <= KEPT_BYTES and len(done) < 100_000:
+                break
+            total -= sizes[address]
+            del self._kept[address]
+
+
+def fetch(address: str, dataset: str) -> bytes:
+    """The bytes behind one address in a dataset that is at the URL `dataset`.
+
+    RowError where no other try can get them, and where a web server is in trouble for as long as `TIMEOUT`: of a long
+    list some always are (`--retry-rejected missing` asks again). Trouble of the dataset's own store or of this
+    machine's network that did not pass, and a store that refuses to be read, are other errors: the row is not to blame
+    and its shard is to be tried again.
+    """
+    try:
+        scheme = urlsplit(address).scheme if "://" in address else "file"
+        with for_at_most(TIMEOUT):
+            if scheme in ("http", "https"):
+                return patiently(_from_web, address)
+            if scheme == "file":
+                return _from_disk(address.removeprefix("file://"), dataset)
+            return _from_store(address, dataset)
+    except RowError:
+        raise
+    except Exception as error:  # each driver has its own
+        expected = f"expected a picture at {_short(address)}, found"
+        why = redact_text(f"{type(error).__name__}: {error}").partition("\n")[0][:200]
+        if isinstance(error, PermissionError):
+            raise PermissionError(f"{expected} {why}; check the permissions, and the age of the credentials") from None
+        if may_pass(error):
+            why += f", still after {TIMEOUT:g} s of trying"
+            if not isinstance(error, httpx.HTTPError):
+                raise ConnectionError(f"{expected} {why}") from None
+        if not isinstance(error, _FINAL):
+            raise
+        raise RowError("missing", f"{expected} {why}") from None
+
+
+def _from_web(address: str) -> bytes:
+    deadline = time.monotonic() + TIMEOUT
+    with httpx.Client(timeout=10, follow_redirects=False) as client:
+        for _ in range(MAX_REDIRECTS + 1):
+            _require_public(address)
+            with client.stream("GET", address) as response:
+                _require_public_peer(address, response)
+                if response.is_redirect:
+                    address = urljoin(address, response.headers["location"])
+                    if urlsplit(address).scheme not in ("http", "https"):
+                        raise _refused(address, "a web address that leads elsewhere")
+                    continue
+                response.raise_for_status()
+                return _bounded(address, response, deadline)
+    raise RowError("missing", f"expected a picture at {_short(address)}, found more than {MAX_REDIRECTS} redirects")
+
+
+def _bounded(address: str, response: httpx.Response, deadline: float) -> bytes:
+    data = bytearray()
+    for chunk in response.iter_bytes(2**16):
+        data += chunk
+        if len(data) > MAX_BYTES:
+            raise _too_large(address)
+        if time.monotonic() > deadline:
+            raise RowError("missing", f"expected all of {_short(address)} in {TIMEOUT:g} s, found a part of it")
+    return bytes(data)
+
+
+def _require_public(address: str) -> None:
+    parts = urlsplit(address)
+    host = parts.hostname or ""
+    if host in _allowed():
+        return
+    found = socket.getaddrinfo(host, parts.port or 443, type=socket.SOCK_STREAM)
+    if not all(ipaddress.ip_address(entry[4][0]).is_global for entry in found):
+        raise _refused(address, "a machine that is not public")
+
+
+def _require_public_peer(address: str, response: httpx.Response) -> None:
+    """The machine that did answer, in case its name has changed its meaning since it was looked up."""
+    peer = response.extensions["network_stream"].get_extra_info("server_addr")
+    if urlsplit(address).hostname not in _allowed() and not _proxied() and not ipaddress.ip_address(peer[0]).is_global:
+        raise _refused(address, "a machine that is not public")
+
+
+def _proxied() -> bool:
+    return any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY"))
+
+
+def _from_disk(path: str, dataset: str) -> bytes:
+    if "://" in dataset:
+        raise _refused(path, "a local file, named by a dataset that is not local")
+    folder = os.path.realpath(dataset)
+    full = os.path.realpath(os.path.join(folder, path))
+    if os.path.commonpath([folder, full]) != folder:
+        raise _refused(path, "a file outside of the dataset's folder")
+    if not os.path.isfile(full):
+        raise RowError("missing", f"expected picture bytes or a file, found only the name {_short(path)}")
+    if os.path.getsize(full) > MAX_BYTES:
+        raise _too_large(path)
+    with open(full, "rb") as file:
+        return file.read(MAX_BYTES)
+
+
+def _from_store(address: str, dataset: str) -> bytes:
+    parts, home = urlsplit(address), urlsplit(dataset)
+    if (parts.scheme, parts.netloc) != (home.scheme, home.netloc) and parts.netloc not in _allowed():
+        raise _refused(address, "another bucket than the dataset's")
+    if len(parts.path.encode()) > MAX_NAME:
+        raise RowError("missing", f"expected a name of at most {MAX_NAME} bytes, found {_short(address)}")
+    root = max(f"{parts.scheme}://{parts.netloc}", place_of(address), key=len)
+    store, name = shared_store(root), address.removeprefix(f"{root}/")
+    if store.info(name).size > MAX_BYTES:
+        raise _too_large(address)
+    return store.read(name)
+
+
+def _allowed() -> set[str]:
+    return {name.strip() for name in os.environ.get("BFR_FETCH_ALLOW", "").split(",") if name.strip()}
+
+
+def _refused(address: str, why: str) -> RowError:
+    return RowError("missing", f"{_short(address)} is not followed: {why} (BFR_FETCH_ALLOW names exceptions)")
+
+
+def _too_large(address: str) -> RowError:
+    return RowError("too_large", f"expected a picture of at most {MAX_BYTES // 2**20} MiB at {_short(address)}")
+
+
+def _short(address: str) -> str:
+    try:
+        return repr(redact(address)[:200])
+    except ValueError:
+        return "an address that cannot be read"

@@ -1,0 +1,247 @@
+"""Parquet datasets of pictures: writing whole files, and reading a picture out of a cell."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.types as pat
+
+from bfr_models.errors import UsageError
+from tasks.datasets.row_groups import values
+from tasks.storage.store import Store
+
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+"""The type of a picture column, as Hugging Face `datasets` stores it."""
+
+MAX_FILE_BYTES = 512 * 2**20
+MAX_GROUP_BYTES = 128 * 2**20
+
+Fetch = Callable[[str], bytes | None]
+"""From the address in a cell to the picture's bytes. It decides which addresses may be followed at all: a
+hostile dataset can name any file or host."""
+
+
+def with_image_features(schema: pa.Schema, columns: Iterable[str]) -> pa.Schema:
+    """The schema with the note that makes `datasets` load these columns (of type `IMAGE`) as pictures."""
+    metadata = dict(schema.metadata or {})
+    noted = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features") or {}
+    features = {name: feature for name, feature in noted.items() if name in schema.names}
+    features |= {name: {"_type": "Image"} for name in columns}
+    metadata[b"huggingface"] = json.dumps({"info": {"features": features}}).encode()
+    return schema.with_metadata(metadata)
+
+
+def find_image_column(schema: pa.Schema, name: str = "image") -> pa.Field:
+    """The picture column of a dataset. UsageError, with the columns there are, when it is none."""
+    known = ", ".join(f"{field.name} ({_short(field.type)})" for field in schema)
+    if name not in schema.names:
+        raise UsageError(
+            f"expected a picture column {name!r}, found the columns {known}; name the right one with --column"
+        )
+    field = schema.field(name)
+    if not _holds_pictures(field.type):
+        raise UsageError(
+            f"expected pictures in column {name!r} (binary, struct<bytes, path>, or string with URLs), found "
+            f"{field.type}; the columns are {known}; name the right one with --column"
+        )
+    return field
+
+
+def image_bytes(value: object, fetch: Fetch | None = None) -> bytes | None:
+    """The picture's bytes in one cell of a picture column (as `to_pylist` gives it); None when it is empty.
+
+    UsageError for an address where no `fetch` was given.
+    """
+    if isinstance(value, Mapping):
+        if value.get("bytes") or fetch is None:
+            return value.get("bytes") or None
+        value = value.get("path")
+    if not value:
+        return None
+    if isinstance(value, str):
+        if fetch is None:
+            raise UsageError(f"expected picture bytes in the column, found the address {value[:80]!r}")
+        return fetch(value) or None
+    if isinstance(value, bytes):
+        return value
+    raise TypeError(f"expected bytes, a struct with `bytes`, or a string, got {type(value).__name__}")
+
+
+def addresses(column: pa.ChunkedArray) -> list[str]:
+    """What a picture column of addresses holds; nothing for one of bytes."""
+    kind = column.type.value_type if pat.is_dictionary(column.type) else column.type
+    if not (pat.is_string(kind) or pat.is_large_string(kind) or pat.is_string_view(kind)):
+        return []
+    return [address for address in values(column) if address]
+
+
+class DatasetWriter:
+    """Writes rows as `part-00000.parquet`, `part-00001.parquet`...: each built in memory, then put whole.
+
+    A file ends at `rows_per_file` rows or `max_file_bytes`, a row group at `row_group_rows` rows or 128 MiB.
+    When an exception leaves the block, the files written so far are taken back: half a dataset looks like a
+    whole one. When it ends well, the parts of an earlier, longer dataset are removed. With a `schema` and no
+    rows there is one empty file, so that the columns are known.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        rows_per_file: int,
+        row_group_rows: int,
+        schema: pa.Schema | None = None,
+        *,
+        max_file_bytes: int = MAX_FILE_BYTES,
+    ) -> None:
+        if rows_per_file < 1 or row_group_rows < 1:
+            raise UsageError(
+                f"expected at least 1 row per file and row group, found {rows_per_file} and {row_group_rows}"
+            )
+        self._store, self._schema = store, schema
+        self._rows_per_file, self._row_group_rows = rows_per_file, row_group_rows
+        self._max_file_bytes = max_file_bytes
+        self._file: _FileInMemory | None = None
+        self.files: list[str] = []
+        self.rows = 0
+        self.bytes = 0
+
+    def write(self, table: pa.Table) -> None:
+        """Add rows. The first table's schema is everyone's, unless one was given: UsageError for another one."""
+        if self._schema is None:
+            self._schema = table.schema
+        table = _conform(table, self._schema)
+        while table.num_rows:
+            file = self._file = self._file or _FileInMemory(self._schema)
+            head = table.slice(0, min(self._row_group_rows - file.pending, self._rows_per_file - file.rows))
+            table = table.slice(head.num_rows)
+            file.add(head)
+            if file.pending == self._row_group_rows or file.pending_bytes >= MAX_GROUP_BYTES:
+                file.end_group()
+            if file.rows == self._rows_per_file or file.size >= self._max_file_bytes:
+                self._publish(file)
+
+    def __enter__(self) -> DatasetWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            for name in self.files:
+                self._store.delete(name)
+            return
+        if self._file is None and self._schema is not None and not self.files:
+            self._file = _FileInMemory(self._schema)
+        if self._file is not None:
+            self._publish(self._file)
+        for name in self._store.list():
+            if self.files and re.fullmatch(r"part-\d{5}\.parquet", name) and name > self.files[-1]:
+                self._store.delete(name)
+
+    def _publish(self, file: _FileInMemory) -> None:
+        name = f"part-{len(self.files):05d}.parquet"
+        data = file.finish()
+        self._store.write(name, data)
+        self._file = None
+        self.files.append(name)
+        self.rows += file.rows
+        self.bytes += len(data)
+
+
+class _FileInMemory:
+    """A Parquet file under construction; the rows of the row group to come are pending."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._sink = io.BytesIO()
+        self._writer = pq.ParquetWriter(self._sink, schema, **_encoding(schema))
+        self._group: list[pa.Table] = []
+        self.rows = 0
+        self.pending = 0
+        self.pending_bytes = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file so far, as far as they are known."""
+        return self._sink.tell() + self.pending_bytes
+
+    def add(self, table: pa.Table) -> None:
+        self._group.append(table)
+        self.rows += table.num_rows
+        self.pending += table.num_rows
+        self.pending_bytes += table.nbytes
+
+    def end_group(self) -> None:
+        if self.pending:
+            self._writer.write_table(pa.concat_tables(self._group), row_group_size=self.pending)
+        self._group, self.pending, self.pending_bytes = [], 0, 0
+
+    def finish(self) -> bytes:
+        self.end_group()
+        self._writer.close()
+        return self._sink.getvalue()
+
+
+def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    if set(table.column_names) != set(schema.names):
+        raise UsageError(
+            f"expected rows with the columns {', '.join(schema.names)}, found {', '.join(table.column_names)}; "
+            "make datasets with different columns one by one"
+        )
+    table = table.select(schema.names)
+    if table.schema.equals(schema):  # Arrow's cast of a slice of structs is broken
+        return table.replace_schema_metadata(schema.metadata)
+    try:
+        return table.cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise UsageError(f"expected columns of the same types in all files, found others: {error}") from error
+
+
+def encode_table(table: pa.Table, row_group_rows: int) -> bytes:
+    """One whole Parquet file."""
+    file = _FileInMemory(table.schema)
+    for start in range(0, table.num_rows, row_group_rows):
+        file.add(table.slice(start, row_group_rows))
+        file.end_group()
+    return file.finish()
+
+
+def _encoding(schema: pa.Schema) -> dict[str, Any]:
+    """zstd for everything but raw bytes: pictures are compressed already, and their minima mean nothing. Vectors of
+    floats, of which no two are the same, are split into their bytes: they read four times as fast as through a
+    dictionary, and take two thirds of the room."""
+    sink = io.BytesIO()
+    pq.ParquetWriter(sink, schema).close()
+    leaves = pq.ParquetFile(sink).schema  # knows the names of nested columns
+    columns = [leaves.column(i) for i in range(len(leaves))]
+    raw = {c.path for c in columns if c.physical_type == "BYTE_ARRAY" and c.logical_type.type == "NONE"}
+    vectors = {c.path for c in columns if c.physical_type == "FLOAT" and c.max_repetition_level}
+    rest = [c.path for c in columns if c.path not in raw | vectors]
+    return {
+        "compression": {c.path: "none" if c.path in raw else "zstd" for c in columns},
+        "use_dictionary": rest,
+        "write_statistics": rest,
+        "column_encoding": dict.fromkeys(vectors, "BYTE_STREAM_SPLIT"),
+    }
+
+
+def _holds_pictures(kind: pa.DataType) -> bool:
+    if pat.is_struct(kind):
+        return "bytes" in kind.names and _holds_pictures(kind.field("bytes").type)
+    if pat.is_dictionary(kind):
+        return _holds_pictures(kind.value_type)
+    tests = (
+        pat.is_binary, pat.is_large_binary, pat.is_binary_view, pat.is_string, pat.is_large_string, pat.is_string_view,
+    )  # fmt: skip
+    return any(test(kind) for test in tests)
+
+
+def _short(kind: pa.DataType) -> str:
+    text = str(kind)
+    return text if len(text) <= 60 else text[:57] + "..."

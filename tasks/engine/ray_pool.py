@@ -1,0 +1,265 @@
+"""Long-lived Ray actors as workers. An actor that dies is replaced; its shards come back as outcomes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from bfr_models.errors import BfrError, UsageError
+from tasks.engine.pool import IN_HAND, Order, Outcome, WorkerLostError, cannot_load
+from tasks.engine.worker_log import Line, WorkerLog, relay
+from tasks.runs.commits import Record
+from tasks.worker.job import Job
+
+START_TIMEOUT = 600.0  # seconds without any loaded actor: none could be placed, or none loads its method
+CONNECT_TIMEOUT = 5.0  # seconds; Ray itself tries for many minutes, deaf to signals
+MIN_DEADLINE = 600.0  # seconds that a shard may take: 20 x the longest so far, at least this
+FIRST_DEADLINE = {"cuda": 3600.0, "cpu": 2 * 3600.0}  # seconds until one is done: not that a shard may take, whose rows
+# and faces nobody knows, but a batch (eight 512 px faces take 50 minutes on two CPU cores)
+BATCHES_SECONDS = 15.0  # between two looks, until one shard is done, at the batches that a worker has done
+MIN_TRIAL_DEADLINE = 60.0  # seconds that a trial of some of a shard's rows may take: its share, at least this
+MAX_LOSSES_IN_A_ROW = 6  # actors that die, not over a suspect, with nothing done in between: something else is wrong.
+# Three times the workers, if that is more: a node that goes takes all its actors with it
+KILL_TIMEOUT = 2.0  # seconds for Ray to end its actors
+
+
+class _WorkerActor:
+    """A `ShardWorker` in a process of its own, which alone imports torch."""
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._log = job, WorkerLog()
+
+    def load(self) -> int:
+        """Loads the method; the process's id."""
+        from tasks.worker.shard_worker import ShardWorker
+
+        self._worker = ShardWorker(self._job)
+        self._worker.load()
+        return os.getpid()
+
+    def batches(self) -> int:
+        return self._worker.batches
+
+    def run(self, order: Order) -> tuple[Record | None, list[Line]]:
+        return self._worker.run(order), self._log.take()
+
+
+@dataclass
+class _Actor:
+    handle: Any
+    loading: Any  # the ref of `load`; None once the method is loaded
+    pid: int | None = None  # once the method is loaded
+    alive: bool = True
+    created: float = field(default_factory=time.monotonic)
+    in_hand: dict[Any, tuple[Order, float]] = field(default_factory=dict)
+    hung: float | None = None  # the deadline that it was killed for, seconds
+    asked: Any = None  # the ref of `batches`
+    asked_at: float = 0.0
+    batches: int = 0  # as it last said
+    batch_at: float = 0.0  # when that was news
+
+    @property
+    def free_slots(self) -> int:
+        return IN_HAND - len(self.in_hand) if self.alive and self.loading is None else 0
+
+
+class RayPool:
+    """`workers` actors of `gpus` GPUs each, in the cluster that is connected; `ours` if it is of this process alone."""
+
+    def __init__(self, job: Job, workers: int, gpus: float, shard_timeout: float | None = None, ours: bool = False):
+        self._job, self._shard_timeout, self._ours = job, shard_timeout, ours
+        self._max_losses = max(MAX_LOSSES_IN_A_ROW, 3 * workers)
+        self._class = ray.remote(_WorkerActor).options(
+            num_gpus=gpus, num_cpus=1, max_concurrency=IN_HAND + 1, max_restarts=0, max_task_retries=0
+        )
+        self._actors = [self._new_actor() for _ in range(workers)]
+        self._longest = 0.0
+        self._losses = 0
+
+    def free_slots(self) -> int:
+        return sum(actor.free_slots for actor in self._actors)
+
+    def submit(self, order: Order) -> None:
+        actor = max(self._actors, key=lambda actor: actor.free_slots)
+        actor.in_hand[actor.handle.run.remote(order)] = (order, time.monotonic())
+
+    def poll(self, timeout: float) -> list[Outcome]:
+        self._kill_what_hangs()
+        refs = [ref for actor in self._actors for ref in (*actor.in_hand, actor.loading) if ref is not None]
+        done, _ = ray.wait(refs, num_returns=1, timeout=timeout) if refs else ([], [])
+        if done:  # and whatever else has ended by now
+            done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        outcomes = []
+        for actor in list(self._actors):
+            if actor.loading in done:
+                self._loaded(actor)
+            outcomes += [self._collect(actor, ref) for ref in list(actor.in_hand) if ref in done]
+        self._actors = [actor for actor in self._actors if actor.alive or actor.in_hand]
+        return outcomes
+
+    def close(self) -> None:
+        for actor in self._actors:
+            with suppress(RayError):  # the cluster may have gone first
+                ray.kill(actor.handle)
+        if self._ours:
+            _end(actor.pid for actor in self._actors if actor.alive and actor.pid is not None)
+
+    def _new_actor(self) -> _Actor:
+        handle = self._class.remote(self._job)
+        return _Actor(handle, handle.load.remote())
+
+    def _loaded(self, actor: _Actor) -> None:
+        loading, actor.loading = actor.loading, None
+        try:
+            actor.pid = ray.get(loading)
+        except RayTaskError as error:
+            raise cannot_load(self._job, _cause(error)) from None
+        except RayError as error:
+            self._losses += 1
+            self._replace(actor, error)
+
+    def _collect(self, actor: _Actor, ref: Any) -> Outcome:
+        order, submitted = actor.in_hand.pop(ref)
+        try:
+            record, lines = ray.get(ref)
+        except RayTaskError as error:
+            return Outcome(order, error=_cause(error))
+        except RayError as error:
+            lost = WorkerLostError(f"no result in {actor.hung:.0f} s" if actor.hung else _why_it_died(error))
+            if not order.is_suspect:
+                self._losses += actor.alive  # once for all that it had in hand
+            self._replace(actor, lost)
+            return Outcome(order, error=lost, worker_lost=True)
+        if order.trial is None:
+            self._longest = max(self._longest, time.monotonic() - submitted)
+        self._losses = 0
+        relay(lines)
+        return Outcome(order, record=record)
+
+    def _replace(self, actor: _Actor, error: Exception) -> None:
+        """A new actor for a dead one. What that one had in hand comes back through its failed calls."""
+        if not actor.alive:
+            return
+        actor.alive = False
+        if self._losses >= self._max_losses:
+            raise BfrError(
+                f"{self._losses} workers died in a row with nothing done in between, the last of: {error}; look for "
+                "memory (fewer --actors, a smaller --batch-size) and at Ray's logs, then run the same command again"
+            )
+        self._actors.append(self._new_actor())
+
+    def _kill_what_hangs(self) -> None:
+        now = time.monotonic()
+        for actor in self._actors:
+            is_first = not self._longest and not self._shard_timeout
+            if is_first and actor.in_hand:
+                _listen(actor, now)
+            for order, submitted in actor.in_hand.values():
+                deadline = self._deadline(order)
+                since = max(submitted, actor.batch_at) if is_first else submitted
+                if actor.hung is None and now - since > deadline:
+                    actor.hung = deadline
+                    ray.kill(actor.handle)
+        if all(actor.loading is not None and now - actor.created > START_TIMEOUT for actor in self._actors):
+            raise BfrError(
+                f"expected a worker to be ready within {START_TIMEOUT:.0f} s, none was; the cluster offers "
+                f"{ray.cluster_resources()}: lower --actors or --gpus-per-actor, or add nodes"
+            )
+
+    def _deadline(self, order: Order) -> float:
+        """Seconds that an order may take; until a shard is done, that it may take without another batch done."""
+        first = FIRST_DEADLINE[self._job.device]
+        deadline = max(MIN_DEADLINE, 20 * self._longest) if self._longest else first
+        deadline = self._shard_timeout or deadline
+        if order.trial is None:
+            return deadline
+        return min(deadline, max(MIN_TRIAL_DEADLINE, deadline * len(order.trial) / order.shard.rows))
+
+
+def _listen(actor: _Actor, now: float) -> None:
+    """Notes when an actor has done another batch. One that is dead says nothing: its orders tell."""
+    if actor.asked is None and now - actor.asked_at > BATCHES_SECONDS:
+        actor.asked, actor.asked_at = actor.handle.batches.remote(), now
+    elif actor.asked is not None and ray.wait([actor.asked], timeout=0)[0]:
+        asked, actor.asked = actor.asked, None
+        with suppress(RayError):
+            if (batches := ray.get(asked)) != actor.batches:
+                actor.batches, actor.batch_at = batches, now
+
+
+def connect_ray() -> bool:
+    """Connects to RAY_ADDRESS or starts a local cluster; True if it was started or joined here.
+
+    Ray takes SIGTERM over when it starts; it is given back, so that whoever runs the flow hears it.
+    """
+    if ray.is_initialized():
+        return False
+    handler = signal.getsignal(signal.SIGTERM)
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address := os.environ.get("RAY_ADDRESS"):
+        _require_answer(address)
+        ray.init(address=address, **quiet)
+    else:  # nothing big goes through the object store
+        ray.init("local", include_dashboard=False, object_store_memory=256 * 2**20, **quiet)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
+    return True
+
+
+def _require_answer(address: str) -> None:
+    """UsageError if nothing listens at a `host:port` or `ray://host:port`."""
+    parts = urlsplit(address if "//" in address else f"//{address}")
+    if not parts.hostname or not parts.port:
+        return  # "auto", "local"
+    try:
+        socket.create_connection((parts.hostname, parts.port), CONNECT_TIMEOUT).close()
+    except OSError as error:
+        raise UsageError(
+            f"expected a Ray cluster at RAY_ADDRESS={address}, found nothing that answers ({error}); start it, or "
+            "unset RAY_ADDRESS to use this machine"
+        ) from None
+
+
+def cluster_gpus() -> int:
+    """GPUs that the connected cluster offers."""
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
+def _end(pids: Iterable[int]) -> None:
+    """Kills what `ray.kill` did not: a SIGTERM for the whole process group, as Prefect's workers send it, makes a
+    cluster of ours deaf to that. A process that is on its way out is left to Ray, which would report it as lost."""
+    left, deadline = set(pids), time.monotonic() + KILL_TIMEOUT
+    while left and time.monotonic() < deadline:
+        left = {pid for pid in left if _lives(pid)}
+        time.sleep(0.05)
+    for pid in left:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _why_it_died(error: RayError) -> str:
+    """Ray's account of it in a few words: the whole of it names machines and folders, and goes into `rejected/`."""
+    return f"the worker died ({type(error).__name__}{', its node died' if 'node has died' in str(error) else ''})"
+
+
+def _cause(error: RayTaskError) -> BaseException:
+    return error.cause if isinstance(error.cause, BaseException) else error

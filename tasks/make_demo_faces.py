@@ -1,0 +1,70 @@
+"""The demo's dataset: two public-domain portraits that installed packages ship, found, aligned, degraded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pyarrow as pa
+
+from bfr_models.degradation.degrade import degrade
+from bfr_models.degradation.presets import get_preset
+from bfr_models.errors import UsageError
+from bfr_models.faces.align import align
+from bfr_models.faces.dlib_models import DlibDetector
+from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
+from bfr_models.rng import derive_seed
+from tasks.datasets.writer import IMAGE, encode_table, with_image_features
+from tasks.images.codec import decode, encode
+from tasks.storage.store import Store
+
+PORTRAITS = (
+    # name           package       file in it                                   credit, both public domain
+    ("grace_hopper", "matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),  # US Navy, 1984
+    ("eileen_collins", "skimage", "data/astronaut.png"),  # NASA, 1999
+)
+SEEDS = 6
+DEGRADATION = "gfpgan"
+SIZE = 128
+FILE = "part-00000.parquet"
+SCHEMA = with_image_features(
+    pa.schema([("id", pa.string()), ("image", IMAGE), ("gt", IMAGE), ("portrait", pa.string())]),
+    ["image", "gt"],
+)
+
+
+def make_demo_faces(destination: str) -> None:
+    """Writes the dataset (`id`, `image`, `gt`, ...), unless it is there: then a second demo has nothing to do."""
+    store = Store(destination)
+    data = encode_table(pa.Table.from_pylist(list(_rows()), schema=SCHEMA), row_group_rows=4)
+    if not (store.exists(FILE) and store.read(FILE) == data):
+        store.write(FILE, data)
+
+
+def _rows() -> Iterator[dict[str, object]]:
+    for name, package, file in PORTRAITS:
+        gt = _aligned_portrait(package, file)
+        for seed in range(SEEDS):
+            row_id = f"{name}-{seed}"
+            lq = degrade(gt, get_preset(DEGRADATION), derive_seed(seed, row_id))
+            yield {
+                "id": row_id,
+                "image": {"bytes": encode(lq), "path": None},
+                "gt": {"bytes": encode(gt), "path": None},
+                "portrait": name,
+            }
+
+
+def _aligned_portrait(package: str, file: str) -> Uint8Image:
+    """The face of a portrait: (SIZE, SIZE, 3), aligned to the FFHQ template."""
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UsageError(f"expected the package {package}, found none; install the extra: 'bfr-pipeline[offline]'")
+    photo = decode((Path(spec.submodule_search_locations[0]) / file).read_bytes()).pixels
+    detector = DlibDetector()
+    faces = detector.detect(photo)
+    if not faces:
+        raise UsageError(f"expected a face in {file} of {package}, found none; install the locked versions")
+    crop, _ = align(photo, faces[0].landmarks, detector.template, 2 * SIZE)
+    return to_uint8(face_tensor(crop, SIZE))

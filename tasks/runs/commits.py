@@ -1,0 +1,135 @@
+"""The commit protocol: work at least once, results exactly once. infra/COMMIT_PROTOCOL.md says why it holds.
+
+    1. put the shard's files under names that no other attempt uses
+    2. look whether the live plan still has the shard: a late attempt at one that was superseded ends here
+    3. put `commits/<shard>.json`, create-only: the first attempt that gets there has done the shard
+    4. whoever loses removes its own files and adopts the winner's record
+
+Killed before 3, an attempt leaves orphans that `vacuum` removes; nothing is ever renamed or locked, and no
+clock is trusted. A store may say "exists" after a lost response to our own put, so the record is read
+back and the attempt compared.
+
+A shard that is tried again (`--retry-rejected`) has a new generation, with a record of its own:
+`commits/<shard>.<generation>.json`. The live plan says which generation counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+from bfr_models.errors import BfrError
+from tasks.storage.store import Store
+
+Record = dict[str, Any]
+FOLDERS = ("data", "features", "rejected")
+
+_READERS = 16
+_READ_AHEAD = 1024  # records in memory, of perhaps millions
+
+
+def commit_name(shard_id: str, generation: int = 0) -> str:
+    """What a generation of a shard is called among the commits."""
+    return f"{shard_id}.{generation}" if generation else shard_id
+
+
+def commit_shard(
+    store: Store,
+    shard_id: str,
+    files: Mapping[str, bytes],
+    facts: Mapping[str, Any],
+    generation: int = 0,
+    require_live: Callable[[], None] = lambda: None,
+) -> Record:
+    """Publishes one attempt at a shard; returns the record that counts, ours or an earlier winner's.
+
+    `files` maps a folder of the run (`data`, `rejected`) to the bytes of its Parquet file. `require_live` raises if the
+    shard no longer counts; it is asked last of all.
+    """
+    attempt, name = uuid.uuid4().hex[:12], commit_name(shard_id, generation)
+    entries: dict[str, dict[str, Any]] = {}
+    for folder, data in files.items():
+        path = f"{folder}/{name}-{attempt}.parquet"
+        store.write(path, data)
+        entries[folder] = {"path": path, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    record = {
+        "shard": shard_id,
+        "generation": generation,
+        "attempt": attempt,
+        "files": entries,
+        "process": {"host": socket.gethostname(), "pid": os.getpid()},
+        "committed": datetime.now(UTC).isoformat(timespec="seconds"),
+        **facts,
+    }
+    try:
+        require_live()
+    except BfrError:
+        _remove(store, record)
+        raise
+    if store.create(_path(name), json.dumps(record).encode()):
+        return record
+    winner = read_commit(store, name)
+    if winner["attempt"] != attempt:
+        _remove(store, record)
+    return winner
+
+
+def _remove(store: Store, record: Record) -> None:
+    """The files of an attempt that does not count."""
+    for path in files_of(record).values():
+        with suppress(OSError):  # an orphan is harmless: vacuum gets it
+            store.delete(path)
+
+
+def committed(store: Store) -> set[str]:
+    """Names of all the commits there are: one listing."""
+    names = (path.rpartition("/")[2] for path in store.list("commits"))
+    return {name.removesuffix(".json") for name in names if name.endswith(".json")}
+
+
+def read_commit(store: Store, name: str) -> Record:
+    """The record of a shard that is done."""
+    record: Record = json.loads(store.read(_path(name)))
+    return record
+
+
+def read_commits(store: Store, names: Iterable[str]) -> Iterator[Record]:
+    """The records of many shards, in the given order, read side by side."""
+    left = iter(names)
+    with ThreadPoolExecutor(_READERS) as readers:
+        while some := list(islice(left, _READ_AHEAD)):
+            yield from readers.map(lambda name: read_commit(store, name), some)
+
+
+def orphans(store: Store, live: set[str], keep: set[str]) -> list[str]:
+    """The commits that are no longer live, then the files that no live record names.
+
+    Only when every live shard is committed: before that, a file may belong to an attempt under way.
+    """
+    dead = sorted(committed(store) - live)
+    files = [path for folder in FOLDERS for path in store.list(folder) if path not in keep]
+    return [_path(name) for name in dead] + files
+
+
+def vacuum(store: Store, paths: Iterable[str]) -> None:
+    """Removes orphans in their order: a commit goes before its files, else it would promise what is gone."""
+    for path in paths:
+        store.delete(path)
+
+
+def files_of(record: Record) -> dict[str, str]:
+    """The files that a record names, by folder."""
+    return {folder: entry["path"] for folder, entry in record["files"].items()}
+
+
+def _path(name: str) -> str:
+    return f"commits/{name}.json"

@@ -1,0 +1,146 @@
+"""Shards: row-group ranges of source files, with ids that depend on the file alone.
+
+Appending files to a source renames nothing; a file that changes gets new shards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import accumulate, repeat
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from bfr_models.errors import BfrError
+from tasks.datasets.row_groups import values
+from tasks.runs.commits import commit_name
+from tasks.storage.filesystem import with_secrets, without_secrets
+from tasks.storage.store import Store, shared_store
+
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("name", pa.string()),
+        ("version", pa.string()),
+        ("row_group_start", pa.int32()),
+        ("row_group_stop", pa.int32()),
+        ("first_row", pa.int64()),
+        ("rows", pa.int64()),
+        ("generation", pa.int32()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The unit of work: row groups [row_group_start, row_group_stop) of one version of one file."""
+
+    id: str
+    source: str  # URL of the file
+    name: str  # the file's path inside the dataset, for row ids and people
+    version: str
+    row_group_start: int
+    row_group_stop: int
+    first_row: int  # in the file
+    rows: int
+    generation: int = 0  # how often its rejected rows were to be tried again
+    plan: int = 0  # number of the plan that it was taken from; not stored in it
+
+    @property
+    def commit(self) -> str:
+        """The name of its record among the commits."""
+        return commit_name(self.id, self.generation)
+
+    @property
+    def dataset(self) -> str:
+        """URL of the folder that the file's name starts from."""
+        return self.source.removesuffix(self.name).rstrip("/") or "/"
+
+    @property
+    def places(self) -> Iterator[str]:
+        """Where each row is: its id, unless it has one of its own."""
+        return (f"{self.name}#{self.first_row + i}" for i in range(self.rows))
+
+    def with_secrets(self, given: str) -> Shard:
+        """The shard as the command knows it that was given this source: no plan holds what that holds of secrets."""
+        return replace(self, source=with_secrets(self.source, given))
+
+    def open(self) -> BinaryIO:
+        """The source file, for range reads."""
+        store, name = _locate(self.source)
+        return store.open_input(name)
+
+
+def shards_of_file(source: str, name: str, version: str, group_rows: Sequence[int], shard_rows: int) -> Iterator[Shard]:
+    """Cuts a file into runs of whole row groups of about `shard_rows` rows, at least one group each."""
+    first_rows = [0, *accumulate(group_rows)]
+    start = 0
+    for stop in range(1, len(group_rows) + 1):
+        rows = first_rows[stop] - first_rows[start]
+        is_last = stop == len(group_rows)
+        if not is_last and rows + group_rows[stop] <= shard_rows:
+            continue
+        if rows:
+            shard_id = _stable_id(source, version, start, stop)
+            yield Shard(shard_id, source, name, version, start, stop, first_rows[start], rows)
+        start = stop
+
+
+def _stable_id(source: str, version: str, start: int, stop: int) -> str:
+    key = f"{without_secrets(source)}\0{version}\0{start}\0{stop}"
+    return hashlib.blake2b(key.encode(), digest_size=10).hexdigest()
+
+
+def row_ids(name: str, first_row: int, table: pa.Table) -> list[str]:
+    """The ids of some rows of a file: the column `id` where there is one, else `<file>#<row>`."""
+    given = values(table["id"]) if "id" in table.column_names else repeat(None, table.num_rows)
+    return [f"{name}#{first_row + i}" if row_id is None else str(row_id) for i, row_id in enumerate(given)]
+
+
+def digest_of_ids(ids: Iterable[str]) -> str:
+    """What a commit record keeps of its rows' ids, in order, to be able to say later that each is there once."""
+    digest = hashlib.sha256()
+    for row_id in ids:
+        encoded = row_id.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "big") + encoded)
+    return digest.hexdigest()
+
+
+def to_table(shards: Sequence[Shard]) -> pa.Table:
+    """A plan as it is stored: without what its URLs hold of secrets."""
+    rows = [asdict(shard) | {"source": without_secrets(shard.source)} for shard in shards]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def from_table(table: pa.Table) -> Iterator[Shard]:
+    """The shards of a stored plan, one batch in memory at a time."""
+    for batch in table.select(SCHEMA.names).to_batches(max_chunksize=4096):
+        for row in batch.to_pylist():
+            yield Shard(**row)
+
+
+def current_version(source: str) -> str | None:
+    """The version of a source file now; None if it has gone."""
+    store, name = _locate(source)
+    try:
+        return store.info(name).version
+    except FileNotFoundError:
+        return None
+
+
+def _locate(source: str) -> tuple[Store, str]:
+    folder, _, name = source.rpartition("/")
+    return shared_store(folder or "/"), name
+
+
+def require_unchanged(shard: Shard) -> None:
+    """BfrError if the shard's file is no longer the one that was planned."""
+    found = current_version(shard.source)
+    if found != shard.version:
+        raise BfrError(
+            f"{shard.source}: expected version {shard.version}, found {found or 'no file'}: it changed while the run "
+            "was under way; run the same command again, it plans the changed files anew"
+        )

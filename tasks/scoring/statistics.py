@@ -1,0 +1,87 @@
+"""What commit records add up to: totals, reasons, and each metric's distribution."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bfr_models.faces.recognisers import WHY_NONE
+from bfr_models.metrics.measures import EXTRA, WHY_NO_LPIPS
+from bfr_models.metrics.summary import Summary
+
+BIN_WIDTHS = {
+    "identity_similarity": 0.001,
+    "identity_similarity_gt": 0.001,
+    "identity_degrees": 0.05,
+    "identity_degrees_gt": 0.05,
+    "psnr": 0.01,
+    "ssim": 0.001,
+    "lpips": 0.001,
+    "ms_ssim": 0.001,
+    "niqe": 0.01,
+    "lmd_dlib_5": 0.01,
+}
+"""The metrics that a commit record sums up, with the resolution of their percentiles."""
+
+WITHOUT_GT = ("identity_similarity", "identity_degrees", "niqe")
+WHY_TOO_SMALL = {
+    "niqe": "expected textured faces of 192 px or more, found none",
+    "ms_ssim": "expected faces of 161 px or more, found none",
+}
+
+
+def summarise(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The statistics of some output rows, as a commit record holds them."""
+    return {name: Summary.of((value[name] for value in values), width).to_json() for name, width in BIN_WIDTHS.items()}
+
+
+@dataclass
+class Totals:
+    """The sums over the commit records of a run; exact in any order."""
+
+    rows: int = 0
+    restored: int = 0
+    rejected: int = 0
+    faces: int = 0
+    accelerator_seconds: float = 0.0
+    rejects: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)  # of faces
+    summaries: dict[str, Summary] = field(
+        default_factory=lambda: {name: Summary(width) for name, width in BIN_WIDTHS.items()}
+    )
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Counts one shard; each shard once."""
+        self.rows += record["rows"]
+        self.restored += record["restored"]
+        self.rejected += record["rejected"]
+        self.faces += record["faces"]
+        self.accelerator_seconds += record["accelerator_seconds"]
+        self.rejects.update(record["rejects"])
+        self.outcomes.update(record["outcomes"])
+        for name, summary in record["statistics"].items():
+            self.summaries[name] += Summary.from_json(summary)
+
+    def statistics(
+        self, *, recognised: bool, has_gt: bool, has_lpips: bool, extra: Collection[str] = ()
+    ) -> dict[str, Any]:
+        """`statistics` of run.json. A metric that was not computed is null, with the reason; one that is measured
+        where it is asked for, and was not, is left out."""
+        unasked = {column for name, column in EXTRA.items() if name not in extra}
+        found: dict[str, Any] = {"n_in": self.rows, "n_restored": self.restored, "n_rejected": self.rejected}
+        for name, summary in self.summaries.items():
+            if name in unasked:
+                continue
+            why = "no row was scored"
+            if name.startswith("identity") and not recognised:
+                why = WHY_NONE
+            elif name not in WITHOUT_GT and not has_gt:
+                why = "no ground truth: give --gt-column"
+            elif name == "lpips" and not has_lpips:
+                why = WHY_NO_LPIPS
+            elif name in WHY_TOO_SMALL:
+                why = WHY_TOO_SMALL[name]
+            found[name] = summary.to_report() if summary.n else {"value": None, "why": why}
+        return found

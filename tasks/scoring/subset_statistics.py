@@ -1,0 +1,170 @@
+"""The statistics of some rows of a run, as exact as the run's own: from the rows, `features/` and commit records."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from bfr_models.errors import BfrError
+from bfr_models.metrics.extractors import WHY_NO_FID
+from bfr_models.metrics.frechet import FeatureSource, FeatureStatistics
+from bfr_models.metrics.summary import Summary
+from tasks.config.restore import RestoreRun
+from tasks.runs import commits
+from tasks.runs.finished_run import FinishedRun, Rows, RunFile
+from tasks.scoring.frechet import NO_REFERENCE, SIDES, EmbeddingSums, set_distance
+from tasks.scoring.statistics import BIN_WIDTHS
+
+OF_THE_RUN = "gt of the whole run, left-out rows included: the run kept no embeddings of its gt"
+_WHY_NO_EMBEDDINGS = (
+    "the run has the embeddings' sums of whole shards alone: restore it with --keep-embeddings for other subsets"
+)
+_TOGETHER = 4096  # faces whose scatter is one product
+
+
+@dataclass
+class _Sums:
+    """What commit records add up to: over the kept shards, where shards are kept whole or not at all; else the
+    embeddings' alone, over all."""
+
+    is_whole: bool
+    embeddings: EmbeddingSums = field(default_factory=EmbeddingSums)
+    summaries: dict[str, Summary] = field(
+        default_factory=lambda: {name: Summary(width) for name, width in BIN_WIDTHS.items()}
+    )
+
+
+def subset_statistics(run: FinishedRun, rows: Rows) -> dict[str, Any]:
+    """`statistics` of these rows, with the names of run.json; what cannot be known is null, with a `why`."""
+    some = run.table.take(pa.array(rows))
+    kept = np.zeros(run.table.num_rows, bool)
+    kept[rows] = True
+    sums = _sums_of_shards(run, kept)
+    if not sums.is_whole:
+        names = [name for name in BIN_WIDTHS if name in some.column_names]
+        sums.summaries |= {name: Summary.of(some[name].to_pylist(), BIN_WIDTHS[name]) for name in names}
+    outcomes = pc.struct_field(pc.list_flatten(some["faces"].combine_chunks()), "outcome").to_pylist()
+    return {
+        "n_restored": len(rows),
+        "outcomes": dict(Counter(outcome.partition(":")[0] for outcome in outcomes).most_common()),
+        **{name: _report(run, name, sums.summaries[name]) for name in BIN_WIDTHS if name in run.record["statistics"]},
+        **_distances(run, kept, sums),
+    }
+
+
+def _report(run: FinishedRun, name: str, summary: Summary) -> dict[str, Any]:
+    why = run.record["statistics"][name].get("why", "no kept row was scored")
+    return summary.to_report() if summary.n else {"value": None, "why": why}
+
+
+def _sums_of_shards(run: FinishedRun, kept: NDArray[np.bool_]) -> _Sums:
+    shares = {file.shard: kept[file.start : file.stop].mean() for file in run.files}
+    sums = _Sums(is_whole=all(share in (0, 1) for share in shares.values()))
+    for record in commits.read_commits(run.store, run.commits):
+        if sums.is_whole and not shares.get(record["shard"]):
+            continue
+        sums.embeddings.add(record)
+        if sums.is_whole:
+            for name, found in record["statistics"].items():
+                sums.summaries[name] += Summary.from_json(found)
+    return sums
+
+
+def _distances(run: FinishedRun, kept: NDArray[np.bool_], sums: _Sums) -> dict[str, Any]:
+    settings, measures = RestoreRun.model_validate(run.record["arguments"]), run.record["measures"]
+    found = _embedding_distance(run, settings, kept, sums)
+    if measures["inception"] is None:
+        return found | {"fid": {"value": None, "why": WHY_NO_FID}}
+    if not measures["distances"]:
+        return found | {"fid": {"value": None, "why": NO_REFERENCE}}
+    restored = _total(run, kept, "inception")
+    if restored is None:
+        return found | {"fid": {"value": None, "why": "no face was restored"}}
+    gt = None if settings.fid_reference else _total(run, kept, "inception_gt")
+    return found | {"fid": _distance(settings, restored, gt)}
+
+
+def _embedding_distance(run: FinishedRun, settings: RestoreRun, kept: NDArray[np.bool_], sums: _Sums) -> dict[str, Any]:
+    """`fd_<recogniser>`, where the run measured it: of faces and their ground truth. A run of an earlier version did
+    not keep the latter's embeddings: beside anything but whole shards stands the ground truth of all of it."""
+    measures, recogniser = run.record["measures"], run.record["recogniser"]
+    if recogniser is None or not measures["distances"]:
+        return {}
+    source = FeatureSource(recogniser["name"], recogniser["sha256"])
+    restored, gt = (sums.embeddings.total(side) for side in SIDES)
+    if not sums.is_whole:
+        if not measures["keep_embeddings"]:
+            return {source.metric: {"value": None, "why": _WHY_NO_EMBEDDINGS}}
+        restored = _total(run, kept, "embedding", source)
+    if restored is None:
+        return {source.metric: {"value": None, "why": "no face was restored"}}
+    is_of_kept = sums.is_whole or settings.fid_reference is not None or run.has_face_vectors("embedding_gt")
+    if is_of_kept and not sums.is_whole:
+        gt = None if settings.fid_reference else _total(run, kept, "embedding_gt", source)
+    distance = _distance(settings, restored, gt)
+    return {source.metric: distance if is_of_kept else distance | {"reference": OF_THE_RUN}}
+
+
+def _distance(settings: RestoreRun, restored: FeatureStatistics, gt: FeatureStatistics | None) -> dict[str, Any]:
+    try:
+        return set_distance(settings, restored, gt)
+    except (BfrError, OSError) as error:  # the reference of the run may be out of reach now
+        return {"value": None, "why": f"{error}"[:500]}
+
+
+def _total(
+    run: FinishedRun, kept: NDArray[np.bool_], column: str, source: FeatureSource | None = None
+) -> FeatureStatistics | None:
+    """The statistics of one column of the kept rows' faces; some thousand faces in memory at a time."""
+    parts = _parts(run, kept, column, source)
+    first = next(parts, None)
+    return None if first is None else FeatureStatistics.fold(chain([first], parts))
+
+
+def _read_ahead(
+    run: FinishedRun, kept: NDArray[np.bool_], column: str
+) -> Iterator[tuple[RunFile, tuple[Rows, NDArray[np.float32], FeatureSource | None]]]:
+    """`face_vectors` of the files that have kept rows, in order: one is read while the one before is worked on."""
+    with ThreadPoolExecutor(1) as reader:
+        waiting: tuple[RunFile, Future[Any]] | None = None
+        for file in run.files:
+            if not kept[file.start : file.stop].any():
+                continue
+            before, waiting = waiting, (file, reader.submit(run.face_vectors, file, column))
+            if before is not None:
+                yield before[0], before[1].result()
+        if waiting is not None:
+            yield waiting[0], waiting[1].result()
+
+
+def _parts(
+    run: FinishedRun, kept: NDArray[np.bool_], column: str, given: FeatureSource | None
+) -> Iterator[FeatureStatistics]:
+    waiting: list[NDArray[np.float32]] = []
+    first: RunFile | None = None
+    source = given
+    for file, (owners, vectors, found) in _read_ahead(run, kept, column):
+        own = vectors[kept[owners]]
+        if not len(own):
+            continue
+        about = given or found
+        if about is None:
+            raise BfrError(f"expected {file.features} to say what made its features, found nothing; see `bfr verify`")
+        if source is not None:
+            source.check(about)
+        source, first = about, first or file
+        waiting.append(own)
+        if sum(map(len, waiting)) >= _TOGETHER:
+            yield FeatureStatistics.from_features(np.concatenate(waiting), source, first.shard)
+            waiting, first = [], None
+    if first is not None and source is not None:
+        yield FeatureStatistics.from_features(np.concatenate(waiting), source, first.shard)

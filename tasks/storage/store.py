@@ -1,0 +1,380 @@
+"""Where datasets live: a root URL and the few verbs that this project uses on it.
+
+Everything that reads or writes goes through a `Store`, so that these promises hold on every kind of storage:
+
+* a file is there whole or not at all: its bytes are built in memory and put once, never streamed into an
+  open remote file (fsspec publishes whatever was written when the writer dies);
+* `create` has exactly one winner among racing processes (a hard link, or `If-None-Match: *`); `memory://`, and
+  stores that know no such condition (`_single_writer`), look and then put, which is for one writer;
+* storage trouble that may pass is waited out (`_patience`), all other trouble raises at once;
+* nothing is answered from a listing cache: what another machine wrote a moment ago is seen.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import time
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from glob import has_magic
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import pyarrow.parquet as pq
+
+from bfr_models.errors import UsageError
+from tasks.storage.file_lock import node_lock
+from tasks.storage.filesystem import connect, http_status, protocols, redact, redact_text
+from tasks.storage.local_disk import create_file, list_files, replace_file, temporary_files
+from tasks.storage.retry import PatientFile, for_at_most, patiently
+
+MAX_RECORD = 64 * 2**20
+"""Bytes that `create` takes: from 100 MiB on, uploads go in parts, where stores may ignore the condition."""
+
+_CONFLICT_TRIES = 6
+
+
+@dataclass(frozen=True)
+class FileVersion:
+    """A file as it was when it was looked at; `version` changes when its bytes do."""
+
+    path: str
+    size: int
+    version: str
+
+    @property
+    def name(self) -> str:
+        """The path for people and row ids: without the query of a signed link."""
+        path, ending, _ = self.path.partition(".parquet?")
+        return path + ending.rstrip("?")
+
+
+FileVersions = list[FileVersion]
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something that may be removed; an upload that was never completed if it has an `upload_id`."""
+
+    path: str
+    size: int
+    made: datetime  # by the clock of the store
+    upload_id: str | None = None
+
+
+Leftovers = list[Leftover]
+
+
+class Store:
+    """A folder, local or in an object store. Paths are relative to it, with `/` on every system.
+
+    Verbs raise the usual `OSError`s (`FileNotFoundError`, `PermissionError`...). A store travels to other
+    processes as its URL: each connects for itself.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._fs, self._root = connect(url)
+        self._local = "file" in protocols(self._fs)
+        self._url = self._root if self._local else url.rstrip("/")
+        self.conditional = True  # whether the store knows create-only puts
+
+    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
+        return Store, (self._url,)
+
+    def __repr__(self) -> str:
+        return f"Store({redact(self._url)!r})"
+
+    def url(self, path: str = "") -> str:
+        """The address of a file for other programs: an absolute path, or a URL."""
+        return f"{self._url}/{path}" if path else self._url
+
+    def sub(self, path: str) -> Store:
+        """A folder of this store, over the same connection."""
+        inner = object.__new__(Store)
+        inner._fs, inner._local, inner.conditional = self._fs, self._local, self.conditional
+        inner._root, inner._url = self._full(path), self.url(path)
+        return inner
+
+    def read(self, path: str) -> bytes:
+        """All bytes of a file."""
+        return cast(bytes, patiently(self._fs.cat_file, self._full(path)))
+
+    def write(self, path: str, data: bytes) -> None:
+        """Put a file whole, in one go, replacing what was there."""
+        if self._local:
+            replace_file(self._full(path), data)
+        else:
+            patiently(self._fs.pipe_file, self._full(path), data)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Put a file unless it exists. True: this call made it. False: it exists.
+
+        After a lost response a store may say "exists" of our own file, so whoever must know whose it is puts
+        a token into the bytes and reads them back. Raises ValueError above `MAX_RECORD` bytes.
+        """
+        if len(data) > MAX_RECORD:
+            raise ValueError(f"expected a record of at most {MAX_RECORD} bytes, got {len(data)} for {path}")
+        if self._local:
+            return create_file(self._full(path), data)
+        if not self.conditional:
+            return not self.exists(path) and patiently(self._fs.pipe_file, self._full(path), data) is None
+        return self._put_if_none_match(self._full(path), data)
+
+    def replace(self, path: str, data: bytes, version: str | None) -> bool:
+        """Put a file that is still at this version (None: that is not there). False: it is another by now.
+
+        Exact on one machine's disks and on S3 and its better copies; others look and then put. No two puts may
+        have the same bytes: after a lost response our own are recognised by them.
+        """
+        if version is None:
+            return self.create(path, data) or self.read(path) == data
+        if self.conditional and "s3" in protocols(self._fs):
+            return self._put_if_match(path, data, version)
+        with node_lock(Path(f"{self._full(path)}.lock"), on_wait=lambda: None) if self._local else nullcontext():
+            if self.info(path).version != version:
+                return False
+            self.write(path, data)
+            return True
+
+    def exists(self, path: str) -> bool:
+        """Whether the file (or folder) is there now. Trouble is raised, not taken for a no."""
+        try:
+            patiently(self._fs.info, self._full(path))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def info(self, path: str) -> FileVersion:
+        """Size and version of one file."""
+        return self._version(path, patiently(self._fs.info, self._full(path)))
+
+    def list(self, prefix: str = "") -> list[str]:
+        """The files in a folder and below it, sorted; none when there is no such folder."""
+        return sorted(self._find(prefix))
+
+    def versions(self, prefix: str = "") -> FileVersions:
+        """As `list`, with sizes and versions, from the same one listing."""
+        return [self._version(path, found) for path, found in sorted(self._find(prefix).items())]
+
+    def glob(self, pattern: str) -> FileVersions:
+        """The files whose path matches (`*`, `?`, `[...]`, `**`), sorted."""
+        found = patiently(self._fs.glob, f"{self._root}/{pattern}", detail=True)
+        files = {self._relative(path): info for path, info in found.items() if info["type"] == "file"}
+        return [self._version(path, info) for path, info in sorted(files.items())]
+
+    def delete(self, path: str) -> None:
+        """Remove a file; that it is gone already is fine."""
+        with suppress(FileNotFoundError):
+            patiently(self._fs.rm_file, self._full(path))
+
+    def leftovers(self, prefix: str) -> Leftovers:
+        """The files in a folder and below it, with their age, from one listing."""
+        return [self._leftover(path, found) for path, found in sorted(self._find(prefix).items())]
+
+    def temporary_files(self) -> Leftovers:
+        """What writers to a local disk left when they were killed; other stores have none."""
+        return [self._leftover(path, {}) for path in temporary_files(self._root)] if self._local else []
+
+    def uploads(self) -> Leftovers:
+        """Uploads in parts to S3 that were begun below this folder and neither completed nor aborted."""
+        if "s3" not in protocols(self._fs):
+            return []
+        bucket, _, key = self._root.partition("/")
+        found: Leftovers = []
+        where: dict[str, str] = {}
+        while True:
+            page = self._fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{key}/" if key else "", **where)
+            for upload in page.get("Uploads", []):
+                path = self._relative(f"{bucket}/{upload['Key']}")
+                found.append(Leftover(path, 0, upload["Initiated"], upload["UploadId"]))
+            if not page.get("IsTruncated"):
+                return found
+            where = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
+    def remove(self, leftover: Leftover) -> None:
+        """Remove a leftover; that it is gone already is fine."""
+        if leftover.upload_id is None:
+            self.delete(leftover.path)
+            return
+        bucket, _, key = self._full(leftover.path).partition("/")
+        with suppress(FileNotFoundError):
+            self._fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=key, UploadId=leftover.upload_id)
+
+    def open_input(self, path: str, *, sequential: bool = False) -> BinaryIO:
+        """A seekable file. Each read is one request for just that range, as Parquet wants it; `sequential`
+        reads ahead instead, for archives."""
+        full = self._full(path)
+        if self._local:
+            return open(full, "rb")
+        if "memory" in protocols(self._fs):
+            return io.BytesIO(self.read(path))  # its own files share one position among all readers
+        if sequential:
+            return cast(BinaryIO, self._fs.open(full, "rb", cache_type="readahead", block_size=8 * 2**20))
+        opened = patiently(self._fs.open, full, "rb", cache_type="none")
+        return cast(BinaryIO, PatientFile(opened, opened.size)) if opened.size is not None else opened
+
+    def _full(self, path: str) -> str:
+        if path.startswith("/") or ".." in path.split("/"):
+            raise ValueError(f"expected a path inside {self!r}, got {path!r}")
+        return f"{self._root}/{path}".rstrip("/") if path else self._root
+
+    def _relative(self, full: str) -> str:
+        return full[len(self._root) :].lstrip("/")
+
+    def _find(self, prefix: str) -> dict[str, dict[str, Any]]:
+        full = self._full(prefix)
+        try:
+            if self._local:
+                return {self._relative(f"{full}/{path}").rstrip("/"): {} for path in list_files(full)}
+            found = patiently(self._fs.find, full, detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        # A key that ends in "/" is a folder marker that some tools leave behind.
+        files = {path: info for path, info in found.items() if info["type"] == "file" and path[-1:] != "/"}
+        return {self._relative(path): info for path, info in files.items()}
+
+    def _version(self, path: str, found: dict[str, Any]) -> FileVersion:
+        if self._local:
+            stat = os.stat(self._full(path))
+            return FileVersion(path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
+        etag = str(found.get("ETag") or found.get("etag") or "").removeprefix("W/").strip('"')
+        size, made = int(found["size"] or 0), found.get("created", 0)
+        made = made.timestamp() if isinstance(made, datetime) else made  # memory:// has both
+        return FileVersion(path, size, etag or f"{size}-{made}")
+
+    def _leftover(self, path: str, found: dict[str, Any]) -> Leftover:
+        if self._local:
+            stat = os.stat(self._full(path))
+            return Leftover(path, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))
+        made = found.get("LastModified") or found.get("mtime") or found.get("created") or found.get("last_modified")
+        made = made if isinstance(made, datetime) else datetime.now(UTC)  # an unknown age is the youngest
+        return Leftover(path, int(found["size"] or 0), made if made.tzinfo else made.replace(tzinfo=UTC))
+
+    def _put_if_none_match(self, full: str, data: bytes) -> bool:
+        for attempt in range(_CONFLICT_TRIES):
+            try:
+                patiently(self._fs.pipe_file, full, data, mode="create")
+                return True
+            except OSError as error:
+                status = http_status(error)
+                if status == 412:
+                    return False
+                if status == 501:
+                    raise NotImplementedError("this store knows no conditional puts") from error
+                if status != 409 or attempt + 1 == _CONFLICT_TRIES:
+                    raise
+                # 409: another conditional put is under way and may still fail, so ask again.
+                time.sleep(random.uniform(0, 0.1 * 2**attempt))
+        raise AssertionError("the last try returns or raises")
+
+    def _put_if_match(self, path: str, data: bytes, version: str) -> bool:
+        for etag in (f'"{version}"', version):  # Ceph compares the bare one
+            try:
+                patiently(self._fs.pipe_file, self._full(path), data, IfMatch=etag)
+                return True
+            except OSError as error:
+                if http_status(error) not in (404, 409, 412):
+                    raise
+            if self.read(path) == data:
+                return True
+            if self.info(path).version != version:
+                break
+        return False
+
+
+@lru_cache(maxsize=64)
+def shared_store(url: str) -> Store:
+    """One connection per folder and process: a new one for every request would be slow, and pile up."""
+    return Store(url)
+
+
+def open_source(url: str) -> list[tuple[Store, FileVersion]]:
+    """The Parquet files behind SRC (a folder, a glob or one file), sorted by path.
+
+    Names that start with `_` or `.` are passed over. Of a finished run (it has a `run.json`) the dataset is what was
+    restored when it was last finished. UsageError when there is nothing, or nothing that can be read.
+    """
+    try:
+        store, found = _look(url)
+    except UsageError:
+        raise
+    except Exception as error:  # each driver has its own: aiohttp's, botocore's, google's
+        raise UsageError(
+            f"cannot read {redact(url)}: expected a dataset that this machine may read, found "
+            f"{type(error).__name__}; check the URL, the permissions, and the credentials in the environment "
+            "(s3: AWS_ACCESS_KEY_ID or AWS_PROFILE, AWS_ENDPOINT_URL)"
+        ) from error
+    files = [file for file in _of_the_dataset(url, store, found) if _is_parquet(file.name)]
+    if not files:
+        raise UsageError(
+            f"expected *.parquet files at {redact(url)}, found {len(found)} files and none of that kind; "
+            "check the path, or make a dataset of pictures with `bfr pack SRC DST`"
+        )
+    return [(store, file) for file in files]
+
+
+def _look(url: str) -> tuple[Store, list[FileVersion]]:
+    url = url.rstrip("/")
+    if url.startswith(("http://", "https://")):
+        with for_at_most(10):  # a wrong address refuses connections, too: it is said soon
+            return _one_file(url)  # plain web servers have no listing
+    store = Store(url)
+    if has_magic(url) and not store.exists(""):
+        steps = url.split("/")
+        fixed = next(i for i, step in enumerate(steps) if has_magic(step))
+        store = Store("/".join(steps[:fixed]) or ("/" if fixed else "."))
+        return store, store.glob("/".join(steps[fixed:]))
+    found = store.versions()
+    return _one_file(url) if [file.path for file in found] == [""] else (store, found)
+
+
+def _one_file(url: str) -> tuple[Store, list[FileVersion]]:
+    folder, slash, name = url.rpartition("/")
+    store = Store(folder or slash or ".")
+    return store, [store.info(name)]
+
+
+def _of_the_dataset(url: str, store: Store, found: list[FileVersion]) -> list[FileVersion]:
+    """All files, or those of the data if the folder is a finished run or a curated dataset; of generations, of the
+    current one."""
+    tops = {file.path.partition("/")[0] for file in found}
+    if {"current.json", "generations"} <= tops:
+        current = json.loads(store.read("current.json"))["generation"]
+        return _data_files(url, store, found, f"generations/{current}/")
+    if tops & {"run.json", "curation.json"}:
+        return _data_files(url, store, found, "")
+    if "curation.unfinished.json" in tops:
+        raise UsageError(
+            f"expected a dataset at {redact(url)}, found one that `bfr curate` has not finished; run it again"
+        )
+    if {"plan", "commits"} <= tops:
+        raise UsageError(
+            f"expected a dataset or a finished run at {redact(url)}, found a run that is not finished; "
+            "run the `bfr restore` command that started it again, or name its files: `.../data/*.parquet`"
+        )
+    return found
+
+
+def _data_files(url: str, store: Store, found: list[FileVersion], folder: str) -> list[FileVersion]:
+    """What the manifest names, where there is one: the next state of a run may be on its way into `data/` as well."""
+    data = {file.path: file for file in found if file.path.startswith(f"{folder}data/")}
+    manifest = f"{folder}manifest.parquet"
+    if manifest not in {file.path for file in found}:
+        return list(data.values())
+    named = pq.read_table(io.BytesIO(store.read(manifest)), columns=["data"])["data"].to_pylist()
+    try:  # the manifest may be newer than the listing
+        return [data.get(path) or store.info(path) for path in sorted(f"{folder}{path}" for path in named if path)]
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"expected at {redact(url)} all files that {manifest} names, found one missing "
+            f"({redact_text(str(error))}); `bfr verify` says which are"
+        ) from error
+
+
+def _is_parquet(path: str) -> bool:
+    return path.endswith(".parquet") and not any(step.startswith(("_", ".")) for step in path.split("/"))
