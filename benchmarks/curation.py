@@ -34,17 +34,19 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bfr_models.metrics.frechet import INCEPTION, FeatureSource  # noqa: E402
+from bfr_models.types import NetworkChoice  # noqa: E402
 from flows.restore_dataset import restore_without_prefect  # noqa: E402
 from tasks.config.restore import RestoreRun  # noqa: E402
+from tasks.datasets.row_ids import digest_of_ids  # noqa: E402
 from tasks.datasets.writer import encode_table  # noqa: E402
 from tasks.finish_run import finish_run  # noqa: E402
 from tasks.runs.commits import commit_shard  # noqa: E402
-from tasks.runs.shards import Shard, digest_of_ids, to_table  # noqa: E402
-from tasks.scoring.frechet import SCHEMA, SOURCE_KEY, embedding_sums  # noqa: E402
+from tasks.runs.shards import Shard, to_table  # noqa: E402
+from tasks.scoring.embedding_sums import embedding_sums  # noqa: E402
+from tasks.scoring.face_vectors import SCHEMA, SOURCE_KEY  # noqa: E402
 from tasks.scoring.scorer import FaceFeatures  # noqa: E402
 from tasks.scoring.statistics import BIN_WIDTHS, summarise  # noqa: E402
 from tasks.storage.store import Store  # noqa: E402
-from tasks.worker.job import NetworkChoice  # noqa: E402
 from tests import support  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "curation.md"

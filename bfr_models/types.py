@@ -60,3 +60,11 @@ class Restorer(Protocol):
     def restore(self, batch: FaceBatch) -> FaceBatch:
         """Same ids, same order, restored pixels in [-1, 1]."""
         ...
+
+
+@dataclass(frozen=True)
+class NetworkChoice:
+    """A network that scores: numbers of two networks, or of two weights of one, do not compare."""
+
+    name: str
+    sha256: str  # of its weights

@@ -23,13 +23,14 @@ from prefect.settings import PREFECT_API_URL
 from prefect.types.entrypoint import EntrypointType
 
 from bfr_models.errors import UsageError
-from bfr_models.faces.recognisers import RECOGNISERS, run_recogniser
-from bfr_models.metrics.measures import lpips_backbone, run_measures
+from bfr_models.faces.recognisers import RECOGNISERS
+from bfr_models.metrics.measures import lpips_backbone
 from flows.orchestration.credentials import StoreCredentials, load_credentials
 from flows.orchestration.run_page import slug
 from flows.reprocess import reprocess
-from tasks.generations import ReprocessRun
-from tasks.storage.filesystem import redact
+from tasks.config.reprocess import ReprocessRun
+from tasks.config.resolve import run_measures, run_recogniser
+from tasks.storage.redaction import redact
 
 TAG = "bfr"
 HEARTBEAT = 30  # seconds, the shortest that Prefect allows

@@ -6,9 +6,10 @@ from typing import Any
 
 from prefect import flow
 
-from flows.restore_dataset import restore_dataset_anyway
+from flows.restore_dataset import restore_dataset_with_fallback
 from tasks.compare_runs import compare_runs
-from tasks.config.evaluate import EvaluateRun, make_pairs
+from tasks.config.evaluate import EvaluateRun
+from tasks.degrade_dataset import degrade_once
 
 
 @flow(name="evaluate-methods")
@@ -20,8 +21,8 @@ def evaluate_methods(run: EvaluateRun) -> dict[str, Any]:
         restoration.resolve()  # an unknown name is said before any work starts
     degradation = run.degradation()
     if degradation is not None:
-        make_pairs(degradation)
-    records = {restoration.method: restore_dataset_anyway(restoration) for restoration in runs}
+        degrade_once(degradation)
+    records = {restoration.method: restore_dataset_with_fallback(restoration) for restoration in runs}
     title = f"{len(runs)} methods on {run.degrade or 'the same'} faces"
     compared = compare_runs(title, runs, list(records.values()), f"{run.destination}/report")
     return {"runs": records, "comparison": compared, "report": compared["report"]}

@@ -13,10 +13,12 @@ from prefect.concurrency.sync import concurrency
 
 from bfr_models.errors import UsageError
 from flows.orchestration.credentials import use_credentials
-from flows.orchestration.run_page import HELD_BACK, SWITCHED, announce, failures_announced
-from flows.restore_dataset import Phase, anyway, as_it_is, as_task, restore_phases
+from flows.orchestration.phases import Phase, as_prefect_task, call_directly, with_fallback
+from flows.orchestration.run_page import HELD_BACK, SWITCHED, announce, emit_failure_event
+from flows.restore_dataset import restore_phases
 from tasks.compare_generations import make_current
-from tasks.generations import ReprocessRun, choose_generation, expire_generations
+from tasks.config.reprocess import ReprocessRun
+from tasks.generations import choose_generation, expire_generations
 
 LEASE_SECONDS = 120.0
 """For so long a killed run keeps its share of the GPUs; a run that lives renews it."""
@@ -28,24 +30,24 @@ Outcome = dict[str, Any]
 def reprocess(run: ReprocessRun) -> Outcome:
     """Restore what is new or changed; with other settings, all of it, beside what is there, and make that current
     unless it is worse. Returns what became of it."""
-    with failures_announced(run.destination):
-        return _reprocess(run, as_task)
+    with emit_failure_event(run.destination):
+        return _reprocess(run, as_prefect_task)
 
 
-def reprocess_anyway(run: ReprocessRun) -> Outcome:
+def reprocess_with_fallback(run: ReprocessRun) -> Outcome:
     """`reprocess`, and where Prefect itself fails, the same without it: nothing done is done twice."""
-    return anyway(lambda: reprocess(run), lambda: reprocess_without_prefect(run))
+    return with_fallback(lambda: reprocess(run), lambda: reprocess_without_prefect(run))
 
 
 def reprocess_without_prefect(run: ReprocessRun) -> Outcome:
     """The same recipe, its phases called as they are."""
-    return _reprocess(run, as_it_is)
+    return _reprocess(run, call_directly)
 
 
 def _reprocess(run: ReprocessRun, phase: Phase) -> Outcome:
     use_credentials(run.credentials)
     name: str = phase(choose_generation, "choose-generation")(run)
-    gpus = partial(share_of, run.gpu_pool if phase is as_task else None)
+    gpus = partial(share_of, run.gpu_pool if phase is as_prefect_task else None)
     record = restore_phases(run.generation(name), phase, gpus, catch_up=True)
     outcome: Outcome = phase(make_current, "make-current")(run, name)
     if outcome["held_back"] and outcome["compared"]:

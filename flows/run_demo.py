@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.restore_dataset import restore_dataset_anyway
+from flows.restore_dataset import restore_dataset_with_fallback
 from tasks.compare_runs import compare_runs
 from tasks.config.restore import RestoreRun
 from tasks.make_demo_faces import make_demo_faces
@@ -21,7 +21,7 @@ def run_demo(out: str, methods: list[str] | None = None) -> dict[str, Any]:
     for run in runs:
         run.resolve()  # an unknown name is said before any work starts
     make_demo_faces(f"{out}/lq")
-    records = {run.method: restore_dataset_anyway(run) for run in runs}
+    records = {run.method: restore_dataset_with_fallback(run) for run in runs}
     compared = compare_runs("Two portraits", runs, list(records.values()), f"{out}/report")
     return {"runs": records, "report": compared["report"]}
 

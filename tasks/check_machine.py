@@ -21,7 +21,7 @@ from bfr_models.registry import methods
 from bfr_models.weights.catalogue import entry_of
 from bfr_models.weights.files import cache_folder
 from tasks.list_weights import list_weights, verify_weights
-from tasks.storage.filesystem import redact
+from tasks.storage.redaction import redact
 
 MIN_FREE_BYTES = 2 * 2**30
 

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.compare_runs import row_keys
-from tasks.generations import ReprocessRun, address, read_pointer, reasons_against, switch_generation
+from tasks.config.reprocess import ReprocessRun
+from tasks.datasets.row_ids import row_keys
+from tasks.generations import reasons_against, switch_generation
 from tasks.report.gallery import caption
-from tasks.report.run_report import Cell, GalleryRow, render_report
+from tasks.report.page import Cell, GalleryRow
+from tasks.report.run_report import render_report
 from tasks.runs.finished_run import FinishedRun, Rows, open_last_finished
+from tasks.runs.pointer import address, read_pointer
 from tasks.scoring.subset_statistics import subset_statistics
-from tasks.storage.filesystem import redact
+from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
 GALLERY_ROWS = 24

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -13,16 +13,16 @@ import pyarrow.parquet as pq
 
 from bfr_models.errors import BfrError
 from tasks.config.restore import RestoreRun
-from tasks.finish_run import RunRecord
-from tasks.plan_shards import latest_plan
-from tasks.report.gallery import caption, picture_bytes
-from tasks.report.run_report import MAX_ROWS, Cell, GalleryRow, render_report
+from tasks.datasets.image_column import embedded_bytes
+from tasks.datasets.row_ids import Key, row_ids, row_keys
+from tasks.report.gallery import caption
+from tasks.report.page import Cell, GalleryRow
+from tasks.report.run_report import MAX_ROWS, render_report
 from tasks.report.score_table import METRICS, score_table, to_latex, to_markdown
-from tasks.runs.shards import from_table, row_ids
+from tasks.runs.manifest import RunRecord
+from tasks.runs.plan import latest_plan
+from tasks.runs.shards import from_table
 from tasks.storage.store import Store
-
-Key = tuple[str, int]
-"""A row's id, and which of the rows with this id it is."""
 
 Rows = Mapping[Key, Mapping[str, Any]]
 
@@ -91,12 +91,12 @@ def _gallery(runs: Sequence[RestoreRun], keys: Sequence[Key]) -> list[GalleryRow
     rows = []
     for key in keys:
         source = inputs.get(key, {})
-        cells = [Cell("input", picture_bytes(source.get(first.column)), "")]
+        cells = [Cell("input", embedded_bytes(source.get(first.column)), "")]
         for run, found in outputs:
             row = found[key]
             cells.append(Cell(run.method, row["restored"]["bytes"], caption(row), row["identity_similarity_gt"]))
         if first.gt_column:
-            cells.append(Cell("gt", picture_bytes(source.get(first.gt_column)), ""))
+            cells.append(Cell("gt", embedded_bytes(source.get(first.gt_column)), ""))
         rows.append(GalleryRow(key[0], tuple(cells)))
     return rows
 
@@ -133,11 +133,3 @@ def _data_tables(store: Store) -> Iterator[tuple[list[str], pa.Table]]:
 def _data_files(store: Store) -> list[str]:
     manifest = pq.read_table(io.BytesIO(store.read("manifest.parquet")), columns=["data"])
     return [path for path in manifest["data"].to_pylist() if path]
-
-
-def row_keys(ids: Iterable[str]) -> Iterator[Key]:
-    """Each row's id, and which of the rows with this id it is."""
-    seen = Counter[str]()
-    for row_id in ids:
-        yield row_id, seen[row_id]
-        seen[row_id] += 1

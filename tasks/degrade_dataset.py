@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +18,14 @@ from bfr_models.degradation.presets import Preset, preset_of_row
 from bfr_models.errors import RowError, UsageError
 from bfr_models.pixels import face_tensor, to_uint8
 from bfr_models.rng import derive_seed
-from tasks.config.restore import DegradeRun
-from tasks.datasets.writer import IMAGE, DatasetWriter, find_image_column, image_bytes, with_image_features
+from tasks.config.degrade import DegradeRun
+from tasks.datasets.image_column import IMAGE, find_image_column, image_bytes, with_image_features
+from tasks.datasets.row_ids import row_ids
+from tasks.datasets.writer import DatasetWriter
 from tasks.images.codec import decode, encode
-from tasks.runs.shards import row_ids
-from tasks.storage.store import FileVersion, Store, open_source
+from tasks.runs.source import open_source
+from tasks.storage.redaction import redact
+from tasks.storage.store import FileVersion, Store
 
 BATCH_ROWS = 64
 
@@ -99,3 +103,18 @@ def _with_pairs(table: pa.Table, column: str, ids: list[str], pairs: list[tuple[
         columns[name] = pa.array([{"bytes": pair[place], "path": None} for _, pair in done], IMAGE)
     out = pa.table(columns | {name: kept[name] for name in others})
     return out.replace_schema_metadata(with_image_features(out.schema, ["image", "gt"]).metadata)
+
+
+def degrade_once(run: DegradeRun) -> None:
+    """Degrades once: nothing is written again while the settings and the source's files are the same."""
+    made = {
+        **run.model_dump(exclude={"source", "destination"}),
+        "source": redact(run.source),
+        "files": [[file.name, file.version] for _, file in open_source(run.source)],
+    }
+    store = Store(run.destination.rstrip("/").rpartition("/")[0])
+    note = "lq.json"
+    if store.exists(note) and json.loads(store.read(note)) == made:
+        return
+    degrade_dataset(run)
+    store.write(note, json.dumps(made, indent=2).encode())

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from bfr_models.device import local_device
 from tasks.config.restore import RestoreRun
-from tasks.plan_shards import check_settings, latest_plan, list_source
-from tasks.restore_shards import local_device, make_job
+from tasks.runs.listing import list_source
+from tasks.runs.plan import latest_plan
+from tasks.runs.spec import check_settings
 from tasks.storage.store import Store
+from tasks.worker.job import make_job
 from tasks.worker.shard_worker import Sample, ShardWorker
 
 SAMPLE_ROWS = 16

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 
 from bfr_models.errors import UsageError
 from tasks.datasets.row_groups import value_at
-from tasks.plan_shards import Plan, latest_plan
 from tasks.runs import commits
+from tasks.runs.plan import Plan, latest_plan
 from tasks.runs.shards import Shard, from_table
-from tasks.storage.filesystem import redact
+from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
 _READERS = 16

@@ -11,45 +11,28 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bfr_models.errors import BfrError
-from bfr_models.faces.recognisers import run_gate
 from bfr_models.metrics.independence import self_scored
-from bfr_models.metrics.measures import run_measures
 from bfr_models.registry import methods
 from tasks.config.licences import licences_in_use
+from tasks.config.resolve import run_gate, run_measures
 from tasks.config.restore import RestoreRun
 from tasks.datasets.writer import encode_table
-from tasks.plan_shards import Plan, check_settings, finished_record, latest_plan, require_finished
-from tasks.report.gallery import example_rejects, gallery_rows
-from tasks.report.run_report import render_report
+from tasks.report.run_report import write_report
 from tasks.runs import commits
+from tasks.runs.manifest import MANIFEST, RunRecord, manifest_row
+from tasks.runs.plan import Plan, finished_record, latest_plan
 from tasks.runs.single_writer import WARNING, run_store
+from tasks.runs.spec import check_settings
+from tasks.scoring.embedding_sums import EmbeddingSums
 from tasks.scoring.figures import figures
-from tasks.scoring.frechet import EmbeddingSums, distances
+from tasks.scoring.frechet import distances
 from tasks.scoring.statistics import Totals
-from tasks.storage.filesystem import redact
+from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
-MANIFEST = pa.schema(
-    [
-        ("shard", pa.string()),
-        ("generation", pa.int32()),
-        ("attempt", pa.string()),
-        ("source", pa.string()),
-        ("data", pa.string()),
-        ("features", pa.string()),
-        ("rejected", pa.string()),
-        ("sha256", pa.string()),
-        ("rows", pa.int64()),
-        ("restored_rows", pa.int64()),
-        ("rejected_rows", pa.int64()),
-    ]
-)
 PACKAGES = ("bfr-pipeline", "torch", "diffusers", "numpy", "pyarrow", "ray", "prefect", "Pillow", "dlib-bin")
-
-RunRecord = dict[str, Any]
 
 
 def finish_run(run: RestoreRun, started: datetime, left_out: Sequence[str] = ()) -> RunRecord:
@@ -69,7 +52,7 @@ def finish_run(run: RestoreRun, started: datetime, left_out: Sequence[str] = ())
     for record in commits.read_commits(store, live):
         totals.add(record)
         sums.add(record)
-        manifest.append(_manifest_row(record))
+        manifest.append(manifest_row(record))
         keep.update(commits.files_of(record).values())
     orphans = commits.orphans(store, set(live), keep)
     _require_done(latest_plan(store), plan.number)  # a newer plan is there before its first file: none of these
@@ -80,24 +63,9 @@ def finish_run(run: RestoreRun, started: datetime, left_out: Sequence[str] = ())
     measured = distances(run, store, run_measures(run), sums, features)
     record = _run_record(run, plan, totals, measured, started)
     record["warnings"] += left_out
-    _write_report(store, plan, manifest, record, run)
+    write_report(store, plan, manifest, record, run)
     store.write("run.json", json.dumps(record, indent=2).encode())  # last: a run with run.json is finished
     return record
-
-
-def report_run(destination: str) -> dict[str, Any]:
-    """Renders the report of a finished run again; returns where it is. UsageError where there is none."""
-    store = Store(destination)
-    plan, record = require_finished(store)
-    manifest = pq.read_table(pa.BufferReader(store.read("manifest.parquet"))).to_pylist()
-    _write_report(store, plan, manifest, record, RestoreRun.model_validate(record["arguments"]))
-    return {"report": redact(store.url("report/index.html"))}
-
-
-def _write_report(store: Store, plan: Plan, manifest: list[dict[str, Any]], record: RunRecord, run: RestoreRun) -> None:
-    rows = gallery_rows(store, plan, manifest, run)
-    page = render_report(f"{run.method} on {redact(run.source)}", [record], rows, example_rejects(store, manifest))
-    store.write("report/index.html", page.encode())
 
 
 def _require_done(plan: Plan, number: int) -> None:
@@ -106,23 +74,6 @@ def _require_done(plan: Plan, number: int) -> None:
             f"expected plan {number} with all its shards done, found plan {plan.number} with {plan.todo_count} to do: "
             "the same command runs elsewhere and has planned more; run it again when that is done"
         )
-
-
-def _manifest_row(record: commits.Record) -> dict[str, Any]:
-    files = record["files"]
-    return {
-        "shard": record["shard"],
-        "generation": record["generation"],
-        "attempt": record["attempt"],
-        "source": record["source"],
-        "data": files.get("data", {}).get("path"),
-        "features": files.get("features", {}).get("path"),
-        "rejected": files.get("rejected", {}).get("path"),
-        "sha256": files.get("data", {}).get("sha256"),
-        "rows": record["rows"],
-        "restored_rows": record["restored"],
-        "rejected_rows": record["rejected"],
-    }
 
 
 def _run_record(run: RestoreRun, plan: Plan, totals: Totals, measured: dict[str, Any], started: datetime) -> RunRecord:

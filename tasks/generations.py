@@ -12,94 +12,17 @@ the first has done.
 from __future__ import annotations
 
 import json
-import uuid
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from typing import Any
 
-from pydantic import Field
-
 from bfr_models.errors import BfrError, UsageError, unknown
-from tasks.config.restore import RestoreRun
-from tasks.plan_shards import finished_record, latest_plan, settings_digest, settings_of
-from tasks.storage.filesystem import redact
+from tasks.config.reprocess import ReprocessRun
+from tasks.config.resolve import settings_of
+from tasks.runs.plan import finished_record, latest_plan
+from tasks.runs.pointer import Pointer, kind_of, read_pointer, update_pointer
+from tasks.runs.spec import settings_digest
+from tasks.storage.redaction import redact
 from tasks.storage.store import Store
-
-POINTER = "current.json"
-_TRIES = 8
-
-
-class ReprocessRun(RestoreRun):
-    """One `bfr reprocess`: a dataset restored again as it changes, in generations below `destination`."""
-
-    retire_deleted: bool = Field(True, description="rows of files that the source no longer holds leave the result")
-    leave_out_damaged: bool = Field(
-        True, description="go on without source files that do not read, name them, and try them again the next time"
-    )
-    max_identity_drop: float = Field(
-        0.01, ge=0, le=2, description="mean identity that a new generation may lose and still become current"
-    )
-    max_fid_rise: float = Field(
-        0.1, ge=0, description="share by which its Fréchet distance may rise: 0.1 is ten per cent"
-    )
-    keep_generations: int = Field(
-        2, ge=1, description="finished generations that stay, the current one among them; one held back is extra"
-    )
-    gpu_pool: str | None = Field(None, description="Prefect's concurrency limit to hold while faces are restored")
-    credentials: str | None = Field(None, description="Prefect block with the object store's keys")
-
-    def generation(self, name: str) -> RestoreRun:
-        """The run of one generation."""
-        settings = self.model_dump(include=set(RestoreRun.model_fields))
-        return RestoreRun(**settings | {"destination": address(self.destination, name)})
-
-
-@dataclass(frozen=True)
-class Pointer:
-    """What `current.json` holds."""
-
-    generation: str | None = None  # the current one
-    source: str | None = None  # of all of them
-    previous: tuple[str, ...] = ()  # those that were current before it, the last one last
-    begun: tuple[str, ...] = ()  # all of them, in order
-    rolled_back: tuple[str, ...] = ()  # they, and others of their settings, never become current by themselves
-    expired: tuple[str, ...] = ()  # removed, or about to be
-
-    @property
-    def live(self) -> list[str]:
-        return [name for name in self.begun if name not in self.expired]
-
-    def is_rolled_back(self, name: str) -> bool:
-        """Whether it, or an expired one of the same settings, was rolled back."""
-        return _kind(name) in map(_kind, self.rolled_back)
-
-    def expirable(self, at_work: str | None) -> list[str]:
-        """What may go beside the current one, the first to go first: those that never became current or were rolled
-        back, then those that were current before, the oldest first. What schedules work on stays, though it waits or
-        was just rolled back: they would restore all of it again."""
-        if self.generation is None:
-            return []
-        newer = self.live[self.live.index(self.generation) + 1 :]
-        kept = {self.generation, at_work, *(name for name in newer if name in self.rolled_back[-1:])}
-        there = [name for name in self.live if name not in kept]
-        before = [name for name in self.previous if name in there]
-        return [name for name in there if name not in before] + before
-
-
-def address(destination: str, name: str) -> str:
-    """Where a generation is."""
-    return f"{destination.rstrip('/')}/generations/{name}"
-
-
-def _kind(name: str) -> str:
-    """What a generation's name says of its settings: method and digest."""
-    return name.partition("-")[2]
-
-
-def read_pointer(store: Store) -> Pointer:
-    """The pointer as it is now; an empty one where there is none yet."""
-    return _read(store)[0]
 
 
 def choose_generation(run: ReprocessRun) -> str:
@@ -119,12 +42,12 @@ def choose_generation(run: ReprocessRun) -> str:
                 f"expected the source {pointer.source} of the generations at {store!r}, found {settings['source']}; "
                 "use another destination"
             )
-        if kind in map(_kind, pointer.live):
+        if kind in map(kind_of, pointer.live):
             return pointer
         name = f"{len(pointer.begun) + 1:04d}-{kind}"
         return replace(pointer, source=settings["source"], begun=(*pointer.begun, name))
 
-    return next(name for name in reversed(_update(store, begin).live) if _kind(name) == kind)
+    return next(name for name in reversed(update_pointer(store, begin).live) if kind_of(name) == kind)
 
 
 def switch_generation(destination: str, name: str, *, force: bool = False, instead_of: str | None = None) -> Pointer:
@@ -150,10 +73,10 @@ def switch_generation(destination: str, name: str, *, force: bool = False, inste
             )
         was = () if pointer.generation is None else (pointer.generation,)
         before = tuple(old for old in (*pointer.previous, *was) if old != name)
-        rolled_back = tuple(old for old in pointer.rolled_back if _kind(old) != _kind(name))
+        rolled_back = tuple(old for old in pointer.rolled_back if kind_of(old) != kind_of(name))
         return replace(pointer, generation=name, previous=before, rolled_back=rolled_back)
 
-    return _update(store, switch)
+    return update_pointer(store, switch)
 
 
 def reasons_against(store: Store, pointer: Pointer, name: str) -> list[str]:
@@ -183,7 +106,7 @@ def rollback_generation(destination: str) -> Pointer:
         rolled_back = (*pointer.rolled_back, pointer.generation)
         return replace(pointer, generation=there[-1], previous=tuple(there[:-1]), rolled_back=rolled_back)
 
-    return _update(store, back)
+    return update_pointer(store, back)
 
 
 def expire_generations(destination: str, keep: int, at_work: str | None = None) -> list[str]:
@@ -199,7 +122,7 @@ def expire_generations(destination: str, keep: int, at_work: str | None = None) 
         return replace(pointer, expired=(*pointer.expired, *others[: max(0, len(others) + 1 - keep)]))
 
     before = set(read_pointer(store).expired)
-    pointer = _update(store, expire)
+    pointer = update_pointer(store, expire)
     for name in pointer.expired:  # those of a call that was killed as well
         folder = f"generations/{name}"
         files = store.list(folder)
@@ -244,27 +167,3 @@ def _record(store: Store, name: str) -> dict[str, Any] | None:
     if not run.exists("run.json"):
         return None
     return finished_record(run, latest_plan(run))
-
-
-def _read(store: Store) -> tuple[Pointer, str | None]:
-    """The pointer, and the version of its file."""
-    try:
-        version = store.info(POINTER).version  # before the bytes: newer ones then fail the condition
-        found = json.loads(store.read(POINTER))
-    except FileNotFoundError:
-        return Pointer(), None
-    names = {key: tuple(found[key]) for key in ("previous", "begun", "rolled_back", "expired")}
-    return Pointer(found["generation"], found["source"], **names), version
-
-
-def _update(store: Store, change: Callable[[Pointer], Pointer]) -> Pointer:
-    """Writes what `change` makes of the pointer; again of the newer one if another writer was faster."""
-    for _ in range(_TRIES):
-        pointer, version = _read(store)
-        changed = change(pointer)
-        if changed == pointer:
-            return pointer
-        written = asdict(changed) | {"written": datetime.now(UTC).isoformat(timespec="seconds"), "by": uuid.uuid4().hex}
-        if store.replace(POINTER, json.dumps(written, indent=2).encode(), version):
-            return changed
-    raise BfrError(f"{store!r}: others changed {POINTER} {_TRIES} times in a row; run the same command again")

@@ -15,7 +15,8 @@ from bfr_models.faces.align import align
 from bfr_models.faces.dlib_models import DlibDetector
 from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
 from bfr_models.rng import derive_seed
-from tasks.datasets.writer import IMAGE, encode_table, with_image_features
+from tasks.datasets.image_column import IMAGE, with_image_features
+from tasks.datasets.writer import encode_table
 from tasks.images.codec import decode, encode
 from tasks.storage.store import Store
 

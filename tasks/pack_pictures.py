@@ -16,11 +16,13 @@ import pyarrow.parquet as pq
 
 from bfr_models.errors import UsageError
 from tasks.datasets.archives import SIDECARS, Entry, read_entries
-from tasks.datasets.writer import IMAGE, DatasetWriter, find_image_column, image_bytes, with_image_features
+from tasks.datasets.image_column import IMAGE, find_image_column, image_bytes, with_image_features
+from tasks.datasets.row_ids import row_ids
+from tasks.datasets.writer import DatasetWriter
 from tasks.images.tiff_pages import split_pages
-from tasks.runs.shards import row_ids
-from tasks.storage.filesystem import redact
-from tasks.storage.store import Store, open_source
+from tasks.runs.source import open_source
+from tasks.storage.redaction import redact
+from tasks.storage.store import Store
 
 BATCH_ROWS = 64
 BATCH_BYTES = 64 * 2**20
@@ -39,7 +41,7 @@ class PackReport:
     """Pictures that could not be read out of their archive: a row without bytes."""
 
 
-def pack(
+def pack_pictures(
     source: str, destination: str, rows_per_file: int = 5000, row_group_rows: int = 32, column: str = "image"
 ) -> PackReport:
     """Folder, .zip, .tar (WebDataset too) or Parquet at `source` to `part-*.parquet` at `destination`.

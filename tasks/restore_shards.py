@@ -7,18 +7,17 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from bfr_models.device import local_device
 from bfr_models.errors import BfrError
-from bfr_models.faces.detectors import photo_settings
-from bfr_models.faces.recognisers import run_gate, run_recogniser
-from bfr_models.metrics.measures import run_measures
-from tasks.config.restore import RestoreRun, prepare_environment, ray_is_elsewhere
+from tasks.config.environment import prepare_environment, ray_is_elsewhere
+from tasks.config.restore import RestoreRun
 from tasks.engine.dispatch import Dispatch
-from tasks.engine.pool import Pool, ThreadPool
+from tasks.engine.pool import Pool
+from tasks.engine.thread_pool import ThreadPool
 from tasks.runs.commits import Record
 from tasks.runs.shards import Shard
-from tasks.worker.job import Columns, Job
+from tasks.worker.job import make_job
 
-CPU_BATCH, GPU_BATCH = 8, 16
 WAIT_SECONDS = 0.2
 
 
@@ -35,7 +34,8 @@ def worker_pool(run: RestoreRun) -> Iterator[Pool]:
     prepare_environment()
     import ray
 
-    from tasks.engine.ray_pool import RayPool, cluster_gpus, connect_ray
+    from tasks.engine.ray_cluster import cluster_gpus, connect_ray
+    from tasks.engine.ray_pool import RayPool
 
     connected_here = connect_ray()
     try:
@@ -97,31 +97,3 @@ def restore_shards(
             f"{shard.first_row} to {shard.first_row + shard.rows - 1} of {shard.source}): {type(error).__name__}: "
             f"{error}; what is done is kept, the same command tries the rest again"
         )
-
-
-def make_job(run: RestoreRun, device: str, threads: int | None) -> Job:
-    """What the workers of a run are told."""
-    gate = run_gate(run)
-    return Job(
-        destination=run.destination,
-        method=run.resolve(),
-        seed=run.seed,
-        columns=Columns(run.column, run.gt_column, run.mask_column),
-        format=run.format,
-        quality=run.quality,
-        keep_input=run.keep_input,
-        recogniser=run_recogniser(run),
-        min_identity=None if gate is None else gate.threshold,
-        batch_size=run.batch_size or (CPU_BATCH if device == "cpu" else GPU_BATCH),
-        device=device,
-        threads=threads,
-        photos=photo_settings(run),
-        measures=run_measures(run),
-    )
-
-
-def local_device() -> str:
-    """Where this process itself would run a method."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

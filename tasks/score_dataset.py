@@ -8,43 +8,29 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field
 
+from bfr_models.device import local_device
 from bfr_models.errors import RowError
 from bfr_models.faces.recognisers import choose_recogniser
 from bfr_models.metrics.measures import choose_extra, choose_measures
 from bfr_models.metrics.summary import Summary
 from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
-from tasks.config.restore import Url
-from tasks.datasets.writer import DatasetWriter, find_image_column, image_bytes
+from tasks.config.score import ScoreRun
+from tasks.datasets.image_column import find_image_column, image_bytes
+from tasks.datasets.row_ids import row_ids
+from tasks.datasets.writer import DatasetWriter
 from tasks.images.codec import decode
-from tasks.restore_shards import local_device
-from tasks.runs.shards import row_ids
+from tasks.runs.source import open_source
+from tasks.scoring.embedding_sums import EmbeddingSums, embedding_sums
 from tasks.scoring.figures import figures
-from tasks.scoring.frechet import EmbeddingSums, distance_to_gt, embedding_sums
-from tasks.scoring.scorer import Unscored, load_scorer
+from tasks.scoring.frechet import distance_to_gt
+from tasks.scoring.scorer import FaceTriple, load_scorer
 from tasks.scoring.statistics import BIN_WIDTHS
-from tasks.storage.store import Store, open_source
+from tasks.storage.store import Store
 
 BATCH_ROWS = 16
 METRICS = (*BIN_WIDTHS, "sharpness")
 SCHEMA = pa.schema([("id", pa.string()), *((name, pa.float32()) for name in METRICS), ("error", pa.string())])
-
-
-class ScoreRun(BaseModel):
-    """One `bfr score`: a dataset that holds restored faces, and what they are compared with."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    source: Url
-    destination: Url
-    column: str = Field("restored", description="the restored faces")
-    lq_column: str | None = Field(None, description="what was restored, for the identity similarity to it")
-    gt_column: str | None = Field(None, description="the ground truth, for all other scores")
-    recogniser: str = "auto"
-    lpips: str = "auto"
-    metrics: tuple[str, ...] = ()
-    protocol: str = "default"
 
 
 def score_dataset(run: ScoreRun) -> dict[str, Any]:
@@ -61,7 +47,7 @@ def score_dataset(run: ScoreRun) -> dict[str, Any]:
     failed = 0
     with DatasetWriter(Store(run.destination), 500_000, 65_536, SCHEMA) as writer:
         for key, ids, faces in _batches(run):
-            good = [face for face in faces if isinstance(face, Unscored)]
+            good = [face for face in faces if isinstance(face, FaceTriple)]
             scored = iter(scorer.score(good))
             rows: list[dict[str, Any]] = [
                 {"error": str(face)} if isinstance(face, RowError) else vars(next(scored)) | unmeasured
@@ -88,7 +74,7 @@ def score_dataset(run: ScoreRun) -> dict[str, Any]:
     }
 
 
-def _batches(run: ScoreRun) -> Iterator[tuple[str, list[str], list[Unscored | RowError]]]:
+def _batches(run: ScoreRun) -> Iterator[tuple[str, list[str], list[FaceTriple | RowError]]]:
     """(key, ids, faces) of some rows at a time; a RowError for a row that cannot be scored."""
     columns = [name for name in (run.column, run.lq_column, run.gt_column) if name is not None]
     for store, file in open_source(run.source):
@@ -105,13 +91,13 @@ def _batches(run: ScoreRun) -> Iterator[tuple[str, list[str], list[Unscored | Ro
                 first_row += table.num_rows
 
 
-def _face(run: ScoreRun, row: dict[str, Any]) -> Unscored | RowError:
+def _face(run: ScoreRun, row: dict[str, Any]) -> FaceTriple | RowError:
     try:
         restored = decode(image_bytes(row[run.column])).pixels
         lq, gt = (_beside(row, name, restored) for name in (run.lq_column, run.gt_column))
     except RowError as error:
         return error
-    return Unscored(restored if lq is None else lq, restored, gt)
+    return FaceTriple(restored if lq is None else lq, restored, gt)
 
 
 def _beside(row: dict[str, Any], column: str | None, restored: Uint8Image) -> Uint8Image | None:

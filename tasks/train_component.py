@@ -13,7 +13,8 @@ from bfr_models.training.component import Aids
 from bfr_models.training.data import read_faces
 from bfr_models.training.loop import TrainingRun, train
 from bfr_models.training.registry import get_component
-from tasks.storage.store import Store, open_source
+from tasks.runs.source import open_source
+from tasks.storage.store import Store
 
 
 def train_component(

@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bfr_models.errors import UsageError
-from tasks.plan_shards import Plan, latest_plan
 from tasks.runs import commits
-from tasks.storage.filesystem import redact
+from tasks.runs.plan import Plan, latest_plan
+from tasks.storage.redaction import redact
 from tasks.storage.store import Leftover, Store
 
 MIN_AGE = timedelta(hours=1)

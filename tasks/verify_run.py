@@ -19,10 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.datasets.row_groups import DAMAGE
-from tasks.plan_shards import Plan, finished_record, latest_plan
+from tasks.datasets.row_ids import digest_of_ids
 from tasks.runs import commits
-from tasks.runs.shards import Shard, digest_of_ids, from_table
-from tasks.storage.filesystem import redact
+from tasks.runs.plan import Plan, finished_record, latest_plan
+from tasks.runs.shards import Shard, from_table
+from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
 _READERS = 4  # each with a file in memory

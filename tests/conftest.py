@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 from bfr_models.registry import methods
-from tasks.config.restore import prepare_environment
+from tasks.config.environment import prepare_environment
 from tests.support import ROOT, free_ports
 
 

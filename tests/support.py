@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from bfr_models.pixels import Uint8Image
+from tasks.config.reprocess import ReprocessRun
 from tasks.config.restore import RestoreRun
-from tasks.datasets.writer import IMAGE
-from tasks.generations import ReprocessRun
+from tasks.datasets.image_column import IMAGE
 
 ROOT = Path(__file__).parent.parent
 SIDE = 96

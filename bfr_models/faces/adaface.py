@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bfr_models.faces.arcface import CropRecogniser
-from bfr_models.metrics.identity_gates import ADAFACE
+from bfr_models.faces.types import ADAFACE
 from bfr_models.networks.adaface import AdaFace
 
 

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bfr_models.errors import BfrError, UsageError
 from bfr_models.faces.dlib_files import dlib_is_here
 from bfr_models.weights.files import file_sha256, find_weight, require_weight
-from tasks.config.restore import RestoreRun
-from tasks.worker.job import DetectorChoice, PhotoSettings
 
 if TYPE_CHECKING:  # a driver that only names the detector needs no torch
     from bfr_models.faces.types import Detector
 
+
+@dataclass(frozen=True)
+class DetectorChoice:
+    """A face detector and, where its weights are a file, which."""
+
+    name: str
+    weights: str | None = None  # a path, the same on every machine
+    sha256: str | None = None
+
+
 RETINAFACE = ("facexlib-retinaface-resnet50", "facexlib-retinaface-mobilenet")
 """Stems of its weights, the better first."""
-
-
-def photo_settings(run: RestoreRun) -> PhotoSettings | None:
-    """How a run finds faces in photos; None where each picture is one face."""
-    if run.input == "faces":
-        return None
-    detector = choose_detector(run.detector, run.detector_weights)
-    return PhotoSettings(detector, run.min_face, run.max_faces, run.reject_no_face)
 
 
 def choose_detector(name: str, weights: str | None) -> DetectorChoice:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 from bfr_models.errors import BfrError, UsageError, unknown
 from bfr_models.faces.dlib_files import RECOGNISER_FILE, dlib_file, dlib_is_here
-from bfr_models.metrics.identity_gates import ADAFACE, IdentityGate, gate_of
+from bfr_models.faces.types import ADAFACE
+from bfr_models.types import NetworkChoice
 from bfr_models.weights.files import file_sha256, find_weight, read_card, require_weight
-from tasks.config.restore import RestoreRun
-from tasks.worker.job import NetworkChoice
 
 if TYPE_CHECKING:  # a driver that only names the recogniser needs no torch
     from bfr_models.faces.types import Recogniser
@@ -29,22 +28,6 @@ WHY_NONE = (
     f"no face recogniser scored this run: none is here ({INSTALL_DLIB}, or bfr weights fetch facexlib/arcface), or "
     "--recogniser none was asked for"
 )
-
-
-def run_recogniser(run: RestoreRun) -> NetworkChoice | None:
-    """What scores a run; None where nothing does."""
-    return choose_recogniser(run.recogniser)
-
-
-def run_gate(run: RestoreRun) -> IdentityGate | None:
-    """The similarity below which a run's faces keep their input pixels; None where all are taken. UsageError when
-    nothing measures it, or another recogniser than the profile's."""
-    if run.min_identity is None:
-        return None
-    choice = run_recogniser(run)
-    if choice is None:
-        raise UsageError(f"expected a face recogniser for min_identity {run.min_identity}, found none; {WHY_NONE}")
-    return gate_of(run.min_identity, choice.name)
 
 
 def choose_recogniser(name: str) -> NetworkChoice | None:

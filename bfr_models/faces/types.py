@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:  # it imports torch
     from bfr_models.pixels import Uint8Image
 
+ADAFACE = "adaface_ir50_ms1mv2"
+
+
 Points = NDArray[np.float64]
 """(n, 2) float64, (x, y) px."""
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from bfr_models.errors import UsageError, unknown
-
-ADAFACE = "adaface_ir50_ms1mv2"
+from bfr_models.faces.types import ADAFACE
 
 Profile = Literal["celeba", "lfw", "childhood", "wild", "webphoto"]
 PROFILES: tuple[Profile, ...] = get_args(Profile)

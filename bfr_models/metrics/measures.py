@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 
 from bfr_models.errors import UsageError, unknown
 from bfr_models.faces.dlib_files import INSTALL as INSTALL_DLIB
@@ -10,9 +10,20 @@ from bfr_models.faces.dlib_files import dlib_is_here
 from bfr_models.metrics.extractors import INCEPTION_WEIGHTS
 from bfr_models.metrics.frechet import INCEPTION
 from bfr_models.metrics.protocols import DEFAULT, protocol
+from bfr_models.types import NetworkChoice
 from bfr_models.weights.files import find_weight, read_card, require_weight
-from tasks.config.restore import RestoreRun
-from tasks.worker.job import Measures, NetworkChoice
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is measured beside identity, PSNR and SSIM; None: the weights are not here, or it is not wanted."""
+
+    lpips: NetworkChoice | None = None
+    inception: NetworkChoice | None = None
+    distances: bool = False  # there is a set of faces to compare with: the recogniser's Fréchet sums are kept
+    keep_embeddings: bool = False
+    extra: tuple[str, ...] = ()  # of bfr_models.metrics.measures.EXTRA
+
 
 EXTRA = {"ms_ssim": "ms_ssim", "niqe": "niqe", "lmd": "lmd_dlib_5"}
 """What is measured where it is asked for, and its column."""
@@ -23,14 +34,6 @@ LPIPS_WEIGHTS = {"vgg": "lpips-vgg16", "alex": "lpips-alexnet", "squeeze": "lpip
 _LPIPS = "lpips_"
 
 WHY_NO_LPIPS = "the weights of its backbone are not here, or --lpips none was asked for: bfr weights fetch lpips/vgg16"
-
-
-def run_measures(run: RestoreRun) -> Measures:
-    """What a run measures; UsageError, which says what to do, when a network that was asked for is not here."""
-    extra = choose_extra(run.metrics, run.protocol)
-    measures = choose_measures(run.lpips, run.fid, has_gt=run.gt_column is not None, extra=extra)
-    has_reference = measures.distances or run.fid_reference is not None
-    return replace(measures, distances=has_reference, keep_embeddings=run.keep_embeddings)
 
 
 def choose_measures(lpips: str, fid: str, *, has_gt: bool, extra: tuple[str, ...] = ()) -> Measures:

@@ -19,7 +19,7 @@ from flows.cli.evaluate import evaluate
 from flows.cli.reprocess import deploy, reprocess
 from flows.cli.restore import restore
 from flows.cli.score import fid, score
-from tasks.config.restore import DegradeRun
+from tasks.config.degrade import DegradeRun
 
 app = typer.Typer(
     name="bfr",
@@ -62,7 +62,7 @@ def pack(
     """Packs pictures into sharded Parquet, every one of them, broken ones too."""
 
     def work() -> Any:
-        from tasks.pack_pictures import pack as pack_pictures
+        from tasks.pack_pictures import pack_pictures
 
         return dataclasses.asdict(pack_pictures(source, destination, rows_per_file, row_group_rows, column))
 

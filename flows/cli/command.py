@@ -15,10 +15,10 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from bfr_models.errors import BfrError, UsageError
-from tasks.config.restore import prepare_environment
+from tasks.config.environment import prepare_environment
 from tasks.engine.daemon_threads import end_if_busy
 from tasks.engine.spot_notice import watch_for_notice
-from tasks.storage.filesystem import redact_text
+from tasks.storage.redaction import redact_text
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Tracebacks.")]

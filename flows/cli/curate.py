@@ -31,7 +31,8 @@ def curate(
     """The best rows of a finished run as a dataset: filtered, without near-duplicates, its statistics computed anew."""
 
     def work() -> Any:
-        from tasks.curate_run import CurateRun, curate_run
+        from tasks.config.curate import CurateRun
+        from tasks.curate_run import curate_run
 
         return curate_run(
             CurateRun.model_validate(

@@ -11,7 +11,7 @@ from bfr_models.errors import UsageError
 from flows.cli import show
 from flows.cli.command import Debug, Destination, Json, Source, run
 from flows.cli.restore import run_settings, too_many_rejects
-from tasks.generations import ReprocessRun
+from tasks.config.reprocess import ReprocessRun
 
 Method = Annotated[str | None, typer.Option(help="See `bfr methods`.")]
 PresetName = Annotated[str | None, typer.Option(help="Named size and weights of the method.")]
@@ -48,9 +48,9 @@ def reprocess(
     def work() -> Any:
         asked = _reprocess_run(context)
         asked.resolve()  # before Prefect and Ray start
-        from flows.reprocess import reprocess_anyway
+        from flows.reprocess import reprocess_with_fallback
 
-        return reprocess_anyway(asked)
+        return reprocess_with_fallback(asked)
 
     run(work, show.reprocessed, as_json, debug, _exit_code)
 

@@ -99,12 +99,12 @@ def restore(
 
     def work() -> Any:
         run = restore_run(config, given, options)
-        from tasks.plan_shards import check_settings
+        from tasks.runs.spec import check_settings
 
         check_settings(run)  # before Prefect and Ray start
-        from flows.restore_dataset import restore_dataset_anyway
+        from flows.restore_dataset import restore_dataset_with_fallback
 
-        return restore_dataset_anyway(run)
+        return restore_dataset_with_fallback(run)
 
     if plan:
         command(estimate, show.estimate, as_json, debug)

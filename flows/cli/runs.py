@@ -60,8 +60,8 @@ def report(destination: Run, as_json: Json = False, debug: Debug = False) -> Non
     """Renders the report of a finished run again."""
 
     def work() -> Any:
-        from tasks.finish_run import report_run
+        from tasks.render_report import render_report_again
 
-        return report_run(destination)
+        return render_report_again(destination)
 
     run(work, show.report, as_json, debug)

@@ -27,7 +27,8 @@ def score(
     """Scores restored faces of any origin, as a run scores its own: a row of scores for each row."""
 
     def work() -> Any:
-        from tasks.score_dataset import ScoreRun, score_dataset
+        from tasks.config.score import ScoreRun
+        from tasks.score_dataset import score_dataset
 
         return score_dataset(
             ScoreRun(

@@ -26,7 +26,7 @@ from prefect.context import FlowRunContext
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
 
-from tasks.storage.filesystem import redact, redact_text
+from tasks.storage.redaction import redact, redact_text
 
 PROGRESS_SECONDS = 10.0
 LINES, LINES_SECONDS = 30, 60.0
@@ -37,7 +37,7 @@ DEGRADED, FAILED, HELD_BACK, SWITCHED = (
 )
 
 
-def _harmless(function: Callable[..., None]) -> Callable[..., None]:
+def best_effort(function: Callable[..., None]) -> Callable[..., None]:
     """Does nothing outside a flow run, and only logs its own failure."""
 
     @wraps(function)
@@ -90,7 +90,7 @@ class ProgressArtifact:
             get_run_logger().warning("no progress to see in Prefect: %s", error)
 
 
-@_harmless
+@best_effort
 def show_record(record: Mapping[str, Any]) -> None:
     """The statistics as a table, the totals and figures as Markdown with a link to the report; an event if too many
     rows were rejected."""
@@ -102,7 +102,7 @@ def show_record(record: Mapping[str, Any]) -> None:
         announce(DEGRADED, destination, {"rows": totals["rows"], "rejected": totals["rejected"], **record["rejects"]})
 
 
-@_harmless
+@best_effort
 def announce(event: str, destination: str, payload: Mapping[str, Any]) -> None:
     """An event about a dataset, which automations can react to."""
     place = redact(destination)
@@ -110,7 +110,7 @@ def announce(event: str, destination: str, payload: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def failures_announced(destination: str) -> Iterator[None]:
+def emit_failure_event(destination: str) -> Iterator[None]:
     """An event when the block raises. A cancelled run is none that failed."""
     try:
         yield
@@ -120,7 +120,7 @@ def failures_announced(destination: str) -> Iterator[None]:
 
 
 @contextmanager
-def workers_heard() -> Iterator[None]:
+def relay_worker_logs() -> Iterator[None]:
     """What `tasks` and its workers log goes to the flow run's log as well."""
     if FlowRunContext.get() is None:
         yield

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from tasks.config.restore import DegradeRun, RestoreRun, Url
-from tasks.degrade_dataset import degrade_dataset
-from tasks.storage.filesystem import redact
-from tasks.storage.store import Store, open_source
+from tasks.config.degrade import DegradeRun
+from tasks.config.fields import Url
+from tasks.config.restore import RestoreRun
 
 _MEASURED = {"recogniser", "lpips", "metrics", "protocol", "fid_reference"}
 _EVERY_RUNS = {"preset", "seed", "actors", "shard_rows", "engine"} | _MEASURED
@@ -66,18 +64,3 @@ class EvaluateRun(BaseModel):
         else:
             common |= {"source": self.pairs, "gt_column": "gt"}
         return [RestoreRun(**common, destination=f"{self.destination}/{name}", method=name) for name in self.methods]
-
-
-def make_pairs(run: DegradeRun) -> None:
-    """Degrades once: nothing is written again while the settings and the source's files are the same."""
-    made = {
-        **run.model_dump(exclude={"source", "destination"}),
-        "source": redact(run.source),
-        "files": [[file.name, file.version] for _, file in open_source(run.source)],
-    }
-    store = Store(run.destination.rstrip("/").rpartition("/")[0])
-    note = "lq.json"
-    if store.exists(note) and json.loads(store.read(note)) == made:
-        return
-    degrade_dataset(run)
-    store.write(note, json.dumps(made, indent=2).encode())

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path, PurePath
 from typing import Any
 
-from bfr_models.faces.detectors import photo_settings
-from bfr_models.faces.recognisers import DLIB, WEIGHTS, run_recogniser
-from bfr_models.metrics.measures import run_measures, weights_of
+from bfr_models.faces.recognisers import DLIB, WEIGHTS
+from bfr_models.metrics.measures import weights_of
 from bfr_models.weights.catalogue import entry_of
 from bfr_models.weights.files import find_weight, read_card
+from tasks.config.resolve import photo_settings, run_measures, run_recogniser
 from tasks.config.restore import RestoreRun
 
 Terms = dict[str, Any]

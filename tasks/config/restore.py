@@ -2,52 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from dataclasses import asdict
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
-    PlainSerializer,
-    ValidationError,
-    WrapValidator,
     model_validator,
 )
 
 from bfr_models.methods.preset import Task
-from bfr_models.metrics.identity_gates import PROFILES, IdentityGate, Profile
 from bfr_models.registry import ResolvedMethod, resolve_method
-from tasks.storage.filesystem import redact, without_secrets
-from tasks.worker.job import Measures, NetworkChoice, PhotoSettings
-
-_Stored = PlainSerializer(lambda url: url and without_secrets(url), when_used="json")
-Url = Annotated[str, AfterValidator(lambda url: url if "://" in url else os.path.abspath(url)), _Stored]
-"""A path or a URL; a path is made absolute, since workers run in folders of their own. As JSON, which others keep
-(Prefect, run.json), it is without secrets."""
-
-
-def _whole_or_auto(value: object, validate: Callable[[object], int | str]) -> int | str:
-    try:
-        return validate(value)
-    except ValidationError:
-        raise ValueError("expected a whole number from 1 on, or auto") from None
-
-
-BatchSizeAsked = Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], WrapValidator(_whole_or_auto)]
-
-
-def _cosine_or_profile(value: object, validate: Callable[[object], float | Profile]) -> float | Profile:
-    try:
-        return validate(value)
-    except ValidationError:
-        raise ValueError(f"expected a number from -1 to 1, or a profile of {', '.join(PROFILES)}") from None
-
-
-MinIdentity = Annotated[Annotated[float, Field(ge=-1, le=1)] | Profile, WrapValidator(_cosine_or_profile)]
+from tasks.config.fields import BatchSizeAsked, MinIdentity, StoredRedacted, Url
+from tasks.storage.redaction import redact
 
 
 class RestoreRun(BaseModel):
@@ -90,7 +57,7 @@ class RestoreRun(BaseModel):
     metrics: tuple[str, ...] = Field((), description="measured as well: ms_ssim, niqe, lmd")
     protocol: str = Field("default", description="whose figures run.json holds: default, vqfr, difface or ntire2025")
     fid: str = Field("auto", description="inception or none; by default where its weights are here")
-    fid_reference: Annotated[str, _Stored] | None = Field(
+    fid_reference: Annotated[str, StoredRedacted] | None = Field(
         None, description="what restored faces are compared with: a dataset, a run, or .npz statistics; gt by default"
     )
     keep_embeddings: bool = Field(False, description="store the recogniser's vectors, which are biometric data")
@@ -138,77 +105,3 @@ class RestoreRun(BaseModel):
     def resolve(self) -> ResolvedMethod:
         """The method with everything decided; UsageError for what is unknown."""
         return resolve_method(self.method, self.preset, self.options, self.task)
-
-
-class DegradeRun(BaseModel):
-    """One `bfr degrade`: a dataset of clean faces to one of (lq, gt) pairs."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    source: Url
-    destination: Url
-    preset: str = "gfpgan"
-    size: int | None = Field(None, ge=16, le=2048, description="resize to this side first")
-    seed: int = 0
-    column: str = "image"
-    rows_per_file: int = Field(5000, ge=1)
-    row_group_rows: int = Field(32, ge=1)
-
-
-def semantic_settings(
-    run: RestoreRun,
-    resolved: ResolvedMethod,
-    recogniser: NetworkChoice | None,
-    gate: IdentityGate | None,
-    photos: PhotoSettings | None,
-    measures: Measures,
-) -> dict[str, Any]:
-    """All that decides the bytes of a run's output: two runs that differ here must not share a destination."""
-    return {
-        "method": resolved.description,
-        "fingerprint": resolved.fingerprint,
-        "recogniser": None if recogniser is None else asdict(recogniser),
-        "min_identity": None if gate is None else gate.threshold,
-        "photos": None if photos is None else photos.description,
-        "measures": asdict(measures),
-        "fid_reference": None if run.fid_reference is None else redact(run.fid_reference),
-        **run.model_dump(
-            include={
-                "task",
-                "input",
-                "seed",
-                "column",
-                "gt_column",
-                "mask_column",
-                "format",
-                "quality",
-                "keep_input",
-                "shard_rows",
-            }
-        ),
-    }
-
-
-def prepare_environment() -> None:
-    """Defaults for Prefect and Ray that suit a command line; what the user has set stays. Call before importing
-    either."""
-    defaults = {
-        "DO_NOT_TRACK": "1",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a first start makes its database: 20 s and more
-        "PREFECT_API_REQUEST_TIMEOUT": "20",  # an API that never answers is given up after a minute, not seven
-        "PREFECT_CLIENT_MAX_RETRIES": "2",
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the command says what went wrong, without a traceback
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    }
-    if not ray_is_elsewhere():
-        # Despite its name it is asked on every system: a cluster of this machine alone then listens on loopback alone.
-        defaults["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
-
-
-def ray_is_elsewhere() -> bool:
-    """Whether RAY_ADDRESS names a cluster; without it a run starts its own."""
-    return os.environ.get("RAY_ADDRESS", "local") not in ("", "local")

@@ -14,7 +14,6 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.types as pat
 from numpy.typing import NDArray
 
 from bfr_models.errors import UsageError
@@ -68,11 +67,6 @@ def rows_where(table: pa.Table, condition: str) -> NDArray[np.bool_]:
             raise UsageError(f"cannot evaluate {condition!r}: {_first_line(error)}") from None
     kept: NDArray[np.bool_] = found.fill_null(False).to_numpy(zero_copy_only=False)
     return kept
-
-
-def plain_columns(schema: pa.Schema) -> list[str]:
-    """The columns that a condition may use: all but pictures, other bytes, and what SQL has no type for."""
-    return [field.name for field in schema if _is_plain(field.type)]
 
 
 @contextmanager
@@ -162,15 +156,3 @@ def _placeless(node: dict[str, Any]) -> str:
 
 def _first_line(error: object) -> str:
     return str(error).partition("\n")[0][:300]
-
-
-def _is_plain(kind: pa.DataType) -> bool:
-    if pat.is_struct(kind):
-        return all(_is_plain(field.type) for field in kind)
-    if pat.is_list(kind) or pat.is_large_list(kind) or pat.is_dictionary(kind):
-        return _is_plain(kind.value_type)
-    tests = (
-        pat.is_boolean, pat.is_integer, pat.is_float32, pat.is_float64, pat.is_string, pat.is_large_string,
-        pat.is_date, pat.is_timestamp, pat.is_time, pat.is_decimal128,
-    )  # fmt: skip
-    return any(test(kind) for test in tests)

@@ -11,11 +11,14 @@ from contextlib import AbstractContextManager
 from itertools import chain, count
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 
+from tasks.curation.duplicates import Duplicates
+from tasks.curation.selection import NOT_DROPPED, Selection
+from tasks.datasets.image_column import IMAGE, embedded_bytes, with_image_features
 from tasks.datasets.row_groups import value_at
-from tasks.datasets.writer import IMAGE, DatasetWriter, with_image_features
-from tasks.report.gallery import picture_bytes
+from tasks.datasets.writer import DatasetWriter
 from tasks.runs.finished_run import FinishedRun, Rows
 from tasks.storage.store import Store
 
@@ -119,7 +122,7 @@ class _Parts:
         for i in range(table.num_rows):
             values = {name: value_at(table[name], i) for name in others}
             key = safe_name(self._rows, values["id"] or "")
-            cells = {name: picture_bytes(value_at(table[name], i)) for name in images}
+            cells = {name: embedded_bytes(value_at(table[name], i)) for name in images}
             pictures = {name: (_file_name(key, words[name], data), data) for name, data in cells.items() if data}
             self._part.append((key, pictures, values))
             self._rows += 1
@@ -203,3 +206,44 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_dictionary(kind):
         return _holds_bytes(kind.value_type)
     return any(test(kind) for test in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view))
+
+
+DROPPED = pa.schema(
+    [
+        ("id", pa.string()),
+        ("reason", pa.string()),
+        ("kept_id", pa.string()),
+        ("similarity", pa.float32()),
+        ("source_file", pa.string()),
+        ("source_row", pa.int64()),
+        ("origin_file", pa.string()),
+        ("origin_row", pa.int64()),
+        ("kept_file", pa.string()),
+        ("kept_row", pa.int64()),
+    ]
+)
+
+
+def dropped_table(run: FinishedRun, selection: Selection, duplicates: Duplicates | None) -> pa.Table:
+    rows = np.flatnonzero(selection.reasons != NOT_DROPPED)
+    heads, similarity = np.full(run.table.num_rows, -1), np.full(run.table.num_rows, np.nan, np.float32)
+    if duplicates is not None:
+        heads[duplicates.dropped], similarity[duplicates.dropped] = duplicates.kept, duplicates.similarity
+    heads = heads[rows]
+    is_alone = heads < 0
+    kept_files, kept_rows = run.places(heads)
+    files, places = run.places(rows)
+    origins, origin_rows = run.origins(rows)
+    columns = {
+        "id": pa.array([run.ids[row] for row in rows], pa.string()),
+        "reason": pa.array([selection.names[number] for number in selection.reasons[rows]], pa.string()),
+        "kept_id": pa.array([run.ids[row] for row in heads], pa.string(), mask=is_alone),
+        "similarity": pa.array(similarity[rows], mask=is_alone),
+        "source_file": pa.array(files, pa.string()),
+        "source_row": pa.array(places, pa.int64()),
+        "origin_file": pa.array(origins, pa.string()),
+        "origin_row": pa.array(origin_rows, pa.int64()),
+        "kept_file": pa.array(kept_files, pa.string(), mask=is_alone),
+        "kept_row": pa.array(kept_rows, pa.int64(), mask=is_alone),
+    }
+    return pa.Table.from_pydict(columns, DROPPED)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.report.gallery import caption, picture_bytes
-from tasks.report.run_report import picture_uri, printable, template
+from tasks.datasets.image_column import embedded_bytes
+from tasks.report.gallery import caption
+from tasks.report.page import picture_uri, printable, template
 from tasks.runs.finished_run import FinishedRun, Rows
 from tasks.scoring.statistics import BIN_WIDTHS
 
@@ -68,7 +69,7 @@ def _tiles(run: FinishedRun, rows: Rows) -> Iterator[tuple[int, dict[str, Any]]]
     scores = ["id", "identity_similarity", "identity_similarity_gt", "psnr"]
     for here, table in run.read(rows, [*scores, "restored"]):
         for row, values in zip(here.tolist(), table.to_pylist(), strict=True):
-            yield row, {"id": values["id"], "caption": caption(values), **_picture(picture_bytes(values["restored"]))}
+            yield row, {"id": values["id"], "caption": caption(values), **_picture(embedded_bytes(values["restored"]))}
 
 
 def _picture(data: bytes | None) -> dict[str, Any]:

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from bfr_models.errors import RowError
 from bfr_models.pixels import Uint8Image
 from tasks.curation.near_duplicates import Vectors
+from tasks.datasets.image_column import embedded_bytes
 from tasks.images.codec import decode
-from tasks.report.gallery import picture_bytes
 from tasks.runs.finished_run import FinishedRun, Rows
 
-LOOKS = ("embedding", "inception", "perceptual")
 PERCEPTUAL = "luma32-dct63"
 _SIDE, _KEPT = 32, 8
 _WIDE = 512  # dimensions above which vectors are held in float16: 200,000 of the Inception's take 0.8 GB
@@ -86,7 +85,7 @@ def _of_pictures(run: FinishedRun, rows: Rows) -> RowVectors:
 def _pictures(run: FinishedRun, rows: Rows) -> Iterator[tuple[int, list[bytes | None]]]:
     start = 0
     for here, table in run.read(rows, ["restored"]):
-        yield start, [picture_bytes(cell) for cell in table["restored"].to_pylist()]
+        yield start, [embedded_bytes(cell) for cell in table["restored"].to_pylist()]
         start += len(here)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import IO, TypeVar
 
 from bfr_models.errors import UsageError
-from tasks.storage.filesystem import redact
+from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
 PICTURES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})

@@ -23,8 +23,9 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from bfr_models.errors import BfrError, RowError
-from tasks.storage.filesystem import place_of, redact, redact_text
-from tasks.storage.retry import for_at_most, may_pass, patiently
+from tasks.storage.filesystem import place_of
+from tasks.storage.redaction import redact, redact_text
+from tasks.storage.retry import is_transient, retry_deadline, with_retries
 from tasks.storage.store import shared_store
 
 MAX_BYTES = 64 * 2**20  # of one picture
@@ -92,9 +93,9 @@ def fetch(address: str, dataset: str) -> bytes:
     """
     try:
         scheme = urlsplit(address).scheme if "://" in address else "file"
-        with for_at_most(TIMEOUT):
+        with retry_deadline(TIMEOUT):
             if scheme in ("http", "https"):
-                return patiently(_from_web, address)
+                return with_retries(_from_web, address)
             if scheme == "file":
                 return _from_disk(address.removeprefix("file://"), dataset)
             return _from_store(address, dataset)
@@ -105,7 +106,7 @@ def fetch(address: str, dataset: str) -> bytes:
         why = redact_text(f"{type(error).__name__}: {error}").partition("\n")[0][:200]
         if isinstance(error, PermissionError):
             raise PermissionError(f"{expected} {why}; check the permissions, and the age of the credentials") from None
-        if may_pass(error):
+        if is_transient(error):
             why += f", still after {TIMEOUT:g} s of trying"
             if not isinstance(error, httpx.HTTPError):
                 raise ConnectionError(f"{expected} {why}") from None

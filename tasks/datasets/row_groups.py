@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyarrow.types as pat
 
 DAMAGE = (pa.ArrowException, OSError)
 """What pyarrow raises for bytes that are no Parquet, and more: see `is_damage`."""
@@ -71,3 +72,20 @@ def value_at(column: pa.ChunkedArray, index: int) -> Any:
 
 def _nulls(schema: pa.Schema, rows: int) -> pa.Table:
     return pa.Table.from_arrays([pa.nulls(rows, field.type) for field in schema], schema=schema)
+
+
+def plain_columns(schema: pa.Schema) -> list[str]:
+    """The columns that a condition may use: all but pictures, other bytes, and what SQL has no type for."""
+    return [field.name for field in schema if _is_plain(field.type)]
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    if pat.is_struct(kind):
+        return all(_is_plain(field.type) for field in kind)
+    if pat.is_list(kind) or pat.is_large_list(kind) or pat.is_dictionary(kind):
+        return _is_plain(kind.value_type)
+    tests = (
+        pat.is_boolean, pat.is_integer, pat.is_float32, pat.is_float64, pat.is_string, pat.is_large_string,
+        pat.is_date, pat.is_timestamp, pat.is_time, pat.is_decimal128,
+    )  # fmt: skip
+    return any(test(kind) for test in tests)

@@ -3,83 +3,18 @@
 from __future__ import annotations
 
 import io
-import json
 import re
-from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pyarrow.types as pat
 
 from bfr_models.errors import UsageError
-from tasks.datasets.row_groups import values
 from tasks.storage.store import Store
-
-IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-"""The type of a picture column, as Hugging Face `datasets` stores it."""
 
 MAX_FILE_BYTES = 512 * 2**20
 MAX_GROUP_BYTES = 128 * 2**20
-
-Fetch = Callable[[str], bytes | None]
-"""From the address in a cell to the picture's bytes. It decides which addresses may be followed at all: a
-hostile dataset can name any file or host."""
-
-
-def with_image_features(schema: pa.Schema, columns: Iterable[str]) -> pa.Schema:
-    """The schema with the note that makes `datasets` load these columns (of type `IMAGE`) as pictures."""
-    metadata = dict(schema.metadata or {})
-    noted = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features") or {}
-    features = {name: feature for name, feature in noted.items() if name in schema.names}
-    features |= {name: {"_type": "Image"} for name in columns}
-    metadata[b"huggingface"] = json.dumps({"info": {"features": features}}).encode()
-    return schema.with_metadata(metadata)
-
-
-def find_image_column(schema: pa.Schema, name: str = "image") -> pa.Field:
-    """The picture column of a dataset. UsageError, with the columns there are, when it is none."""
-    known = ", ".join(f"{field.name} ({_short(field.type)})" for field in schema)
-    if name not in schema.names:
-        raise UsageError(
-            f"expected a picture column {name!r}, found the columns {known}; name the right one with --column"
-        )
-    field = schema.field(name)
-    if not _holds_pictures(field.type):
-        raise UsageError(
-            f"expected pictures in column {name!r} (binary, struct<bytes, path>, or string with URLs), found "
-            f"{field.type}; the columns are {known}; name the right one with --column"
-        )
-    return field
-
-
-def image_bytes(value: object, fetch: Fetch | None = None) -> bytes | None:
-    """The picture's bytes in one cell of a picture column (as `to_pylist` gives it); None when it is empty.
-
-    UsageError for an address where no `fetch` was given.
-    """
-    if isinstance(value, Mapping):
-        if value.get("bytes") or fetch is None:
-            return value.get("bytes") or None
-        value = value.get("path")
-    if not value:
-        return None
-    if isinstance(value, str):
-        if fetch is None:
-            raise UsageError(f"expected picture bytes in the column, found the address {value[:80]!r}")
-        return fetch(value) or None
-    if isinstance(value, bytes):
-        return value
-    raise TypeError(f"expected bytes, a struct with `bytes`, or a string, got {type(value).__name__}")
-
-
-def addresses(column: pa.ChunkedArray) -> list[str]:
-    """What a picture column of addresses holds; nothing for one of bytes."""
-    kind = column.type.value_type if pat.is_dictionary(column.type) else column.type
-    if not (pat.is_string(kind) or pat.is_large_string(kind) or pat.is_string_view(kind)):
-        return []
-    return [address for address in values(column) if address]
 
 
 class DatasetWriter:
@@ -229,19 +164,3 @@ def _encoding(schema: pa.Schema) -> dict[str, Any]:
         "write_statistics": rest,
         "column_encoding": dict.fromkeys(vectors, "BYTE_STREAM_SPLIT"),
     }
-
-
-def _holds_pictures(kind: pa.DataType) -> bool:
-    if pat.is_struct(kind):
-        return "bytes" in kind.names and _holds_pictures(kind.field("bytes").type)
-    if pat.is_dictionary(kind):
-        return _holds_pictures(kind.value_type)
-    tests = (
-        pat.is_binary, pat.is_large_binary, pat.is_binary_view, pat.is_string, pat.is_large_string, pat.is_string_view,
-    )  # fmt: skip
-    return any(test(kind) for test in tests)
-
-
-def _short(kind: pa.DataType) -> str:
-    text = str(kind)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -16,8 +16,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import chain
 
-from tasks.engine.pool import Order, Outcome
+from tasks.engine.pool import Outcome
 from tasks.runs.shards import Shard
+from tasks.worker.job import Order
 
 MAX_LOSSES = 64  # workers that the search may cost: each has to load its method again
 MAX_ERRORS = 3

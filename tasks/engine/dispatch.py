@@ -24,10 +24,11 @@ from heapq import heappop, heappush
 
 from bfr_models.errors import BfrError
 from tasks.engine.bisection import Bisection
-from tasks.engine.pool import Order, Outcome, Pool
+from tasks.engine.pool import Outcome, Pool
 from tasks.runs.commits import Record
 from tasks.runs.shards import Shard
-from tasks.storage.filesystem import redact_text
+from tasks.storage.redaction import redact_text
+from tasks.worker.job import Order
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class Dispatch:
     def run(self, shards: Iterable[Shard]) -> None:
         """Raises BfrError where going on makes no sense. What is committed stays."""
         todo = _Todo(shards)
-        first = _FirstRows()
+        first = _RejectRateGuard()
         in_hand = 0
         while not self.stop.is_set():
             while self.pool.free_slots() and (order := todo.take(in_hand)):
@@ -162,7 +163,7 @@ def _is_refusal(error: BaseException | None) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
-class _FirstRows:
+class _RejectRateGuard:
     """Stops a run that would mark a whole dataset as rejected for one wrong setting."""
 
     def __init__(self) -> None:

@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import os
-import signal
-import socket
-import threading
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from bfr_models.errors import BfrError, UsageError
-from tasks.engine.pool import IN_HAND, Order, Outcome, WorkerLostError, cannot_load
+from bfr_models.errors import BfrError
+from tasks.engine.pool import IN_HAND, Outcome, WorkerLostError, cannot_load
+from tasks.engine.ray_cluster import end_processes
 from tasks.engine.worker_log import Line, WorkerLog, relay
 from tasks.runs.commits import Record
-from tasks.worker.job import Job
+from tasks.worker.job import Job, Order
 
 START_TIMEOUT = 600.0  # seconds without any loaded actor: none could be placed, or none loads its method
-CONNECT_TIMEOUT = 5.0  # seconds; Ray itself tries for many minutes, deaf to signals
 MIN_DEADLINE = 600.0  # seconds that a shard may take: 20 x the longest so far, at least this
 FIRST_DEADLINE = {"cuda": 3600.0, "cpu": 2 * 3600.0}  # seconds until one is done: not that a shard may take, whose rows
 # and faces nobody knows, but a batch (eight 512 px faces take 50 minutes on two CPU cores)
 BATCHES_SECONDS = 15.0  # between two looks, until one shard is done, at the batches that a worker has done
 MIN_TRIAL_DEADLINE = 60.0  # seconds that a trial of some of a shard's rows may take: its share, at least this
 MAX_LOSSES_IN_A_ROW = 6  # actors that die, not over a suspect, with nothing done in between: something else is wrong.
-# Three times the workers, if that is more: a node that goes takes all its actors with it
-KILL_TIMEOUT = 2.0  # seconds for Ray to end its actors
 
 
 class _WorkerActor:
@@ -113,7 +106,7 @@ class RayPool:
             with suppress(RayError):  # the cluster may have gone first
                 ray.kill(actor.handle)
         if self._ours:
-            _end(actor.pid for actor in self._actors if actor.alive and actor.pid is not None)
+            end_processes(actor.pid for actor in self._actors if actor.alive and actor.pid is not None)
 
     def _new_actor(self) -> _Actor:
         handle = self._class.remote(self._job)
@@ -196,64 +189,6 @@ def _listen(actor: _Actor, now: float) -> None:
         with suppress(RayError):
             if (batches := ray.get(asked)) != actor.batches:
                 actor.batches, actor.batch_at = batches, now
-
-
-def connect_ray() -> bool:
-    """Connects to RAY_ADDRESS or starts a local cluster; True if it was started or joined here.
-
-    Ray takes SIGTERM over when it starts; it is given back, so that whoever runs the flow hears it.
-    """
-    if ray.is_initialized():
-        return False
-    handler = signal.getsignal(signal.SIGTERM)
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address := os.environ.get("RAY_ADDRESS"):
-        _require_answer(address)
-        ray.init(address=address, **quiet)
-    else:  # nothing big goes through the object store
-        ray.init("local", include_dashboard=False, object_store_memory=256 * 2**20, **quiet)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)
-    return True
-
-
-def _require_answer(address: str) -> None:
-    """UsageError if nothing listens at a `host:port` or `ray://host:port`."""
-    parts = urlsplit(address if "//" in address else f"//{address}")
-    if not parts.hostname or not parts.port:
-        return  # "auto", "local"
-    try:
-        socket.create_connection((parts.hostname, parts.port), CONNECT_TIMEOUT).close()
-    except OSError as error:
-        raise UsageError(
-            f"expected a Ray cluster at RAY_ADDRESS={address}, found nothing that answers ({error}); start it, or "
-            "unset RAY_ADDRESS to use this machine"
-        ) from None
-
-
-def cluster_gpus() -> int:
-    """GPUs that the connected cluster offers."""
-    return int(ray.cluster_resources().get("GPU", 0))
-
-
-def _end(pids: Iterable[int]) -> None:
-    """Kills what `ray.kill` did not: a SIGTERM for the whole process group, as Prefect's workers send it, makes a
-    cluster of ours deaf to that. A process that is on its way out is left to Ray, which would report it as lost."""
-    left, deadline = set(pids), time.monotonic() + KILL_TIMEOUT
-    while left and time.monotonic() < deadline:
-        left = {pid for pid in left if _lives(pid)}
-        time.sleep(0.05)
-    for pid in left:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def _why_it_died(error: RayError) -> str:

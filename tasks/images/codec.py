@@ -44,7 +44,7 @@ _UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class DecodedImage:
     """A decoded picture, upright.
 
     `pixels` is what a network sees. Colours under transparency are as stored, not blended with a background:
@@ -68,7 +68,7 @@ class Picture:
     """(H, W) grey, or (H, W, 3 or 4) RGB(A) uint16: all 16 bits."""
 
 
-def decode(data: bytes | None, max_pixels: int = MAX_PIXELS) -> Picture:
+def decode(data: bytes | None, max_pixels: int = MAX_PIXELS) -> DecodedImage:
     """The first frame of a picture. RowError `missing`, `undecodable`, `too_large` or `too_small`."""
     if not data:
         raise RowError("missing", "expected a picture, found nothing")
@@ -94,7 +94,7 @@ def count_pixels(data: bytes | None) -> int:
         return 0
 
 
-def encode(image: Uint8Image, fmt: Format = "png", quality: int = 95, like: Picture | None = None) -> bytes:
+def encode(image: Uint8Image, fmt: Format = "png", quality: int = 95, like: DecodedImage | None = None) -> bytes:
     """A picture file of (H, W, 3) uint8 RGB pixels, deterministic for PNG.
 
     From `like`, the picture that this one was made of, come ICC profile, EXIF and resolution; grey stays
@@ -139,7 +139,7 @@ def _grey_of(image: Uint8Image) -> Uint8Image:
     return np.ascontiguousarray(image[..., 0]) if is_grey(image) else np.asarray(Image.fromarray(image).convert("L"))
 
 
-def _decode(data: bytes, max_pixels: int) -> Picture:
+def _decode(data: bytes, max_pixels: int) -> DecodedImage:
     # Pillow's own guard against bombs is one global figure: it is set to ours, never switched off.
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -153,7 +153,7 @@ def _decode(data: bytes, max_pixels: int) -> Picture:
     if bit_depth == 16:
         image, deep = _with_deep(image, data)
     pixels, alpha = rgb_and_alpha(image, deep)
-    return Picture(
+    return DecodedImage(
         pixels=_upright(pixels, orientation),
         grey=is_grey(pixels if deep is None else deep),
         bit_depth=bit_depth,

@@ -9,11 +9,11 @@ from PIL import Image
 from bfr_models.errors import RowError
 from bfr_models.pixels import Uint8Image
 
-Holes = NDArray[np.bool_]
+InpaintMask = NDArray[np.bool_]
 """(H, W): True where the picture is unknown."""
 
 
-def holes_of(mask: Uint8Image, shape: tuple[int, ...]) -> Holes:
+def holes_of(mask: Uint8Image, shape: tuple[int, ...]) -> InpaintMask:
     """The holes of a picture of (H, W) `shape` that a decoded mask names: white (from half bright on) is a hole.
 
     A mask may have another size than the picture, but not another shape. RowError `bad_mask`.
@@ -24,7 +24,7 @@ def holes_of(mask: Uint8Image, shape: tuple[int, ...]) -> Holes:
     return holes_at(np.asarray(Image.fromarray(mask).convert("L")) > 127, (height, width))
 
 
-def holes_at(holes: Holes, shape: tuple[int, int]) -> Holes:
+def holes_at(holes: InpaintMask, shape: tuple[int, int]) -> InpaintMask:
     """Holes at another (H, W): by nearest where they grow; where they shrink a pixel with any of a hole is one, so
     that no thin scratch is lost."""
     if holes.shape == shape:
@@ -32,7 +32,7 @@ def holes_at(holes: Holes, shape: tuple[int, int]) -> Holes:
     return np.ascontiguousarray(_along_first(_along_first(holes, shape[0]).T, shape[1]).T)
 
 
-def _along_first(holes: Holes, length: int) -> Holes:
+def _along_first(holes: InpaintMask, length: int) -> InpaintMask:
     """The same with `length` rows."""
     before, rows = len(holes), np.arange(length)
     if length > before:
@@ -42,7 +42,7 @@ def _along_first(holes: Holes, length: int) -> Holes:
     return counts[-(-(rows + 1) * before // length)] > counts[rows * before // length]
 
 
-def fill(known: Uint8Image, holes: Holes, face: Uint8Image) -> Uint8Image:
+def fill(known: Uint8Image, holes: InpaintMask, face: Uint8Image) -> Uint8Image:
     """`known` with the pixels of `face`, brought to its size, in the holes; all others to the last bit."""
     height, width = holes.shape
     filled = np.array(Image.fromarray(face).resize((width, height), Image.Resampling.BICUBIC))

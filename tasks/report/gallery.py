@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 
 from bfr_models.errors import BfrError
 from tasks.config.restore import RestoreRun
+from tasks.datasets.image_column import embedded_bytes
 from tasks.datasets.row_groups import read_row_groups, values
-from tasks.plan_shards import Plan
-from tasks.report.run_report import Cell, GalleryRow, Reject
-from tasks.runs.shards import Shard, from_table, require_unchanged, row_ids
+from tasks.datasets.row_ids import row_ids
+from tasks.report.page import Cell, GalleryRow, Reject
+from tasks.runs.plan import Plan
+from tasks.runs.shards import Shard, from_table, require_unchanged
 from tasks.storage.store import Store
 
 GALLERY_ROWS = 24
@@ -61,10 +63,10 @@ def caption(row: Mapping[str, Any]) -> str:
 
 def _cells(row: Mapping[str, Any], run: RestoreRun) -> Iterator[Cell]:
     yield Cell("input", row["_input"], "" if row["_input"] else f"no longer in the source, or {_NOT_SHOWN}")
-    restored = picture_bytes(row.get("restored"))
+    restored = embedded_bytes(row.get("restored"))
     yield Cell(run.method, restored, caption(row) if restored else _NOT_SHOWN, row["identity_similarity"])
     if run.gt_column:
-        yield Cell("gt", picture_bytes(row.get(run.gt_column)), "")
+        yield Cell("gt", embedded_bytes(row.get(run.gt_column)), "")
 
 
 def _first_rows(store: Store, path: str, count: int, gt_column: str | None) -> list[dict[str, Any]]:
@@ -90,15 +92,9 @@ def _inputs(shard: Shard, column: str) -> dict[str, bytes | None]:
     except (BfrError, OSError):
         return {}
     return dict(
-        zip(row_ids(shard.name, shard.first_row, table), map(picture_bytes, values(table[column])), strict=True)
+        zip(row_ids(shard.name, shard.first_row, table), map(embedded_bytes, values(table[column])), strict=True)
     )
 
 
 def _fits(parquet: pq.ParquetFile, groups: range) -> bool:
     return sum(parquet.metadata.row_group(group).total_byte_size for group in groups) <= MAX_GROUP_BYTES
-
-
-def picture_bytes(cell: Any) -> bytes | None:
-    """What is in a picture's cell, where it holds the picture itself."""
-    data = cell.get("bytes") if isinstance(cell, dict) else cell
-    return data if isinstance(data, bytes) else None

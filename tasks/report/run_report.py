@@ -7,56 +7,25 @@ the page's own policy forbids the network and any script but its own.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 import math
-import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, SupportsFloat
-
-from jinja2 import Environment, FileSystemLoader
-from PIL import Image, ImageOps
+from typing import Any
 
 from bfr_models.metrics.protocols import is_lower_better
-from tasks.storage.filesystem import redact
+from tasks.config.restore import RestoreRun
+from tasks.report.gallery import example_rejects, gallery_rows
+from tasks.report.page import Cell, GalleryRow, Reject, finite, picture_uri, plain, printable, template
+from tasks.runs.manifest import RunRecord
+from tasks.runs.plan import Plan
+from tasks.storage.redaction import redact
+from tasks.storage.store import Store
 
 Run = Mapping[str, object]
 """A run.json document."""
 
 MAX_ROWS, MAX_CELLS = 48, 240
 PICTURE_BYTES = 3_900_000  # all pictures together; base64 makes 5.2 MB of them
-LADDER = ((512, 88), (384, 84), (256, 80), (160, 70), (96, 60))  # (longest side in pixels, WebP quality)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One picture of the gallery, encoded (PNG, JPEG, WebP, ...); None shows the caption as the reason."""
-
-    column: str  # "input", "gt" or a method's name
-    image: bytes | None
-    caption: str  # e.g. "identity 0.93 · 24.1 dB"
-    identity: float | None = None  # the caption's number, in [-1, 1]: the rows with the lowest are marked
-
-
-@dataclass(frozen=True)
-class GalleryRow:
-    """The pictures of one row of the dataset."""
-
-    id: str
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True)
-class Reject:
-    """A row that could not be restored: `error` is a stable code, `detail` is for people."""
-
-    id: str
-    error: str
-    detail: str
 
 
 def render_report(title: str, runs: Sequence[Run], gallery: Sequence[GalleryRow], rejects: Sequence[Reject]) -> str:
@@ -72,22 +41,6 @@ def render_report(title: str, runs: Sequence[Run], gallery: Sequence[GalleryRow]
     return printable(page)
 
 
-def printable(page: str) -> str:
-    """The page without what HTML cannot hold (controls) and UTF-8 cannot write (lone surrogates): hostile ids bring
-    both."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", "\ufffd", page)
-
-
-def template(name: str) -> Any:
-    """A page of `templates/`: it escapes what it is given."""
-    folder = FileSystemLoader(Path(__file__).parent / "templates")
-    env = Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    env.filters["plain"] = _plain
-    env.filters["zip"] = zip
-    env.filters["sha256"] = lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    return env.get_template(name)
-
-
 def _at(document: object, *keys: str) -> Any:
     """The value at a path of keys, None where the path ends early."""
     for key in keys:
@@ -97,7 +50,7 @@ def _at(document: object, *keys: str) -> Any:
 
 def _labels(runs: Sequence[Run]) -> list[str]:
     """A name for each run: the method's, with its preset or its number where two would be the same."""
-    methods = [(_plain(_at(run, "method", "name")), _plain(_at(run, "method", "preset"))) for run in runs]
+    methods = [(plain(_at(run, "method", "name")), plain(_at(run, "method", "preset"))) for run in runs]
     names = [name for name, _ in methods]
     names = [name if names.count(name) == 1 else f"{name} ({preset})" for name, preset in methods]
     return [name if names.count(name) == 1 else f"{name} #{i}" for i, name in enumerate(names, 1)]
@@ -106,7 +59,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 def _summary(run: Run, label: str) -> dict[str, Any]:
     """One run as the template reads it; `missing` is what the sum of rows leaves over, 0 when all is well."""
     keys = ("rows", "restored", "rejected", "faces", "shards", "accelerator_seconds", "wall_seconds")
-    totals: dict[str, Any] = {key: _finite(_at(run, "totals", key)) for key in keys}
+    totals: dict[str, Any] = {key: finite(_at(run, "totals", key)) for key in keys}
     rows, restored, rejected = (totals[key] for key in keys[:3])
     missing = None if None in (rows, restored, rejected) else rows - restored - rejected
     parts = {key: _at(run, key) or {} for key in ("method", "arguments", "versions", "recogniser")}
@@ -120,10 +73,10 @@ def _figures(run: Run) -> list[tuple[str, str]]:
     found = listed.items() if isinstance(listed, Mapping) else ()
     return [
         (
-            _plain(name),
-            f"{value:.4f} {_plain(_at(figure, 'unit'))}, {_plain(_at(figure, 'network') or '')}".rstrip(" ,")
-            if (value := _finite(_at(figure, "value"))) is not None
-            else f"none: {_plain(_at(figure, 'why'))}",
+            plain(name),
+            f"{value:.4f} {plain(_at(figure, 'unit'))}, {plain(_at(figure, 'network') or '')}".rstrip(" ,")
+            if (value := finite(_at(figure, "value"))) is not None
+            else f"none: {plain(_at(figure, 'why'))}",
         )
         for name, figure in found
     ]
@@ -135,8 +88,8 @@ def _licences(run: Run) -> list[dict[str, Any]]:
     found = [terms for terms in listed if isinstance(terms, Mapping)] if isinstance(listed, list) else []
     return [
         {
-            "weights": _plain(terms.get("weights")),
-            "licence": _plain(terms.get("licence") or "not stated")
+            "weights": plain(terms.get("weights")),
+            "licence": plain(terms.get("licence") or "not stated")
             + (", non-commercial use only" if terms.get("non_commercial") else ""),
             "non_commercial": bool(terms.get("non_commercial")),
         }
@@ -153,7 +106,7 @@ def _command(run: Run) -> str:
         if value is not None and value is not False and not isinstance(value, Mapping):
             text = ",".join(map(str, value)) if isinstance(value, list | tuple) else value
             words += [f"--{str(key).replace('_', '-')}"] + ([] if value is True else [text])
-    return shlex.join(_plain(word, limit=4000) for word in words)
+    return shlex.join(plain(word, limit=4000) for word in words)
 
 
 def _rejects(runs: Sequence[Run], rejects: Sequence[Reject]) -> list[dict[str, Any]]:
@@ -164,7 +117,7 @@ def _rejects(runs: Sequence[Run], rejects: Sequence[Reject]) -> list[dict[str, A
     counts = [_at(run, "rejects") or {} for run in runs]
     table = []
     for code in dict.fromkeys([*(code for run in counts for code in run), *listed]):
-        numbers = [_finite(run.get(code)) or 0 for run in counts] or [len(listed[code])]
+        numbers = [finite(run.get(code)) or 0 for run in counts] or [len(listed[code])]
         table.append({"code": code, "counts": numbers, "examples": listed.get(code, [])[:3]})
     return sorted(table, key=lambda entry: -sum(entry["counts"]))
 
@@ -178,9 +131,9 @@ def _metrics(runs: Sequence[Run]) -> dict[str, list[dict[str, Any]]]:
 def _scores(key: str, statistics: Sequence[object]) -> list[dict[str, Any]]:
     scores = []
     for found in statistics:
-        value = _finite(_at(found, "mean"))
-        value = _finite(_at(found, "value")) if value is None else value
-        spread = {"low": _finite(_at(found, "p05")), "high": _finite(_at(found, "p95")), "n": _at(found, "n")}
+        value = finite(_at(found, "mean"))
+        value = finite(_at(found, "value")) if value is None else value
+        spread = {"low": finite(_at(found, "p05")), "high": finite(_at(found, "p95")), "n": _at(found, "n")}
         why = _at(found, "why") or ("not a number" if isinstance(found, Mapping) else "not measured")
         scores.append({"value": value, "why": why, "features": _at(found, "features"), **spread})
     values = [score["value"] for score in scores if score["value"] is not None]
@@ -213,7 +166,7 @@ def _gallery(rows: Sequence[GalleryRow]) -> dict[str, Any]:
     """What is shown: as many rows as the page can hold, the lowest of all that were given among them."""
     names = dict.fromkeys(cell.column for row in rows for cell in row.cells)
     columns = sorted(names, key=lambda name: (name != "input", name == "gt"))  # methods keep their order
-    scores = [[x for cell in row.cells if (x := _finite(cell.identity)) is not None] for row in rows]
+    scores = [[x for cell in row.cells if (x := finite(cell.identity)) is not None] for row in rows]
     order = sorted((min(found), i) for i, found in enumerate(scores) if found)
     lowest = {i: score for score, i in order[: min(6, max(len(order) // 5, 1))]} if len(order) > 2 else {}
     room = max(min(MAX_ROWS, MAX_CELLS // max(len(columns), 1)), 1)
@@ -240,47 +193,7 @@ def _tiles(row: GalleryRow, columns: Sequence[str], budget: int) -> list[dict[st
     return tiles
 
 
-def picture_uri(encoded: bytes, budget: int) -> dict[str, Any]:
-    """A picture as a data URI of at most `budget` bytes before base64 (or the smallest that we make)."""
-    opened: Image.Image = Image.open(io.BytesIO(encoded))
-    size = opened.size[::-1] if opened.getexif().get(0x0112, 1) >= 5 else opened.size  # lying on its side
-    opened.draft("RGB", (2 * LADDER[0][0],) * 2)  # a large JPEG is decoded small
-    if (factor := max(opened.size) // (4 * LADDER[0][0])) > 1 and opened.mode in ("L", "RGB", "RGBA"):
-        turned = opened.getexif()
-        opened = opened.reduce(factor)  # no second large picture
-        opened.info["exif"] = turned.tobytes()
-    image = ImageOps.exif_transpose(opened)
-    if image.mode.startswith("I"):  # 16 bits: Pillow clips where it should scale
-        image = image.convert("F").point(lambda level: level / 257).convert("L")
-    image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    data = _webp(image, 512, 80, lossless=True) if max(size) <= 128 else b""
-    for side, quality in LADDER:
-        if data and len(data) <= budget:
-            break
-        data = _webp(image, side, quality)
-    return {"src": "data:image/webp;base64," + base64.b64encode(data).decode(), "size": size}
-
-
-def _webp(image: Image.Image, side: int, quality: int, lossless: bool = False) -> bytes:
-    image = image.copy()
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    image.save(buffer := io.BytesIO(), "WEBP", quality=quality, method=2, lossless=lossless)
-    return buffer.getvalue()
-
-
-def _finite(value: object) -> float | None:
-    """The number (numpy's too), or None for anything else: JSON's NaN, a missing value, a string."""
-    number = float(value) if isinstance(value, SupportsFloat) else math.nan
-    return number if math.isfinite(number) else None
-
-
-def _plain(value: object, limit: int = 300) -> str:
-    """A value of run.json as text of bounded length, without what a URL may hold of secrets."""
-    if isinstance(value, Mapping):
-        return _plain(" · ".join(f"{key} {_plain(inner)}" for key, inner in value.items()), 4 * limit)
-    text = "—" if value is None else str(value)
-    try:
-        text = redact(text) if "://" in text else text
-    except ValueError:
-        text = "a URL that cannot be read"
-    return text if len(text) <= limit else f"{text[: limit // 2]} … {text[-limit // 3 :]}"
+def write_report(store: Store, plan: Plan, manifest: list[dict[str, Any]], record: RunRecord, run: RestoreRun) -> None:
+    rows = gallery_rows(store, plan, manifest, run)
+    page = render_report(f"{run.method} on {redact(run.source)}", [record], rows, example_rejects(store, manifest))
+    store.write("report/index.html", page.encode())

@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 
 from bfr_models.errors import BfrError, UsageError
 from bfr_models.metrics.frechet import FeatureSource
-from tasks.curation.conditions import plain_columns
-from tasks.datasets.row_groups import take_rows, values
-from tasks.generations import address, read_pointer
-from tasks.plan_shards import latest_plan, require_finished
+from tasks.datasets.row_groups import plain_columns, take_rows, values
 from tasks.runs.commits import commit_name
+from tasks.runs.plan import latest_plan, require_finished
+from tasks.runs.pointer import address, read_pointer
 from tasks.runs.shards import from_table
-from tasks.scoring.frechet import SOURCE_KEY
+from tasks.scoring.face_vectors import SOURCE_KEY
 from tasks.scoring.scorer import KEPT_ORIGINAL, RESTORED
 from tasks.storage.store import Store
 

@@ -6,17 +6,16 @@ Appending files to a source renames nothing; a file that changes gets new shards
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import accumulate, repeat
+from itertools import accumulate
 from typing import BinaryIO
 
 import pyarrow as pa
 
 from bfr_models.errors import BfrError
-from tasks.datasets.row_groups import values
 from tasks.runs.commits import commit_name
-from tasks.storage.filesystem import with_secrets, without_secrets
+from tasks.storage.redaction import with_secrets, without_secrets
 from tasks.storage.store import Store, shared_store
 
 SCHEMA = pa.schema(
@@ -92,21 +91,6 @@ def shards_of_file(source: str, name: str, version: str, group_rows: Sequence[in
 def _stable_id(source: str, version: str, start: int, stop: int) -> str:
     key = f"{without_secrets(source)}\0{version}\0{start}\0{stop}"
     return hashlib.blake2b(key.encode(), digest_size=10).hexdigest()
-
-
-def row_ids(name: str, first_row: int, table: pa.Table) -> list[str]:
-    """The ids of some rows of a file: the column `id` where there is one, else `<file>#<row>`."""
-    given = values(table["id"]) if "id" in table.column_names else repeat(None, table.num_rows)
-    return [f"{name}#{first_row + i}" if row_id is None else str(row_id) for i, row_id in enumerate(given)]
-
-
-def digest_of_ids(ids: Iterable[str]) -> str:
-    """What a commit record keeps of its rows' ids, in order, to be able to say later that each is there once."""
-    digest = hashlib.sha256()
-    for row_id in ids:
-        encoded = row_id.encode("utf-8", "surrogatepass")
-        digest.update(len(encoded).to_bytes(8, "big") + encoded)
-    return digest.hexdigest()
 
 
 def to_table(shards: Sequence[Shard]) -> pa.Table:

@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from bfr_models.errors import BfrError, UsageError
-from tasks.storage.filesystem import redact_text
-from tasks.storage.retry import for_at_most
+from tasks.storage.redaction import redact_text
+from tasks.storage.retry import retry_deadline
 from tasks.storage.store import Store
 
 _log = logging.getLogger(__name__)
@@ -56,12 +56,12 @@ def _probe(store: Store) -> bool:
     except NotImplementedError:
         return False
     finally:
-        with _anyway(f"{store!r} keeps {path}"):  # not everyone who may write may also delete
+        with _logged(f"{store!r} keeps {path}"):  # not everyone who may write may also delete
             store.delete(path)
 
 
 @contextmanager
-def sole_driver(url: str) -> Iterator[threading.Event]:
+def exclusive_driver(url: str) -> Iterator[threading.Event]:
     """Holds the destination where that is needed; the event is set when it is lost. UsageError if another driver
     gave a sign of life a short while ago."""
     store = run_store(url)
@@ -101,13 +101,13 @@ class _Hold:
         self._ended.set()
         for thread in self._threads:
             thread.join(5)
-        with _anyway(f"{self._store!r} is held for another {STALE:.0f} s"), for_at_most(HEARTBEAT):
+        with _logged(f"{self._store!r} is held for another {STALE:.0f} s"), retry_deadline(HEARTBEAT):
             if self._is_ours():
                 self._store.delete(_OWNER)
 
     def _stay_alive(self) -> None:
         while not self._ended.wait(HEARTBEAT):
-            with _anyway(f"{self._store!r} could not be held, which is tried again"), for_at_most(HEARTBEAT):
+            with _logged(f"{self._store!r} could not be held, which is tried again"), retry_deadline(HEARTBEAT):
                 if not self._is_ours():
                     self._lose(f"another driver has taken {self._store!r} over")
                     return
@@ -136,7 +136,7 @@ class _Hold:
 
 
 @contextmanager
-def _anyway(what: str) -> Iterator[None]:
+def _logged(what: str) -> Iterator[None]:
     """Trouble in its block is logged, and is no reason to stop."""
     try:
         yield

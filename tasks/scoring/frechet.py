@@ -7,89 +7,26 @@ biometric data, a commit record holds the sums alone, unless the run was asked t
 from __future__ import annotations
 
 import json
-from base64 import b64decode, b64encode
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bfr_models.metrics.extractors import WHY_NO_FID
 from bfr_models.metrics.frechet import FeatureSource, FeatureStatistics, Gaussian, frechet_distance
+from bfr_models.metrics.measures import Measures
 from tasks.config.restore import RestoreRun
-from tasks.storage.filesystem import redact
+from tasks.scoring.embedding_sums import SIDES, EmbeddingSums
+from tasks.scoring.face_vectors import SOURCE_KEY
+from tasks.storage.redaction import redact
 from tasks.storage.store import Store
-from tasks.worker.job import Measures, NetworkChoice
 
 if TYPE_CHECKING:  # it imports torch, which a driver never needs
-    from tasks.scoring.scorer import FaceFeatures
+    pass
 
-SIDES = ("restored", "gt")
-SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("face", pa.int32()),  # its place in the row's `faces`
-        ("inception", pa.list_(pa.float32())),
-        ("inception_gt", pa.list_(pa.float32())),
-        ("embedding", pa.list_(pa.float32())),
-        ("embedding_gt", pa.list_(pa.float32())),
-    ]
-)
-SOURCE_KEY = b"inception"  # of a features file's metadata: what made them
-_AT_ONCE = 64  # shards whose sums are put together
 NO_REFERENCE = "nothing to compare with: give --gt-column or --fid-reference"
-
-
-def features_table(
-    faces: Iterable[tuple[str, int, FaceFeatures]], inception: FeatureSource | None, keep_embeddings: bool
-) -> pa.Table:
-    """One row per face: (id, its place, what was seen)."""
-    rows = [
-        {
-            "id": row_id,
-            "face": place,
-            "inception": seen.inception,
-            "inception_gt": seen.inception_gt,
-            "embedding": seen.embedding if keep_embeddings else None,
-            "embedding_gt": seen.embedding_gt if keep_embeddings else None,
-        }
-        for row_id, place, seen in faces
-    ]
-    about = {SOURCE_KEY: json.dumps(vars(inception))} if inception else {}
-    return pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(about))
-
-
-def embedding_sums(faces: Sequence[FaceFeatures], recogniser: NetworkChoice, shard: str) -> dict[str, str]:
-    """The sums of a shard's embeddings, and of its ground truth's, for the commit record."""
-    sides = zip(SIDES, ([face.embedding for face in faces], [face.embedding_gt for face in faces]), strict=True)
-    source = FeatureSource(recogniser.name, recogniser.sha256)
-    found = {side: [vector for vector in vectors if vector is not None] for side, vectors in sides}
-    return {
-        side: b64encode(FeatureStatistics.from_features(np.stack(vectors), source, shard).packed()).decode()
-        for side, vectors in found.items()
-        if vectors
-    }
-
-
-class EmbeddingSums:
-    """The sums of all shards of a run; add each shard once, in the order of the plan."""
-
-    def __init__(self) -> None:
-        self._parts = defaultdict[str, list[FeatureStatistics]](list)
-
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Takes what a commit record has."""
-        for side, data in record.get("embedding_sums", {}).items():
-            parts = self._parts[side]
-            parts.append(FeatureStatistics.from_bytes(b64decode(data)))
-            if len(parts) == _AT_ONCE:
-                self._parts[side] = [FeatureStatistics.fold(parts)]
-
-    def total(self, side: str) -> FeatureStatistics | None:
-        return FeatureStatistics.fold(self._parts[side]) if self._parts[side] else None
 
 
 def distances(
@@ -122,7 +59,7 @@ def distance_to_gt(sums: EmbeddingSums) -> dict[str, Any]:
 def set_distance(run: RestoreRun, restored: FeatureStatistics, gt: FeatureStatistics | None) -> dict[str, Any]:
     """The distance of restored faces to what the run is compared with: its `fid_reference`, else `gt`."""
     if run.fid_reference is not None:
-        from tasks.measure_distance import reference_statistics  # it decodes pictures, with torch at hand
+        from tasks.scoring.reference_set import reference_statistics  # it decodes pictures, with torch at hand
 
         return _between(restored, reference_statistics(run.fid_reference, restored.source), redact(run.fid_reference))
     return _between(restored, _gaussian(gt), "gt") if gt else {"value": None, "why": NO_REFERENCE}

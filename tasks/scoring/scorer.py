@@ -19,10 +19,11 @@ from bfr_models.metrics.identity import Vectors, angle_degrees, cosine
 from bfr_models.metrics.inception_features import InceptionFeatures
 from bfr_models.metrics.landmarks import landmark_distance
 from bfr_models.metrics.lpips import LPIPS, load_lpips
+from bfr_models.metrics.measures import Measures
 from bfr_models.metrics.niqe import niqe
 from bfr_models.networks.imagenet_trunks import TrunkName
 from bfr_models.pixels import Uint8Image, to_tensor
-from tasks.worker.job import Measures, NetworkChoice
+from bfr_models.types import NetworkChoice
 
 RESTORED, KEPT_ORIGINAL = "restored", "kept_original"
 
@@ -60,7 +61,7 @@ class ScoredFace:
 
 
 @dataclass(frozen=True, eq=False)
-class Unscored:
+class FaceTriple:
     """A face before and after the method, at its size, and its ground truth."""
 
     lq: Uint8Image
@@ -122,7 +123,7 @@ class Scorer:
         self._extra, self._landmarks = extra, DlibLandmarks() if "lmd" in extra else None
         self._min_identity, self._keeps_embeddings = min_identity, keeps_embeddings
 
-    def score(self, faces: Sequence[Unscored]) -> list[ScoredFace]:
+    def score(self, faces: Sequence[FaceTriple]) -> list[ScoredFace]:
         """The scores of some faces, each as if it were alone."""
         embedded = self._embed(faces)
         similarities = [found.similarity("lq", "restored") for found in embedded]
@@ -167,7 +168,7 @@ class Scorer:
     def _is_lost(self, similarity: float | None) -> bool:
         return self._min_identity is not None and similarity is not None and similarity < self._min_identity
 
-    def _embed(self, faces: Sequence[Unscored]) -> list[_Embedded]:
+    def _embed(self, faces: Sequence[FaceTriple]) -> list[_Embedded]:
         """Every face's pictures through the recogniser, each different one once, in one call."""
         if self._recogniser is None:
             return [_Embedded({}, ())] * len(faces)
@@ -188,7 +189,7 @@ class Scorer:
         vectors = self._recogniser.embed(pictures) if pictures else ()
         return [_Embedded(places, vectors[own]) for places, own in embedded]
 
-    def _distances(self, kept: Sequence[Uint8Image], faces: Sequence[Unscored]) -> dict[int, float]:
+    def _distances(self, kept: Sequence[Uint8Image], faces: Sequence[FaceTriple]) -> dict[int, float]:
         """LPIPS to gt, by the face's place."""
         gts = {i: face.gt for i, face in enumerate(faces) if face.gt is not None}
         if self._lpips is None or not gts:
@@ -197,7 +198,9 @@ class Scorer:
         references = torch.stack([to_tensor(gt) for gt in gts.values()])
         return dict(zip(gts, self._lpips(images, references).tolist(), strict=True))
 
-    def _look(self, kept: Sequence[Uint8Image], faces: Sequence[Unscored]) -> list[tuple[Vector | None, Vector | None]]:
+    def _look(
+        self, kept: Sequence[Uint8Image], faces: Sequence[FaceTriple]
+    ) -> list[tuple[Vector | None, Vector | None]]:
         """The Inception's features of each face and of its gt."""
         if self.inception is None:
             return [(None, None)] * len(kept)

@@ -21,7 +21,8 @@ from bfr_models.metrics.summary import Summary
 from tasks.config.restore import RestoreRun
 from tasks.runs import commits
 from tasks.runs.finished_run import FinishedRun, Rows, RunFile
-from tasks.scoring.frechet import NO_REFERENCE, SIDES, EmbeddingSums, set_distance
+from tasks.scoring.embedding_sums import SIDES, EmbeddingSums
+from tasks.scoring.frechet import NO_REFERENCE, set_distance
 from tasks.scoring.statistics import BIN_WIDTHS
 
 OF_THE_RUN = "gt of the whole run, left-out rows included: the run kept no embeddings of its gt"

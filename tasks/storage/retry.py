@@ -15,7 +15,8 @@ from typing import Any, BinaryIO, TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from tasks.storage.filesystem import causes, http_code, http_status, redact_text
+from tasks.storage.http_errors import causes, http_code, http_status
+from tasks.storage.redaction import redact_text
 
 DEADLINE = 300.0  # seconds for one request with all its repetitions; a shard is tried again after that
 _FINAL = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
@@ -36,7 +37,7 @@ Result = TypeVar("Result")
 
 
 @contextmanager
-def for_at_most(seconds: float) -> Iterator[None]:
+def retry_deadline(seconds: float) -> Iterator[None]:
     """Within its block no request is repeated once that time has passed."""
     before = _until.set(time.monotonic() + seconds)
     try:
@@ -45,16 +46,16 @@ def for_at_most(seconds: float) -> Iterator[None]:
         _until.reset(before)
 
 
-def patiently(call: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
+def with_retries(call: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
     """The result of a request that may safely be repeated; its last error once `DEADLINE` has passed, or at once
     when no other try can mend it."""
     waits = wait_random_exponential(multiplier=0.25, max=20)
     stop = stop_after_delay(min(DEADLINE, _until.get() - time.monotonic()))
-    tries = Retrying(retry=retry_if_exception(may_pass), wait=waits, stop=stop, reraise=True)
+    tries = Retrying(retry=retry_if_exception(is_transient), wait=waits, stop=stop, reraise=True)
     return tries(_plainly, call, *arguments, **named)
 
 
-def may_pass(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether the same request may do better in a while."""
     if isinstance(error, _FINAL):
         return False
@@ -89,7 +90,7 @@ def _kinds(error: BaseException | None) -> set[str]:
     return {f"{kind.__module__}.{kind.__name__}" for kind in kinds}
 
 
-class PatientFile(io.RawIOBase):
+class RetryingFile(io.RawIOBase):
     """A remote file opened for reading; each read is whole, or raises."""
 
     def __init__(self, opened: BinaryIO, size: int) -> None:
@@ -111,7 +112,7 @@ class PatientFile(io.RawIOBase):
 
     def read(self, size: int | None = -1) -> bytes:
         left = max(0, self._size - self._at)
-        data = patiently(self._read, left if size is None or size < 0 else min(size, left))
+        data = with_retries(self._read, left if size is None or size < 0 else min(size, left))
         self._at += len(data)
         return data
 

@@ -6,14 +6,13 @@ Everything that reads or writes goes through a `Store`, so that these promises h
   open remote file (fsspec publishes whatever was written when the writer dies);
 * `create` has exactly one winner among racing processes (a hard link, or `If-None-Match: *`); `memory://`, and
   stores that know no such condition (`_single_writer`), look and then put, which is for one writer;
-* storage trouble that may pass is waited out (`_patience`), all other trouble raises at once;
+* storage trouble that may pass is waited out (`retry`), all other trouble raises at once;
 * nothing is answered from a listing cache: what another machine wrote a moment ago is seen.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import os
 import random
 import time
@@ -21,17 +20,15 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from glob import has_magic
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import pyarrow.parquet as pq
-
-from bfr_models.errors import UsageError
 from tasks.storage.file_lock import node_lock
-from tasks.storage.filesystem import connect, http_status, protocols, redact, redact_text
+from tasks.storage.filesystem import connect, protocols
+from tasks.storage.http_errors import http_status
 from tasks.storage.local_disk import create_file, list_files, replace_file, temporary_files
-from tasks.storage.retry import PatientFile, for_at_most, patiently
+from tasks.storage.redaction import redact
+from tasks.storage.retry import RetryingFile, with_retries
 
 MAX_RECORD = 64 * 2**20
 """Bytes that `create` takes: from 100 MiB on, uploads go in parts, where stores may ignore the condition."""
@@ -102,14 +99,14 @@ class Store:
 
     def read(self, path: str) -> bytes:
         """All bytes of a file."""
-        return cast(bytes, patiently(self._fs.cat_file, self._full(path)))
+        return cast(bytes, with_retries(self._fs.cat_file, self._full(path)))
 
     def write(self, path: str, data: bytes) -> None:
         """Put a file whole, in one go, replacing what was there."""
         if self._local:
             replace_file(self._full(path), data)
         else:
-            patiently(self._fs.pipe_file, self._full(path), data)
+            with_retries(self._fs.pipe_file, self._full(path), data)
 
     def create(self, path: str, data: bytes) -> bool:
         """Put a file unless it exists. True: this call made it. False: it exists.
@@ -122,7 +119,7 @@ class Store:
         if self._local:
             return create_file(self._full(path), data)
         if not self.conditional:
-            return not self.exists(path) and patiently(self._fs.pipe_file, self._full(path), data) is None
+            return not self.exists(path) and with_retries(self._fs.pipe_file, self._full(path), data) is None
         return self._put_if_none_match(self._full(path), data)
 
     def replace(self, path: str, data: bytes, version: str | None) -> bool:
@@ -144,14 +141,14 @@ class Store:
     def exists(self, path: str) -> bool:
         """Whether the file (or folder) is there now. Trouble is raised, not taken for a no."""
         try:
-            patiently(self._fs.info, self._full(path))
+            with_retries(self._fs.info, self._full(path))
         except FileNotFoundError:
             return False
         return True
 
     def info(self, path: str) -> FileVersion:
         """Size and version of one file."""
-        return self._version(path, patiently(self._fs.info, self._full(path)))
+        return self._version(path, with_retries(self._fs.info, self._full(path)))
 
     def list(self, prefix: str = "") -> list[str]:
         """The files in a folder and below it, sorted; none when there is no such folder."""
@@ -163,14 +160,14 @@ class Store:
 
     def glob(self, pattern: str) -> FileVersions:
         """The files whose path matches (`*`, `?`, `[...]`, `**`), sorted."""
-        found = patiently(self._fs.glob, f"{self._root}/{pattern}", detail=True)
+        found = with_retries(self._fs.glob, f"{self._root}/{pattern}", detail=True)
         files = {self._relative(path): info for path, info in found.items() if info["type"] == "file"}
         return [self._version(path, info) for path, info in sorted(files.items())]
 
     def delete(self, path: str) -> None:
         """Remove a file; that it is gone already is fine."""
         with suppress(FileNotFoundError):
-            patiently(self._fs.rm_file, self._full(path))
+            with_retries(self._fs.rm_file, self._full(path))
 
     def leftovers(self, prefix: str) -> Leftovers:
         """The files in a folder and below it, with their age, from one listing."""
@@ -215,8 +212,8 @@ class Store:
             return io.BytesIO(self.read(path))  # its own files share one position among all readers
         if sequential:
             return cast(BinaryIO, self._fs.open(full, "rb", cache_type="readahead", block_size=8 * 2**20))
-        opened = patiently(self._fs.open, full, "rb", cache_type="none")
-        return cast(BinaryIO, PatientFile(opened, opened.size)) if opened.size is not None else opened
+        opened = with_retries(self._fs.open, full, "rb", cache_type="none")
+        return cast(BinaryIO, RetryingFile(opened, opened.size)) if opened.size is not None else opened
 
     def _full(self, path: str) -> str:
         if path.startswith("/") or ".." in path.split("/"):
@@ -231,7 +228,7 @@ class Store:
         try:
             if self._local:
                 return {self._relative(f"{full}/{path}").rstrip("/"): {} for path in list_files(full)}
-            found = patiently(self._fs.find, full, detail=True)
+            found = with_retries(self._fs.find, full, detail=True)
         except (FileNotFoundError, NotADirectoryError):
             return {}
         # A key that ends in "/" is a folder marker that some tools leave behind.
@@ -258,7 +255,7 @@ class Store:
     def _put_if_none_match(self, full: str, data: bytes) -> bool:
         for attempt in range(_CONFLICT_TRIES):
             try:
-                patiently(self._fs.pipe_file, full, data, mode="create")
+                with_retries(self._fs.pipe_file, full, data, mode="create")
                 return True
             except OSError as error:
                 status = http_status(error)
@@ -275,7 +272,7 @@ class Store:
     def _put_if_match(self, path: str, data: bytes, version: str) -> bool:
         for etag in (f'"{version}"', version):  # Ceph compares the bare one
             try:
-                patiently(self._fs.pipe_file, self._full(path), data, IfMatch=etag)
+                with_retries(self._fs.pipe_file, self._full(path), data, IfMatch=etag)
                 return True
             except OSError as error:
                 if http_status(error) not in (404, 409, 412):
@@ -291,90 +288,3 @@ class Store:
 def shared_store(url: str) -> Store:
     """One connection per folder and process: a new one for every request would be slow, and pile up."""
     return Store(url)
-
-
-def open_source(url: str) -> list[tuple[Store, FileVersion]]:
-    """The Parquet files behind SRC (a folder, a glob or one file), sorted by path.
-
-    Names that start with `_` or `.` are passed over. Of a finished run (it has a `run.json`) the dataset is what was
-    restored when it was last finished. UsageError when there is nothing, or nothing that can be read.
-    """
-    try:
-        store, found = _look(url)
-    except UsageError:
-        raise
-    except Exception as error:  # each driver has its own: aiohttp's, botocore's, google's
-        raise UsageError(
-            f"cannot read {redact(url)}: expected a dataset that this machine may read, found "
-            f"{type(error).__name__}; check the URL, the permissions, and the credentials in the environment "
-            "(s3: AWS_ACCESS_KEY_ID or AWS_PROFILE, AWS_ENDPOINT_URL)"
-        ) from error
-    files = [file for file in _of_the_dataset(url, store, found) if _is_parquet(file.name)]
-    if not files:
-        raise UsageError(
-            f"expected *.parquet files at {redact(url)}, found {len(found)} files and none of that kind; "
-            "check the path, or make a dataset of pictures with `bfr pack SRC DST`"
-        )
-    return [(store, file) for file in files]
-
-
-def _look(url: str) -> tuple[Store, list[FileVersion]]:
-    url = url.rstrip("/")
-    if url.startswith(("http://", "https://")):
-        with for_at_most(10):  # a wrong address refuses connections, too: it is said soon
-            return _one_file(url)  # plain web servers have no listing
-    store = Store(url)
-    if has_magic(url) and not store.exists(""):
-        steps = url.split("/")
-        fixed = next(i for i, step in enumerate(steps) if has_magic(step))
-        store = Store("/".join(steps[:fixed]) or ("/" if fixed else "."))
-        return store, store.glob("/".join(steps[fixed:]))
-    found = store.versions()
-    return _one_file(url) if [file.path for file in found] == [""] else (store, found)
-
-
-def _one_file(url: str) -> tuple[Store, list[FileVersion]]:
-    folder, slash, name = url.rpartition("/")
-    store = Store(folder or slash or ".")
-    return store, [store.info(name)]
-
-
-def _of_the_dataset(url: str, store: Store, found: list[FileVersion]) -> list[FileVersion]:
-    """All files, or those of the data if the folder is a finished run or a curated dataset; of generations, of the
-    current one."""
-    tops = {file.path.partition("/")[0] for file in found}
-    if {"current.json", "generations"} <= tops:
-        current = json.loads(store.read("current.json"))["generation"]
-        return _data_files(url, store, found, f"generations/{current}/")
-    if tops & {"run.json", "curation.json"}:
-        return _data_files(url, store, found, "")
-    if "curation.unfinished.json" in tops:
-        raise UsageError(
-            f"expected a dataset at {redact(url)}, found one that `bfr curate` has not finished; run it again"
-        )
-    if {"plan", "commits"} <= tops:
-        raise UsageError(
-            f"expected a dataset or a finished run at {redact(url)}, found a run that is not finished; "
-            "run the `bfr restore` command that started it again, or name its files: `.../data/*.parquet`"
-        )
-    return found
-
-
-def _data_files(url: str, store: Store, found: list[FileVersion], folder: str) -> list[FileVersion]:
-    """What the manifest names, where there is one: the next state of a run may be on its way into `data/` as well."""
-    data = {file.path: file for file in found if file.path.startswith(f"{folder}data/")}
-    manifest = f"{folder}manifest.parquet"
-    if manifest not in {file.path for file in found}:
-        return list(data.values())
-    named = pq.read_table(io.BytesIO(store.read(manifest)), columns=["data"])["data"].to_pylist()
-    try:  # the manifest may be newer than the listing
-        return [data.get(path) or store.info(path) for path in sorted(f"{folder}{path}" for path in named if path)]
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"expected at {redact(url)} all files that {manifest} names, found one missing "
-            f"({redact_text(str(error))}); `bfr verify` says which are"
-        ) from error
-
-
-def _is_parquet(path: str) -> bool:
-    return path.endswith(".parquet") and not any(step.startswith(("_", ".")) for step in path.split("/"))

@@ -11,7 +11,7 @@ from typing import BinaryIO, Protocol
 import httpx
 
 from bfr_models.errors import BfrError
-from tasks.storage.filesystem import redact
+from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
 CHUNK = 2**20

@@ -60,7 +60,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_halves(
+def call_or_bisect(
     work: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item], code: str
 ) -> list[Result | RowError]:
     """`work` on all items in one call; if that fails, in halves, down to the item that is to blame."""
@@ -72,4 +72,4 @@ def in_halves(
     if len(items) == 1:
         return [failure]
     half = len(items) // 2
-    return in_halves(work, items[:half], code) + in_halves(work, items[half:], code)
+    return call_or_bisect(work, items[:half], code) + call_or_bisect(work, items[half:], code)

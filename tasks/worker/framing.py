@@ -18,10 +18,10 @@ from bfr_models.faces.template import at_size
 from bfr_models.faces.types import DetectedFace, Detector
 from bfr_models.pixels import Uint8Image, resize, to_tensor, to_uint8
 from bfr_models.rng import derive_seed
+from tasks.config.resolve import PhotoSettings
 from tasks.images.masks import fill, holes_at
 from tasks.scoring.scorer import RESTORED
-from tasks.worker.batches import in_halves
-from tasks.worker.job import PhotoSettings
+from tasks.worker.batches import call_or_bisect
 from tasks.worker.open_rows import Face, OpenRow
 
 TOO_SMALL, OVER_THE_CAP = "skipped: too small", "skipped: over the cap"
@@ -92,7 +92,7 @@ class FacesInPhotos:
 
     def find(self, rows: Sequence[OpenRow]) -> None:
         photos = [row.picture.pixels for row in rows]
-        for row, found in zip(rows, in_halves(self._detector.detect_all, photos, "detector_failed"), strict=True):
+        for row, found in zip(rows, call_or_bisect(self._detector.detect_all, photos, "detector_failed"), strict=True):
             if isinstance(found, RowError):
                 row.error = found
             elif not found and self._settings.reject_no_face:

@@ -2,64 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
+from bfr_models.metrics.measures import Measures
 from bfr_models.registry import ResolvedMethod
+from bfr_models.types import NetworkChoice
+from tasks.config.resolve import Columns, PhotoSettings, photo_settings, run_gate, run_measures, run_recogniser
+from tasks.config.restore import RestoreRun
+from tasks.runs.shards import Shard
 
-
-@dataclass(frozen=True)
-class DetectorChoice:
-    """A face detector and, where its weights are a file, which."""
-
-    name: str
-    weights: str | None = None  # a path, the same on every machine
-    sha256: str | None = None
-
-
-@dataclass(frozen=True)
-class NetworkChoice:
-    """A network that scores: numbers of two networks, or of two weights of one, do not compare."""
-
-    name: str
-    sha256: str  # of its weights
-
-
-@dataclass(frozen=True)
-class Measures:
-    """What is measured beside identity, PSNR and SSIM; None: the weights are not here, or it is not wanted."""
-
-    lpips: NetworkChoice | None = None
-    inception: NetworkChoice | None = None
-    distances: bool = False  # there is a set of faces to compare with: the recogniser's Fréchet sums are kept
-    keep_embeddings: bool = False
-    extra: tuple[str, ...] = ()  # of bfr_models.metrics.measures.EXTRA
-
-
-@dataclass(frozen=True)
-class PhotoSettings:
-    """How faces are found in photos, and which of them are restored."""
-
-    detector: DetectorChoice
-    min_face: int
-    max_faces: int
-    reject_no_face: bool
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """What changes the output, as plain data: where the weights are does not."""
-        described = asdict(self)
-        del described["detector"]["weights"]
-        return described
-
-
-@dataclass(frozen=True)
-class Columns:
-    """The names of the columns that hold pictures."""
-
-    image: str
-    gt: str | None = None
-    mask: str | None = None
+CPU_BATCH, GPU_BATCH = 8, 16
 
 
 @dataclass(frozen=True)
@@ -79,4 +33,36 @@ class Job:
     device: str
     threads: int | None = None  # of torch, on a CPU
     photos: PhotoSettings | None = None  # None: each picture is one face
-    measures: Measures = Measures()
+    measures: Measures = field(default_factory=Measures)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker is to do with a shard: restore and commit it, unless it says otherwise."""
+
+    shard: Shard
+    trial: range | None = None  # restore these rows only, counted from the shard's first, and commit nothing
+    poison: Mapping[int, str] = field(default_factory=dict)  # rows to reject untouched, each with the reason
+    unreadable: str | None = None  # why all rows are rejected unread
+    is_suspect: bool = False  # the shard has cost a worker before: another one says nothing about the run
+
+
+def make_job(run: RestoreRun, device: str, threads: int | None) -> Job:
+    """What the workers of a run are told."""
+    gate = run_gate(run)
+    return Job(
+        destination=run.destination,
+        method=run.resolve(),
+        seed=run.seed,
+        columns=Columns(run.column, run.gt_column, run.mask_column),
+        format=run.format,
+        quality=run.quality,
+        keep_input=run.keep_input,
+        recogniser=run_recogniser(run),
+        min_identity=None if gate is None else gate.threshold,
+        batch_size=run.batch_size or (CPU_BATCH if device == "cpu" else GPU_BATCH),
+        device=device,
+        threads=threads,
+        photos=photo_settings(run),
+        measures=run_measures(run),
+    )

@@ -12,8 +12,8 @@ from bfr_models.errors import RowError
 from bfr_models.faces.types import Matrix
 from bfr_models.metrics.protocols import is_lower_better
 from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
-from tasks.images.codec import Picture, decode
-from tasks.images.masks import Holes, holes_of
+from tasks.images.codec import DecodedImage, decode
+from tasks.images.masks import InpaintMask, holes_of
 from tasks.scoring.scorer import ScoredFace
 from tasks.worker.read_shard import Row, ShardInput
 
@@ -57,9 +57,9 @@ class OpenRow:
     """A row that decoded, until its result is encoded."""
 
     row: Row
-    picture: Picture
+    picture: DecodedImage
     gt: Uint8Image | None = None  # of a row that is one face, at the method's size
-    holes: Holes | None = None  # of the picture, at its own size
+    holes: InpaintMask | None = None  # of the picture, at its own size
     faces: list[Face] = field(default_factory=list)
     seconds: float = 0.0  # of the accelerator
     error: RowError | None = None  # of the picture as a whole
@@ -104,7 +104,7 @@ def _gt(source: ShardInput, row: Row, size: int) -> Uint8Image | None:
         raise RowError("bad_gt", f"the ground truth does not decode: {error}") from None
 
 
-def _holes(source: ShardInput, row: Row, picture: Picture) -> Holes | None:
+def _holes(source: ShardInput, row: Row, picture: DecodedImage) -> InpaintMask | None:
     if source.columns.mask is None:
         return None
     try:
@@ -113,7 +113,7 @@ def _holes(source: ShardInput, row: Row, picture: Picture) -> Holes | None:
         raise RowError("bad_mask", f"expected a mask for the picture, found none that fits: {error}") from None
 
 
-def toned(face: Uint8Image, picture: Picture) -> Uint8Image:
+def match_greyscale(face: Uint8Image, picture: DecodedImage) -> Uint8Image:
     """A grey picture gives a grey face: scores see what is written."""
     if not picture.grey:
         return face

@@ -24,23 +24,25 @@ from bfr_models.faces.detectors import load_detector
 from bfr_models.pixels import Uint8Image, to_uint8
 from bfr_models.registry import load_method
 from bfr_models.types import FaceBatch
+from tasks.datasets.row_ids import digest_of_ids
 from tasks.datasets.writer import encode_table
-from tasks.engine.pool import Order
 from tasks.images.codec import encode
-from tasks.plan_shards import require_planned
 from tasks.runs.commits import Record, commit_shard
-from tasks.runs.shards import Shard, digest_of_ids, require_unchanged
+from tasks.runs.plan import require_planned
+from tasks.runs.shards import Shard, require_unchanged
 from tasks.runs.single_writer import run_store
-from tasks.scoring.frechet import embedding_sums, features_table
-from tasks.scoring.scorer import FaceFeatures, Unscored, load_scorer
+from tasks.scoring.embedding_sums import embedding_sums
+from tasks.scoring.face_vectors import features_table
+from tasks.scoring.scorer import FaceFeatures, FaceTriple, load_scorer
 from tasks.scoring.statistics import BIN_WIDTHS, summarise
-from tasks.storage.filesystem import redact
+from tasks.storage.redaction import redact
 from tasks.storage.store import Store
-from tasks.worker.batches import BatchSize, in_halves, is_out_of_memory
+from tasks.worker.batches import BatchSize, call_or_bisect, is_out_of_memory
 from tasks.worker.framing import Crop, FacesInPhotos, Framing, HolesInPictures, WholePictures
-from tasks.worker.job import Job
-from tasks.worker.open_rows import Face, OpenRow, open_row, toned
-from tasks.worker.read_shard import Row, ShardInput, output_table, read_shard, rejected_table, unread_shard
+from tasks.worker.job import Job, Order
+from tasks.worker.open_rows import Face, OpenRow, match_greyscale, open_row
+from tasks.worker.output import output_table, rejected_table
+from tasks.worker.read_shard import Row, ShardInput, read_shard, unread_shard
 from tasks.worker.windows import Window, windows
 
 ROW_GROUP_ROWS = 64
@@ -152,19 +154,19 @@ class ShardWorker:
         crops = [(face, self._framing.crop(row, face)) for row, face in batch]
         with self._accelerator:
             began = time.perf_counter()
-            results = in_halves(self._call, crops, "method_failed")
+            results = call_or_bisect(self._call, crops, "method_failed")
             self.batches += 1
             seconds = (time.perf_counter() - began) / len(batch)
             self._batch_size.note(len(batch), seconds * len(batch))
         done: list[Face] = []
-        unscored: list[Unscored] = []
+        unscored: list[FaceTriple] = []
         for (row, face), (_, crop), result in zip(batch, crops, results, strict=True):
             row.seconds += seconds
             if isinstance(result, RowError):
                 face.take(result)
             else:
                 done.append(face)
-                unscored.append(Unscored(crop.pixels, toned(result, row.picture), row.gt))
+                unscored.append(FaceTriple(crop.pixels, match_greyscale(result, row.picture), row.gt))
         for face, scored in zip(done, self._scorer.score(unscored), strict=True):
             face.take(scored)
 

@@ -23,7 +23,7 @@ from bfr_models.errors import BfrError
 from flows.restore_dataset import restore_dataset, restore_without_prefect
 from tasks.config.restore import RestoreRun
 from tasks.plan_shards import plan_shards
-from tasks.storage.filesystem import redact_text, with_secrets, without_secrets
+from tasks.storage.redaction import redact_text, with_secrets, without_secrets
 from tasks.storage.store import Store
 from tests import support
 from tests.faults.conftest import Address

@@ -27,8 +27,8 @@ from flows.deploy_reprocess import HEARTBEAT, WATCH, _watch, deploy
 from flows.orchestration.credentials import StoreCredentials, use_credentials
 from flows.orchestration.run_page import DEGRADED, FAILED, HELD_BACK
 from flows.reprocess import reprocess, share_of
-from tasks.generations import ReprocessRun
-from tasks.plan_shards import settings_of
+from tasks.config.reprocess import ReprocessRun
+from tasks.config.resolve import settings_of
 from tests import support
 
 Ask = Callable[..., ReprocessRun]

@@ -21,20 +21,19 @@ from flows.orchestration.run_page import DEGRADED, HELD_BACK, SWITCHED
 from flows.reprocess import reprocess_without_prefect
 from tasks import compare_generations as comparing
 from tasks import generations
+from tasks.config.reprocess import ReprocessRun
 from tasks.generations import (
-    POINTER,
-    Pointer,
-    ReprocessRun,
     choose_generation,
     expire_generations,
     list_generations,
-    read_pointer,
     rollback_generation,
     switch_generation,
 )
 from tasks.plan_shards import plan_shards
 from tasks.restore_shards import restore_shards, worker_pool
-from tasks.storage.store import Store, open_source
+from tasks.runs.pointer import POINTER, Pointer, read_pointer
+from tasks.runs.source import open_source
+from tasks.storage.store import Store
 from tests import support
 
 Ask = Callable[..., ReprocessRun]

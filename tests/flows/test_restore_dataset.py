@@ -57,7 +57,7 @@ def test_a_run_leaves_a_completed_flow_run_with_its_phases(
 def test_an_error_of_ours_fails_the_flow_run_at_once(prefect_server: str, run: RestoreRun) -> None:
     wrong = run.model_copy(update={"column": "picture"})
     with pytest.raises(UsageError, match="picture column 'picture'"):
-        recipe.restore_dataset_anyway(wrong)
+        recipe.restore_dataset_with_fallback(wrong)
     state, (plan,) = flow_run(prefect_server, wrong, tasks=1)
     assert (state, plan["state_name"], plan["run_count"]) == ("Failed", "Failed", 1)
 
@@ -74,7 +74,7 @@ def test_trouble_that_may_pass_is_tried_again(
 
     monkeypatch.setattr(recipe, "RETRY_DELAYS", [0])
     monkeypatch.setattr(recipe, "finish_run", busy_once)
-    assert recipe.restore_dataset_anyway(run)["totals"]["restored"] == 12
+    assert recipe.restore_dataset_with_fallback(run)["totals"]["restored"] == 12
     _, tasks = flow_run(prefect_server, run, tasks=3)
     assert {task["name"]: task["run_count"] for task in tasks} == {"plan": 1, "passthrough-slice-0": 1, "finish": 2}
     assert "without it" not in capsys.readouterr().err
@@ -90,7 +90,7 @@ def test_trouble_that_does_not_pass_is_not_blamed_on_prefect(
     monkeypatch.setattr(recipe, "RETRY_DELAYS", [0])
     monkeypatch.setattr(recipe, "plan_shards", broken)
     with pytest.raises(KeyError, match="a bug"):
-        recipe.restore_dataset_anyway(run)
+        recipe.restore_dataset_with_fallback(run)
     assert "without it" not in capsys.readouterr().err
 
 
@@ -106,7 +106,7 @@ def test_without_a_prefect_api_the_run_finishes_all_the_same(
         impatient = {PREFECT_API_URL: url, PREFECT_API_REQUEST_TIMEOUT: 1, PREFECT_CLIENT_MAX_RETRIES: 0}
         with temporary_settings(impatient):
             began = time.monotonic()
-            record = recipe.restore_dataset_anyway(run)
+            record = recipe.restore_dataset_with_fallback(run)
     assert time.monotonic() - began < 20
     assert record["totals"]["restored"] == 12
     assert "Prefect failed (RuntimeError: Failed to reach API" in capsys.readouterr().err

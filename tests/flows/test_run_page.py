@@ -114,7 +114,7 @@ def test_nothing_of_it_can_fail_a_run(prefect_server: str, monkeypatch: pytest.M
 
 def test_outside_of_a_flow_run_nothing_is_shown() -> None:
     page.announce(page.SWITCHED, "/dst", {})
-    with page.workers_heard(), page.ProgressArtifact("x", 10, 0) as progress:
+    with page.relay_worker_logs(), page.ProgressArtifact("x", 10, 0) as progress:
         progress.advance(1)
     assert not logging.getLogger("tasks").handlers
 

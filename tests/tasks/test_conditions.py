@@ -4,8 +4,9 @@ import pyarrow as pa
 import pytest
 
 from bfr_models.errors import UsageError
-from tasks.curation.conditions import check_condition, plain_columns, rows_where
-from tasks.datasets.writer import IMAGE
+from tasks.curation.conditions import check_condition, rows_where
+from tasks.datasets.image_column import IMAGE
+from tasks.datasets.row_groups import plain_columns
 
 ROWS = pa.table(
     {

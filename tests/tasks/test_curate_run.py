@@ -12,16 +12,17 @@ import pytest
 from huggingface_hub import DatasetCard
 
 from bfr_models.errors import UsageError
+from bfr_models.faces.types import ADAFACE
 from bfr_models.metrics.frechet import INCEPTION, FeatureSource, FeatureStatistics, frechet_distance
-from bfr_models.metrics.identity_gates import ADAFACE
 from flows.restore_dataset import restore_without_prefect
-from tasks.curate_run import CurateRun, curate_run
+from tasks.config.curate import CurateRun
+from tasks.curate_run import curate_run
 from tasks.curation.files import safe_name
 from tasks.curation.profiles import profile_conditions
-from tasks.datasets.writer import IMAGE
-from tasks.scoring.frechet import SCHEMA, SOURCE_KEY
+from tasks.datasets.image_column import IMAGE
+from tasks.runs.source import open_source
+from tasks.scoring.face_vectors import SCHEMA, SOURCE_KEY
 from tasks.scoring.subset_statistics import OF_THE_RUN
-from tasks.storage.store import open_source
 from tests import support
 
 HOSTILE = ("../../x", "/etc/passwd", "<script>alert(1)</script>", "a.b.c", "..", "", "nul\x00", "é" * 300, "C:\\x|y")

@@ -13,7 +13,7 @@ from bfr_models.degradation.presets import GRIDS
 from bfr_models.errors import UsageError
 from bfr_models.rng import derive_seed
 from tasks import degrade_dataset as module
-from tasks.config.restore import DegradeRun
+from tasks.config.degrade import DegradeRun
 from tasks.degrade_dataset import degrade_dataset
 from tests import support
 

@@ -13,10 +13,11 @@ import pytest
 from bfr_models.errors import BfrError, UsageError
 from tasks.engine.bisection import MAX_LOSSES
 from tasks.engine.dispatch import MAX_ATTEMPTS, Dispatch
-from tasks.engine.pool import Order, Outcome, WorkerLostError
+from tasks.engine.pool import Outcome, WorkerLostError
 from tasks.engine.ray_pool import MAX_LOSSES_IN_A_ROW
 from tasks.restore_shards import restore_shards
 from tasks.runs.shards import Shard
+from tasks.worker.job import Order
 
 Behaviour = Callable[[Order, int], Outcome]
 

@@ -9,7 +9,7 @@ import pytest
 
 from bfr_models.errors import UsageError
 from flows.restore_dataset import restore_without_prefect
-from tasks.plan_shards import check_settings
+from tasks.runs.spec import check_settings
 from tasks.scoring.figures import figures
 from tests import support
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from bfr_models.errors import RowError
-from tasks.images.masks import Holes, fill, holes_at, holes_of
+from tasks.images.masks import InpaintMask, fill, holes_at, holes_of
 
 ANY_HOLES = arrays.arrays(np.bool_, st.tuples(st.integers(1, 40), st.integers(1, 40)))
 
@@ -23,14 +23,14 @@ def sources(place: int, length: int, before: int) -> range:
 
 
 @given(ANY_HOLES, st.integers(1, 60), st.integers(1, 60))
-def test_a_pixel_is_a_hole_if_any_that_it_shows_is_one(holes: Holes, height: int, width: int) -> None:
+def test_a_pixel_is_a_hole_if_any_that_it_shows_is_one(holes: InpaintMask, height: int, width: int) -> None:
     ys, xs = ([sources(i, n, m) for i in range(n)] for n, m in zip((height, width), holes.shape, strict=True))
     expected = [[holes[y.start : y.stop, x.start : x.stop].any() for x in xs] for y in ys]
     np.testing.assert_array_equal(holes_at(holes, (height, width)), expected)
 
 
 @given(ANY_HOLES, st.integers(1, 5))
-def test_on_whole_blocks_it_is_nearest_neighbour_and_goes_back(holes: Holes, factor: int) -> None:
+def test_on_whole_blocks_it_is_nearest_neighbour_and_goes_back(holes: InpaintMask, factor: int) -> None:
     height, width = holes.shape
     blocks = holes.repeat(factor, axis=0).repeat(factor, axis=1)
     np.testing.assert_array_equal(holes_at(holes, blocks.shape), blocks)

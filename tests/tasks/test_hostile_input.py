@@ -22,7 +22,7 @@ import pytest
 
 from bfr_models.errors import RowError, UsageError
 from flows.restore_dataset import restore_without_prefect
-from tasks.datasets.writer import IMAGE
+from tasks.datasets.image_column import IMAGE
 from tasks.images.codec import decode, encode
 from tasks.verify_run import verify_run
 from tests import support

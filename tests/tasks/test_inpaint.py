@@ -22,13 +22,12 @@ from bfr_models.networks.unet import UNet
 from bfr_models.pixels import Uint8Image, to_tensor, to_uint8
 from bfr_models.registry import load_method, methods
 from bfr_models.rng import derive_seed
-from bfr_models.types import FaceBatch
+from bfr_models.types import FaceBatch, NetworkChoice
 from bfr_models.weights.tensors import parameters_of, save_weights
 from flows.cli.app import app
 from flows.restore_dataset import restore_without_prefect
-from tasks.images.masks import Holes
-from tasks.plan_shards import check_settings
-from tasks.worker.job import NetworkChoice
+from tasks.images.masks import InpaintMask
+from tasks.runs.spec import check_settings
 from tests import support
 from tests.bfr_models.methods.conftest import INPAINTER, PRIOR, SIZE
 
@@ -53,7 +52,7 @@ def small_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 INPAINT = ("--task", "inpaint", "--mask-column", "mask")
 
 
-def scratch(height: int, width: int) -> Holes:
+def scratch(height: int, width: int) -> InpaintMask:
     """A scratch from edge to edge, one pixel wide at half the height, and a torn corner."""
     holes = np.zeros((height, width), bool)
     holes[height // 2] = True
@@ -61,7 +60,7 @@ def scratch(height: int, width: int) -> Holes:
     return holes
 
 
-def mask_of(holes: Holes, mode: str = "L") -> bytes:
+def mask_of(holes: InpaintMask, mode: str = "L") -> bytes:
     return support.encoded(np.asarray(Image.fromarray(np.uint8(holes) * 255).convert(mode)))
 
 

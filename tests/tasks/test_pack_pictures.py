@@ -19,10 +19,10 @@ from PIL import Image
 
 from bfr_models.errors import RowError, UsageError
 from tasks.datasets import archives
-from tasks.datasets.writer import IMAGE
+from tasks.datasets.image_column import IMAGE
 from tasks.images.codec import decode
 from tasks.images.tiff_pages import split_pages
-from tasks.pack_pictures import PackReport, pack
+from tasks.pack_pictures import PackReport, pack_pictures
 from tasks.storage.store import Store
 from tests.support import encoded, portrait
 
@@ -77,7 +77,7 @@ OTHERS = {"notes.txt": b"hello", "Thumbs.db": b"x", ".hidden/x.png": picture(5),
 def test_every_picture_becomes_a_row_and_the_rest_is_counted(kind: str, tmp_path: Path, out: Path) -> None:
     files = GOOD | OTHERS
     make = {"folder": folder_of, "zip": zip_of}.get(kind, tar_of)
-    report = pack(make(files, tmp_path / f"in.{kind}"), str(out))
+    report = pack_pictures(make(files, tmp_path / f"in.{kind}"), str(out))
     assert as_files(out) == GOOD
     assert {row["image"]["path"] for row in packed(out)} == set(GOOD)
     assert {entry["name"] for entry in report.skipped} == set(OTHERS)
@@ -95,7 +95,7 @@ def test_forty_bad_files_among_good_ones_add_up(tmp_path: Path, out: Path) -> No
         lambda i: picture(i)[:60],
     ]  # fmt: skip
     bad = {f"bad/{i}.{('jpg', 'png', 'tif')[i % 3]}": makers[i % len(makers)](i) for i in range(40)}
-    report = pack(folder_of(good | bad, tmp_path / "in"), str(out), rows_per_file=20, row_group_rows=8)
+    report = pack_pictures(folder_of(good | bad, tmp_path / "in"), str(out), rows_per_file=20, row_group_rows=8)
     assert as_files(out) == good | bad
     assert (report.rows, report.files) == (55, 3)
     outcomes = Counter(outcome(data) for data in as_files(out).values())
@@ -115,7 +115,7 @@ def test_the_same_input_gives_the_same_files(kind: str, tmp_path: Path) -> None:
     make = {"folder": folder_of, "zip": zip_of, "tar": tar_of}[kind]
     source = make(GOOD, tmp_path / f"in.{kind}")
     for out in ("one", "two", "two"):
-        pack(source, str(tmp_path / out), rows_per_file=3)
+        pack_pictures(source, str(tmp_path / out), rows_per_file=3)
     assert Store(str(tmp_path / "one")).list() == ["part-00000.parquet", "part-00001.parquet"]
     for name in ("part-00000.parquet", "part-00001.parquet"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
@@ -127,7 +127,7 @@ def test_a_webdataset_becomes_columns(tmp_path: Path, out: Path) -> None:
         "0/b.json": b"{}", "0/b.jpg": picture(2, "jpeg"),
         "0/c.seg.png": picture(3), "0/c.txt": b"\xff broken text", "0/orphan.txt": b"alone", "0/x.npy": b"x",
     }  # fmt: skip
-    report = pack(tar_of(samples, tmp_path / "shard-000.tar.gz"), str(out))
+    report = pack_pictures(tar_of(samples, tmp_path / "shard-000.tar.gz"), str(out))
     rows = {row["id"]: row for row in packed(out)}
     assert list(rows) == ["0/a.jpg", "0/b.jpg", "0/c.seg.png"]
     assert [rows["0/a.jpg"][kind] for kind in ("json", "txt", "cls")] == ['{"age": 3}', "Zoë", None]
@@ -140,7 +140,7 @@ def test_a_folder_of_archives_is_one_dataset_with_unique_ids(tmp_path: Path, out
     (tmp_path / "in").mkdir()
     tar_of({"x.png": picture(1), "y.png": picture(2)}, tmp_path / "in" / "1.tar")
     zip_of({"x.png": picture(3)}, tmp_path / "in" / "2.zip")
-    report = pack(str(tmp_path / "in"), str(out))
+    report = pack_pictures(str(tmp_path / "in"), str(out))
     assert as_files(out) == {"x.png": picture(1), "y.png": picture(2), "x.png#2": picture(3)}
     assert report.rows == 3
 
@@ -150,14 +150,14 @@ def test_archives_of_different_kinds_are_not_cut_to_fit(tmp_path: Path, out: Pat
     tar_of({"x.png": picture(1)}, tmp_path / "in" / "1.tar")
     tar_of({"y.png": picture(1), "y.txt": b"caption"}, tmp_path / "in" / "2.tar")
     with pytest.raises(UsageError, match="same columns"):
-        pack(str(tmp_path / "in"), str(out))
+        pack_pictures(str(tmp_path / "in"), str(out))
     assert not list(out.glob("*"))
 
 
 def test_hostile_member_names_are_only_names(tmp_path: Path, out: Path) -> None:
     names = ["../../escape.png", "/etc/passwd.png", "a/../../b.png"]
     for kind, make in (("zip", zip_of), ("tar", tar_of)):
-        pack(make(dict.fromkeys(names, picture(1)), tmp_path / f"in.{kind}"), str(out))
+        pack_pictures(make(dict.fromkeys(names, picture(1)), tmp_path / f"in.{kind}"), str(out))
         assert {row["image"]["path"] for row in packed(out)} >= {"../../escape.png"}
         assert len(packed(out)) == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.tar", "in.zip", "out"]
@@ -168,12 +168,12 @@ def test_members_that_cannot_be_read_keep_their_row(tmp_path: Path, out: Path, m
     files = {"a.png": picture(1), "huge.png": bytes(6000), "b.png": picture(2)}
     source = Path(zip_of(files | {"crc.png": b"A" * 50}, tmp_path / "in.zip", zipfile.ZIP_STORED))
     source.write_bytes(source.read_bytes().replace(b"A" * 50, b"B" * 50))
-    report = pack(str(source), str(out))
+    report = pack_pictures(str(source), str(out))
     expected = {"a.png": files["a.png"], "huge.png": None, "b.png": files["b.png"], "crc.png": None}
     assert as_files(out) == expected
     assert {entry["name"]: "5000" in entry["why"] for entry in report.lost} == {"huge.png": True, "crc.png": False}
     for source_of, name in ((folder_of, "in"), (tar_of, "in.tar")):
-        report = pack(source_of(files, tmp_path / name), str(out))
+        report = pack_pictures(source_of(files, tmp_path / name), str(out))
         assert as_files(out)["huge.png"] is None
         assert [entry["name"] for entry in report.lost] == ["huge.png"]
 
@@ -189,7 +189,7 @@ def test_links_in_a_tar_are_pictures_or_lost_and_never_left_out(tmp_path: Path, 
             link = tarfile.TarInfo(name)
             link.type, link.linkname = kind, target
             archive.addfile(link)
-    report = pack(str(tmp_path / "in.tar"), str(out))
+    report = pack_pictures(str(tmp_path / "in.tar"), str(out))
     assert as_files(out) == {"a.png": picture(1), "hard.png": picture(1), "self.png": None, "nowhere.png": None}
     assert {entry["name"] for entry in report.lost} == {"self.png", "nowhere.png"}
 
@@ -201,7 +201,7 @@ def test_a_broken_archive_is_refused_and_nothing_stays(kind: str, tmp_path: Path
     data = source.read_bytes()
     source.write_bytes(data[: len(data) // 2])
     with pytest.raises(UsageError, match="whole archive"):
-        pack(str(source), str(out), rows_per_file=1)
+        pack_pictures(str(source), str(out), rows_per_file=1)
     assert not list(out.glob("*"))
 
 
@@ -210,7 +210,7 @@ def test_parquet_is_resharded_and_keeps_its_columns(tmp_path: Path, out: Path) -
     first = pa.table({"id": [7, 8, None, 9, 10], "photo": pa.array(cells, IMAGE), "age": [1, 2, 3, 4, 5]})
     (tmp_path / "in").mkdir()
     pq.write_table(first, tmp_path / "in" / "1.parquet")
-    report = pack(str(tmp_path / "in"), str(out), rows_per_file=2, column="photo")
+    report = pack_pictures(str(tmp_path / "in"), str(out), rows_per_file=2, column="photo")
     assert [row["id"] for row in packed(out)] == ["7", "8", "1.parquet#2", "9", "10"]
     assert [row["image"] for row in packed(out)] == cells
     assert [row["age"] for row in packed(out)] == [1, 2, 3, 4, 5]
@@ -220,10 +220,10 @@ def test_parquet_is_resharded_and_keeps_its_columns(tmp_path: Path, out: Path) -
 
 def test_plain_bytes_and_addresses_in_parquet_are_kept(tmp_path: Path, out: Path) -> None:
     pq.write_table(pa.table({"image": [picture(1), None]}), tmp_path / "a.parquet")
-    pack(str(tmp_path / "a.parquet"), str(out))
+    pack_pictures(str(tmp_path / "a.parquet"), str(out))
     assert as_files(out) == {"a.parquet#0": picture(1), "a.parquet#1": None}
     pq.write_table(pa.table({"url": ["http://a/b.png"], "image": ["a cat"]}), tmp_path / "b.parquet")
-    pack(str(tmp_path / "b.parquet"), str(out), column="url")
+    pack_pictures(str(tmp_path / "b.parquet"), str(out), column="url")
     [row] = packed(out)
     assert row["image"] == {"bytes": None, "path": "http://a/b.png"}
     assert row["source_image"] == "a cat"
@@ -238,7 +238,7 @@ def test_parquet_that_does_not_fit_is_refused(trouble: str, tmp_path: Path, out:
     if trouble == "broken":
         (tmp_path / "in" / "2.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(UsageError, match="expected"):
-        pack(str(tmp_path / "in"), str(out), column="photo" if trouble == "column" else "image")
+        pack_pictures(str(tmp_path / "in"), str(out), column="photo" if trouble == "column" else "image")
     assert not list(out.glob("*"))
 
 
@@ -246,7 +246,7 @@ def test_files_are_bounded_by_bytes_too(tmp_path: Path, out: Path, monkeypatch: 
     monkeypatch.setattr("tasks.datasets.writer.MAX_GROUP_BYTES", 20_000)
     monkeypatch.setattr("tasks.pack_pictures.BATCH_BYTES", 10_000)
     files = {f"{i:02}.jpg": bytes([i]) * 9000 for i in range(12)}
-    pack(folder_of(files, tmp_path / "in"), str(out))
+    pack_pictures(folder_of(files, tmp_path / "in"), str(out))
     metadata = pq.ParquetFile(out / "part-00000.parquet").metadata
     assert max(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)) <= 4
     assert as_files(out) == files
@@ -262,7 +262,7 @@ def test_a_tiff_of_several_pages_gives_a_row_for_each(tmp_path: Path, out: Path)
     deep = Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20) * 160)
     pages = [colours, deep, colours.convert("1"), colours.convert("CMYK"), colours.quantize(8)]
     data = multipage(pages, dpi=(300, 150), compression="tiff_lzw")
-    report = pack(folder_of({"scan.tif": data, "one.tif": multipage([deep])}, tmp_path / "in"), str(out))
+    report = pack_pictures(folder_of({"scan.tif": data, "one.tif": multipage([deep])}, tmp_path / "in"), str(out))
     rows = as_files(out)
     assert list(rows) == ["one.tif", "scan.tif", *(f"scan.tif#page={n}" for n in range(2, 6))]
     assert rows["one.tif"] == multipage([deep])
@@ -333,16 +333,18 @@ def test_page_lists_without_end_and_shared_pages_cost_nothing() -> None:
 def test_nothing_to_pack_and_a_destination_in_use_are_said(tmp_path: Path, out: Path) -> None:
     for source in (str(tmp_path / "nowhere"), folder_of({"a.txt": b"x"}, tmp_path / "in"), str(tmp_path / "no.zip")):
         with pytest.raises(UsageError, match="expected"):
-            pack(source, str(out))
+            pack_pictures(source, str(out))
     folder_of({"a.png": picture(1)}, tmp_path / "mixed")
     pq.write_table(pa.table({"image": [picture(1)]}), tmp_path / "mixed" / "a.parquet")
     with pytest.raises(UsageError, match="found both"):
-        pack(str(tmp_path / "mixed"), str(out))
+        pack_pictures(str(tmp_path / "mixed"), str(out))
     with pytest.raises(UsageError, match=r"notes\.txt"):
-        pack(folder_of({"a.png": picture(1)}, tmp_path / "good"), folder_of({"notes.txt": b""}, tmp_path / "used"))
+        pack_pictures(
+            folder_of({"a.png": picture(1)}, tmp_path / "good"), folder_of({"notes.txt": b""}, tmp_path / "used")
+        )
 
 
 def test_one_picture_is_a_source(tmp_path: Path, out: Path) -> None:
-    report = pack(folder_of({"a.png": picture(1)}, tmp_path / "in") + "/a.png", str(out))
+    report = pack_pictures(folder_of({"a.png": picture(1)}, tmp_path / "in") + "/a.png", str(out))
     assert as_files(out) == {"a.png": picture(1)}
     assert isinstance(report, PackReport)

@@ -11,14 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from bfr_models.errors import UsageError
-from tasks.datasets.writer import (
-    IMAGE,
-    DatasetWriter,
-    encode_table,
-    find_image_column,
-    image_bytes,
-    with_image_features,
-)
+from tasks.datasets.image_column import IMAGE, find_image_column, image_bytes, with_image_features
+from tasks.datasets.writer import DatasetWriter, encode_table
 from tasks.storage.store import Store
 
 

@@ -16,7 +16,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 
 from tasks.storage import retry
-from tasks.storage.retry import PatientFile, for_at_most, may_pass, patiently
+from tasks.storage.retry import RetryingFile, is_transient, retry_deadline, with_retries
 
 
 def answer(status: int, code: str = "", error: OSError | None = None) -> OSError:
@@ -45,7 +45,7 @@ def because(cause: Exception) -> httpx.ConnectError:
     web_answer(503), web_answer(429), httpx.RemoteProtocolError("cut"), because(socket.gaierror(socket.EAI_AGAIN, "")),
 ], ids=repr)  # fmt: skip
 def test_trouble_that_may_pass(error: Exception) -> None:
-    assert may_pass(error)
+    assert is_transient(error)
 
 
 @pytest.mark.parametrize("error", [
@@ -57,7 +57,7 @@ def test_trouble_that_may_pass(error: Exception) -> None:
     because(ssl.SSLCertVerificationError()),
 ], ids=repr)  # fmt: skip
 def test_trouble_that_no_other_try_mends(error: Exception) -> None:
-    assert not may_pass(error)
+    assert not is_transient(error)
 
 
 def failing(times: int, error: Exception) -> Callable[[], str]:
@@ -72,13 +72,13 @@ def failing(times: int, error: Exception) -> Callable[[], str]:
 
 
 def test_a_request_is_repeated_until_it_does_well() -> None:
-    assert patiently(failing(3, answer(503, "SlowDown"))) == "done"
+    assert with_retries(failing(3, answer(503, "SlowDown"))) == "done"
 
 
 def test_a_refusal_is_raised_at_once() -> None:
     began = time.monotonic()
     with pytest.raises(PermissionError):
-        patiently(failing(1, PermissionError()))
+        with_retries(failing(1, PermissionError()))
     assert time.monotonic() - began < 0.1
 
 
@@ -86,16 +86,16 @@ def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "DEADLINE", 0.5)
     began = time.monotonic()
     with pytest.raises(OSError, match="refused"):
-        patiently(failing(10**9, answer(503)))
+        with_retries(failing(10**9, answer(503)))
     assert 0.5 <= time.monotonic() - began < 5
 
 
 def test_patience_may_be_shorter_for_some_requests_together() -> None:
     began = time.monotonic()
-    with for_at_most(0.5):
+    with retry_deadline(0.5):
         for _ in range(3):
             with pytest.raises(OSError, match="refused"):
-                patiently(failing(10**9, answer(503)))
+                with_retries(failing(10**9, answer(503)))
     assert time.monotonic() - began < 5
 
 
@@ -113,7 +113,7 @@ class Unsteady(io.BytesIO):
 
 def test_a_file_gives_whole_reads_or_none() -> None:
     content = bytes(range(256)) * 4
-    file = PatientFile(Unsteady(content), len(content))
+    file = RetryingFile(Unsteady(content), len(content))
     assert file.read(100) == content[:100]
     file.seek(-50, io.SEEK_END)
     assert file.read() == content[-50:] and file.read(10) == b""

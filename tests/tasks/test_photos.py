@@ -15,13 +15,14 @@ from PIL import Image, ImageCms
 
 from bfr_models.errors import UsageError
 from bfr_models.faces.align import align
+from bfr_models.faces.detectors import DetectorChoice
 from bfr_models.faces.template import FFHQ_5, at_size
 from bfr_models.faces.types import DetectedFace
 from bfr_models.pixels import Uint8Image
+from bfr_models.types import NetworkChoice
 from flows.restore_dataset import restore_without_prefect
-from tasks.plan_shards import check_settings
+from tasks.runs.spec import check_settings
 from tasks.worker import windows
-from tasks.worker.job import DetectorChoice, NetworkChoice
 from tasks.worker.read_shard import Row
 from tests import faulty_methods, support
 

@@ -15,14 +15,17 @@ from bfr_models.errors import BfrError, UsageError
 from flows.restore_dataset import restore_without_prefect
 from tasks import plan_shards as planning
 from tasks.config.restore import RestoreRun
-from tasks.engine.pool import Order
 from tasks.explain_row import explain_row
-from tasks.finish_run import finish_run, report_run
-from tasks.plan_shards import check_settings, latest_plan, plan_shards
-from tasks.restore_shards import make_job, restore_shards, worker_pool
+from tasks.finish_run import finish_run
+from tasks.plan_shards import plan_shards
+from tasks.render_report import render_report_again
+from tasks.restore_shards import restore_shards, worker_pool
+from tasks.runs.plan import latest_plan
 from tasks.runs.shards import Shard, from_table
+from tasks.runs.spec import check_settings
 from tasks.storage.store import Store
 from tasks.verify_run import verify_run
+from tasks.worker.job import Order, make_job
 from tasks.worker.shard_worker import ShardWorker
 from tests import support
 
@@ -92,12 +95,12 @@ def test_a_closed_run_that_lost_a_commit_is_not_finished_until_it_is_closed_agai
     destination = Path(finished.destination)
     next((destination / "commits").iterdir()).unlink()
     with pytest.raises(UsageError, match=r"expected a finished run at .*, found 1 of 3 shards to do"):
-        report_run(finished.destination)
+        render_report_again(finished.destination)
     (shard,) = plan_shards(finished).todo
     assert not (destination / "run.json").exists(), "a crash from here on must not leave the run closed"
     (destination / "commits" / f"{shard.commit}.json").write_text("{}")
     with pytest.raises(UsageError, match="expected a finished run"):
-        report_run(finished.destination)
+        render_report_again(finished.destination)
 
 
 def test_a_file_that_was_added_brings_only_its_own_shards(finished: RestoreRun, source: Path) -> None:
@@ -297,7 +300,7 @@ def test_a_run_that_is_planned_anew_while_it_is_finished_keeps_the_newer_files(
 ) -> None:
     destination = Path(finished.destination)
     (destination / "run.json").unlink()
-    read_commits = planning._commits.read_commits
+    read_commits = planning.commits.read_commits
 
     def meanwhile(*arguments: Any) -> Any:
         monkeypatch.undo()

@@ -19,12 +19,13 @@ from bfr_models.errors import BfrError, UsageError
 from flows.restore_dataset import restore_without_prefect
 from tasks.config.restore import RestoreRun
 from tasks.engine import ray_pool
-from tasks.engine.pool import Order
+from tasks.engine.ray_cluster import connect_ray
 from tasks.plan_shards import plan_shards
 from tasks.restore_shards import restore_shards, worker_pool
 from tasks.runs.commits import Record
 from tasks.runs.shards import Shard
 from tasks.vacuum_run import vacuum_run
+from tasks.worker.job import Order
 from tests import support
 
 pytestmark = pytest.mark.usefixtures("ray_cluster", "faulty")
@@ -209,6 +210,6 @@ def test_workers_that_die_over_suspects_say_nothing_about_the_run(monkeypatch: p
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])
 def test_a_cluster_that_is_not_there_is_said_in_seconds(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
-    monkeypatch.setattr(ray_pool.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
     with pytest.raises(UsageError, match=r"expected a Ray cluster at RAY_ADDRESS=.*127\.0\.0\.1:9"):
-        ray_pool.connect_ray()
+        connect_ray()

@@ -20,13 +20,13 @@ from bfr_models.faces import recognisers
 from bfr_models.faces.recognisers import ADAFACE_WEIGHTS, ARCFACE_WEIGHTS, choose_recogniser, load_recogniser
 from bfr_models.networks import adaface, arcface, iresnet
 from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
+from bfr_models.types import NetworkChoice
 from bfr_models.weights.tensors import parameters_of, save_weights
 from flows.restore_dataset import restore_without_prefect
 from tasks.check_machine import check_machine
 from tasks.config.restore import RestoreRun
-from tasks.plan_shards import check_settings
-from tasks.restore_shards import make_job
-from tasks.worker.job import NetworkChoice
+from tasks.runs.spec import check_settings
+from tasks.worker.job import make_job
 from tests import support
 
 

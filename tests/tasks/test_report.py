@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.report.run_report import Cell, GalleryRow, Reject, render_report
+from tasks.report.page import Cell, GalleryRow, Reject
+from tasks.report.run_report import render_report
 
 HOSTILE = (
     "<script>alert(1)</script>",

@@ -6,7 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.restore_dataset import restore_without_prefect
-from tasks.score_dataset import METRICS, ScoreRun, score_dataset
+from tasks.config.score import ScoreRun
+from tasks.score_dataset import METRICS, score_dataset
 from tests import support
 
 pytest.importorskip("dlib")

@@ -12,7 +12,7 @@ from bfr_models.metrics.frechet import FeatureSource
 from bfr_models.metrics.lpips import LPIPS
 from bfr_models.metrics.niqe import niqe
 from bfr_models.pixels import Uint8Image, to_tensor
-from tasks.scoring.scorer import KEPT_ORIGINAL, RESTORED, Scorer, Unscored
+from tasks.scoring.scorer import KEPT_ORIGINAL, RESTORED, FaceTriple, Scorer
 from tests import support
 
 
@@ -38,9 +38,9 @@ class Thumbnails:
         return (centred / np.linalg.norm(centred)).astype(np.float32)
 
 
-def faces(count: int, gt: bool = True) -> list[Unscored]:
+def faces(count: int, gt: bool = True) -> list[FaceTriple]:
     own = [support.portrait(i, 64) for i in range(3 * count)]
-    return [Unscored(own[3 * i], own[3 * i + 1], own[3 * i + 2] if gt else None) for i in range(count)]
+    return [FaceTriple(own[3 * i], own[3 * i + 1], own[3 * i + 2] if gt else None) for i in range(count)]
 
 
 def test_similarities_are_the_cosines_of_their_own_pictures() -> None:
@@ -58,7 +58,9 @@ def test_similarities_are_the_cosines_of_their_own_pictures() -> None:
 def test_equal_pictures_are_embedded_once_and_unchanged_faces_not_at_all() -> None:
     a, b = support.portrait(1, 64), support.portrait(2, 64)
     recogniser = Thumbnails()
-    same, restored, perfect = Scorer(recogniser).score([Unscored(a, a, None), Unscored(a, a, b), Unscored(a, b, b)])
+    same, restored, perfect = Scorer(recogniser).score(
+        [FaceTriple(a, a, None), FaceTriple(a, a, b), FaceTriple(a, b, b)]
+    )
     assert recogniser.seen == 2 + 2
     assert same.identity_similarity == restored.identity_similarity == perfect.identity_similarity_gt == 1.0
     assert same.identity_similarity_gt is None
@@ -80,7 +82,7 @@ def test_kept_embeddings_are_those_of_the_written_face_and_of_gt() -> None:
         expected = recogniser.embed([written, face.gt])
         assert np.array_equal(scored.features.embedding, expected[0])
         assert np.array_equal(scored.features.embedding_gt, expected[1])
-    unchanged = Scorer(recogniser, keeps_embeddings=True).score([Unscored(face.lq, face.lq, None)])[0]
+    unchanged = Scorer(recogniser, keeps_embeddings=True).score([FaceTriple(face.lq, face.lq, None)])[0]
     assert np.array_equal(unchanged.features.embedding, recogniser.embed([face.lq])[0])
 
 
@@ -102,7 +104,7 @@ def test_lpips_and_features_find_their_rows_where_some_have_no_ground_truth() ->
 
 def test_angles_are_those_of_the_similarities() -> None:
     (one,) = Scorer(Thumbnails()).score(faces(1))
-    (same,) = Scorer(Thumbnails()).score([Unscored(one.face, one.face, one.face)])
+    (same,) = Scorer(Thumbnails()).score([FaceTriple(one.face, one.face, one.face)])
     assert one.identity_degrees == pytest.approx(np.degrees(np.arccos(one.identity_similarity)), abs=1e-6)
     assert one.identity_degrees_gt == pytest.approx(np.degrees(np.arccos(one.identity_similarity_gt)), abs=1e-6)
     assert (same.identity_degrees, same.identity_degrees_gt) == (0.0, 0.0)
@@ -115,7 +117,7 @@ def test_what_is_not_asked_for_is_not_measured() -> None:
 
 def test_faces_too_small_for_a_metric_have_none() -> None:
     asked = Scorer(extra=("ms_ssim", "niqe"))
-    small, large = (Unscored(*[support.portrait(i, side) for i in range(3)]) for side in (128, 256))
+    small, large = (FaceTriple(*[support.portrait(i, side) for i in range(3)]) for side in (128, 256))
     (of_small, of_large) = asked.score([small, large])
     assert (of_small.ms_ssim, of_small.niqe) == (None, None)
     assert large.gt is not None and of_large.ms_ssim == ms_ssim(large.restored, large.gt)
@@ -125,5 +127,5 @@ def test_faces_too_small_for_a_metric_have_none() -> None:
 def test_landmarks_of_an_untouched_face_are_where_they_were() -> None:
     pytest.importorskip("dlib")
     face, other = support.portrait(0, 128), support.portrait(1, 128)[::-1].copy()
-    same, changed = Scorer(extra=("lmd",)).score([Unscored(face, face, face), Unscored(face, other, face)])
+    same, changed = Scorer(extra=("lmd",)).score([FaceTriple(face, face, face), FaceTriple(face, other, face)])
     assert same.lmd_dlib_5 == 0 and changed.lmd_dlib_5 is not None and changed.lmd_dlib_5 > 1

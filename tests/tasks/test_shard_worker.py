@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 from bfr_models.errors import BfrError
 from bfr_models.pixels import Uint8Image, resize, to_tensor, to_uint8
 from bfr_models.rng import derive_seed
+from bfr_models.types import NetworkChoice
 from flows.restore_dataset import restore_without_prefect
-from tasks.datasets.writer import IMAGE
-from tasks.engine.pool import Order
+from tasks.datasets.image_column import IMAGE
 from tasks.plan_shards import plan_shards
-from tasks.restore_shards import make_job
-from tasks.worker.job import NetworkChoice
+from tasks.worker.job import Order, make_job
 from tasks.worker.shard_worker import ShardWorker
 from tests import faulty_methods, support
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bfr_models.errors import BfrError
-from tasks.runs.shards import Shard, current_version, from_table, require_unchanged, row_ids, shards_of_file, to_table
+from tasks.datasets.row_ids import row_ids
+from tasks.runs.shards import Shard, current_version, from_table, require_unchanged, shards_of_file, to_table
 from tests.weight_server import serving, status
 
 group_sizes = st.lists(st.integers(0, 50), max_size=30)

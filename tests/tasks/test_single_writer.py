@@ -13,7 +13,7 @@ import pytest
 
 from bfr_models.errors import BfrError
 from tasks.runs import single_writer
-from tasks.runs.single_writer import run_store, sole_driver
+from tasks.runs.single_writer import exclusive_driver, run_store
 from tasks.storage.store import Store
 
 
@@ -83,7 +83,7 @@ def test_a_driver_goes_on_renewing_after_trouble(unconditional: Store, monkeypat
             raise failure
         write(store, path, data)
 
-    with sole_driver(unconditional.url()) as lost:
+    with exclusive_driver(unconditional.url()) as lost:
         monkeypatch.setattr(Store, "write", write_sometimes)
         first, deadline = alive(unconditional), time.monotonic() + 5
         while alive(unconditional) == first and time.monotonic() < deadline:
@@ -103,7 +103,7 @@ def test_a_driver_that_cannot_renew_stops_before_another_may_start(
             over.wait(20)
         raise OSError(5, "busy")
 
-    with pytest.raises(BfrError, match="no answer for 1 s"), sole_driver(unconditional.url()) as lost:  # noqa: PT012
+    with pytest.raises(BfrError, match="no answer for 1 s"), exclusive_driver(unconditional.url()) as lost:  # noqa: PT012
         monkeypatch.setattr(Store, "write", write)
         stopped = lost.wait(10)
         over.set()
@@ -113,7 +113,7 @@ def test_a_driver_that_cannot_renew_stops_before_another_may_start(
 
 def test_a_driver_whose_place_is_taken_stops(unconditional: Store) -> None:
     other = {"token": "another", "host": "h", "pid": 1, "alive": datetime.now(UTC).isoformat()}
-    with pytest.raises(BfrError, match="has taken"), sole_driver(unconditional.url()) as lost:  # noqa: PT012
+    with pytest.raises(BfrError, match="has taken"), exclusive_driver(unconditional.url()) as lost:  # noqa: PT012
         unconditional.write("plan/owner.json", json.dumps(other).encode())
         assert lost.wait(10)
     assert json.loads(unconditional.read("plan/owner.json")) == other
@@ -126,6 +126,6 @@ def test_a_driver_that_cannot_give_its_place_back_has_done_its_work(
         raise PermissionError("s3:DeleteObject")
 
     monkeypatch.setattr(Store, "delete", refuse)
-    with sole_driver(unconditional.url()) as lost:
+    with exclusive_driver(unconditional.url()) as lost:
         pass
     assert not lost.is_set()

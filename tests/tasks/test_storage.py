@@ -21,9 +21,11 @@ from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 
 from bfr_models.errors import UsageError
+from tasks.runs.source import open_source
 from tasks.storage import local_disk
-from tasks.storage.filesystem import connect, redact
-from tasks.storage.store import MAX_RECORD, FileVersion, Store, open_source
+from tasks.storage.filesystem import connect
+from tasks.storage.redaction import redact
+from tasks.storage.store import MAX_RECORD, FileVersion, Store
 
 
 @pytest.fixture(scope="module")

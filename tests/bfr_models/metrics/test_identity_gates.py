@@ -3,7 +3,8 @@
 import pytest
 
 from bfr_models.errors import UsageError
-from bfr_models.metrics.identity_gates import ADAFACE, GATES, PROFILES, gate_for, gate_of
+from bfr_models.faces.types import ADAFACE
+from bfr_models.metrics.identity_gates import GATES, PROFILES, gate_for, gate_of
 
 
 def test_thresholds_are_the_challenges() -> None:

@@ -1,0 +1,39 @@
+"""Types of fields that several run models share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, PlainSerializer, ValidationError, WrapValidator
+
+from bfr_models.metrics.identity_gates import PROFILES, Profile
+from tasks.storage.redaction import without_secrets
+
+StoredRedacted = PlainSerializer(lambda url: url and without_secrets(url), when_used="json")
+
+
+Url = Annotated[str, AfterValidator(lambda url: url if "://" in url else os.path.abspath(url)), StoredRedacted]
+"""A path or a URL; a path is made absolute, since workers run in folders of their own. As JSON, which others keep
+(Prefect, run.json), it is without secrets."""
+
+
+def _whole_or_auto(value: object, validate: Callable[[object], int | str]) -> int | str:
+    try:
+        return validate(value)
+    except ValidationError:
+        raise ValueError("expected a whole number from 1 on, or auto") from None
+
+
+BatchSizeAsked = Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], WrapValidator(_whole_or_auto)]
+
+
+def _cosine_or_profile(value: object, validate: Callable[[object], float | Profile]) -> float | Profile:
+    try:
+        return validate(value)
+    except ValidationError:
+        raise ValueError(f"expected a number from -1 to 1, or a profile of {', '.join(PROFILES)}") from None
+
+
+MinIdentity = Annotated[Annotated[float, Field(ge=-1, le=1)] | Profile, WrapValidator(_cosine_or_profile)]

@@ -1,0 +1,46 @@
+"""One worker in threads of this process."""
+
+from __future__ import annotations
+
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from functools import partial
+
+from tasks.engine.daemon_threads import DaemonThreads
+from tasks.engine.pool import IN_HAND, STOP_SECONDS, Outcome, cannot_load
+from tasks.runs.commits import Record
+from tasks.worker.job import Job, Order
+
+
+class ThreadPool:
+    """One worker in this process: for tests, and for machines where Ray is not wanted. A method that hangs is left to
+    whoever started the run, who can end the process; one that kills ends the run."""
+
+    def __init__(self, job: Job) -> None:
+        from tasks.worker.shard_worker import ShardWorker  # imports torch, which a driver of Ray actors never needs
+
+        self._worker = ShardWorker(job)
+        try:
+            self._worker.load()
+        except Exception as error:
+            raise cannot_load(job, error) from error
+        self._threads = DaemonThreads[Record | None](IN_HAND)
+        self._in_hand: dict[Future[Record | None], Order] = {}
+
+    def free_slots(self) -> int:
+        return IN_HAND - len(self._in_hand)
+
+    def submit(self, order: Order) -> None:
+        self._in_hand[self._threads.submit(partial(self._worker.run, order))] = order
+
+    def poll(self, timeout: float) -> list[Outcome]:
+        done, _ = wait(self._in_hand, timeout, return_when=FIRST_COMPLETED)
+        return [_outcome(self._in_hand.pop(future), future) for future in done]
+
+    def close(self) -> None:
+        self._worker.stop.set()
+        self._threads.close(STOP_SECONDS)
+
+
+def _outcome(order: Order, future: Future[Record | None]) -> Outcome:
+    error = future.exception()
+    return Outcome(order, error=error) if error else Outcome(order, record=future.result())

@@ -1,0 +1,54 @@
+"""The shards of a source as it is now."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow.parquet as pq
+
+from bfr_models.errors import UsageError
+from tasks.config.restore import RestoreRun
+from tasks.datasets.image_column import find_image_column
+from tasks.datasets.row_groups import DAMAGE, is_damage
+from tasks.plan_shards import _READERS
+from tasks.runs.shards import Shard, shards_of_file
+from tasks.runs.source import open_source
+from tasks.storage.redaction import redact
+from tasks.storage.store import FileVersion, Store
+
+
+def list_source(run: RestoreRun) -> tuple[list[Shard], dict[str, str]]:
+    """The shards of the source as it is now, and the files that do not read, with what is wrong with them. UsageError
+    for such files unless the run leaves them out and there are others."""
+    files = open_source(run.source)
+    shards: list[Shard] = []
+    damaged: dict[str, str] = {}
+    with ThreadPoolExecutor(_READERS) as readers:
+        footers = readers.map(lambda found: _row_groups(found[0], found[1], run), files)
+        for (store, file), found in zip(files, footers, strict=True):
+            url = store.url(file.path)
+            if isinstance(found, str):
+                damaged[url] = found
+            else:
+                shards.extend(shards_of_file(url, file.name, file.version, found, run.shard_rows))
+    if damaged and not (run.leave_out_damaged and shards):
+        url, why = next(iter(damaged.items()))
+        raise UsageError(
+            f"expected a Parquet file at {redact(url)}, found one that does not read ({why}); "
+            "remove it from the source or mend it"
+        )
+    return shards, damaged
+
+
+def _row_groups(store: Store, file: FileVersion, run: RestoreRun) -> list[int] | str:
+    """Rows of each row group, from the footer, or why it does not read; checks that the columns are there."""
+    with store.open_input(file.path) as source:
+        try:
+            parquet = pq.ParquetFile(source)
+        except DAMAGE as error:
+            if not is_damage(error):
+                raise
+            return str(error)
+        for column in filter(None, (run.column, run.gt_column, run.mask_column)):
+            find_image_column(parquet.schema_arrow, column)
+        return [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]

@@ -1,0 +1,101 @@
+"""What a SRC is: files, a glob, a finished run, generations of one, or a curated dataset."""
+
+from __future__ import annotations
+
+import io
+import json
+from glob import has_magic
+
+import pyarrow.parquet as pq
+
+from bfr_models.errors import UsageError
+from tasks.storage.redaction import redact, redact_text
+from tasks.storage.retry import retry_deadline
+from tasks.storage.store import FileVersion, Store
+
+
+def open_source(url: str) -> list[tuple[Store, FileVersion]]:
+    """The Parquet files behind SRC (a folder, a glob or one file), sorted by path.
+
+    Names that start with `_` or `.` are passed over. Of a finished run (it has a `run.json`) the dataset is what was
+    restored when it was last finished. UsageError when there is nothing, or nothing that can be read.
+    """
+    try:
+        store, found = _look(url)
+    except UsageError:
+        raise
+    except Exception as error:  # each driver has its own: aiohttp's, botocore's, google's
+        raise UsageError(
+            f"cannot read {redact(url)}: expected a dataset that this machine may read, found "
+            f"{type(error).__name__}; check the URL, the permissions, and the credentials in the environment "
+            "(s3: AWS_ACCESS_KEY_ID or AWS_PROFILE, AWS_ENDPOINT_URL)"
+        ) from error
+    files = [file for file in _of_the_dataset(url, store, found) if _is_parquet(file.name)]
+    if not files:
+        raise UsageError(
+            f"expected *.parquet files at {redact(url)}, found {len(found)} files and none of that kind; "
+            "check the path, or make a dataset of pictures with `bfr pack SRC DST`"
+        )
+    return [(store, file) for file in files]
+
+
+def _look(url: str) -> tuple[Store, list[FileVersion]]:
+    url = url.rstrip("/")
+    if url.startswith(("http://", "https://")):
+        with retry_deadline(10):  # a wrong address refuses connections, too: it is said soon
+            return _one_file(url)  # plain web servers have no listing
+    store = Store(url)
+    if has_magic(url) and not store.exists(""):
+        steps = url.split("/")
+        fixed = next(i for i, step in enumerate(steps) if has_magic(step))
+        store = Store("/".join(steps[:fixed]) or ("/" if fixed else "."))
+        return store, store.glob("/".join(steps[fixed:]))
+    found = store.versions()
+    return _one_file(url) if [file.path for file in found] == [""] else (store, found)
+
+
+def _one_file(url: str) -> tuple[Store, list[FileVersion]]:
+    folder, slash, name = url.rpartition("/")
+    store = Store(folder or slash or ".")
+    return store, [store.info(name)]
+
+
+def _of_the_dataset(url: str, store: Store, found: list[FileVersion]) -> list[FileVersion]:
+    """All files, or those of the data if the folder is a finished run or a curated dataset; of generations, of the
+    current one."""
+    tops = {file.path.partition("/")[0] for file in found}
+    if {"current.json", "generations"} <= tops:
+        current = json.loads(store.read("current.json"))["generation"]
+        return _data_files(url, store, found, f"generations/{current}/")
+    if tops & {"run.json", "curation.json"}:
+        return _data_files(url, store, found, "")
+    if "curation.unfinished.json" in tops:
+        raise UsageError(
+            f"expected a dataset at {redact(url)}, found one that `bfr curate` has not finished; run it again"
+        )
+    if {"plan", "commits"} <= tops:
+        raise UsageError(
+            f"expected a dataset or a finished run at {redact(url)}, found a run that is not finished; "
+            "run the `bfr restore` command that started it again, or name its files: `.../data/*.parquet`"
+        )
+    return found
+
+
+def _data_files(url: str, store: Store, found: list[FileVersion], folder: str) -> list[FileVersion]:
+    """What the manifest names, where there is one: the next state of a run may be on its way into `data/` as well."""
+    data = {file.path: file for file in found if file.path.startswith(f"{folder}data/")}
+    manifest = f"{folder}manifest.parquet"
+    if manifest not in {file.path for file in found}:
+        return list(data.values())
+    named = pq.read_table(io.BytesIO(store.read(manifest)), columns=["data"])["data"].to_pylist()
+    try:  # the manifest may be newer than the listing
+        return [data.get(path) or store.info(path) for path in sorted(f"{folder}{path}" for path in named if path)]
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"expected at {redact(url)} all files that {manifest} names, found one missing "
+            f"({redact_text(str(error))}); `bfr verify` says which are"
+        ) from error
+
+
+def _is_parquet(path: str) -> bool:
+    return path.endswith(".parquet") and not any(step.startswith(("_", ".")) for step in path.split("/"))

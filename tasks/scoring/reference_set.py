@@ -1,0 +1,103 @@
+"""One side of a Fréchet distance: the pictures of a dataset through a network, or saved statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from bfr_models.device import local_device
+from bfr_models.errors import RowError, UsageError
+from bfr_models.metrics.extractors import NETWORKS, PREPROCESSING, Extractor, load_extractor
+from bfr_models.metrics.frechet import FeatureSource, FeatureStatistics, Gaussian
+from bfr_models.pixels import Uint8Image
+from tasks.datasets.image_column import find_image_column, image_bytes
+from tasks.images.codec import decode
+from tasks.runs.source import open_source
+from tasks.storage.redaction import redact
+from tasks.storage.store import Store
+
+BATCH_ROWS = 64
+
+
+AT_ONCE = 64  # batches whose statistics are put together
+
+
+RESTORED = "restored"
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One of the two sets, through the network."""
+
+    gaussian: Gaussian
+    features: list[NDArray[np.float32]]  # where a metric needs each face
+    skipped: int  # rows without a picture that decodes
+
+
+def reference_statistics(url: str, source: FeatureSource) -> Gaussian:
+    """A reference set's statistics by the network that `source` names: saved ones, or of a dataset's pictures."""
+    if is_saved(url):
+        return Gaussian.from_npz(_saved(url), source)
+    features = next((name for name, network in NETWORKS.items() if network == source.network), "auto")
+    extractor = load_extractor(features, source.preprocessing or PREPROCESSING[0], local_device())
+    extractor.source.check(source)
+    return read_side(url, extractor, None, keep=False).gaussian
+
+
+def read_side(url: str, extractor: Extractor, column: str | None, keep: bool) -> Side:
+    if is_saved(url):
+        return Side(Gaussian.from_npz(_saved(url), extractor.source), [], 0)
+    parts: list[FeatureStatistics] = []
+    features: list[NDArray[np.float32]] = []
+    skipped = 0
+    for key, pictures, without in _batches(url, column):
+        found = extractor.extract(pictures)
+        parts.append(FeatureStatistics.from_features(found, extractor.source, key))
+        if len(parts) == AT_ONCE:
+            parts = [FeatureStatistics.fold(parts)]
+        if keep:
+            features.append(found)
+        skipped += without
+    return Side(FeatureStatistics.fold(parts).gaussian(), features, skipped)
+
+
+def _saved(url: str) -> bytes:
+    store, name = locate(url)
+    if not store.exists(name):
+        raise UsageError(f"expected statistics (.npz) at {redact(url)}, found no such file")
+    return store.read(name)
+
+
+def _batches(url: str, column: str | None) -> Iterator[tuple[str, list[Uint8Image], int]]:
+    """(key, faces, rows without one) of some rows at a time."""
+    with ThreadPoolExecutor() as threads:
+        for store, file in open_source(url):
+            with store.open_input(file.path) as source:
+                parquet = pq.ParquetFile(source)
+                name = column or (RESTORED if RESTORED in parquet.schema_arrow.names else "image")
+                find_image_column(parquet.schema_arrow, name)
+                for number, batch in enumerate(parquet.iter_batches(BATCH_ROWS, columns=[name])):
+                    cells = batch.column(0).to_pylist()
+                    pictures = [pixels for pixels in threads.map(_decoded, cells) if pixels is not None]
+                    yield f"{file.name}#{number}", pictures, len(cells) - len(pictures)
+
+
+def _decoded(cell: object) -> Uint8Image | None:
+    try:
+        return decode(image_bytes(cell)).pixels
+    except (RowError, UsageError):
+        return None
+
+
+def is_saved(url: str) -> bool:
+    return url.endswith(".npz")
+
+
+def locate(url: str) -> tuple[Store, str]:
+    folder, _, name = url.rpartition("/")
+    return Store(folder or "."), name
