@@ -25,7 +25,7 @@ from tasks.runs.listing import list_source
 from tasks.runs.plan import RETRIED, Plan, finished_record, path_of, read_latest, read_plan, reopen, with_commits
 from tasks.runs.shards import Shard, current_version, from_table, to_table
 from tasks.runs.single_writer import run_store
-from tasks.runs.spec import _refuse_mixture, check_settings
+from tasks.runs.spec import check_settings, refuse_mixture
 from tasks.storage.redaction import redact, without_secrets
 from tasks.storage.store import Store
 
@@ -56,7 +56,7 @@ def plan_shards(run: RestoreRun) -> Plan:
     number = 0 if latest is None else latest[0] + 1
     store.conditional = run_store(run.destination).conditional
     store.create("plan/spec.json", json.dumps(settings, indent=2).encode())
-    _refuse_mixture(json.loads(store.read("plan/spec.json")), settings, run.destination)
+    refuse_mixture(json.loads(store.read("plan/spec.json")), settings, run.destination)
     table = to_table(live).replace_schema_metadata({RETRIED: json.dumps(sorted(run.retry_rejected))})
     store.create(path_of(number), encode_table(table, row_group_rows=65536))
     made = with_commits(store, number, read_plan(store, number))  # ours, or that of a driver which was faster

@@ -10,11 +10,12 @@ from bfr_models.errors import UsageError
 from tasks.config.restore import RestoreRun
 from tasks.datasets.image_column import find_image_column
 from tasks.datasets.row_groups import DAMAGE, is_damage
-from tasks.plan_shards import _READERS
 from tasks.runs.shards import Shard, shards_of_file
 from tasks.runs.source import open_source
 from tasks.storage.redaction import redact
 from tasks.storage.store import FileVersion, Store
+
+_READERS = 16
 
 
 def list_source(run: RestoreRun) -> tuple[list[Shard], dict[str, str]]:

@@ -25,13 +25,13 @@ def check_settings(run: RestoreRun) -> dict[str, Any]:
         raise UsageError(f"expected a destination outside {run.source}, found {run.destination}; use another")
     store = Store(run.destination)
     if store.exists("plan/spec.json"):
-        _refuse_mixture(json.loads(store.read("plan/spec.json")), settings, run.destination)
+        refuse_mixture(json.loads(store.read("plan/spec.json")), settings, run.destination)
     elif store.exists("run.json") or any(store.exists(folder) for folder in ("data", "commits")):
         raise UsageError(f"expected a new or an unfinished run at {run.destination}, found other files; use another")
     return settings
 
 
-def _refuse_mixture(found: dict[str, Any], wanted: dict[str, Any], destination: str) -> None:
+def refuse_mixture(found: dict[str, Any], wanted: dict[str, Any], destination: str) -> None:
     there, here = _flat(found), _flat(wanted)
     differing = [key for key in sorted(there | here) if there.get(key) != here.get(key) and key != "fingerprint"]
     if differing:

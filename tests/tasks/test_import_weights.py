@@ -18,8 +18,9 @@ from torch import Tensor
 from typer.testing import CliRunner, Result
 
 from bfr_models.errors import BfrError, UsageError
-from bfr_models.weights import catalogue, load_weights, read_checkpoint
+from bfr_models.weights import catalogue
 from bfr_models.weights.catalogue import WeightEntry
+from bfr_models.weights.tensors import load_weights, read_checkpoint
 from flows.cli.app import app
 from flows.cli.weights import _Consent
 from tasks.check_machine import check_machine

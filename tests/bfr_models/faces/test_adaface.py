@@ -21,7 +21,8 @@ from bfr_models.faces.types import Recogniser
 from bfr_models.networks import iresnet
 from bfr_models.networks.adaface import AdaFace
 from bfr_models.pixels import Uint8Image
-from bfr_models.weights import catalogue, read_checkpoint
+from bfr_models.weights import catalogue
+from bfr_models.weights.tensors import read_checkpoint
 from tasks.import_weights import import_weights
 
 STEM = "adaface-ir50-ms1mv2"
