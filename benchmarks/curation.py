@@ -43,8 +43,11 @@ from tasks.finish_run import finish_run  # noqa: E402
 from tasks.runs.commits import commit_shard  # noqa: E402
 from tasks.runs.shards import Shard, to_table  # noqa: E402
 from tasks.scoring.embedding_sums import embedding_sums  # noqa: E402
-from tasks.scoring.face_vectors import SCHEMA, SOURCE_KEY  # noqa: E402
-from tasks.scoring.scorer import FaceFeatures  # noqa: E402
+from tasks.scoring.face_vectors import (  # noqa: E402
+    SCHEMA,
+    SOURCE_KEY,
+    FaceFeatures,
+)
 from tasks.scoring.statistics import BIN_WIDTHS, summarise  # noqa: E402
 from tasks.storage.store import Store  # noqa: E402
 from tests import support  # noqa: E402

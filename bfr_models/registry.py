@@ -11,7 +11,7 @@ import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -53,7 +53,7 @@ BUILT_IN = (
 class ResolvedMethod:
     """A method with everything decided that changes its output: what a worker needs to load it."""
 
-    method: str
+    name: str
     preset: presets.Preset
     options: Any  # the preset's options class, with the user's changes
     weights: Mapping[str, Mapping[str, str]]  # component -> {file, sha256}
@@ -63,13 +63,13 @@ class ResolvedMethod:
     def description(self) -> dict[str, Any]:
         """What changes the output, as plain data."""
         return {
-            "method": self.method,
+            "method": self.name,
             "preset": dataclasses.asdict(self.preset),
             "options": dataclasses.asdict(self.options),
             "weights": {component: dict(weight) for component, weight in self.weights.items()},
         }
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """16 hex digits that change whenever the method's output may."""
         canonical = json.dumps(self.description, sort_keys=True)

@@ -29,7 +29,7 @@ from flows.orchestration.credentials import StoreCredentials, load_credentials
 from flows.orchestration.run_page import slug
 from flows.reprocess import reprocess
 from tasks.config.reprocess import ReprocessRun
-from tasks.config.resolve import run_measures, run_recogniser
+from tasks.config.resolve import ResolvedRun, resolve_run
 from tasks.storage.redaction import redact
 
 TAG = "bfr"
@@ -55,9 +55,9 @@ def deploy(
     `auto` is chosen here, once for all workers. UsageError before anything is changed.
     """
     schedule = _schedule(cron, interval, timezone)
-    run.resolve()
+    resolved = resolve_run(run)
     _require_no_keys(run)
-    run = _chosen(run)
+    run = run.model_copy(update=_chosen(resolved))
     name = name or default_name(run.destination)
     with _server() as client:
         _require_one_deployment(client, run, name)
@@ -102,15 +102,14 @@ def _place(destination: str) -> str:
     return destination.rstrip("/")
 
 
-def _chosen(run: ReprocessRun) -> ReprocessRun:
-    """With networks by name for `auto`: they belong to a generation's settings, and the workers' weights may differ."""
-    measures, names = run_measures(run), {network: name for name, network in RECOGNISERS.items()}
-    chosen = {
-        "recogniser": names[choice.name] if (choice := run_recogniser(run)) else "none",
-        "lpips": lpips_backbone(measures),
-        "fid": "inception" if measures.inception else "none",
+def _chosen(resolved: ResolvedRun) -> dict[str, str]:
+    """Networks by name for `auto`: they belong to a generation's settings, and the workers' weights may differ."""
+    names = {network: name for name, network in RECOGNISERS.items()}
+    return {
+        "recogniser": names[resolved.recogniser.name] if resolved.recogniser else "none",
+        "lpips": lpips_backbone(resolved.measures),
+        "fid": "inception" if resolved.measures.inception else "none",
     }
-    return run.model_copy(update=chosen)
 
 
 def _schedule(cron: str | None, interval: float | None, timezone: str | None) -> CronSchedule | IntervalSchedule:

@@ -9,6 +9,7 @@ from prefect import flow
 from flows.restore_dataset import restore_dataset_with_fallback
 from tasks.compare_runs import compare_runs
 from tasks.config.evaluate import EvaluateRun
+from tasks.config.resolve import resolve_run
 from tasks.degrade_dataset import degrade_once
 
 
@@ -18,7 +19,7 @@ def evaluate_methods(run: EvaluateRun) -> dict[str, Any]:
     seed, and compares in `destination`/report. Running it again resumes."""
     runs = run.restorations()
     for restoration in runs:
-        restoration.resolve()  # an unknown name is said before any work starts
+        resolve_run(restoration)  # an unknown name is said before any work starts
     degradation = run.degradation()
     if degradation is not None:
         degrade_once(degradation)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,9 +17,11 @@ from flows.orchestration.credentials import use_credentials
 from flows.orchestration.phases import Phase, as_prefect_task, call_directly, with_fallback
 from flows.orchestration.run_page import HELD_BACK, SWITCHED, announce, emit_failure_event
 from flows.restore_dataset import restore_phases
-from tasks.compare_generations import make_current
+from tasks.compare_generations import compare_generations
 from tasks.config.reprocess import ReprocessRun
-from tasks.generations import choose_generation, expire_generations
+from tasks.config.resolve import ResolvedRun, resolve_run
+from tasks.generations import choose_generation, expire_generations, make_current
+from tasks.runs.pointer import address
 
 LEASE_SECONDS = 120.0
 """For so long a killed run keeps its share of the GPUs; a run that lives renews it."""
@@ -46,10 +49,13 @@ def reprocess_without_prefect(run: ReprocessRun) -> Outcome:
 
 def _reprocess(run: ReprocessRun, phase: Phase) -> Outcome:
     use_credentials(run.credentials)
-    name: str = phase(choose_generation, "choose-generation")(run)
+    resolved: ResolvedRun = phase(resolve_run, "resolve")(run)
+    name: str = phase(choose_generation, "choose-generation")(resolved)
+    generation = replace(resolved, run=run.generation(address(run.destination, name)))
     gpus = partial(share_of, run.gpu_pool if phase is as_prefect_task else None)
-    record = restore_phases(run.generation(name), phase, gpus, catch_up=True)
-    outcome: Outcome = phase(make_current, "make-current")(run, name)
+    record = restore_phases(generation, phase, gpus, catch_up=True)
+    comparison = phase(compare_generations, "compare")(run, name)
+    outcome: Outcome = phase(make_current, "make-current")(run.destination, name, comparison)
     if outcome["held_back"] and outcome["compared"]:
         announce(HELD_BACK, run.destination, outcome)
     elif outcome["switched"]:

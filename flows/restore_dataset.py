@@ -19,15 +19,17 @@ from flows.orchestration.run_page import (
     show_record,
 )
 from flows.progress import RowProgress
+from tasks.config.resolve import ResolvedRun, resolve_run
 from tasks.config.restore import RestoreRun
 from tasks.finish_run import finish_run
 from tasks.plan_shards import plan_shards
 from tasks.restore_shards import restore_shards, worker_pool
 from tasks.runs.commits import Record
-from tasks.runs.manifest import RunRecord
 from tasks.runs.plan import Plan
+from tasks.runs.record import RunRecord
 from tasks.runs.shards import Shard
 from tasks.runs.single_writer import exclusive_driver
+from tasks.storage.store import Store
 
 SHARDS_PER_SLICE = 5000
 
@@ -36,7 +38,7 @@ SHARDS_PER_SLICE = 5000
 def restore_dataset(run: RestoreRun) -> RunRecord:
     """Plan what is missing, restore it, report. Returns run.json."""
     with emit_failure_event(run.destination):
-        return restore_phases(run, as_prefect_task)
+        return _restore_run(run, as_prefect_task)
 
 
 def restore_dataset_with_fallback(run: RestoreRun) -> RunRecord:
@@ -46,11 +48,15 @@ def restore_dataset_with_fallback(run: RestoreRun) -> RunRecord:
 
 def restore_without_prefect(run: RestoreRun) -> RunRecord:
     """The same recipe, its phases called as they are."""
-    return restore_phases(run, call_directly)
+    return _restore_run(run, call_directly)
+
+
+def _restore_run(run: RestoreRun, phase: Phase) -> RunRecord:
+    return restore_phases(phase(resolve_run, "resolve")(run), phase)
 
 
 def restore_phases(
-    run: RestoreRun,
+    resolved: ResolvedRun,
     phase: Phase,
     gpus: Callable[[], AbstractContextManager[None]] = nullcontext,
     *,
@@ -58,12 +64,13 @@ def restore_phases(
 ) -> RunRecord:
     """The recipe; `gpus` is held while workers are there. To catch up is to take what has come to the source since an
     interrupted run was planned as well."""
+    run, store = resolved.run, Store(resolved.run.destination)
     while True:
         started = datetime.now(UTC)
-        plan: Plan = phase(plan_shards, "plan")(run)
+        plan: Plan = phase(plan_shards, "plan")(resolved, store)
         if plan.todo_count:
-            _restore(run, plan, phase, gpus)
-        record: RunRecord = phase(finish_run, "finish")(run, started, plan.damaged)
+            _restore(resolved, store, plan, phase, gpus)
+        record: RunRecord = phase(finish_run, "finish")(resolved, store, started, plan.damaged)
         if not plan.finished:
             show_record(record)
         if plan.damaged:
@@ -72,17 +79,19 @@ def restore_phases(
             return record
 
 
-def _restore(run: RestoreRun, plan: Plan, phase: Phase, gpus: Callable[[], AbstractContextManager[None]]) -> None:
-    done = plan.rows - sum(shard.rows for shard in plan.todo)
-    page = ProgressArtifact(run.method, plan.rows, done)
+def _restore(
+    resolved: ResolvedRun, store: Store, plan: Plan, phase: Phase, gpus: Callable[[], AbstractContextManager[None]]
+) -> None:
+    done, method = plan.rows - sum(shard.rows for shard in plan.todo), resolved.run.method
+    page = ProgressArtifact(method, plan.rows, done)
     # The workers are the first to go: a run that is cancelled frees its GPUs before it sees to its page.
     with (
         gpus(),
         relay_worker_logs(),
         page,
-        exclusive_driver(run.destination) as lost,
-        worker_pool(run) as pool,
-        RowProgress(run.method, plan.rows, done) as line,
+        exclusive_driver(store) as lost,
+        worker_pool(resolved) as pool,
+        RowProgress(method, plan.rows, done) as line,
     ):
 
         def advance(record: Record) -> None:
@@ -90,7 +99,7 @@ def _restore(run: RestoreRun, plan: Plan, phase: Phase, gpus: Callable[[], Abstr
             page.advance(record["rows"])
 
         for number, shards in enumerate(_slices(plan)):
-            phase(restore_shards, f"{run.method}-slice-{number}")(pool, shards, advance, lost)
+            phase(restore_shards, f"{method}-slice-{number}")(pool, shards, advance, lost)
 
 
 def _slices(plan: Plan) -> Iterator[list[Shard]]:

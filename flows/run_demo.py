@@ -8,6 +8,7 @@ from prefect import flow
 
 from flows.restore_dataset import restore_dataset_with_fallback
 from tasks.compare_runs import compare_runs
+from tasks.config.resolve import resolve_run
 from tasks.config.restore import RestoreRun
 from tasks.make_demo_faces import make_demo_faces
 
@@ -19,7 +20,7 @@ def run_demo(out: str, methods: list[str] | None = None) -> dict[str, Any]:
     """Makes `out`/lq, restores it into `out`/<method> each, and reports in `out`/report."""
     runs = [_run(out, method) for method in methods or METHODS]
     for run in runs:
-        run.resolve()  # an unknown name is said before any work starts
+        resolve_run(run)  # an unknown name is said before any work starts
     make_demo_faces(f"{out}/lq")
     records = {run.method: restore_dataset_with_fallback(run) for run in runs}
     compared = compare_runs("Two portraits", runs, list(records.values()), f"{out}/report")

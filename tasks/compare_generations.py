@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from tasks.config.reprocess import ReprocessRun
 from tasks.datasets.row_ids import row_keys
-from tasks.generations import reasons_against, switch_generation
 from tasks.report.gallery import caption
 from tasks.report.page import Cell, GalleryRow
 from tasks.report.run_report import render_report
 from tasks.runs.finished_run import FinishedRun, Rows, open_last_finished
-from tasks.runs.pointer import address, read_pointer
+from tasks.runs.layout import RECORD, comparison_file, generation_folder
+from tasks.runs.pointer import Comparison, address, read_pointer
 from tasks.scoring.subset_statistics import subset_statistics
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
@@ -25,7 +25,21 @@ GALLERY_ROWS = 24
 _IDENTITIES = ("identity_similarity_gt", "identity_similarity")  # the first that both have decides
 
 
-def compare_generations(run: ReprocessRun, old: str, new: str) -> dict[str, Any]:
+def compare_generations(run: ReprocessRun, new: str) -> Comparison | None:
+    """Compares a generation with the current one, unless that has been done already. None where there is no other
+    generation to compare with."""
+    store = Store(run.destination)
+    old = read_pointer(store).generation
+    if old is None or old == new:
+        return None
+    path = comparison_file(old, new)
+    records = [json.loads(store.read(f"{generation_folder(name)}/{RECORD}")) for name in (old, new)]
+    found = json.loads(store.read(path)) if store.exists(path) else {}
+    is_new = not _basis(run, records).items() <= found.items()
+    return Comparison(old, (_compare(run, store, old, new) if is_new else found)["report"], is_new)
+
+
+def _compare(run: ReprocessRun, store: Store, old: str, new: str) -> dict[str, Any]:
     """Compares two generations as they were last finished; writes comparisons/<old>..<new>.{json,html}.
 
     The statistics are those of the rows that both restored. `reasons` say why the new one must not become current, by
@@ -42,8 +56,6 @@ def compare_generations(run: ReprocessRun, old: str, new: str) -> dict[str, Any]
         notes.append(f"nothing is compared: {old} has no restored rows")
     elif not len(rows[0]):
         reasons.append("no row was restored in both")
-    store = Store(run.destination)
-    stem = f"comparisons/{old}..{new}"
     found = {
         "old": old,
         "new": new,
@@ -53,45 +65,14 @@ def compare_generations(run: ReprocessRun, old: str, new: str) -> dict[str, Any]
         **_basis(run, [olds.record, news.record]),
         "reasons": reasons,
         "notes": notes,
-        "report": redact(store.url(f"{stem}.html")),
+        "report": redact(store.url(comparison_file(old, new, "html"))),
     }
     records = [side.record | {"statistics": stats} for side, stats in zip((olds, news), sides, strict=True)]
     records[1] |= {"warnings": [*records[1].get("warnings", ()), *reasons, *notes]}
     gallery = list(_gallery((old, new), (olds, news), rows)) if len(rows[0]) else []
-    store.write(f"{stem}.html", render_report(f"{old} → {new}", records, gallery, []).encode())
-    store.write(f"{stem}.json", json.dumps(found, indent=2).encode())
+    store.write(comparison_file(old, new, "html"), render_report(f"{old} → {new}", records, gallery, []).encode())
+    store.write(comparison_file(old, new), json.dumps(found, indent=2).encode())
     return found
-
-
-def make_current(run: ReprocessRun, name: str) -> dict[str, Any]:
-    """Makes a finished generation the current one, unless the comparison or a rollback speaks against it.
-
-    Returns {generation, current, switched, held_back: reasons, comparison: the page's address or None, compared:
-    whether it is a new one}.
-    """
-    store = Store(run.destination)
-    old = read_pointer(store).generation
-    comparison, compared = (None, False) if old in (None, name) else _comparison(run, store, old, name)
-    held_back = [] if old == name else reasons_against(store, read_pointer(store), name)
-    if not held_back:
-        switch_generation(run.destination, name, instead_of=old)
-    return {
-        "generation": name,
-        "current": old if held_back else name,
-        "switched": not held_back and old != name,
-        "held_back": held_back,
-        "comparison": comparison,
-        "compared": compared,
-    }
-
-
-def _comparison(run: ReprocessRun, store: Store, old: str, new: str) -> tuple[str, bool]:
-    """The address of the comparison's page, and whether it had to be made."""
-    path = f"comparisons/{old}..{new}.json"
-    records = [json.loads(store.read(f"generations/{name}/run.json")) for name in (old, new)]
-    found = json.loads(store.read(path)) if store.exists(path) else {}
-    is_new = not _basis(run, records).items() <= found.items()
-    return (compare_generations(run, old, new) if is_new else found)["report"], is_new
 
 
 def _basis(run: ReprocessRun, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from tasks.report.gallery import caption
 from tasks.report.page import Cell, GalleryRow
 from tasks.report.run_report import MAX_ROWS, render_report
 from tasks.report.score_table import METRICS, score_table, to_latex, to_markdown
-from tasks.runs.manifest import RunRecord
+from tasks.runs.manifest import data_files
 from tasks.runs.plan import latest_plan
+from tasks.runs.record import RunRecord
 from tasks.runs.shards import from_table
 from tasks.storage.store import Store
 
@@ -54,7 +55,7 @@ def compare_runs(
 def _restored(store: Store) -> Rows:
     """The scores of the restored rows, in the order of the plan."""
     columns = ["id", *(metric.key for metric in METRICS)]
-    tables = [pq.read_table(io.BytesIO(store.read(path)), columns=columns) for path in _data_files(store)]
+    tables = [pq.read_table(io.BytesIO(store.read(path)), columns=columns) for path in data_files(store)]
     rows = pa.concat_tables(tables).to_pylist() if tables else []
     return dict(zip(row_keys(row["id"] for row in rows), rows, strict=True))
 
@@ -125,11 +126,6 @@ def _source_tables(run: RestoreRun) -> Iterator[tuple[list[str], pa.Table]]:
 
 
 def _data_tables(store: Store) -> Iterator[tuple[list[str], pa.Table]]:
-    for path in _data_files(store):
+    for path in data_files(store):
         table = pq.read_table(io.BytesIO(store.read(path)))
         yield table["id"].to_pylist(), table
-
-
-def _data_files(store: Store) -> list[str]:
-    manifest = pq.read_table(io.BytesIO(store.read("manifest.parquet")), columns=["data"])
-    return [path for path in manifest["data"].to_pylist() if path]

@@ -40,11 +40,11 @@ from tasks.curation.selection import (
 from tasks.datasets.writer import encode_table
 from tasks.engine.daemon_threads import DaemonThreads
 from tasks.runs.finished_run import FinishedRun, open_run
+from tasks.runs.layout import CURATION, CURATION_UNFINISHED, REPORT
 from tasks.scoring.subset_statistics import subset_statistics
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
-RECORD, UNFINISHED = "curation.json", "curation.unfinished.json"
 NEAR_DUPLICATE = "near-duplicate"
 
 
@@ -63,7 +63,7 @@ def curate_run(asked: CurateRun) -> dict[str, Any]:
     if not len(rows):
         told = "; ".join(f"{step['step']}: {step['left']} left" for step in selection.funnel())
         raise UsageError(f"expected rows to keep, found none: {told}; ask for less")
-    store.write(UNFINISHED, json.dumps(request, indent=2).encode())
+    store.write(CURATION_UNFINISHED, json.dumps(request, indent=2).encode())
     _clear(store)
     threads = DaemonThreads[dict[str, Any]](1)
     statistics = threads.submit(partial(subset_statistics, run, rows))  # meanwhile
@@ -87,11 +87,11 @@ def curate_run(asked: CurateRun) -> dict[str, Any]:
     }
     store.write("README.md", dataset_card(run, record, rows).encode())
     examples = duplicate_examples(duplicates.dropped, duplicates.kept, duplicates.similarity) if duplicates else []
-    store.write("report/index.html", render_curation(run, record, rows, examples).encode())
+    store.write(REPORT, render_curation(run, record, rows, examples).encode())
     record["seconds"] = round(time.monotonic() - started, 3)
-    record["report"] = redact(store.url("report/index.html"))
-    store.write(RECORD, json.dumps(record, indent=2).encode())  # last: a dataset with it is whole
-    store.delete(UNFINISHED)
+    record["report"] = redact(store.url(REPORT))
+    store.write(CURATION, json.dumps(record, indent=2).encode())  # last: a dataset with it is whole
+    store.delete(CURATION_UNFINISHED)
     return record
 
 
@@ -133,7 +133,7 @@ def _request(asked: CurateRun, run: FinishedRun) -> dict[str, Any]:
 
 def _prepare(store: Store, request: dict[str, Any]) -> dict[str, Any] | None:
     """The record of this very curation, if it is done. UsageError where the destination has something else."""
-    for name in (RECORD, UNFINISHED):
+    for name in (CURATION, CURATION_UNFINISHED):
         if store.exists(name):
             found: dict[str, Any] = json.loads(store.read(name))
             if any(found.get(key) != value for key, value in request.items()):
@@ -142,7 +142,7 @@ def _prepare(store: Store, request: dict[str, Any]) -> dict[str, Any] | None:
                     f"{json.dumps(found.get('arguments'))[:500]} of a run finished {found['run']['finished']}; use "
                     "another destination"
                 )
-            return found if name == RECORD else None
+            return found if name == CURATION else None
     if others := store.list():
         raise UsageError(f"expected an empty folder at {store!r}, found {others[0]} and {len(others) - 1} other files; "
                          "use another destination")  # fmt: skip
@@ -152,7 +152,7 @@ def _prepare(store: Store, request: dict[str, Any]) -> dict[str, Any] | None:
 def _clear(store: Store) -> None:
     """Removes what an interrupted attempt at the same curation has left."""
     for path in store.list():
-        if path != UNFINISHED:
+        if path != CURATION_UNFINISHED:
             store.delete(path)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from bfr_models.device import local_device
-from tasks.config.restore import RestoreRun
+from tasks.config.resolve import ResolvedRun
 from tasks.runs.listing import list_source
-from tasks.runs.plan import latest_plan
-from tasks.runs.spec import check_settings
+from tasks.runs.plan import find_plan
+from tasks.runs.spec import check_destination
 from tasks.storage.store import Store
 from tasks.worker.job import make_job
 from tasks.worker.shard_worker import Sample, ShardWorker
@@ -16,12 +16,13 @@ from tasks.worker.shard_worker import Sample, ShardWorker
 SAMPLE_ROWS = 16
 
 
-def estimate_run(run: RestoreRun) -> dict[str, Any]:
+def estimate_run(resolved: ResolvedRun) -> dict[str, Any]:
     """Counts rows and shards, times a sample here, and says how long and how much storage the rest would take."""
-    check_settings(run)
+    run, store = resolved.run, Store(resolved.run.destination)
+    check_destination(resolved, store)
     shards, _ = list_source(run)
-    store = Store(run.destination)
-    done = latest_plan(store).done if store.list("plan") else frozenset()
+    plan = find_plan(store)
+    done = plan.done if plan else frozenset()
     todo = [shard for shard in shards if shard.commit not in done]
     rows = sum(shard.rows for shard in todo)
     workers = run.actors or 1
@@ -35,7 +36,7 @@ def estimate_run(run: RestoreRun) -> dict[str, Any]:
     }
     if not todo:
         return facts | {"seconds": 0.0, "bytes": 0}
-    worker = ShardWorker(make_job(run, local_device(), None))
+    worker = ShardWorker(make_job(resolved, local_device(), None))
     worker.load()
     worker.sample(todo[0], 1)  # the first call of a network is slow
     sample = worker.sample(todo[0], SAMPLE_ROWS)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from bfr_models.errors import UsageError
 from tasks.datasets.row_groups import value_at
 from tasks.runs import commits
+from tasks.runs.layout import DATA, REJECTED
 from tasks.runs.plan import Plan, latest_plan
 from tasks.runs.shards import Shard, from_table
 from tasks.storage.redaction import redact
@@ -62,13 +63,13 @@ def _rows(store: Store, shard: Shard, record: commits.Record, row_id: str) -> It
         "source": redact(shard.source),
         "source_rows": [shard.first_row, shard.first_row + shard.rows],
     }
-    for folder in ("data", "rejected"):
+    for folder in (DATA, REJECTED):
         if folder not in record["files"]:
             continue
         path = record["files"][folder]["path"]
         with store.open_input(path) as file:
             for values in _matches(pq.ParquetFile(file), row_id):
-                state = "restored" if folder == "data" else "rejected"
+                state = "restored" if folder == DATA else "rejected"
                 yield {"state": state, **values, **made_by, "file": path}
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
 
 from bfr_models.errors import BfrError, UsageError
 from bfr_models.weights.catalogue import WeightEntry, entries
 from bfr_models.weights.files import check_weight, find_weight, read_card
-from flows.progress import ByteProgress
 from tasks.weights.download import Expected, download
 from tasks.weights.install import Trust, install, place_for, say, summary
 from tasks.weights.origins import Origin, StoreOrigin, WebOrigin
@@ -16,8 +16,28 @@ from tasks.weights.origins import Origin, StoreOrigin, WebOrigin
 Consent = Callable[[WeightEntry], bool]
 
 
+class Progress(Protocol):
+    """Shows how much of a file is there. `flows.progress.ByteProgress` is one."""
+
+    def reach(self, done: int) -> None: ...
+
+
+class _Silent:
+    def reach(self, done: int) -> None:
+        pass
+
+
+MakeProgress = Callable[[str, int | None], AbstractContextManager[Progress]]
+"""(name, bytes if they are known) -> what follows the download."""
+
+
 def fetch_weights(
-    names: Sequence[str], consent: Consent, *, mirror: str | None = None, trust_on_first_use: bool = False
+    names: Sequence[str],
+    consent: Consent,
+    *,
+    mirror: str | None = None,
+    trust_on_first_use: bool = False,
+    progress: MakeProgress = lambda _name, _size: nullcontext(_Silent()),
 ) -> list[dict[str, Any]]:
     """Brings the named weights (`difface/ffhq512` means all of it) into the cache; what is there is left alone.
 
@@ -44,7 +64,7 @@ def fetch_weights(
                 f"expected consent to the licence of {entry.name}, {entry.licence} ({entry.licence_url}), which "
                 "allows non-commercial use only, found none; read it and pass --accept-licence"
             )
-    return [here[entry.name] or _fetch(entry, mirror) for entry in chosen]
+    return [here[entry.name] or _fetch(entry, mirror, progress) for entry in chosen]
 
 
 def _present(entry: WeightEntry) -> dict[str, Any] | None:
@@ -60,13 +80,13 @@ def _present(entry: WeightEntry) -> dict[str, Any] | None:
     return {**read_card(path), "path": str(path), "fetched": False}
 
 
-def _fetch(entry: WeightEntry, mirror: str | None) -> dict[str, Any]:
+def _fetch(entry: WeightEntry, mirror: str | None, progress: MakeProgress) -> dict[str, Any]:
     with place_for(entry) as part:
         if here := _present(entry):  # by the process that held the place before
             return here
-        with ByteProgress(entry.name, entry.size) as progress:
+        with progress(entry.name, entry.size) as shown:
             expected = Expected(entry.size, entry.sha256)
-            sha256 = download(_origin(entry, mirror), part, expected, progress.reach)
+            sha256 = download(_origin(entry, mirror), part, expected, shown.reach)
         if entry.sha256 is None:
             say(f"{entry.name}: trusted on first use; its sha256 {sha256} is in the card, compare it elsewhere")
         trust: Trust = "trusted on first use" if entry.sha256 is None else "published sha256"

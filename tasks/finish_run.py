@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow as pa
-
 from bfr_models.errors import BfrError
 from bfr_models.metrics.independence import self_scored
 from bfr_models.registry import methods
 from tasks.config.licences import licences_in_use
-from tasks.config.resolve import run_gate, run_measures
+from tasks.config.resolve import ResolvedRun
 from tasks.config.restore import RestoreRun
-from tasks.datasets.writer import encode_table
 from tasks.report.run_report import write_report
 from tasks.runs import commits
-from tasks.runs.manifest import MANIFEST, RunRecord, manifest_row
+from tasks.runs.manifest import manifest_entry, write_manifest
 from tasks.runs.plan import Plan, finished_record, latest_plan
-from tasks.runs.single_writer import WARNING, run_store
-from tasks.runs.spec import check_settings
+from tasks.runs.record import RunRecord, write_record
+from tasks.runs.single_writer import WARNING, learn_conditions
 from tasks.scoring.embedding_sums import EmbeddingSums
 from tasks.scoring.figures import figures
 from tasks.scoring.frechet import distances
@@ -35,15 +31,14 @@ from tasks.storage.store import Store
 PACKAGES = ("bfr-pipeline", "torch", "diffusers", "numpy", "pyarrow", "ray", "prefect", "Pillow", "dlib-bin")
 
 
-def finish_run(run: RestoreRun, started: datetime, left_out: Sequence[str] = ()) -> RunRecord:
+def finish_run(resolved: ResolvedRun, store: Store, started: datetime, left_out: Sequence[str] = ()) -> RunRecord:
     """Writes manifest.parquet, the report and run.json; removes what no commit names. Returns run.json."""
-    store = Store(run.destination)
     plan = latest_plan(store)
     if finished := finished_record(store, plan):
         changed = {  # --max-rejects and --protocol may be others now, and other files be left out
-            "arguments": _arguments(run),
-            "protocol": figures(run.protocol, finished, finished["statistics"]),
-            "warnings": [*_warnings(run, finished), *left_out],
+            "arguments": _arguments(resolved.run),
+            "protocol": figures(resolved.run.protocol, finished, finished["statistics"]),
+            "warnings": [*_warnings(resolved, store), *left_out],
         }
         return finished | changed
     totals, sums, manifest, keep = Totals(), EmbeddingSums(), [], set[str]()
@@ -52,19 +47,18 @@ def finish_run(run: RestoreRun, started: datetime, left_out: Sequence[str] = ())
     for record in commits.read_commits(store, live):
         totals.add(record)
         sums.add(record)
-        manifest.append(manifest_row(record))
+        manifest.append(manifest_entry(record))
         keep.update(commits.files_of(record).values())
     orphans = commits.orphans(store, set(live), keep)
     _require_done(latest_plan(store), plan.number)  # a newer plan is there before its first file: none of these
-    table = pa.Table.from_pylist(manifest, schema=MANIFEST)
-    store.write("manifest.parquet", encode_table(table, row_group_rows=65536))
+    write_manifest(store, manifest)
     commits.vacuum(store, orphans)  # after the manifest, which readers go by: what it names is always there
-    features = [(row["shard"], row["features"]) for row in manifest if row["features"]]
-    measured = distances(run, store, run_measures(run), sums, features)
-    record = _run_record(run, plan, totals, measured, started)
+    features = [(entry["shard"], entry["features"]) for entry in manifest if entry["features"]]
+    measured = distances(resolved.run, store, resolved.measures, sums, features)
+    record = _run_record(resolved, store, plan, totals, measured, started)
     record["warnings"] += left_out
-    write_report(store, plan, manifest, record, run)
-    store.write("run.json", json.dumps(record, indent=2).encode())  # last: a run with run.json is finished
+    write_report(store, plan, manifest, record, resolved.run)
+    write_record(store, record)  # last: a run with run.json is finished
     return record
 
 
@@ -76,8 +70,10 @@ def _require_done(plan: Plan, number: int) -> None:
         )
 
 
-def _run_record(run: RestoreRun, plan: Plan, totals: Totals, measured: dict[str, Any], started: datetime) -> RunRecord:
-    settings, now = check_settings(run), datetime.now(UTC)
+def _run_record(
+    resolved: ResolvedRun, store: Store, plan: Plan, totals: Totals, measured: dict[str, Any], started: datetime
+) -> RunRecord:
+    run, method, settings, now = resolved.run, resolved.method, resolved.settings, datetime.now(UTC)
     statistics = totals.statistics(
         recognised=settings["recogniser"] is not None,
         has_gt=run.gt_column is not None,
@@ -85,23 +81,22 @@ def _run_record(run: RestoreRun, plan: Plan, totals: Totals, measured: dict[str,
         extra=settings["measures"]["extra"],
     )
     statistics |= measured
-    resolved, gate = run.resolve(), run_gate(run)
     return {
         "schema": 1,
         "state": "complete",
         "plan": plan.number,
         "method": {
             "name": run.method,
-            "preset": resolved.preset.name,
-            "fingerprint": resolved.fingerprint,
+            "preset": method.preset.name,
+            "fingerprint": method.fingerprint,
             "options": settings["method"]["options"],
             "weights": settings["method"]["weights"],
             "paper": methods()[run.method].paper,
-            "licence": resolved.preset.licence,
+            "licence": method.preset.licence,
         },
         "recogniser": settings["recogniser"],
-        "identity_gate": None if gate is None else asdict(gate),
-        "licences": licences_in_use(run),
+        "identity_gate": None if resolved.gate is None else asdict(resolved.gate),
+        "licences": licences_in_use(resolved),
         "measures": settings["measures"],
         "protocol": figures(run.protocol, settings, statistics),
         "arguments": _arguments(run),
@@ -116,7 +111,7 @@ def _run_record(run: RestoreRun, plan: Plan, totals: Totals, measured: dict[str,
             "accelerator_seconds": round(totals.accelerator_seconds, 3),
             "wall_seconds": round((now - started).total_seconds(), 3),
         },
-        "warnings": list(_warnings(run, settings)),
+        "warnings": list(_warnings(resolved, store)),
         "rejects": dict(totals.rejects.most_common()),
         "outcomes": dict(totals.outcomes.most_common()),
         "statistics": statistics,
@@ -125,10 +120,10 @@ def _run_record(run: RestoreRun, plan: Plan, totals: Totals, measured: dict[str,
     }
 
 
-def _warnings(run: RestoreRun, settings: dict[str, Any]) -> Iterator[str]:
-    if not run_store(run.destination).conditional:
+def _warnings(resolved: ResolvedRun, store: Store) -> Iterator[str]:
+    if not learn_conditions(store):
         yield WARNING
-    if warning := self_scored(run.resolve(), settings["recogniser"]):
+    if warning := self_scored(resolved.method, resolved.settings["recogniser"]):
         yield warning
 
 

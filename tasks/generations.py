@@ -16,25 +16,25 @@ from dataclasses import replace
 from typing import Any
 
 from bfr_models.errors import BfrError, UsageError, unknown
-from tasks.config.reprocess import ReprocessRun
-from tasks.config.resolve import settings_of
+from tasks.config.resolve import ResolvedRun
+from tasks.runs.layout import RECORD, SPEC, comparison_file, generation_folder
 from tasks.runs.plan import finished_record, latest_plan
-from tasks.runs.pointer import Pointer, kind_of, read_pointer, update_pointer
+from tasks.runs.pointer import Comparison, Pointer, kind_of, read_pointer, update_pointer
 from tasks.runs.spec import settings_digest
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
 
-def choose_generation(run: ReprocessRun) -> str:
+def choose_generation(resolved: ResolvedRun) -> str:
     """The name of the generation of these settings: the newest that has them, begun here if there is none.
 
     UsageError where the destination is something else, or of another source.
     """
-    store, settings = Store(run.destination), settings_of(run)
-    if store.exists("plan/spec.json"):
+    store, settings = Store(resolved.run.destination), resolved.settings
+    if store.exists(SPEC):
         raise UsageError(f"expected generations at {store!r}, found a run of `bfr restore`; use another destination")
 
-    kind = f"{run.method}-{settings_digest(settings)}"
+    kind = f"{resolved.run.method}-{settings_digest(settings)}"
 
     def begin(pointer: Pointer) -> Pointer:
         if pointer.source not in (None, settings["source"]):
@@ -66,7 +66,7 @@ def switch_generation(destination: str, name: str, *, force: bool = False, inste
         _require_finished(store, name)
         if not force and (why := reasons_against(store, pointer, name)):
             raise UsageError(f"{name} was held back: {'; '.join(why)}; --force makes it current all the same")
-        if not force and pointer.generation is not None and not store.exists(_comparison(pointer, name)):
+        if not force and pointer.generation is not None and not store.exists(comparison_file(pointer.generation, name)):
             raise UsageError(
                 f"expected a comparison of {name} with {pointer.generation}, found none; `bfr reprocess` with its "
                 "settings makes it, --force makes it current without"
@@ -79,18 +79,37 @@ def switch_generation(destination: str, name: str, *, force: bool = False, inste
     return update_pointer(store, switch)
 
 
+def make_current(destination: str, name: str, comparison: Comparison | None) -> dict[str, Any]:
+    """Makes a finished generation the current one, unless its comparison with the one that is, or a rollback, speaks
+    against it.
+
+    Returns {generation, current, switched, held_back: reasons, comparison: the page's address or None, compared:
+    whether it is a new one}. BfrError if another than the compared one has become current meanwhile.
+    """
+    store = Store(destination)
+    pointer = read_pointer(store)
+    old = comparison.old if comparison else pointer.generation
+    held_back = [] if old == name else reasons_against(store, pointer, name)
+    if not held_back:
+        switch_generation(destination, name, instead_of=old)
+    return {
+        "generation": name,
+        "current": old if held_back else name,
+        "switched": not held_back and old != name,
+        "held_back": held_back,
+        "comparison": comparison.report if comparison else None,
+        "compared": comparison is not None and comparison.is_new,
+    }
+
+
 def reasons_against(store: Store, pointer: Pointer, name: str) -> list[str]:
     """Why a generation does not become current by itself; nothing where it may."""
     if pointer.is_rolled_back(name):
         return ["it was rolled back"]
-    if pointer.generation is None or not store.exists(_comparison(pointer, name)):
+    if pointer.generation is None or not store.exists(comparison_file(pointer.generation, name)):
         return []
-    found: list[str] = json.loads(store.read(_comparison(pointer, name)))["reasons"]
+    found: list[str] = json.loads(store.read(comparison_file(pointer.generation, name)))["reasons"]
     return found
-
-
-def _comparison(pointer: Pointer, name: str) -> str:
-    return f"comparisons/{pointer.generation}..{name}.json"
 
 
 def rollback_generation(destination: str) -> Pointer:
@@ -124,9 +143,9 @@ def expire_generations(destination: str, keep: int, at_work: str | None = None) 
     before = set(read_pointer(store).expired)
     pointer = update_pointer(store, expire)
     for name in pointer.expired:  # those of a call that was killed as well
-        folder = f"generations/{name}"
+        folder = generation_folder(name)
         files = store.list(folder)
-        for path in sorted(files, key=lambda path: not path.endswith("/run.json")):  # no half of it looks finished
+        for path in sorted(files, key=lambda path: not path.endswith(f"/{RECORD}")):  # no half of it looks finished
             store.delete(path)
     return [name for name in pointer.expired if name not in before]
 
@@ -152,7 +171,7 @@ def _facts(store: Store, pointer: Pointer, name: str) -> dict[str, Any]:
         "rows": totals.get("rows"),
         "restored": totals.get("restored"),
         "finished": record.get("finished"),
-        "address": redact(store.url(f"generations/{name}")),
+        "address": redact(store.url(generation_folder(name))),
     }
 
 
@@ -163,7 +182,7 @@ def _require_finished(store: Store, name: str) -> None:
 
 def _record(store: Store, name: str) -> dict[str, Any] | None:
     """run.json of a generation; None where it is not finished, or has more to do."""
-    run = store.sub(f"generations/{name}")
-    if not run.exists("run.json"):
+    run = store.sub(generation_folder(name))
+    if not run.exists(RECORD):
         return None
     return finished_record(run, latest_plan(run))

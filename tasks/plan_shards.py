@@ -12,40 +12,39 @@ half done is an error.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from bfr_models.errors import UsageError
+from tasks.config.resolve import ResolvedRun
 from tasks.config.restore import RestoreRun
-from tasks.datasets.writer import encode_table
 from tasks.runs import commits
 from tasks.runs.listing import list_source
-from tasks.runs.plan import RETRIED, Plan, finished_record, path_of, read_latest, read_plan, reopen, with_commits
-from tasks.runs.shards import Shard, current_version, from_table, to_table
-from tasks.runs.single_writer import run_store
-from tasks.runs.spec import check_settings, refuse_mixture
+from tasks.runs.plan import Plan, find_plan, finished_record, freeze_plan, reopen
+from tasks.runs.shards import Shard, current_version, from_table
+from tasks.runs.single_writer import learn_conditions
+from tasks.runs.spec import check_destination, freeze_spec
 from tasks.storage.redaction import redact, without_secrets
 from tasks.storage.store import Store
 
 _READERS = 16
 
 
-def plan_shards(run: RestoreRun) -> Plan:
-    """The frozen plan of the run and what is left of it; makes it, or the next one, where that is due."""
-    settings = check_settings(run)
-    store = Store(run.destination)
-    latest = read_latest(store)
-    if latest is not None:
-        plan = replace(with_commits(store, *latest), given=run.source)
+def plan_shards(resolved: ResolvedRun, store: Store) -> Plan:
+    """The frozen plan of the run in `store`, its destination, and what is left of it; makes it, or the next one, where
+    that is due. UsageError, before anything is written, for a run that cannot go there."""
+    check_destination(resolved, store)
+    run, plan, retry = resolved.run, find_plan(store), set[str]()
+    if plan is not None:
+        plan = replace(plan, given=run.source)
         reopen(store, plan)
         retry = set(run.retry_rejected) if _is_new_retry(store, plan, run) else set()
         if plan.todo_count and not retry and _sources_unchanged(plan):
             return replace(plan, resumed=True)
     live, damaged = list_source(run)
     left_out = tuple(f"left out: {redact(url)} does not read ({why})" for url, why in damaged.items())
-    if latest is not None:
+    if plan is not None:
         kept = _carried_over(plan, live, damaged, run.retire_deleted)
         live = kept + _tried_again(store, plan, live, retry)
         if [shard.commit for shard in live] == plan.commits:
@@ -53,13 +52,9 @@ def plan_shards(run: RestoreRun) -> Plan:
             return replace(plan, damaged=left_out, finished=finished)
     if not live:
         raise UsageError(f"expected rows in {run.source}, found Parquet files without any")
-    number = 0 if latest is None else latest[0] + 1
-    store.conditional = run_store(run.destination).conditional
-    store.create("plan/spec.json", json.dumps(settings, indent=2).encode())
-    refuse_mixture(json.loads(store.read("plan/spec.json")), settings, run.destination)
-    table = to_table(live).replace_schema_metadata({RETRIED: json.dumps(sorted(run.retry_rejected))})
-    store.create(path_of(number), encode_table(table, row_group_rows=65536))
-    made = with_commits(store, number, read_plan(store, number))  # ours, or that of a driver which was faster
+    learn_conditions(store)  # before the first write that only one of several drivers may win
+    freeze_spec(resolved, store)
+    made = freeze_plan(store, 0 if plan is None else plan.number + 1, live, run.retry_rejected)
     return replace(made, given=run.source, damaged=left_out)
 
 

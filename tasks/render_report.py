@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from tasks.config.restore import RestoreRun
 from tasks.report.run_report import write_report
+from tasks.runs.layout import REPORT
+from tasks.runs.manifest import read_manifest
 from tasks.runs.plan import require_finished
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
 
-def render_report_again(destination: str) -> dict[str, Any]:
+def render_report(destination: str) -> dict[str, Any]:
     """Renders the report of a finished run again; returns where it is. UsageError where there is none."""
     store = Store(destination)
     plan, record = require_finished(store)
-    manifest = pq.read_table(pa.BufferReader(store.read("manifest.parquet"))).to_pylist()
+    manifest = read_manifest(store)
     write_report(store, plan, manifest, record, RestoreRun.model_validate(record["arguments"]))
-    return {"report": redact(store.url("report/index.html"))}
+    return {"report": redact(store.url(REPORT))}

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from bfr_models.device import local_device
 from bfr_models.errors import BfrError
 from tasks.config.environment import prepare_environment, ray_is_elsewhere
-from tasks.config.restore import RestoreRun
+from tasks.config.resolve import ResolvedRun
 from tasks.engine.dispatch import Dispatch
 from tasks.engine.pool import Pool
 from tasks.engine.thread_pool import ThreadPool
@@ -22,10 +22,11 @@ WAIT_SECONDS = 0.2
 
 
 @contextmanager
-def worker_pool(run: RestoreRun) -> Iterator[Pool]:
+def worker_pool(resolved: ResolvedRun) -> Iterator[Pool]:
     """The run's workers, each with the method loaded once; gone when the block ends."""
+    run = resolved.run
     if run.engine == "local":
-        pool: Pool = ThreadPool(make_job(run, device=local_device(), threads=None))
+        pool: Pool = ThreadPool(make_job(resolved, device=local_device(), threads=None))
         try:
             yield pool
         finally:
@@ -43,7 +44,7 @@ def worker_pool(run: RestoreRun) -> Iterator[Pool]:
         per_actor = run.gpus_per_actor if run.gpus_per_actor is not None else min(1, gpus)
         workers = run.actors or (max(1, int(gpus / per_actor)) if per_actor else 1)
         threads = None if per_actor else max(1, (os.cpu_count() or 1) // workers)
-        job = make_job(run, "cuda" if per_actor else "cpu", threads)
+        job = make_job(resolved, "cuda" if per_actor else "cpu", threads)
         pool = RayPool(job, workers, per_actor, run.shard_timeout, connected_here and not ray_is_elsewhere())
         try:
             yield pool

@@ -10,6 +10,7 @@ from typing import Any
 
 from bfr_models.errors import UsageError
 from tasks.runs import commits
+from tasks.runs.layout import COMMITS, FOLDERS, commit_file, commit_name
 from tasks.runs.plan import Plan, latest_plan
 from tasks.storage.redaction import redact
 from tasks.storage.store import Leftover, Store
@@ -80,13 +81,14 @@ def _leftovers(store: Store, plan: Plan) -> Iterator[_Found]:
     names = commits.committed(store)
     keep = set[str]()
     for record in commits.read_commits(store, sorted(names)):
-        if plan.todo_count or commits.commit_name(record["shard"], record["generation"]) in plan.done:
+        if plan.todo_count or commit_name(record["shard"], record["generation"]) in plan.done:
             keep.update(commits.files_of(record).values())
     if not plan.todo_count:
-        for leftover in store.leftovers("commits"):
-            if leftover.path.removeprefix("commits/").removesuffix(".json") not in plan.done:
+        done = {commit_file(name) for name in plan.done}
+        for leftover in store.leftovers(COMMITS):
+            if leftover.path not in done:
                 yield _Found("superseded commit", leftover)
-    for folder in commits.FOLDERS:
+    for folder in FOLDERS:
         for leftover in store.leftovers(folder):
             if leftover.path not in keep:
                 yield _Found("orphan", leftover)

@@ -7,7 +7,6 @@ carry a digest of the rows' ids in the order of the source; the ids in `data/` a
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +20,11 @@ import pyarrow.parquet as pq
 from tasks.datasets.row_groups import DAMAGE
 from tasks.datasets.row_ids import digest_of_ids
 from tasks.runs import commits
+from tasks.runs.layout import COMMITS, DATA, FOLDERS, MANIFEST, RECORD, REJECTED, commit_file
+from tasks.runs.manifest import read_manifest
 from tasks.runs.plan import Plan, finished_record, latest_plan
 from tasks.runs.shards import Shard, from_table
+from tasks.runs.spec import read_spec
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
@@ -56,7 +58,7 @@ def verify_run(destination: str) -> dict[str, Any]:
     counts, problems = _Counts(), list(_plan_problems(plan))
     keep = set[str]()
     done = [shard for shard in from_table(plan.shards) if shard.commit in plan.done]
-    spec = json.loads(store.read("plan/spec.json"))
+    spec = read_spec(store)
     with ThreadPoolExecutor(_READERS) as readers:
         for start in range(0, len(done), _READ_AHEAD):
             some = done[start : start + _READ_AHEAD]
@@ -68,7 +70,7 @@ def verify_run(destination: str) -> dict[str, Any]:
                 _add(counts, found)
                 if record["fingerprint"] != spec["fingerprint"]:
                     detail = f"expected method {spec['fingerprint']}, found {record['fingerprint']}"
-                    problems.append(Problem("other_method", f"commits/{record['shard']}", detail))
+                    problems.append(Problem("other_method", f"{COMMITS}/{record['shard']}", detail))
     problems += _ending(store, plan, keep, counts)
     return {
         "destination": redact(store.url()),
@@ -98,7 +100,7 @@ def _plan_problems(plan: Plan) -> Iterator[Problem]:
     if missing:
         names = ", ".join(missing[:_SHOWN_SHARDS]) + (", ..." if len(missing) > _SHOWN_SHARDS else "")
         detail = f"{len(missing)} of {plan.shards.num_rows} shards have no commit: {names}; run the command again"
-        yield Problem("unfinished", "commits/", detail)
+        yield Problem("unfinished", f"{COMMITS}/", detail)
 
 
 def _check_shard(store: Store, shard: Shard, record: commits.Record) -> tuple[_Counts, list[Problem]]:
@@ -115,15 +117,15 @@ def _check_shard(store: Store, shard: Shard, record: commits.Record) -> tuple[_C
             detail = f"expected {entry['bytes']} bytes with sha256 {entry['sha256'][:12]}, found {len(data)} others"
             problems.append(Problem("file_changed", entry["path"], detail))
             continue
-        if folder in ("data", "rejected"):
+        if folder in (DATA, REJECTED):
             try:
                 tables[folder] = _identities(data)
             except DAMAGE as error:
                 problems.append(Problem("file_unreadable", entry["path"], str(error)[:200]))
-    found.restored, found.rejected = (len(tables.get(folder, ())) for folder in ("data", "rejected"))
+    found.restored, found.rejected = (len(tables.get(folder, ())) for folder in (DATA, REJECTED))
     found.rows = found.restored + found.rejected
     if not problems:
-        problems += _row_problems(shard, record, tables.get("data", []), tables.get("rejected", []))
+        problems += _row_problems(shard, record, tables.get(DATA, []), tables.get(REJECTED, []))
     return found, problems
 
 
@@ -139,7 +141,7 @@ def _identities(data: bytes) -> list[tuple[str, int | None]]:
 def _row_problems(
     shard: Shard, record: commits.Record, data: list[tuple[str, int | None]], rejected: list[tuple[str, int | None]]
 ) -> Iterator[Problem]:
-    where = f"commits/{shard.commit}.json"
+    where = commit_file(shard.commit)
     counts = (record["rows"], record["restored"], record["rejected"])
     if (len(data) + len(rejected), len(data), len(rejected)) != counts or counts[0] != shard.rows:
         detail = f"expected {shard.rows} rows, the commit has {counts}, its files {len(data)} + {len(rejected)}"
@@ -167,20 +169,20 @@ def _ending(store: Store, plan: Plan, keep: set[str], counts: _Counts) -> Iterat
         return
     record = finished_record(store, plan)
     if record is None:
-        yield Problem("unfinished", "run.json", "all shards are done, the run is not closed; run the command again")
+        yield Problem("unfinished", RECORD, "all shards are done, the run is not closed; run the command again")
         return
-    for path in (path for folder in commits.FOLDERS for path in store.list(folder)):
+    for path in (path for folder in FOLDERS for path in store.list(folder)):
         if path not in keep:
             yield Problem("file_extra", path, "no commit names it; `bfr vacuum` removes it")
     totals = {name: record["totals"][name] for name in ("rows", "restored", "rejected")}
     if totals != (found := {name: getattr(counts, name) for name in totals}):
-        yield Problem("totals_differ", "run.json", f"expected {found}, found {totals}")
-    manifest = pq.read_table(pa.BufferReader(store.read("manifest.parquet")))
-    if manifest["shard"].to_pylist() != plan.shards["id"].to_pylist():
-        yield Problem("manifest_differs", "manifest.parquet", "expected the shards of the live plan, in its order")
-    named = {path for column in ("data", "rejected") for path in manifest[column].to_pylist() if path}
+        yield Problem("totals_differ", RECORD, f"expected {found}, found {totals}")
+    manifest = read_manifest(store)
+    if [entry["shard"] for entry in manifest] != plan.shards["id"].to_pylist():
+        yield Problem("manifest_differs", MANIFEST, "expected the shards of the live plan, in its order")
+    named = {entry[folder] for folder in (DATA, REJECTED) for entry in manifest if entry[folder]}
     if not named <= keep:
-        yield Problem("manifest_differs", "manifest.parquet", f"no commit names {sorted(named - keep)[:_SHOWN_SHARDS]}")
+        yield Problem("manifest_differs", MANIFEST, f"no commit names {sorted(named - keep)[:_SHOWN_SHARDS]}")
 
 
 def _add(total: _Counts, found: _Counts) -> None:

@@ -29,6 +29,6 @@ def self_scored(resolved: ResolvedMethod, scorer: Mapping[str, str] | None) -> s
     if not same:
         return None
     return (
-        f"the identity scores are self-fulfilling: {resolved.method} is guided by {same[0]['name']}, which also scores "
+        f"the identity scores are self-fulfilling: {resolved.name} is guided by {same[0]['name']}, which also scores "
         "it; score with another recogniser, or restore with guidance 0"
     )

@@ -47,7 +47,9 @@ def reprocess(
 
     def work() -> Any:
         asked = _reprocess_run(context)
-        asked.resolve()  # before Prefect and Ray start
+        from tasks.config.resolve import resolve_run
+
+        resolve_run(asked)  # before Prefect and Ray start
         from flows.reprocess import reprocess_with_fallback
 
         return reprocess_with_fallback(asked)

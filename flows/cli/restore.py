@@ -93,15 +93,18 @@ def restore(
     }  # fmt: skip
 
     def estimate() -> Any:
+        from tasks.config.resolve import resolve_run
         from tasks.estimate_run import estimate_run
 
-        return estimate_run(restore_run(config, given, options))
+        return estimate_run(resolve_run(restore_run(config, given, options)))
 
     def work() -> Any:
         run = restore_run(config, given, options)
-        from tasks.runs.spec import check_settings
+        from tasks.config.resolve import resolve_run
+        from tasks.runs.spec import check_destination
+        from tasks.storage.store import Store
 
-        check_settings(run)  # before Prefect and Ray start
+        check_destination(resolve_run(run), Store(run.destination))  # before Prefect and Ray start
         from flows.restore_dataset import restore_dataset_with_fallback
 
         return restore_dataset_with_fallback(run)

@@ -60,8 +60,8 @@ def report(destination: Run, as_json: Json = False, debug: Debug = False) -> Non
     """Renders the report of a finished run again."""
 
     def work() -> Any:
-        from tasks.render_report import render_report_again
+        from tasks.render_report import render_report
 
-        return render_report_again(destination)
+        return render_report(destination)
 
     run(work, show.report, as_json, debug)

@@ -47,9 +47,16 @@ def fetch(
     """Fetches weights into the cache (`BFR_WEIGHTS`), checked. Running it again resumes."""
 
     def work() -> Any:
+        from flows.progress import ByteProgress
         from tasks.fetch_weights import fetch_weights
 
-        return fetch_weights(names, _Consent(accept_licence), mirror=mirror, trust_on_first_use=trust_on_first_use)
+        return fetch_weights(
+            names,
+            _Consent(accept_licence),
+            mirror=mirror,
+            trust_on_first_use=trust_on_first_use,
+            progress=ByteProgress,
+        )
 
     run(work, show.weights_here, as_json, debug)
 

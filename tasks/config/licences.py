@@ -9,8 +9,7 @@ from bfr_models.faces.recognisers import DLIB, WEIGHTS
 from bfr_models.metrics.measures import weights_of
 from bfr_models.weights.catalogue import entry_of
 from bfr_models.weights.files import find_weight, read_card
-from tasks.config.resolve import photo_settings, run_measures, run_recogniser
-from tasks.config.restore import RestoreRun
+from tasks.config.resolve import ResolvedRun
 
 Terms = dict[str, Any]
 """{weights, licence, licence_url, non_commercial}: of one weight file."""
@@ -18,13 +17,13 @@ Terms = dict[str, Any]
 _DLIB_URL = "https://github.com/davisking/dlib-models"
 
 
-def licences_in_use(run: RestoreRun) -> list[Terms]:
+def licences_in_use(resolved: ResolvedRun) -> list[Terms]:
     """Of the method's components, and of the networks that find and score faces, each once."""
-    recogniser, photos = run_recogniser(run), photo_settings(run)
-    stems = [PurePath(weight["file"]).stem for weight in run.resolve().weights.values()]
+    recogniser, photos = resolved.recogniser, resolved.photos
+    stems = [PurePath(weight["file"]).stem for weight in resolved.method.weights.values()]
     if recogniser and recogniser.name in WEIGHTS:
         stems.append(WEIGHTS[recogniser.name])
-    stems += weights_of(run_measures(run))
+    stems += weights_of(resolved.measures)
     if photos and photos.detector.weights:
         stems.append(Path(photos.detector.weights).stem)
     terms = [_terms(stem) for stem in dict.fromkeys(stems)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pydantic import Field
 
 from tasks.config.restore import RestoreRun
-from tasks.runs.pointer import address
 
 
 class ReprocessRun(RestoreRun):
@@ -27,7 +26,7 @@ class ReprocessRun(RestoreRun):
     gpu_pool: str | None = Field(None, description="Prefect's concurrency limit to hold while faces are restored")
     credentials: str | None = Field(None, description="Prefect block with the object store's keys")
 
-    def generation(self, name: str) -> RestoreRun:
-        """The run of one generation."""
+    def generation(self, address: str) -> RestoreRun:
+        """The run of the generation that lies there."""
         settings = self.model_dump(include=set(RestoreRun.model_fields))
-        return RestoreRun(**settings | {"destination": address(self.destination, name)})
+        return RestoreRun(**settings | {"destination": address})

@@ -12,7 +12,6 @@ from pydantic import (
 )
 
 from bfr_models.methods.preset import Task
-from bfr_models.registry import ResolvedMethod, resolve_method
 from tasks.config.fields import BatchSizeAsked, MinIdentity, StoredRedacted, Url
 from tasks.storage.redaction import redact
 
@@ -101,7 +100,3 @@ class RestoreRun(BaseModel):
     def title(self) -> str:
         """For people."""
         return f"{self.method} of {redact(self.source)}"
-
-    def resolve(self) -> ResolvedMethod:
-        """The method with everything decided; UsageError for what is unknown."""
-        return resolve_method(self.method, self.preset, self.options, self.task)

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pat
 
-from tasks.curation.files import FOLDER
 from tasks.runs.finished_run import FinishedRun, Rows
+from tasks.runs.layout import DATA
 
-DATA_FILES = {"parquet": f"{FOLDER}/*.parquet", "webdataset": f"{FOLDER}/*.tar", "folder": f"{FOLDER}/*/*"}
+DATA_FILES = {"parquet": f"{DATA}/*.parquet", "webdataset": f"{DATA}/*.tar", "folder": f"{DATA}/*/*"}
 """Without a word about it `dropped.parquet` beside them would be of the dataset, too."""
 
 _LICENCE = re.compile(r"licen[cs]e", re.IGNORECASE)

@@ -20,9 +20,9 @@ from tasks.datasets.image_column import IMAGE, embedded_bytes, with_image_featur
 from tasks.datasets.row_groups import value_at
 from tasks.datasets.writer import DatasetWriter
 from tasks.runs.finished_run import FinishedRun, Rows
+from tasks.runs.layout import DATA
 from tasks.storage.store import Store
 
-FOLDER = "data"
 LINEAGE = pa.schema(
     [
         ("source_run", pa.string()),
@@ -49,7 +49,7 @@ class Files(Protocol):
 
 def open_files(form: str, store: Store, schema: pa.Schema) -> AbstractContextManager[Files]:
     """The writer of `parquet`, `webdataset` or `folder`, below `data/`."""
-    inner = store.sub(FOLDER)
+    inner = store.sub(DATA)
     if form == "parquet":
         return DatasetWriter(inner, ROWS_PER_FILE, ROW_GROUP_ROWS, schema)
     return _Parts(inner, _tar if form == "webdataset" else _folder)

@@ -17,6 +17,7 @@ from tasks.curation.near_duplicates import Vectors
 from tasks.datasets.image_column import embedded_bytes
 from tasks.images.codec import decode
 from tasks.runs.finished_run import FinishedRun, Rows
+from tasks.scoring.face_vectors import FaceVectors
 
 PERCEPTUAL = "luma32-dct63"
 _SIDE, _KEPT = 32, 8
@@ -46,9 +47,10 @@ def row_vectors(run: FinishedRun, rows: Rows, look: str) -> RowVectors:
     wanted = np.zeros(run.table.num_rows, bool)
     wanted[rows] = True
     slots = np.cumsum(wanted) - 1
+    face_vectors = FaceVectors(run)
     sums: Vectors | None = None
     for file in run.files:
-        owners, vectors, _ = run.face_vectors(file, look)
+        owners, vectors, _ = face_vectors.read(file, look)
         own = wanted[owners]
         if not own.any():
             continue

@@ -16,8 +16,9 @@ from bfr_models.metrics.protocols import is_lower_better
 from tasks.config.restore import RestoreRun
 from tasks.report.gallery import example_rejects, gallery_rows
 from tasks.report.page import Cell, GalleryRow, Reject, finite, picture_uri, plain, printable, template
-from tasks.runs.manifest import RunRecord
+from tasks.runs.layout import REPORT
 from tasks.runs.plan import Plan
+from tasks.runs.record import RunRecord
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
@@ -196,4 +197,4 @@ def _tiles(row: GalleryRow, columns: Sequence[str], budget: int) -> list[dict[st
 def write_report(store: Store, plan: Plan, manifest: list[dict[str, Any]], record: RunRecord, run: RestoreRun) -> None:
     rows = gallery_rows(store, plan, manifest, run)
     page = render_report(f"{run.method} on {redact(run.source)}", [record], rows, example_rejects(store, manifest))
-    store.write("report/index.html", page.encode())
+    store.write(REPORT, page.encode())

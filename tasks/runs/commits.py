@@ -28,26 +28,21 @@ from itertools import islice
 from typing import Any
 
 from bfr_models.errors import BfrError
+from tasks.runs.layout import COMMITS, FOLDERS, commit_file, shard_file
+from tasks.runs.shards import Shard
 from tasks.storage.store import Store
 
 Record = dict[str, Any]
-FOLDERS = ("data", "features", "rejected")
 
 _READERS = 16
 _READ_AHEAD = 1024  # records in memory, of perhaps millions
 
 
-def commit_name(shard_id: str, generation: int = 0) -> str:
-    """What a generation of a shard is called among the commits."""
-    return f"{shard_id}.{generation}" if generation else shard_id
-
-
 def commit_shard(
     store: Store,
-    shard_id: str,
+    shard: Shard,
     files: Mapping[str, bytes],
     facts: Mapping[str, Any],
-    generation: int = 0,
     require_live: Callable[[], None] = lambda: None,
 ) -> Record:
     """Publishes one attempt at a shard; returns the record that counts, ours or an earlier winner's.
@@ -55,15 +50,15 @@ def commit_shard(
     `files` maps a folder of the run (`data`, `rejected`) to the bytes of its Parquet file. `require_live` raises if the
     shard no longer counts; it is asked last of all.
     """
-    attempt, name = uuid.uuid4().hex[:12], commit_name(shard_id, generation)
+    attempt, name = uuid.uuid4().hex[:12], shard.commit
     entries: dict[str, dict[str, Any]] = {}
     for folder, data in files.items():
-        path = f"{folder}/{name}-{attempt}.parquet"
+        path = shard_file(folder, name, attempt)
         store.write(path, data)
         entries[folder] = {"path": path, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     record = {
-        "shard": shard_id,
-        "generation": generation,
+        "shard": shard.id,
+        "generation": shard.generation,
         "attempt": attempt,
         "files": entries,
         "process": {"host": socket.gethostname(), "pid": os.getpid()},
@@ -75,7 +70,7 @@ def commit_shard(
     except BfrError:
         _remove(store, record)
         raise
-    if store.create(_path(name), json.dumps(record).encode()):
+    if store.create(commit_file(name), json.dumps(record).encode()):
         return record
     winner = read_commit(store, name)
     if winner["attempt"] != attempt:
@@ -92,13 +87,13 @@ def _remove(store: Store, record: Record) -> None:
 
 def committed(store: Store) -> set[str]:
     """Names of all the commits there are: one listing."""
-    names = (path.rpartition("/")[2] for path in store.list("commits"))
+    names = (path.rpartition("/")[2] for path in store.list(COMMITS))
     return {name.removesuffix(".json") for name in names if name.endswith(".json")}
 
 
 def read_commit(store: Store, name: str) -> Record:
     """The record of a shard that is done."""
-    record: Record = json.loads(store.read(_path(name)))
+    record: Record = json.loads(store.read(commit_file(name)))
     return record
 
 
@@ -117,7 +112,7 @@ def orphans(store: Store, live: set[str], keep: set[str]) -> list[str]:
     """
     dead = sorted(committed(store) - live)
     files = [path for folder in FOLDERS for path in store.list(folder) if path not in keep]
-    return [_path(name) for name in dead] + files
+    return [commit_file(name) for name in dead] + files
 
 
 def vacuum(store: Store, paths: Iterable[str]) -> None:
@@ -129,7 +124,3 @@ def vacuum(store: Store, paths: Iterable[str]) -> None:
 def files_of(record: Record) -> dict[str, str]:
     """The files that a record names, by folder."""
     return {folder: entry["path"] for folder, entry in record["files"].items()}
-
-
-def _path(name: str) -> str:
-    return f"commits/{name}.json"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,19 +11,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from bfr_models.errors import BfrError, UsageError
-from bfr_models.metrics.frechet import FeatureSource
+from bfr_models.errors import UsageError
 from tasks.datasets.row_groups import plain_columns, take_rows, values
-from tasks.runs.commits import commit_name
+from tasks.runs.layout import RECORD, commit_name
+from tasks.runs.manifest import read_manifest
 from tasks.runs.plan import latest_plan, require_finished
 from tasks.runs.pointer import address, read_pointer
+from tasks.runs.record import read_record
 from tasks.runs.shards import from_table
-from tasks.scoring.face_vectors import SOURCE_KEY
-from tasks.scoring.scorer import KEPT_ORIGINAL, RESTORED
 from tasks.storage.store import Store
 
 Rows = NDArray[np.int64]
@@ -61,16 +58,6 @@ class FinishedRun:
     @cached_property
     def ids(self) -> list[str]:
         return list(values(self.table["id"]))
-
-    @cached_property
-    def scored_faces(self) -> NDArray[np.int64]:
-        """(n,) how many faces of each row are in `features/`."""
-        faces = self.table["faces"].combine_chunks()
-        scored = pc.is_in(
-            pc.struct_field(pc.list_flatten(faces), "outcome"), value_set=pa.array([RESTORED, KEPT_ORIGINAL])
-        )
-        parents = pc.list_parent_indices(faces).to_numpy()
-        return np.bincount(parents[scored.to_numpy(zero_copy_only=False)], minlength=len(faces)).astype(np.int64)
 
     def places(self, rows: Rows) -> tuple[list[str], list[int]]:
         """The data file of each row, and its row there."""
@@ -115,38 +102,6 @@ class FinishedRun:
                         yield here, take_rows(table, (here - first).tolist())
                     first = stop
 
-    def has_face_vectors(self, column: str) -> bool:
-        """Whether all features files have this column: those of an earlier version have no `embedding_gt`."""
-
-        def names(path: str) -> list[str]:
-            with self.store.open_input(path) as opened:
-                return list(pq.read_schema(opened).names)
-
-        with ThreadPoolExecutor(_READERS) as readers:
-            return all(column in found for found in readers.map(names, [f.features for f in self.files if f.features]))
-
-    def face_vectors(self, file: RunFile, column: str) -> tuple[Rows, NDArray[np.float32], FeatureSource | None]:
-        """One column of a features file: the row of each face that has a vector, the vectors (m, d), and what made
-        them, where the file says it. BfrError where the file is not that of the rows."""
-        rows, empty = np.arange(file.start, file.stop), np.empty((0, 0), np.float32)
-        if file.features is None:
-            return rows[:0], empty, None
-        with self.store.open_input(file.features) as opened:
-            table = pq.read_table(opened, columns=["id", column])
-        owners = np.repeat(rows, self.scored_faces[file.start : file.stop])
-        if [self.ids[row] for row in owners] != table["id"].to_pylist():
-            raise BfrError(
-                f"expected in {file.features} the scored faces of {file.data}, in their order; found others; "
-                "`bfr verify` says what is wrong with the run"
-            )
-        about = (table.schema.metadata or {}).get(SOURCE_KEY)
-        cells = table[column].combine_chunks()
-        there = pc.is_valid(cells).to_numpy(zero_copy_only=False)
-        if not there.any():
-            return rows[:0], empty, None
-        vectors = pc.list_flatten(cells).to_numpy(zero_copy_only=False).reshape(int(there.sum()), -1)
-        return owners[there], vectors, FeatureSource(**json.loads(about)) if about else None
-
 
 def open_run(url: str) -> FinishedRun:
     """Reads all of a finished run but pictures and features; of generations it is the current one. UsageError for
@@ -167,11 +122,14 @@ def open_run(url: str) -> FinishedRun:
 def open_last_finished(url: str) -> FinishedRun:
     """What a run was when it was last finished: by now it may have more to do. It may have no rows."""
     store = Store(url)
-    return _open(store, json.loads(store.read("run.json")))
+    record = read_record(store)
+    if record is None:
+        raise UsageError(f"expected a run that was finished once at {store!r}, found no {RECORD}")
+    return _open(store, record)
 
 
 def _open(store: Store, record: dict[str, Any]) -> FinishedRun:
-    manifest = pq.read_table(pa.BufferReader(store.read("manifest.parquet"))).to_pylist()
+    manifest = read_manifest(store)
     commits = [commit_name(entry["shard"], entry["generation"]) for entry in manifest]
     entries = [entry for entry in manifest if entry["data"]]
     if not entries:

@@ -1,14 +1,19 @@
-"""`manifest.parquet`: the files of a run that count, shard by shard."""
+"""`manifest.parquet`: the files of a run that count, shard by shard, in the order of the plan."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from tasks.runs import commits
+from tasks.datasets.writer import encode_table
+from tasks.runs.commits import Record
+from tasks.runs.layout import DATA, FEATURES, MANIFEST, REJECTED
+from tasks.storage.store import Store
 
-MANIFEST = pa.schema(
+SCHEMA = pa.schema(
     [
         ("shard", pa.string()),
         ("generation", pa.int32()),
@@ -24,22 +29,38 @@ MANIFEST = pa.schema(
     ]
 )
 
+Entry = dict[str, Any]
+"""One row of the manifest."""
 
-RunRecord = dict[str, Any]
 
-
-def manifest_row(record: commits.Record) -> dict[str, Any]:
+def manifest_entry(record: Record) -> Entry:
+    """What the manifest says of a committed shard; None where it has no such file."""
     files = record["files"]
     return {
         "shard": record["shard"],
         "generation": record["generation"],
         "attempt": record["attempt"],
         "source": record["source"],
-        "data": files.get("data", {}).get("path"),
-        "features": files.get("features", {}).get("path"),
-        "rejected": files.get("rejected", {}).get("path"),
-        "sha256": files.get("data", {}).get("sha256"),
+        **{folder: files.get(folder, {}).get("path") for folder in (DATA, FEATURES, REJECTED)},
+        "sha256": files.get(DATA, {}).get("sha256"),
         "rows": record["rows"],
         "restored_rows": record["restored"],
         "rejected_rows": record["rejected"],
     }
+
+
+def write_manifest(store: Store, entries: Sequence[Entry]) -> None:
+    """Replaces the manifest."""
+    table = pa.Table.from_pylist(list(entries), schema=SCHEMA)
+    store.write(MANIFEST, encode_table(table, row_group_rows=65536))
+
+
+def read_manifest(store: Store, columns: Sequence[str] | None = None) -> list[Entry]:
+    """The entries of a finished run. FileNotFoundError where there is no manifest."""
+    entries: list[Entry] = pq.read_table(pa.BufferReader(store.read(MANIFEST)), columns=columns).to_pylist()
+    return entries
+
+
+def data_files(store: Store) -> list[str]:
+    """The data files that count, in the order of the plan. A shard with no restored row has none."""
+    return [entry[DATA] for entry in read_manifest(store, [DATA]) if entry[DATA]]

@@ -1,21 +1,24 @@
-"""The frozen plan of a run, as it lies on disk."""
+"""The frozen plan of a run: `plan/00000.parquet` and its successors. The last one is the live one."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import PurePosixPath
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bfr_models.errors import BfrError, UsageError
+from tasks.datasets.writer import encode_table
 from tasks.runs import commits
-from tasks.runs.shards import Shard, from_table
+from tasks.runs.layout import PLAN, RECORD, plan_file
+from tasks.runs.record import RunRecord, read_record
+from tasks.runs.shards import Shard, from_table, to_table
 from tasks.storage.store import Store
 
-RETRIED = b"bfr:retry_rejected"
+_RETRIED = b"bfr:retry_rejected"  # key of the plan file's metadata
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,8 @@ class Plan:
     number: int
     shards: pa.Table
     done: frozenset[str]  # names of commits
-    given: str = ""  # the source as this command was given it
-    resumed: bool = False  # as it was frozen, without a look at the source
+    given: str = ""  # the source as this command was given it, secrets included
+    resumed: bool = False  # taken as it was frozen, without a look at the source
     finished: bool = False  # nothing is left to do, and run.json says so
     damaged: tuple[str, ...] = ()  # source files that were left out, and why
 
@@ -51,22 +54,35 @@ class Plan:
 
     @property
     def retried(self) -> list[str]:
-        """The codes of rejection for which this plan was made, if it was."""
-        return json.loads((self.shards.schema.metadata or {}).get(RETRIED, b"[]"))
+        """The rejection codes whose rows this plan tries again; none for other plans."""
+        return json.loads((self.shards.schema.metadata or {}).get(_RETRIED, b"[]"))
+
+
+def find_plan(store: Store) -> Plan | None:
+    """The live plan; None where nothing is planned yet."""
+    numbers = [int(PurePosixPath(path).stem) for path in store.list(PLAN) if path.endswith(".parquet")]
+    return _read(store, max(numbers)) if numbers else None
 
 
 def latest_plan(store: Store) -> Plan:
-    """The live plan of an existing run."""
-    latest = read_latest(store)
-    if latest is None:
+    """The live plan of an existing run. UsageError where there is none."""
+    plan = find_plan(store)
+    if plan is None:
         raise UsageError(f"expected a run at {store!r}, found no plan there")
-    return with_commits(store, *latest)
+    return plan
+
+
+def freeze_plan(store: Store, number: int, shards: Sequence[Shard], retried: Collection[str] = ()) -> Plan:
+    """Makes these shards the live plan. Returns it, or that of a driver which was faster: the file is create-only."""
+    table = to_table(shards).replace_schema_metadata({_RETRIED: json.dumps(sorted(retried))})
+    store.create(plan_file(number), encode_table(table, row_group_rows=65536))
+    return _read(store, number)
 
 
 def require_planned(store: Store, shard: Shard) -> None:
-    """BfrError if a newer plan than the shard's is without it. No listing, as long as there is no newer one."""
+    """BfrError if a newer plan than the shard's is without it. Lists nothing as long as there is no newer one."""
     try:
-        store.read(path_of(shard.plan + 1))
+        store.read(plan_file(shard.plan + 1))
     except FileNotFoundError:
         return
     if shard.commit not in latest_plan(store).commits:
@@ -76,26 +92,12 @@ def require_planned(store: Store, shard: Shard) -> None:
         )
 
 
-def finished_record(store: Store, plan: Plan) -> dict[str, Any] | None:
-    """run.json, if it is that of this plan and nothing is to do: a run that lost a commit since is not finished."""
+def finished_record(store: Store, plan: Plan) -> RunRecord | None:
+    """run.json, if this plan wrote it and nothing is left to do: a run that lost a commit since is not finished."""
     return None if plan.todo_count else _closing_record(store, plan)
 
 
-def _closing_record(store: Store, plan: Plan) -> dict[str, Any] | None:
-    if not store.exists("run.json"):
-        return None
-    record: dict[str, Any] = json.loads(store.read("run.json"))
-    return record if record.get("plan") == plan.number else None
-
-
-def reopen(store: Store, plan: Plan) -> None:
-    """Takes run.json from a closed run that lost a commit, before any work: what is done again must be closed again.
-    The commits are listed once more, since another driver may have closed the run just now."""
-    if plan.todo_count and _closing_record(store, plan) and latest_plan(store).todo_count:
-        store.delete("run.json")
-
-
-def require_finished(store: Store) -> tuple[Plan, dict[str, Any]]:
+def require_finished(store: Store) -> tuple[Plan, RunRecord]:
     """The plan of a finished run, and its run.json. UsageError where there is none."""
     plan = latest_plan(store)
     record = finished_record(store, plan)
@@ -107,23 +109,19 @@ def require_finished(store: Store) -> tuple[Plan, dict[str, Any]]:
     return plan, record
 
 
-def read_latest(store: Store) -> tuple[int, pa.Table] | None:
-    numbers = _numbers(store)
-    return (max(numbers), read_plan(store, max(numbers))) if numbers else None
+def reopen(store: Store, plan: Plan) -> None:
+    """Takes run.json away from a closed run that lost a commit, before any work: what is done again must be closed
+    again. Lists the commits once more, since another driver may have closed the run just now."""
+    if plan.todo_count and _closing_record(store, plan) and latest_plan(store).todo_count:
+        store.delete(RECORD)
 
 
-def _numbers(store: Store) -> list[int]:
-    return [int(path[5:-8]) for path in store.list("plan") if path.endswith(".parquet")]
+def _closing_record(store: Store, plan: Plan) -> RunRecord | None:
+    record = read_record(store)
+    return record if record is not None and record.get("plan") == plan.number else None
 
 
-def read_plan(store: Store, number: int) -> pa.Table:
-    return pq.read_table(pa.BufferReader(store.read(path_of(number))))
-
-
-def with_commits(store: Store, number: int, shards: pa.Table) -> Plan:
+def _read(store: Store, number: int) -> Plan:
+    shards = pq.read_table(pa.BufferReader(store.read(plan_file(number))))
     live = {shard.commit for shard in from_table(shards)}
     return Plan(number, shards, frozenset(live & commits.committed(store)))
-
-
-def path_of(number: int) -> str:
-    return f"plan/{number:05d}.parquet"

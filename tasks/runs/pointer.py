@@ -9,10 +9,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from bfr_models.errors import BfrError
+from tasks.runs.layout import POINTER, generation_folder
 from tasks.storage.store import Store
-
-POINTER = "current.json"
-
 
 _TRIES = 8
 
@@ -49,9 +47,18 @@ class Pointer:
         return [name for name in there if name not in before] + before
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """A generation beside the one that was current, which its switch is decided by."""
+
+    old: str
+    report: str  # the address of the page
+    is_new: bool  # made just now, not found from an earlier run
+
+
 def address(destination: str, name: str) -> str:
     """Where a generation is."""
-    return f"{destination.rstrip('/')}/generations/{name}"
+    return f"{destination.rstrip('/')}/{generation_folder(name)}"
 
 
 def kind_of(name: str) -> str:

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from bfr_models.errors import BfrError
-from tasks.runs.commits import commit_name
+from tasks.runs.layout import commit_name
 from tasks.storage.redaction import with_secrets, without_secrets
 from tasks.storage.store import Store, shared_store
 

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from bfr_models.errors import BfrError, UsageError
+from tasks.runs.layout import OWNER, STORAGE_FACTS
 from tasks.storage.redaction import redact_text
 from tasks.storage.retry import retry_deadline
 from tasks.storage.store import Store
@@ -31,20 +32,20 @@ WARNING = (
 HEARTBEAT = 20.0  # seconds
 STALE = 6 * HEARTBEAT
 
-_FACTS, _OWNER = "plan/storage.json", "plan/owner.json"
 
-
-def run_store(url: str) -> Store:
-    """The store of a run, as its first driver found it to be."""
-    store = Store(url)
+def learn_conditions(store: Store) -> bool:
+    """Whether a run's store knows create-only puts: as its first driver found out, which is kept with the run. Asked
+    once for each `Store`, which from then on writes accordingly."""
+    if store.conditional is not None:
+        return store.conditional
     try:
-        facts = store.read(_FACTS)
+        facts = store.read(STORAGE_FACTS)
     except FileNotFoundError:
         store.conditional = _probe(store)
-        store.create(_FACTS, json.dumps({"conditional_puts": store.conditional}).encode())
-        facts = store.read(_FACTS)  # of drivers that start together, all go by what the first one found
-    store.conditional = json.loads(facts)["conditional_puts"]
-    return store
+        store.create(STORAGE_FACTS, json.dumps({"conditional_puts": store.conditional}).encode())
+        facts = store.read(STORAGE_FACTS)  # of drivers that start together, all go by what the first one found
+    store.conditional = bool(json.loads(facts)["conditional_puts"])
+    return store.conditional
 
 
 def _probe(store: Store) -> bool:
@@ -61,11 +62,10 @@ def _probe(store: Store) -> bool:
 
 
 @contextmanager
-def exclusive_driver(url: str) -> Iterator[threading.Event]:
+def exclusive_driver(store: Store) -> Iterator[threading.Event]:
     """Holds the destination where that is needed; the event is set when it is lost. UsageError if another driver
     gave a sign of life a short while ago."""
-    store = run_store(url)
-    if store.conditional:
+    if learn_conditions(store):
         yield threading.Event()
         return
     if owner := _owner(store):
@@ -103,7 +103,7 @@ class _Hold:
             thread.join(5)
         with _logged(f"{self._store!r} is held for another {STALE:.0f} s"), retry_deadline(HEARTBEAT):
             if self._is_ours():
-                self._store.delete(_OWNER)
+                self._store.delete(OWNER)
 
     def _stay_alive(self) -> None:
         while not self._ended.wait(HEARTBEAT):
@@ -127,7 +127,7 @@ class _Hold:
     def _renew(self) -> None:
         now, began = datetime.now(UTC).isoformat(), time.monotonic()
         signed = {"token": self._token, "host": socket.gethostname(), "pid": os.getpid(), "alive": now}
-        self._store.write(_OWNER, json.dumps(signed).encode())
+        self._store.write(OWNER, json.dumps(signed).encode())
         self._renewed = began
 
     def _lose(self, why: str) -> None:
@@ -146,7 +146,7 @@ def _logged(what: str) -> Iterator[None]:
 
 def _owner(store: Store) -> dict[str, str] | None:
     try:
-        found: dict[str, str] = json.loads(store.read(_OWNER))
+        found: dict[str, str] = json.loads(store.read(OWNER))
     except FileNotFoundError:
         return None
     return found

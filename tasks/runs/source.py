@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-import io
-import json
 from glob import has_magic
 
-import pyarrow.parquet as pq
-
 from bfr_models.errors import UsageError
+from tasks.runs.layout import (
+    COMMITS,
+    CURATION,
+    CURATION_UNFINISHED,
+    DATA,
+    GENERATIONS,
+    MANIFEST,
+    PLAN,
+    POINTER,
+    RECORD,
+    generation_folder,
+)
+from tasks.runs.manifest import data_files
+from tasks.runs.pointer import read_pointer
 from tasks.storage.redaction import redact, redact_text
 from tasks.storage.retry import retry_deadline
 from tasks.storage.store import FileVersion, Store
@@ -64,16 +74,16 @@ def _of_the_dataset(url: str, store: Store, found: list[FileVersion]) -> list[Fi
     """All files, or those of the data if the folder is a finished run or a curated dataset; of generations, of the
     current one."""
     tops = {file.path.partition("/")[0] for file in found}
-    if {"current.json", "generations"} <= tops:
-        current = json.loads(store.read("current.json"))["generation"]
-        return _data_files(url, store, found, f"generations/{current}/")
-    if tops & {"run.json", "curation.json"}:
+    if {POINTER, GENERATIONS} <= tops:
+        current = str(read_pointer(store).generation)
+        return _data_files(url, store, found, f"{generation_folder(current)}/")
+    if tops & {RECORD, CURATION}:
         return _data_files(url, store, found, "")
-    if "curation.unfinished.json" in tops:
+    if CURATION_UNFINISHED in tops:
         raise UsageError(
             f"expected a dataset at {redact(url)}, found one that `bfr curate` has not finished; run it again"
         )
-    if {"plan", "commits"} <= tops:
+    if {PLAN, COMMITS} <= tops:
         raise UsageError(
             f"expected a dataset or a finished run at {redact(url)}, found a run that is not finished; "
             "run the `bfr restore` command that started it again, or name its files: `.../data/*.parquet`"
@@ -83,13 +93,13 @@ def _of_the_dataset(url: str, store: Store, found: list[FileVersion]) -> list[Fi
 
 def _data_files(url: str, store: Store, found: list[FileVersion], folder: str) -> list[FileVersion]:
     """What the manifest names, where there is one: the next state of a run may be on its way into `data/` as well."""
-    data = {file.path: file for file in found if file.path.startswith(f"{folder}data/")}
-    manifest = f"{folder}manifest.parquet"
+    data = {file.path: file for file in found if file.path.startswith(f"{folder}{DATA}/")}
+    manifest = f"{folder}{MANIFEST}"
     if manifest not in {file.path for file in found}:
         return list(data.values())
-    named = pq.read_table(io.BytesIO(store.read(manifest)), columns=["data"])["data"].to_pylist()
+    named = data_files(store.sub(folder.rstrip("/")) if folder else store)
     try:  # the manifest may be newer than the listing
-        return [data.get(path) or store.info(path) for path in sorted(f"{folder}{path}" for path in named if path)]
+        return [data.get(path) or store.info(path) for path in sorted(f"{folder}{path}" for path in named)]
     except FileNotFoundError as error:
         raise UsageError(
             f"expected at {redact(url)} all files that {manifest} names, found one missing "

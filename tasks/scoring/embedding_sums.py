@@ -5,16 +5,13 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from bfr_models.metrics.frechet import FeatureSource, FeatureStatistics
 from bfr_models.types import NetworkChoice
-
-if TYPE_CHECKING:
-    from tasks.scoring.scorer import FaceFeatures
-
+from tasks.scoring.face_vectors import FaceFeatures
 
 SIDES = ("restored", "gt")
 

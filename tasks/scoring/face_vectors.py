@@ -1,18 +1,25 @@
-"""`features/*.parquet`: what networks saw in each face."""
+"""`features/*.parquet`: what networks saw in each scored face. Workers write it, finished runs read it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
+from bfr_models.errors import BfrError
 from bfr_models.metrics.frechet import FeatureSource
+from tasks.runs.finished_run import FinishedRun, Rows, RunFile
 
-if TYPE_CHECKING:
-    from tasks.scoring.scorer import FaceFeatures
-
+RESTORED, KEPT_ORIGINAL = "restored", "kept_original"
+"""Outcomes of the faces that were scored, and have a row in `features/`; other outcomes have none."""
 
 SCHEMA = pa.schema(
     [
@@ -24,15 +31,27 @@ SCHEMA = pa.schema(
         ("embedding_gt", pa.list_(pa.float32())),
     ]
 )
+SOURCE_KEY = b"inception"  # key of a features file's metadata: which network made the Inception's columns
+
+Vector = NDArray[np.float32]
+
+_READERS = 16
 
 
-SOURCE_KEY = b"inception"  # of a features file's metadata: what made them
+@dataclass(frozen=True, eq=False)
+class FaceFeatures:
+    """What networks see in a face as it is written, and in its ground truth; None where nothing looked."""
+
+    inception: Vector | None = None
+    inception_gt: Vector | None = None
+    embedding: Vector | None = None
+    embedding_gt: Vector | None = None
 
 
 def features_table(
     faces: Iterable[tuple[str, int, FaceFeatures]], inception: FeatureSource | None, keep_embeddings: bool
 ) -> pa.Table:
-    """One row per face: (id, its place, what was seen)."""
+    """One row per face: (the row's id, the face's place in it, what was seen)."""
     rows = [
         {
             "id": row_id,
@@ -46,3 +65,53 @@ def features_table(
     ]
     about = {SOURCE_KEY: json.dumps(vars(inception))} if inception else {}
     return pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(about))
+
+
+class FaceVectors:
+    """The vectors of a finished run's faces."""
+
+    def __init__(self, run: FinishedRun) -> None:
+        self._run = run
+
+    def has(self, column: str) -> bool:
+        """Whether all features files have this column: those of an earlier version have no `embedding_gt`."""
+
+        def names(path: str) -> list[str]:
+            with self._run.store.open_input(path) as opened:
+                return list(pq.read_schema(opened).names)
+
+        paths = [file.features for file in self._run.files if file.features]
+        with ThreadPoolExecutor(_READERS) as readers:
+            return all(column in found for found in readers.map(names, paths))
+
+    def read(self, file: RunFile, column: str) -> tuple[Rows, NDArray[np.float32], FeatureSource | None]:
+        """One column of a features file: the row of each face that has a vector, the vectors (m, d), and the network
+        that made them, where the file names it. BfrError where the file does not belong to the rows."""
+        rows, empty = np.arange(file.start, file.stop), np.empty((0, 0), np.float32)
+        if file.features is None:
+            return rows[:0], empty, None
+        with self._run.store.open_input(file.features) as opened:
+            table = pq.read_table(opened, columns=["id", column])
+        owners = np.repeat(rows, self._scored_faces[file.start : file.stop])
+        if [self._run.ids[row] for row in owners] != table["id"].to_pylist():
+            raise BfrError(
+                f"expected in {file.features} the scored faces of {file.data}, in their order; found others; "
+                "`bfr verify` says what is wrong with the run"
+            )
+        about = (table.schema.metadata or {}).get(SOURCE_KEY)
+        cells = table[column].combine_chunks()
+        there = pc.is_valid(cells).to_numpy(zero_copy_only=False)
+        if not there.any():
+            return rows[:0], empty, None
+        vectors = pc.list_flatten(cells).to_numpy(zero_copy_only=False).reshape(int(there.sum()), -1)
+        return owners[there], vectors, FeatureSource(**json.loads(about)) if about else None
+
+    @cached_property
+    def _scored_faces(self) -> NDArray[np.int64]:
+        """(n,) how many faces of each row are in `features/`."""
+        faces = self._run.table["faces"].combine_chunks()
+        scored = pc.is_in(
+            pc.struct_field(pc.list_flatten(faces), "outcome"), value_set=pa.array([RESTORED, KEPT_ORIGINAL])
+        )
+        parents = pc.list_parent_indices(faces).to_numpy()
+        return np.bincount(parents[scored.to_numpy(zero_copy_only=False)], minlength=len(faces)).astype(np.int64)

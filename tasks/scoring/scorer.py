@@ -24,20 +24,7 @@ from bfr_models.metrics.niqe import niqe
 from bfr_models.networks.imagenet_trunks import TrunkName
 from bfr_models.pixels import Uint8Image, to_tensor
 from bfr_models.types import NetworkChoice
-
-RESTORED, KEPT_ORIGINAL = "restored", "kept_original"
-
-Vector = NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class FaceFeatures:
-    """What networks see in a face as it is written, and in its ground truth; None where nothing looked."""
-
-    inception: Vector | None = None
-    inception_gt: Vector | None = None
-    embedding: Vector | None = None
-    embedding_gt: Vector | None = None
+from tasks.scoring.face_vectors import KEPT_ORIGINAL, RESTORED, FaceFeatures, Vector
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +116,7 @@ class Scorer:
         similarities = [found.similarity("lq", "restored") for found in embedded]
         lost = [self._is_lost(similarity) for similarity in similarities]
         kept = [face.lq if is_lost else face.restored for face, is_lost in zip(faces, lost, strict=True)]
-        distances, seen = self._distances(kept, faces), self._look(kept, faces)
+        distances, seen = self._distances(kept, faces), self._inception_features(kept, faces)
         scored = []
         for i, (face, pixels, found) in enumerate(zip(faces, kept, embedded, strict=True)):
             name = "lq" if lost[i] else "restored"
@@ -198,7 +185,7 @@ class Scorer:
         references = torch.stack([to_tensor(gt) for gt in gts.values()])
         return dict(zip(gts, self._lpips(images, references).tolist(), strict=True))
 
-    def _look(
+    def _inception_features(
         self, kept: Sequence[Uint8Image], faces: Sequence[FaceTriple]
     ) -> list[tuple[Vector | None, Vector | None]]:
         """The Inception's features of each face and of its gt."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from bfr_models.faces.recognisers import WHY_NONE
 from bfr_models.metrics.measures import EXTRA, WHY_NO_LPIPS
+from bfr_models.metrics.protocols import is_lower_better
 from bfr_models.metrics.summary import Summary
 
 BIN_WIDTHS = {
@@ -24,6 +25,9 @@ BIN_WIDTHS = {
     "lmd_dlib_5": 0.01,
 }
 """The metrics that a commit record sums up, with the resolution of their percentiles."""
+
+LOWER_IS_BETTER = frozenset(filter(is_lower_better, BIN_WIDTHS))
+"""Those whose worst value is the largest."""
 
 WITHOUT_GT = ("identity_similarity", "identity_degrees", "niqe")
 WHY_TOO_SMALL = {

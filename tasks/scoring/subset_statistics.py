@@ -22,6 +22,7 @@ from tasks.config.restore import RestoreRun
 from tasks.runs import commits
 from tasks.runs.finished_run import FinishedRun, Rows, RunFile
 from tasks.scoring.embedding_sums import SIDES, EmbeddingSums
+from tasks.scoring.face_vectors import FaceVectors
 from tasks.scoring.frechet import NO_REFERENCE, set_distance
 from tasks.scoring.statistics import BIN_WIDTHS
 
@@ -108,7 +109,7 @@ def _embedding_distance(run: FinishedRun, settings: RestoreRun, kept: NDArray[np
         restored = _total(run, kept, "embedding", source)
     if restored is None:
         return {source.metric: {"value": None, "why": "no face was restored"}}
-    is_of_kept = sums.is_whole or settings.fid_reference is not None or run.has_face_vectors("embedding_gt")
+    is_of_kept = sums.is_whole or settings.fid_reference is not None or FaceVectors(run).has("embedding_gt")
     if is_of_kept and not sums.is_whole:
         gt = None if settings.fid_reference else _total(run, kept, "embedding_gt", source)
     distance = _distance(settings, restored, gt)
@@ -134,13 +135,14 @@ def _total(
 def _read_ahead(
     run: FinishedRun, kept: NDArray[np.bool_], column: str
 ) -> Iterator[tuple[RunFile, tuple[Rows, NDArray[np.float32], FeatureSource | None]]]:
-    """`face_vectors` of the files that have kept rows, in order: one is read while the one before is worked on."""
+    """One column of the files that have kept rows, in order: one is read while the one before is worked on."""
+    vectors = FaceVectors(run)
     with ThreadPoolExecutor(1) as reader:
         waiting: tuple[RunFile, Future[Any]] | None = None
         for file in run.files:
             if not kept[file.start : file.stop].any():
                 continue
-            before, waiting = waiting, (file, reader.submit(run.face_vectors, file, column))
+            before, waiting = waiting, (file, reader.submit(vectors.read, file, column))
             if before is not None:
                 yield before[0], before[1].result()
         if waiting is not None:

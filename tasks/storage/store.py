@@ -78,7 +78,7 @@ class Store:
         self._fs, self._root = connect(url)
         self._local = "file" in protocols(self._fs)
         self._url = self._root if self._local else url.rstrip("/")
-        self.conditional = True  # whether the store knows create-only puts
+        self.conditional: bool | None = None  # whether the store knows create-only puts; None: not asked yet
 
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:
         return Store, (self._url,)
@@ -118,7 +118,7 @@ class Store:
             raise ValueError(f"expected a record of at most {MAX_RECORD} bytes, got {len(data)} for {path}")
         if self._local:
             return create_file(self._full(path), data)
-        if not self.conditional:
+        if self.conditional is False:
             return not self.exists(path) and with_retries(self._fs.pipe_file, self._full(path), data) is None
         return self._put_if_none_match(self._full(path), data)
 
@@ -130,7 +130,7 @@ class Store:
         """
         if version is None:
             return self.create(path, data) or self.read(path) == data
-        if self.conditional and "s3" in protocols(self._fs):
+        if self.conditional is not False and "s3" in protocols(self._fs):
             return self._put_if_match(path, data, version)
         with node_lock(Path(f"{self._full(path)}.lock"), on_wait=lambda: None) if self._local else nullcontext():
             if self.info(path).version != version:

@@ -20,7 +20,7 @@ from bfr_models.pixels import Uint8Image, resize, to_tensor, to_uint8
 from bfr_models.rng import derive_seed
 from tasks.config.resolve import PhotoSettings
 from tasks.images.masks import fill, holes_at
-from tasks.scoring.scorer import RESTORED
+from tasks.scoring.face_vectors import RESTORED
 from tasks.worker.batches import call_or_bisect
 from tasks.worker.open_rows import Face, OpenRow
 

@@ -1,19 +1,29 @@
-"""What a worker is told. Importing this imports no torch: the driver stays small."""
+"""Everything a worker needs to run. Does not import torch, so the driver stays small."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 from bfr_models.metrics.measures import Measures
 from bfr_models.registry import ResolvedMethod
 from bfr_models.types import NetworkChoice
-from tasks.config.resolve import Columns, PhotoSettings, photo_settings, run_gate, run_measures, run_recogniser
-from tasks.config.restore import RestoreRun
+from tasks.config.resolve import PhotoSettings, ResolvedRun
 from tasks.runs.shards import Shard
 
 CPU_BATCH, GPU_BATCH = 8, 16
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The names of the columns that hold images."""
+
+    image: str
+    gt: str | None = None
+    mask: str | None = None
 
 
 @dataclass(frozen=True)
@@ -46,23 +56,27 @@ class Order:
     unreadable: str | None = None  # why all rows are rejected unread
     is_suspect: bool = False  # the shard has cost a worker before: another one says nothing about the run
 
+    def rows_of(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """Those of a shard's rows that the order is about."""
+        return rows if self.trial is None else rows[self.trial.start : self.trial.stop]
 
-def make_job(run: RestoreRun, device: str, threads: int | None) -> Job:
+
+def make_job(resolved: ResolvedRun, device: str, threads: int | None) -> Job:
     """What the workers of a run are told."""
-    gate = run_gate(run)
+    run = resolved.run
     return Job(
         destination=run.destination,
-        method=run.resolve(),
+        method=resolved.method,
         seed=run.seed,
         columns=Columns(run.column, run.gt_column, run.mask_column),
         format=run.format,
         quality=run.quality,
         keep_input=run.keep_input,
-        recogniser=run_recogniser(run),
-        min_identity=None if gate is None else gate.threshold,
+        recogniser=resolved.recogniser,
+        min_identity=None if resolved.gate is None else resolved.gate.threshold,
         batch_size=run.batch_size or (CPU_BATCH if device == "cpu" else GPU_BATCH),
         device=device,
         threads=threads,
-        photos=photo_settings(run),
-        measures=run_measures(run),
+        photos=resolved.photos,
+        measures=resolved.measures,
     )

@@ -10,11 +10,11 @@ import numpy as np
 
 from bfr_models.errors import RowError
 from bfr_models.faces.types import Matrix
-from bfr_models.metrics.protocols import is_lower_better
 from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
 from tasks.images.codec import DecodedImage, decode
 from tasks.images.masks import InpaintMask, holes_of
 from tasks.scoring.scorer import ScoredFace
+from tasks.scoring.statistics import LOWER_IS_BETTER
 from tasks.worker.read_shard import Row, ShardInput
 
 
@@ -87,7 +87,7 @@ class OpenRow:
         """The worst score of its faces; None where none has it."""
         found: Iterable[float | None] = (getattr(scored, metric) for scored in self.scored)
         values = [value for value in found if value is not None]
-        return (max if is_lower_better(metric) else min)(values, default=None)
+        return (max if metric in LOWER_IS_BETTER else min)(values, default=None)
 
 
 def open_row(source: ShardInput, row: Row, size: int) -> OpenRow:

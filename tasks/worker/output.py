@@ -1,17 +1,29 @@
-"""Restored rows as the files of a shard."""
+"""Restored rows as the files of a shard, and what its commit says of them. Touches no store."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
+from bfr_models.metrics.frechet import FeatureSource
 from tasks.datasets.image_column import IMAGE, with_image_features
 from tasks.datasets.row_groups import take_rows
+from tasks.datasets.row_ids import digest_of_ids
+from tasks.datasets.writer import encode_table
+from tasks.runs.layout import DATA, FEATURES, REJECTED
 from tasks.runs.shards import Shard
+from tasks.scoring.embedding_sums import embedding_sums
+from tasks.scoring.face_vectors import FaceFeatures, features_table
+from tasks.scoring.statistics import summarise
 from tasks.storage.redaction import redact
+from tasks.worker.job import Job
 from tasks.worker.read_shard import Row, ShardInput
+
+ROW_GROUP_ROWS = 64
 
 FACE = pa.struct(
     [
@@ -24,9 +36,7 @@ FACE = pa.struct(
         ("sharpness", pa.float32()),
     ]
 )
-
-
-OUTPUT = pa.schema(
+DATA_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("restored", IMAGE),
@@ -51,9 +61,7 @@ OUTPUT = pa.schema(
         ("note", pa.string()),
     ]
 )
-
-
-REJECTED = pa.schema(
+REJECTED_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("image", IMAGE),
@@ -63,6 +71,60 @@ REJECTED = pa.schema(
         ("source_row", pa.int64()),
     ]
 )
+
+
+@dataclass(frozen=True)
+class Done:
+    """A row that is through."""
+
+    row: Row
+    values: dict[str, Any] | None = None  # for `data/`; None where it failed, and the row says why
+    features: Sequence[FaceFeatures] = ()  # of its faces, in their order
+
+
+def shard_output(
+    job: Job, shard: Shard, source: ShardInput, results: Sequence[Done], inception: FeatureSource | None
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """The Parquet files of a shard by folder, and the facts for its commit record. `results` has all rows, in any
+    order; `inception` made their features. The encoded images are taken out of `results`: once is enough of a large
+    one."""
+    results = sorted(results, key=lambda done: done.row.index)
+    restored = [(done.row, done.values) for done in results if done.values is not None]
+    failed = [done.row for done in results if done.values is None]
+    values = [values for _, values in restored]
+    files: dict[str, bytes] = {}
+    if values:
+        table = output_table(source, [row for row, _ in restored], values, job.keep_input)
+        for row_values in values:
+            del row_values["restored"]  # already in the table; do not hold a very large image twice
+        files[DATA] = encode_table(table, ROW_GROUP_ROWS)
+    keep = job.measures.keep_embeddings
+    if inception or keep:
+        faces = [(done.row.id, place, seen) for done in results for place, seen in enumerate(done.features)]
+        files[FEATURES] = encode_table(features_table(faces, inception, keep), ROW_GROUP_ROWS)
+    if failed:
+        files[REJECTED] = encode_table(rejected_table(shard, source, failed), ROW_GROUP_ROWS)
+    outcomes = Counter(face["outcome"].partition(":")[0] for row in values for face in row["faces"])
+    return files, {
+        "fingerprint": job.method.fingerprint,
+        "source": redact(shard.source),
+        "rows": len(source.rows),
+        "ids": digest_of_ids(row.id for row in source.rows),
+        "restored": len(values),
+        "rejected": len(failed),
+        "rejects": dict(Counter(row.error.code for row in failed if row.error)),
+        "faces": outcomes.total(),
+        "outcomes": dict(outcomes),
+        "statistics": summarise(values),
+        "embedding_sums": _embedding_sums(job, shard, results),
+        "accelerator_seconds": round(sum(row["seconds"] for row in values), 3),
+    }
+
+
+def _embedding_sums(job: Job, shard: Shard, results: Sequence[Done]) -> dict[str, str]:
+    if job.recogniser is None or not job.measures.distances:
+        return {}
+    return embedding_sums([seen for done in results for seen in done.features], job.recogniser, shard.id)
 
 
 def output_table(
@@ -76,12 +138,12 @@ def output_table(
     columns: dict[str, Any] = {}
     for name in carried:
         aside = name
-        while aside in OUTPUT.names or (aside != name and aside in names):
+        while aside in DATA_SCHEMA.names or (aside != name and aside in names):
             aside = f"source_{aside}"
         columns[aside] = kept[name]
-    results = pa.Table.from_pylist(list(values), schema=OUTPUT)
+    results = pa.Table.from_pylist(list(values), schema=DATA_SCHEMA)
     noted = {key: value for key, value in (kept.schema.metadata or {}).items() if key == b"huggingface"}
-    table = pa.table(columns | {name: results[name] for name in OUTPUT.names}, metadata=noted)
+    table = pa.table(columns | {name: results[name] for name in DATA_SCHEMA.names}, metadata=noted)
     images = [name for name in table.column_names if table.schema.field(name).type == IMAGE]
     return table.replace_schema_metadata(with_image_features(table.schema, images).metadata)
 
@@ -100,4 +162,4 @@ def rejected_table(shard: Shard, source: ShardInput, rows: Iterable[Row]) -> pa.
         for row in rows
         if row.error is not None
     ]
-    return pa.Table.from_pylist(values, schema=with_image_features(REJECTED, ["image"]))
+    return pa.Table.from_pylist(values, schema=with_image_features(REJECTED_SCHEMA, ["image"]))

@@ -1,4 +1,4 @@
-"""The rows of one shard: read with range requests, and written back as tables."""
+"""The rows of one shard, read with range requests."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 
 from bfr_models.errors import RowError
 from bfr_models.rng import derive_seed
-from tasks.config.resolve import Columns
 from tasks.datasets.fetch_images import Fetcher
 from tasks.datasets.image_column import Fetch, addresses, image_bytes
 from tasks.datasets.row_groups import read_row_groups, value_at
 from tasks.datasets.row_ids import row_ids
-from tasks.runs.shards import Shard
+from tasks.runs.shards import Shard, require_unchanged
+from tasks.worker.job import Columns, Job, Order
 
 
 @dataclass(frozen=True)
@@ -79,20 +79,27 @@ class ShardInput:
         return value_at(self.table[column], row.index)
 
 
-def read_shard(shard: Shard, columns: Columns, run_seed: int) -> ShardInput:
-    """Reads a shard. A row group that does not read becomes rows with an error each."""
+def read_shard(order: Order, job: Job) -> ShardInput:
+    """The rows of a shard; those that the order says not to touch have an error. A row group that does not read
+    becomes rows with an error each. BfrError if the file is no longer the one that was planned."""
+    require_unchanged(order.shard)
+    source = _unread(order.shard, job.columns, order.unreadable) if order.unreadable else _read(order.shard, job)
+    return source.without({index: RowError("worker_killed", why) for index, why in order.poison.items()})
+
+
+def _read(shard: Shard, job: Job) -> ShardInput:
     with shard.open() as source:
         table, unread = read_row_groups(pq.ParquetFile(source), range(shard.row_group_start, shard.row_group_stop))
     rows = [
-        Row(i, row_id, derive_seed(run_seed, row_id))
+        Row(i, row_id, derive_seed(job.seed, row_id))
         for i, row_id in enumerate(row_ids(shard.name, shard.first_row, table))
     ]
-    fetch = Fetcher(shard.dataset, addresses(table[columns.image]))
+    fetch = Fetcher(shard.dataset, addresses(table[job.columns.image]))
     failures = {index: RowError("unreadable", why) for index, why in unread.items()}
-    return ShardInput(rows, columns, table, fetch).without(failures)
+    return ShardInput(rows, job.columns, table, fetch).without(failures)
 
 
-def unread_shard(shard: Shard, columns: Columns, why: str) -> ShardInput:
+def _unread(shard: Shard, columns: Columns, why: str) -> ShardInput:
     """A shard whose rows are all rejected, without a look at them."""
     failure = RowError("worker_killed", why)
     rows = [Row(i, place, 0, failure) for i, place in enumerate(shard.places)]

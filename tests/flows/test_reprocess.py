@@ -293,7 +293,7 @@ def test_a_night_without_new_files_compares_and_announces_nothing(
     assert announced == [("record",), (SWITCHED,), ("record",), (HELD_BACK,)]
     del announced[:]
     with monkeypatch.context() as patch:
-        patch.setattr(comparing, "compare_generations", None)
+        patch.setattr(comparing, "_compare", None)
         again = reprocess_without_prefect(dlib(method="faulty"))
     assert announced == []
     assert (again["held_back"], again["comparison"]) == (waits["held_back"], waits["comparison"])

@@ -18,7 +18,7 @@ from tasks.config.restore import RestoreRun
 from tasks.explain_row import explain_row
 from tasks.finish_run import finish_run
 from tasks.plan_shards import plan_shards
-from tasks.render_report import render_report_again
+from tasks.render_report import render_report
 from tasks.restore_shards import restore_shards, worker_pool
 from tasks.runs.plan import latest_plan
 from tasks.runs.shards import Shard, from_table
@@ -95,12 +95,12 @@ def test_a_closed_run_that_lost_a_commit_is_not_finished_until_it_is_closed_agai
     destination = Path(finished.destination)
     next((destination / "commits").iterdir()).unlink()
     with pytest.raises(UsageError, match=r"expected a finished run at .*, found 1 of 3 shards to do"):
-        render_report_again(finished.destination)
+        render_report(finished.destination)
     (shard,) = plan_shards(finished).todo
     assert not (destination / "run.json").exists(), "a crash from here on must not leave the run closed"
     (destination / "commits" / f"{shard.commit}.json").write_text("{}")
     with pytest.raises(UsageError, match="expected a finished run"):
-        render_report_again(finished.destination)
+        render_report(finished.destination)
 
 
 def test_a_file_that_was_added_brings_only_its_own_shards(finished: RestoreRun, source: Path) -> None:

@@ -12,7 +12,8 @@ from bfr_models.metrics.frechet import FeatureSource
 from bfr_models.metrics.lpips import LPIPS
 from bfr_models.metrics.niqe import niqe
 from bfr_models.pixels import Uint8Image, to_tensor
-from tasks.scoring.scorer import KEPT_ORIGINAL, RESTORED, FaceTriple, Scorer
+from tasks.scoring.face_vectors import KEPT_ORIGINAL, RESTORED
+from tasks.scoring.scorer import FaceTriple, Scorer
 from tests import support
 
 

@@ -1,0 +1,24 @@
+"""`run.json`: what ran and what came of it. It is written last; a run that has it was finished."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tasks.runs.layout import RECORD
+from tasks.storage.store import Store
+
+RunRecord = dict[str, Any]
+
+
+def read_record(store: Store) -> RunRecord | None:
+    """The record of the run as it was last finished; None where it never was."""
+    if not store.exists(RECORD):
+        return None
+    record: RunRecord = json.loads(store.read(RECORD))
+    return record
+
+
+def write_record(store: Store, record: RunRecord) -> None:
+    """Closes the run."""
+    store.write(RECORD, json.dumps(record, indent=2).encode())

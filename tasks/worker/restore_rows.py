@@ -1,0 +1,164 @@
+"""Rows to restored rows: windows of rows are decoded, their faces go through the method in batches, each row is
+composed and encoded as soon as its last face is done."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from itertools import islice
+
+import pyarrow as pa
+import torch
+
+from bfr_models.errors import RowError
+from bfr_models.faces.detectors import load_detector
+from bfr_models.metrics.frechet import FeatureSource
+from bfr_models.pixels import Uint8Image, to_uint8
+from bfr_models.registry import load_method
+from bfr_models.types import FaceBatch
+from tasks.images.codec import encode
+from tasks.scoring.scorer import FaceTriple, load_scorer
+from tasks.scoring.statistics import BIN_WIDTHS
+from tasks.worker.batches import BatchSize, call_or_bisect, is_out_of_memory
+from tasks.worker.framing import Crop, FacesInPhotos, Framing, HolesInPictures, WholePictures
+from tasks.worker.job import Job
+from tasks.worker.open_rows import Face, OpenRow, match_greyscale, open_row
+from tasks.worker.output import Done
+from tasks.worker.read_shard import Row, ShardInput
+from tasks.worker.windows import Window, windows
+
+
+class StoppedError(Exception):
+    """The worker was told to stop; the shard at hand is not committed."""
+
+
+class RestoreRows:
+    """Holds the networks of a job. Two threads may call `restore` at once: one has the accelerator, the other decodes
+    or encodes meanwhile."""
+
+    def __init__(self, job: Job, stop: threading.Event) -> None:
+        """Loads the networks. Calls of `restore` raise StoppedError soon after `stop` is set."""
+        self._job, self._stop = job, stop
+        self._restorer = load_method(job.method, job.device)
+        self._scorer = load_scorer(job.recogniser, job.measures, job.device, job.min_identity)
+        self._framing = _framing(job, self._restorer.size)
+        self._batch_size = BatchSize(job.batch_size, job.device)
+        self._accelerator = threading.Lock()
+        self._large_image = threading.Lock()  # two decoded at the same time might be too much for the memory
+        self.batches = 0  # batches that the method has done: a sign of life
+
+    @property
+    def features_source(self) -> FeatureSource | None:
+        """The network whose features of each face are kept; None where none are."""
+        return self._scorer.inception.source if self._scorer.inception else None
+
+    def restore(self, source: ShardInput, rows: Sequence[Row]) -> Iterator[Done]:
+        """What became of some rows of a shard, in no certain order; a row that had failed before comes as it is."""
+        yield from (Done(row) for row in rows if row.error is not None)
+        for window in windows(source, (row for row in rows if row.error is None)):
+            if window.is_large:
+                pa.default_memory_pool().release_unused()  # what reading the shard took beyond the shard itself
+            with self._large_image if window.is_large else nullcontext():
+                yield from self._restore_window(source, window)
+
+    def _restore_window(self, source: ShardInput, window: Window) -> Iterator[Done]:
+        waiting = deque[OpenRow]()
+        for row in window.rows:
+            try:
+                waiting.append(open_row(source, row, self._restorer.size))
+            except RowError as error:
+                yield Done(row.failed(error))
+        self._framing.find(waiting)
+        faces = _each_face(waiting.copy())
+        while waiting:
+            # A batch takes faces of several rows, so that rows with one face each fill it, too.
+            if batch := list(islice(faces, self._batch_size.now)):
+                self._restore_batch(batch)
+            while waiting and waiting[0].is_done:
+                yield self._finish(waiting.popleft())
+
+    def _restore_batch(self, batch: Sequence[tuple[OpenRow, Face]]) -> None:
+        """Some faces, of any rows, through the method and the networks that score."""
+        if self._stop.is_set():
+            raise StoppedError("the worker was told to stop")
+        crops = [(face, self._framing.crop(row, face)) for row, face in batch]
+        with self._accelerator:
+            began = time.perf_counter()
+            results = call_or_bisect(self._call_method, crops, "method_failed")
+            self.batches += 1
+            seconds = (time.perf_counter() - began) / len(batch)
+            self._batch_size.note(len(batch), seconds * len(batch))
+        done: list[Face] = []
+        unscored: list[FaceTriple] = []
+        for (row, face), (_, crop), result in zip(batch, crops, results, strict=True):
+            row.seconds += seconds
+            if isinstance(result, RowError):
+                face.take(result)
+            else:
+                done.append(face)
+                unscored.append(FaceTriple(crop.pixels, match_greyscale(result, row.picture), row.gt))
+        for face, scored in zip(done, self._scorer.score(unscored), strict=True):
+            face.take(scored)
+
+    def _call_method(self, crops: Sequence[tuple[Face, Crop]]) -> list[Uint8Image | RowError]:
+        masks = [crop.mask for _, crop in crops if crop.mask is not None]
+        batch = FaceBatch(
+            ids=tuple(face.id for face, _ in crops),
+            images=torch.stack([crop.lq for _, crop in crops]),
+            seeds=tuple(face.seed for face, _ in crops),
+            masks=torch.stack(masks) if masks else None,
+        )
+        try:
+            restored = self._restorer.restore(batch).images
+        except Exception as error:
+            if is_out_of_memory(error):
+                self._batch_size.too_large(len(batch))
+            raise
+        # A method may be anybody's: what it gives is checked before it is scored and written.
+        if restored.shape != (expected := (len(crops), 3, self._restorer.size, self._restorer.size)):
+            raise ValueError(f"expected faces {expected}, the method gave {tuple(restored.shape)}")
+        finite = torch.isfinite(restored).flatten(1).all(dim=1).tolist()
+        not_finite = RowError("method_failed", "the method gave pixels that are not finite")
+        return [face if ok else not_finite for face, ok in zip(to_uint8(restored.nan_to_num()), finite, strict=True)]
+
+    def _finish(self, row: OpenRow) -> Done:
+        """One row of `data/`, encoded."""
+        if row.failure:
+            return Done(row.row.failed(row.failure))
+        job, image = self._job, self._framing.compose(row)
+        try:
+            encoded = encode(image, job.format, job.quality, row.picture)
+        except RowError as error:
+            return Done(row.row.failed(error))
+        frames = row.picture.n_frames
+        values = {
+            "id": row.row.id,
+            "restored": {"bytes": encoded, "path": None},
+            "width": image.shape[1],
+            "height": image.shape[0],
+            "faces": [face.to_json() for face in row.faces],
+            "faces_found": len(row.faces),
+            **{metric: row.worst(metric) for metric in BIN_WIDTHS},
+            "method": job.method.name,
+            "fingerprint": job.method.fingerprint,
+            "seed": row.row.seed,
+            "seconds": row.seconds,
+            "note": f"frame 1 of {frames}" if frames > 1 else None,
+        }
+        return Done(row.row, values, [scored.features for scored in row.scored])
+
+
+def _framing(job: Job, size: int) -> Framing:
+    if job.photos:
+        return FacesInPhotos(size, load_detector(job.photos.detector, job.device), job.photos)
+    return HolesInPictures(size) if job.columns.mask else WholePictures(size)
+
+
+def _each_face(rows: deque[OpenRow]) -> Iterator[tuple[OpenRow, Face]]:
+    """The faces that are to be restored, row by row; a row that is through is let go."""
+    while rows:
+        row = rows.popleft()
+        yield from ((row, face) for face in row.todo)
