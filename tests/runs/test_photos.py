@@ -92,11 +92,11 @@ def restored(
 ) -> tuple[dict[str, Any], list[Any]]:
     """(run.json, the data rows) of a run over encoded photos by id."""
     rows = [{"id": name, "image": {"bytes": data, "path": None}} for name, data in pictures.items()]
-    support.write(folder / "src" / "a.parquet", rows)
-    run = support.run(folder, method, **{"input": "photos", **settings})
+    support.write_parquet(folder / "src" / "a.parquet", rows)
+    run = support.make_run(folder, method, **{"input": "photos", **settings})
     record = restore_without_prefect(run)
     data = Path(run.destination) / "data"
-    return record, support.table(data).to_pylist() if any(data.glob("*")) else []
+    return record, support.read_table(data).to_pylist() if any(data.glob("*")) else []
 
 
 def outcomes(row: dict[str, Any]) -> list[str]:
@@ -340,7 +340,7 @@ def test_runs_of_faces_and_of_photos_do_not_mix(tiles: str, tmp_path: Path) -> N
     restored(tmp_path, {"a": support.encoded(photo(1))}, tiles)
     for settings in ({"input": "faces"}, {"min_face": 40}, {"max_faces": 3}, {"reject_no_face": True}):
         with pytest.raises(UsageError, match="holds a run with other settings"):
-            check_settings(support.run(tmp_path, tiles, **{"input": "photos", **settings}))
+            check_settings(support.make_run(tmp_path, tiles, **{"input": "photos", **settings}))
 
 
 @pytest.mark.parametrize(
@@ -348,13 +348,13 @@ def test_runs_of_faces_and_of_photos_do_not_mix(tiles: str, tmp_path: Path) -> N
 )
 def test_settings_that_cannot_be_kept_are_refused(settings: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected no"):
-        support.run(tmp_path, **settings)
+        support.make_run(tmp_path, **settings)
 
 
 def test_a_detector_without_weights_says_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BFR_WEIGHTS", str(tmp_path / "none"))
-    support.write(tmp_path / "src" / "a.parquet", support.rows(1))
-    run = support.run(tmp_path, input="photos", detector="retinaface")
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(1))
+    run = support.make_run(tmp_path, input="photos", detector="retinaface")
     with pytest.raises(UsageError, match="bfr weights fetch facexlib"):
         check_settings(run)
     with pytest.raises(UsageError, match=r"none that read.*No such file"):
