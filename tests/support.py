@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from bfr_models.pixels import Uint8Image
+from bfr_models.types import NetworkChoice
 from tasks.config.reprocess import ReprocessRun
 from tasks.config.restore import RestoreRun
 from tasks.datasets.image_column import IMAGE
@@ -73,6 +76,14 @@ def make_reprocess_run(folder: Path, **settings: Any) -> ReprocessRun:
     return ReprocessRun(**{**make_run(folder).model_dump(exclude={"retire_deleted", "leave_out_damaged"}), **settings})
 
 
+def finished_run(run: RestoreRun) -> dict[str, Any]:
+    """Restores a run to its end, on threads of this process; its run.json."""
+    # The recipe imports Prefect, which conftest.py has to give a home first.
+    from flows.restore_dataset import restore_without_prefect
+
+    return restore_without_prefect(run)
+
+
 def read_table(folder: Path) -> pa.Table:
     """All rows of a folder of a run, in the order of its files' shards in the plan."""
     manifest = pq.read_table(folder.parent / "manifest.parquet")[folder.name].to_pylist()
@@ -110,6 +121,23 @@ def assert_whole(destination: Path, n_in: int) -> None:
     named = {entry["path"] for commit in read_commits(destination) for entry in commit["files"].values()}
     there = {f"{folder}/{path.name}" for folder in ("data", "rejected") for path in (destination / folder).glob("*")}
     assert there == named
+
+
+class MeanColours:
+    """A recogniser that knows faces by the colours of their left and right halves."""
+
+    name, sha256 = "mean colours", "0" * 64
+
+    def embed(self, faces: list[Uint8Image]) -> NDArray[np.float32]:
+        halves = [np.concatenate([half.mean((0, 1)) for half in np.array_split(face, 2, axis=1)]) for face in faces]
+        return np.stack([half / np.linalg.norm(half) for half in halves]).astype(np.float32)
+
+
+def use_mean_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of this process choose `MeanColours` and are scored by it."""
+    monkeypatch.setattr("tasks.scoring.scorer.load_recogniser", lambda *_: MeanColours())
+    chosen = NetworkChoice(MeanColours.name, MeanColours.sha256)
+    monkeypatch.setattr("tasks.config.resolve.choose_recogniser", lambda _: chosen)
 
 
 def now() -> datetime:

@@ -172,7 +172,7 @@ class Stranger:
 def test_a_face_that_lost_its_identity_keeps_its_holes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.scoring.scorer.load_recogniser", lambda *_: Stranger())
     chosen = NetworkChoice(Stranger.name, Stranger.sha256)
-    monkeypatch.setattr("bfr_models.faces.recognisers.choose_recogniser", lambda _: chosen)
+    monkeypatch.setattr("tasks.config.resolve.choose_recogniser", lambda _: chosen)
     before = noise(40, 40)
     _, (row,) = restored(tmp_path, [(support.encoded(before), mask_of(scratch(40, 40)))], min_identity=0.9)
     assert row["faces"][0]["outcome"] == "kept_original"

@@ -10,7 +10,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from bfr_models.errors import UsageError
@@ -19,7 +18,6 @@ from bfr_models.faces.detectors import DetectorChoice
 from bfr_models.faces.template import FFHQ_5, at_size
 from bfr_models.faces.types import DetectedFace
 from bfr_models.pixels import Uint8Image
-from bfr_models.types import NetworkChoice
 from flows.restore_dataset import restore_without_prefect
 from tasks.runs.spec import check_settings
 from tasks.worker import windows
@@ -54,24 +52,12 @@ class TileDetector:
                     yield DetectedFace((x, y, x + TILE, y + TILE), np.full((5, 2), 7.0), 0.9)
 
 
-class MeanColours:
-    """A recogniser that knows faces by the colours of their left and right halves."""
-
-    name, sha256 = "mean colours", "0" * 64
-
-    def embed(self, faces: list[Uint8Image]) -> NDArray[np.float32]:
-        halves = [np.concatenate([half.mean((0, 1)) for half in np.array_split(face, 2, axis=1)]) for face in faces]
-        return np.stack([half / np.linalg.norm(half) for half in halves]).astype(np.float32)
-
-
 @pytest.fixture
 def tiles(monkeypatch: pytest.MonkeyPatch, faulty: str) -> str:
     """The name of a method that mirrors faces; they are found by `TileDetector`."""
-    monkeypatch.setattr("tasks.scoring.scorer.load_recogniser", lambda *_: MeanColours())
-    chosen = NetworkChoice(MeanColours.name, MeanColours.sha256)
-    monkeypatch.setattr("bfr_models.faces.recognisers.choose_recogniser", lambda _: chosen)
+    support.use_mean_colours(monkeypatch)
     monkeypatch.setattr("tasks.worker.shard_worker.load_detector", lambda *_: TileDetector())
-    monkeypatch.setattr("bfr_models.faces.detectors.choose_detector", lambda *_: DetectorChoice("tiles"))
+    monkeypatch.setattr("tasks.config.resolve.choose_detector", lambda *_: DetectorChoice("tiles"))
     return faulty
 
 

@@ -13,12 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from bfr_models.errors import BfrError
-from bfr_models.pixels import Uint8Image, resize, to_tensor, to_uint8
+from bfr_models.pixels import resize, to_tensor, to_uint8
 from bfr_models.rng import derive_seed
-from bfr_models.types import NetworkChoice
 from flows.restore_dataset import restore_without_prefect
 from tasks.datasets.image_column import IMAGE
 from tasks.plan_shards import plan_shards
@@ -27,21 +25,9 @@ from tasks.worker.shard_worker import ShardWorker
 from tests import faulty_methods, support
 
 
-class MeanColours:
-    """A recogniser that knows faces by the colours of their left and right halves."""
-
-    name, sha256 = "mean colours", "0" * 64
-
-    def embed(self, faces: list[Uint8Image]) -> NDArray[np.float32]:
-        halves = [np.concatenate([half.mean((0, 1)) for half in np.array_split(face, 2, axis=1)]) for face in faces]
-        return np.stack([half / np.linalg.norm(half) for half in halves]).astype(np.float32)
-
-
 @pytest.fixture(autouse=True)
 def recogniser(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.scoring.scorer.load_recogniser", lambda *_: MeanColours())
-    chosen = NetworkChoice(MeanColours.name, MeanColours.sha256)
-    monkeypatch.setattr("bfr_models.faces.recognisers.choose_recogniser", lambda _: chosen)
+    support.use_mean_colours(monkeypatch)
 
 
 def restored(folder: Path, *arguments: Any, **settings: Any) -> tuple[dict[str, Any], pa.Table]:

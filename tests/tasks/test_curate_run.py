@@ -14,7 +14,6 @@ from huggingface_hub import DatasetCard
 from bfr_models.errors import UsageError
 from bfr_models.faces.types import ADAFACE
 from bfr_models.metrics.frechet import INCEPTION, FeatureSource, FeatureStatistics, frechet_distance
-from flows.restore_dataset import restore_without_prefect
 from tasks.config.curate import CurateRun
 from tasks.curate_run import curate_run
 from tasks.curation.files import safe_name
@@ -41,7 +40,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         row["source_file"] = f"scan-{i}"  # a name of ours
     rows[3]["image"] = {"bytes": b"no picture", "path": None}
     support.write_parquet(folder / "src" / "a.parquet", rows)
-    restore_without_prefect(support.make_run(folder, gt_column="gt", recogniser="none"))
+    support.finished_run(support.make_run(folder, gt_column="gt", recogniser="none"))
     return folder / "dst"
 
 
@@ -98,7 +97,7 @@ def test_it_is_a_dataset_like_any_other(made: Path, tmp_path: Path) -> None:
     features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
     assert features["restored"] == {"_type": "Image"} and schema.field("restored").type == IMAGE
     again = support.make_run(tmp_path, source=str(tmp_path / "out"), column="restored", recogniser="none")
-    restore_without_prefect(again)
+    support.finished_run(again)
     assert len(run_rows(tmp_path / "dst")) == 9
 
 
@@ -116,7 +115,7 @@ def test_the_card_says_how_many_rows_there_are_how_they_came_and_under_which_lic
     licences = ["CC BY 4.0", "CC BY 4.0", None, "`<b>own</b>`\n# x"]
     rows = [row | {"n": i, "License": licences[i]} for i, row in enumerate(support.make_rows(4))]
     support.write_parquet(tmp_path / "src" / "a.parquet", rows)
-    restore_without_prefect(support.make_run(tmp_path, recogniser="none"))
+    support.finished_run(support.make_run(tmp_path, recogniser="none"))
     curated(tmp_path / "dst", tmp_path, where="n > 0")
     text = (tmp_path / "out" / "README.md").read_text()
     assert "3 of the 4 rows that the method `passthrough` restored" in text and f"from `{tmp_path}/dst`" in text
@@ -199,7 +198,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i, row in enumerate(rows):
         row["gt"] = {"bytes": support.encoded(support.portrait(60 + i)), "path": None}
     support.write_parquet(folder / "src" / "a.parquet", rows)
-    restore_without_prefect(
+    support.finished_run(
         support.make_run(folder, gt_column="gt", recogniser="dlib", keep_embeddings=True, shard_rows=6)
     )
     return folder / "dst"
@@ -288,7 +287,7 @@ def test_the_order_of_files_changes_nothing(tmp_path: Path, asked: dict[str, Any
         ]
         for number, start in enumerate(range(0, 8, 4)[::order]):
             support.write_parquet(folder / "src" / f"{number}.parquet", rows[start : start + 4])
-        restore_without_prefect(support.make_run(folder, recogniser="none"))
+        support.finished_run(support.make_run(folder, recogniser="none"))
         _, kept = curated(folder / "dst", folder, by="n", **asked)
         found.append(sorted(row["id"] for row in kept))
     assert found[0] == found[1]
@@ -308,7 +307,7 @@ def test_rows_without_a_stratum_are_dropped_and_do_not_count(per_stratum: int | 
     who = [None, "a", "a", "a", "b", "b", "b", "b"]
     rows = [row | {"who": name} for row, name in zip(support.make_rows(8), who, strict=True)]
     support.write_parquet(tmp_path / "src" / "a.parquet", rows)
-    restore_without_prefect(support.make_run(tmp_path, recogniser="none"))
+    support.finished_run(support.make_run(tmp_path, recogniser="none"))
     record, kept = curated(tmp_path / "dst", tmp_path, stratify="who", per_stratum=per_stratum)
     each = per_stratum or 3
     assert sorted(row["who"] for row in kept) == each * ["a"] + each * ["b"]
@@ -375,7 +374,7 @@ def test_columns_of_pictures_have_files_of_their_own(form: str, tmp_path: Path) 
     pictures = {name: support.encoded(support.portrait(i)) for i, name in enumerate(columns, 1)}
     rows = support.make_rows(1, **{name: {"bytes": data, "path": None} for name, data in pictures.items()})
     support.write_parquet(tmp_path / "src" / "a.parquet", rows)
-    restore_without_prefect(support.make_run(tmp_path, recogniser="none"))
+    support.finished_run(support.make_run(tmp_path, recogniser="none"))
     curated_files(tmp_path / "dst", tmp_path, form)
     folder = tmp_path / "out" / "data"
     if form == "folder":

@@ -9,7 +9,6 @@ import pytest
 from bfr_models.errors import UsageError
 from bfr_models.metrics.extractors import load_extractor
 from bfr_models.metrics.frechet import FeatureStatistics, frechet_distance
-from flows.restore_dataset import restore_without_prefect
 from tasks.measure_distance import measure_distance
 from tests import support
 
@@ -55,7 +54,7 @@ def test_saved_statistics_stand_for_the_dataset(folders: tuple[Path, Path], tmp_
 
 def test_a_run_is_measured_by_its_restored_faces(folders: tuple[Path, Path], tmp_path: Path) -> None:
     run = support.make_run(tmp_path, source=str(folders[0]))
-    restore_without_prefect(run)
+    support.finished_run(run)
     against_itself = measure_distance(run.destination, run.destination, features="dlib", kernel=True)
     assert against_itself[NAME] == pytest.approx(0, abs=1e-9)
     assert against_itself["precision"] == against_itself["recall"] == 1

@@ -12,7 +12,6 @@ import pytest
 from pydantic import ValidationError
 
 from bfr_models.errors import BfrError, UsageError
-from flows.restore_dataset import restore_without_prefect
 from tasks import plan_shards as planning
 from tasks.config.restore import RestoreRun
 from tasks.explain_row import explain_row
@@ -41,7 +40,7 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture
 def finished(source: Path) -> RestoreRun:
     run = support.make_run(source.parent)
-    restore_without_prefect(run)
+    support.finished_run(run)
     return run
 
 
@@ -79,14 +78,14 @@ def test_what_is_committed_is_not_to_do(source: Path) -> None:
 def test_a_finished_run_is_planned_again_and_nothing_new_is_nothing_to_do(finished: RestoreRun) -> None:
     before = support.snapshot(Path(finished.destination))
     assert plan_shards(finished).todo_count == 0
-    restore_without_prefect(finished)
+    support.finished_run(finished)
     assert support.snapshot(Path(finished.destination)) == before
 
 
 def test_a_closed_run_that_lost_a_commit_is_closed_again_with_every_row_once(finished: RestoreRun) -> None:
     destination = Path(finished.destination)
     next((destination / "commits").iterdir()).unlink()
-    assert restore_without_prefect(finished)["totals"]["rows"] == 12
+    assert support.finished_run(finished)["totals"]["rows"] == 12
     support.assert_whole(destination, 12)
     assert verify_run(finished.destination)["problems"] == []
 
@@ -108,7 +107,7 @@ def test_a_file_that_was_added_brings_only_its_own_shards(finished: RestoreRun, 
     support.write_parquet(source / "a.parquet", support.make_rows(4, first=20))
     plan = plan_shards(finished)
     assert [shard.name for shard in plan.todo] == ["a.parquet"]
-    record = restore_without_prefect(finished)
+    record = support.finished_run(finished)
     after = sources(finished)
     assert {name: after[name] for name in before} == before
     assert record["totals"]["rows"] == 16 and record["plan"] == 1
@@ -119,7 +118,7 @@ def test_a_file_that_was_added_brings_only_its_own_shards(finished: RestoreRun, 
 def test_a_file_that_changed_loses_its_shards_and_the_others_keep_theirs(finished: RestoreRun, source: Path) -> None:
     before = sources(finished)
     support.write_parquet(source / "c.parquet", support.make_rows(5, first=30))
-    record = restore_without_prefect(finished)
+    record = support.finished_run(finished)
     after = sources(finished)
     assert after["b.parquet"] == before["b.parquet"]
     assert not set(after["c.parquet"]) & set(before["c.parquet"])
@@ -131,10 +130,10 @@ def test_a_file_that_changes_back_is_restored_again(finished: RestoreRun, source
     path = source / "c.parquet"
     original, stat = path.read_bytes(), path.stat()
     support.write_parquet(path, support.make_rows(5, first=30))
-    restore_without_prefect(finished)
+    support.finished_run(finished)
     path.write_bytes(original)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    record = restore_without_prefect(finished)
+    record = support.finished_run(finished)
     assert record["totals"]["rows"] == 12
     support.assert_whole(Path(finished.destination), 12)
     assert len(support.restored_images(Path(finished.destination))) == 12
@@ -143,7 +142,7 @@ def test_a_file_that_changes_back_is_restored_again(finished: RestoreRun, source
 def test_what_was_restored_of_a_file_that_has_gone_is_kept(finished: RestoreRun, source: Path) -> None:
     (source / "b.parquet").unlink()
     support.write_parquet(source / "d.parquet", support.make_rows(4, first=40))
-    record = restore_without_prefect(finished)
+    record = support.finished_run(finished)
     assert record["totals"]["rows"] == 16
     assert {name.partition("#")[0] for name in support.restored_images(Path(finished.destination))} == {
         "b.parquet", "c.parquet", "d.parquet",
@@ -163,14 +162,14 @@ def half_done(source: Path) -> RestoreRun:
 def test_a_file_that_goes_half_done_is_named_and_its_other_rows_are_not_lost(source: Path) -> None:
     run = half_done(source)
     with pytest.raises(UsageError, match=r"b\.parquet until .* with 4 of its 8 rows to do; put it back"):
-        restore_without_prefect(run)
+        support.finished_run(run)
     support.write_parquet(source / "b.parquet", support.make_rows(8))
-    assert restore_without_prefect(run)["totals"]["rows"] == 12
+    assert support.finished_run(run)["totals"]["rows"] == 12
 
 
 def test_a_file_that_goes_half_done_leaves_a_run_that_retires_what_is_deleted(source: Path) -> None:
     run = half_done(source).model_copy(update={"retire_deleted": True})
-    assert restore_without_prefect(run)["totals"]["rows"] == 4
+    assert support.finished_run(run)["totals"]["rows"] == 4
     support.assert_whole(Path(run.destination), 4)
 
 
@@ -324,7 +323,7 @@ def with_rejects(tmp_path: Path, faulty: str) -> RestoreRun:
     support.write_parquet(tmp_path / "src" / "a.parquet", rows)
     (tmp_path / "ill").touch()
     run = support.make_run(tmp_path, faulty, options={"ill": str(tmp_path / "ill")})
-    assert restore_without_prefect(run)["rejects"] == {"method_failed": 1, "undecodable": 1}
+    assert support.finished_run(run)["rejects"] == {"method_failed": 1, "undecodable": 1}
     return run
 
 
@@ -340,7 +339,7 @@ def test_rows_that_were_rejected_for_a_reason_are_tried_again_and_only_their_sha
     run = again(with_rejects, "method_failed")
     (shard,) = plan_shards(run).todo
     assert (shard.first_row, shard.generation) == (4, 1)
-    record = restore_without_prefect(run)
+    record = support.finished_run(run)
     assert record["rejects"] == {"undecodable": 1} and record["plan"] == 1
     support.assert_whole(tmp_path / "dst", 12)
     assert len(before.items() & support.snapshot(tmp_path / "dst" / "data").items()) == 2
@@ -352,17 +351,17 @@ def test_rows_that_were_rejected_for_a_reason_are_tried_again_and_only_their_sha
 
 def test_rows_that_are_rejected_again_stay_rejected_once(with_rejects: RestoreRun, tmp_path: Path) -> None:
     for generation in (1, 2):
-        record = restore_without_prefect(again(with_rejects, "method_failed", "no_face"))
+        record = support.finished_run(again(with_rejects, "method_failed", "no_face"))
         assert record["rejects"] == {"method_failed": 1, "undecodable": 1} and record["plan"] == generation
         support.assert_whole(tmp_path / "dst", 12)
-    assert restore_without_prefect(with_rejects)["plan"] == 2, "without the flag it is a no-op"
+    assert support.finished_run(with_rejects)["plan"] == 2, "without the flag it is a no-op"
     assert plan_shards(again(with_rejects, "no_face")).todo_count == 0
 
 
 def test_rejected_rows_of_a_file_that_has_gone_stay_as_they_are(with_rejects: RestoreRun, tmp_path: Path) -> None:
     (tmp_path / "src" / "a.parquet").unlink()
     support.write_parquet(tmp_path / "src" / "b.parquet", support.make_rows(4, first=40))
-    record = restore_without_prefect(again(with_rejects, "method_failed"))
+    record = support.finished_run(again(with_rejects, "method_failed"))
     assert record["totals"]["rows"] == 16 and record["rejects"] == {"method_failed": 1, "undecodable": 1}
 
 
@@ -373,7 +372,7 @@ def test_a_retry_that_was_cut_off_is_resumed_and_not_begun_anew(with_rejects: Re
     assert plan_shards(run).number == plan_shards(with_rejects).number == first.number
     other = plan_shards(again(with_rejects, "undecodable"))
     assert (other.number, other.todo_count) == (first.number, 2), "nothing of what is done was rejected so"
-    assert restore_without_prefect(with_rejects)["plan"] == first.number
+    assert support.finished_run(with_rejects)["plan"] == first.number
     support.assert_whole(tmp_path / "dst", 12)
 
 
@@ -385,7 +384,7 @@ def late_attempt(run: RestoreRun, shard: Shard) -> None:
 
 def test_a_late_attempt_at_a_superseded_shard_leaves_nothing(with_rejects: RestoreRun, tmp_path: Path) -> None:
     late = list(from_table(latest_plan(Store(with_rejects.destination)).shards))[1]
-    restore_without_prefect(again(with_rejects, "method_failed"))
+    support.finished_run(again(with_rejects, "method_failed"))
     before = support.snapshot(tmp_path / "dst")
     with pytest.raises(BfrError, match=f"expected shard {late.id} in the live plan, found a newer plan without it"):
         late_attempt(with_rejects, late)
@@ -402,7 +401,7 @@ def test_a_late_attempt_at_a_shard_that_the_newer_plan_still_has_counts(source: 
 
 
 def test_a_source_that_grows_leaves_generations_as_they_are(with_rejects: RestoreRun, tmp_path: Path) -> None:
-    restore_without_prefect(again(with_rejects, "undecodable"))
+    support.finished_run(again(with_rejects, "undecodable"))
     support.write_parquet(tmp_path / "src" / "b.parquet", support.make_rows(4, first=40))
     plan = plan_shards(with_rejects)
     assert [shard.generation for shard in plan.todo] == [0] and plan.todo_count == 1

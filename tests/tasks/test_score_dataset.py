@@ -5,7 +5,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from flows.restore_dataset import restore_without_prefect
 from tasks.config.score import ScoreRun
 from tasks.score_dataset import METRICS, score_dataset
 from tests import support
@@ -19,7 +18,7 @@ def test_scores_of_a_run_are_found_again(tmp_path: Path) -> None:
         row["gt"] = {"bytes": support.encoded(support.portrait(60 + i)), "path": None}
     support.write_parquet(tmp_path / "src" / "a.parquet", rows)
     run = support.make_run(tmp_path, "estimator", gt_column="gt", keep_input=True)
-    restore_without_prefect(run)
+    support.finished_run(run)
     columns = {"lq_column": "image", "gt_column": "gt"}
     found = score_dataset(ScoreRun(source=run.destination, destination=str(tmp_path / "scores"), **columns))
     scores = {row["id"]: row for row in pq.read_table(tmp_path / "scores").to_pylist()}

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from bfr_models.errors import UsageError
-from flows.restore_dataset import restore_without_prefect
 from tasks.plan_shards import plan_shards
 from tasks.runs.commits import commit_shard
 from tasks.storage.store import Store
@@ -21,7 +20,7 @@ from tests import support
 @pytest.fixture
 def destination(tmp_path: Path) -> Path:
     support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(12))
-    restore_without_prefect(support.make_run(tmp_path))
+    support.finished_run(support.make_run(tmp_path))
     return tmp_path / "dst"
 
 

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from bfr_models.errors import UsageError
-from flows.restore_dataset import restore_without_prefect
 from tasks.plan_shards import plan_shards
 from tasks.verify_run import verify_run
 from tests import support
@@ -24,7 +23,7 @@ def finished(tmp_path: Path) -> Path:
     rows = [row | {"id": f"row-{i}"} for i, row in enumerate(support.make_rows(12))]
     rows[5]["image"] = {"bytes": b"broken", "path": None}
     support.write_parquet(tmp_path / "src" / "a.parquet", rows)
-    restore_without_prefect(support.make_run(tmp_path))
+    support.finished_run(support.make_run(tmp_path))
     return tmp_path / "dst"
 
 
@@ -63,7 +62,7 @@ def test_ids_that_are_not_unique_are_no_problem(tmp_path: Path) -> None:
     rows = [row | {"id": "twin", "image": {"bytes": b"" if i in (1, 4) else row["image"]["bytes"], "path": None}}
             for i, row in enumerate(support.make_rows(8))]  # fmt: skip
     support.write_parquet(tmp_path / "src" / "a.parquet", rows)
-    restore_without_prefect(support.make_run(tmp_path))
+    support.finished_run(support.make_run(tmp_path))
     assert verify_run(str(tmp_path / "dst"))["ok"]
 
 

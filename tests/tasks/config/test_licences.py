@@ -11,7 +11,6 @@ import torch
 
 from bfr_models.methods.preset import DIFFACE
 from bfr_models.weights.tensors import parameters_of, save_weights
-from flows.restore_dataset import restore_without_prefect
 from tasks.config.licences import licences_in_use
 from tests import support
 
@@ -67,7 +66,7 @@ def test_recogniser_and_detector_are_among_them(cache: Path, tmp_path: Path) -> 
 
 def test_a_run_writes_them_down(tmp_path: Path) -> None:
     support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(1))
-    record = restore_without_prefect(support.make_run(tmp_path, "difface", recogniser="none", options={"steps": 1}))
+    record = support.finished_run(support.make_run(tmp_path, "difface", recogniser="none", options={"steps": 1}))
     assert record["licences"] == [
         {"weights": f"difface-face128-{name}", "licence": "Apache-2.0", "licence_url": None, "non_commercial": None}
         for name in ("estimator", "prior")

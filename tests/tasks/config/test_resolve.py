@@ -22,7 +22,6 @@ from bfr_models.networks import adaface, arcface, iresnet
 from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
 from bfr_models.types import NetworkChoice
 from bfr_models.weights.tensors import parameters_of, save_weights
-from flows.restore_dataset import restore_without_prefect
 from tasks.check_machine import check_machine
 from tasks.config.restore import RestoreRun
 from tasks.runs.spec import check_settings
@@ -98,7 +97,7 @@ def test_a_run_with_arcface_has_its_scores_name_and_checksum(arcface_weights: st
     rows = [row | {"gt": support.encoded(support.portrait(i + 1))} for i, row in enumerate(support.make_rows(6))]
     support.write_parquet(tmp_path / "src" / "a.parquet", rows)
     run = support.make_run(tmp_path, recogniser="arcface", gt_column="gt", batch_size=4)
-    record = restore_without_prefect(run)
+    record = support.finished_run(run)
     assert record["recogniser"] == {"name": "arcface_ir_se50", "sha256": arcface_weights}
     assert record["statistics"]["identity_similarity"]["n"] == record["statistics"]["identity_similarity_gt"]["n"] == 6
     recogniser = load_recogniser(NetworkChoice("arcface_ir_se50", arcface_weights), "cpu")
@@ -112,7 +111,7 @@ def test_a_run_with_arcface_has_its_scores_name_and_checksum(arcface_weights: st
 
 def test_a_run_is_not_continued_with_another_recogniser(arcface_weights: str, tmp_path: Path) -> None:
     support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(4))
-    restore_without_prefect(support.make_run(tmp_path, recogniser="arcface"))
+    support.finished_run(support.make_run(tmp_path, recogniser="arcface"))
     with pytest.raises(UsageError, match=r"recogniser\.name: expected \"arcface_ir_se50\", found null"):
         check_settings(support.make_run(tmp_path, recogniser="none"))
     check_settings(support.make_run(tmp_path))  # auto is the same one
@@ -120,7 +119,7 @@ def test_a_run_is_not_continued_with_another_recogniser(arcface_weights: str, tm
 
 def test_without_one_the_record_says_why_and_a_threshold_is_refused(tmp_path: Path) -> None:
     support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(2))
-    record = restore_without_prefect(support.make_run(tmp_path, recogniser="none"))
+    record = support.finished_run(support.make_run(tmp_path, recogniser="none"))
     assert record["recogniser"] is None
     assert "no face recogniser scored this run" in record["statistics"]["identity_similarity"]["why"]
     with pytest.raises(UsageError, match=r"expected a face recogniser for min_identity 0\.5, found none"):
@@ -148,20 +147,20 @@ class TestMinIdentity:
 
     @pytest.mark.usefixtures("adaface_weights")
     def test_the_record_says_which_gate_it_was(self, tmp_path: Path) -> None:
-        record = restore_without_prefect(support.make_run(tmp_path, recogniser="adaface", min_identity="webphoto"))
+        record = support.finished_run(support.make_run(tmp_path, recogniser="adaface", min_identity="webphoto"))
         assert record["arguments"]["min_identity"] == "webphoto"
         assert record["identity_gate"] == {
             "profile": "webphoto", "threshold": 0.3, "recogniser": "adaface_ir50_ms1mv2",
             "source": "NTIRE 2025 challenge on real-world face restoration (arXiv 2504.14600): its evaluation script",
         }  # fmt: skip
         again = support.make_run(tmp_path, recogniser="adaface", min_identity=0.3)
-        assert restore_without_prefect(again)["totals"] == record["totals"]  # the same run: nothing is done
+        assert support.finished_run(again)["totals"] == record["totals"]  # the same run: nothing is done
 
     @pytest.mark.usefixtures("arcface_weights")
     def test_the_record_of_a_number_and_of_none(self, tmp_path: Path) -> None:
-        assert restore_without_prefect(support.make_run(tmp_path, recogniser="arcface"))["identity_gate"] is None
+        assert support.finished_run(support.make_run(tmp_path, recogniser="arcface"))["identity_gate"] is None
         other = support.make_run(tmp_path, recogniser="arcface", min_identity=0.25, destination=str(tmp_path / "other"))
-        assert restore_without_prefect(other)["identity_gate"] == {
+        assert support.finished_run(other)["identity_gate"] == {
             "profile": None, "threshold": 0.25, "recogniser": "arcface_ir_se50", "source": "a number that was given",
         }  # fmt: skip
 
@@ -169,7 +168,7 @@ class TestMinIdentity:
     def test_a_profile_with_another_recogniser_is_refused_before_any_work(self, tmp_path: Path) -> None:
         for recogniser in ("arcface", "auto"):
             with pytest.raises(UsageError, match=r"the recogniser adaface_ir50_ms1mv2 .* found arcface_ir_se50"):
-                restore_without_prefect(support.make_run(tmp_path, recogniser=recogniser, min_identity="celeba"))
+                support.finished_run(support.make_run(tmp_path, recogniser=recogniser, min_identity="celeba"))
         assert not (tmp_path / "dst").exists()
         gated(tmp_path, 0.5, "arcface")
 
@@ -214,7 +213,7 @@ def test_faces_of_a_batch_are_compared_in_one_call(
     support.write_parquet(
         tmp_path / "src" / "a.parquet", support.make_rows(8, first=1)
     )  # none of them its own mirror image
-    restore_without_prefect(support.make_run(tmp_path, faulty, batch_size=8, shard_rows=8))
+    support.finished_run(support.make_run(tmp_path, faulty, batch_size=8, shard_rows=8))
     assert counting.calls == [16]
 
 

@@ -16,7 +16,6 @@ from ray._private.parameter import RayParams
 from ray.exceptions import ActorDiedError
 
 from bfr_models.errors import BfrError, UsageError
-from flows.restore_dataset import restore_without_prefect
 from tasks.config.restore import RestoreRun
 from tasks.engine import ray_pool
 from tasks.engine.ray_cluster import connect_ray
@@ -81,7 +80,7 @@ def test_a_node_that_is_killed_half_way_takes_its_workers_and_loses_nothing(
     run = ray_run(tmp_path, options={"pids": str(pids), "seconds": 0.2}).model_copy(update={"actors": 2})
     restore(run, kill_after_two)
     assert len(list(pids.iterdir())) >= 4 and sorted(done) == sorted(set(done)) and len(done) == 6
-    assert restore_without_prefect(run)["totals"]["restored"] == 24
+    assert support.finished_run(run)["totals"]["restored"] == 24
     assert_whole_but_for_leftovers(run)
     assert support.restored_images(tmp_path / "dst") == undisturbed(tmp_path)
 
@@ -96,7 +95,7 @@ def assert_whole_but_for_leftovers(run: RestoreRun) -> None:
 
 def undisturbed(folder: Path) -> dict[str, bytes]:
     """What a run over `src` gives on threads of this process, where nothing is killed."""
-    restore_without_prefect(support.make_run(folder, "faulty", destination=str(folder / "undisturbed")))
+    support.finished_run(support.make_run(folder, "faulty", destination=str(folder / "undisturbed")))
     return support.restored_images(folder / "undisturbed")
 
 
@@ -116,7 +115,7 @@ def test_a_worker_that_is_killed_half_way_is_replaced_and_its_shards_are_done_on
     restore(run, kill_after_three)
     assert len(list(pids.iterdir())) == 2
     assert sorted(done) == sorted(set(done)) and len(done) == 6
-    record = restore_without_prefect(run)
+    record = support.finished_run(run)
     assert record["totals"]["restored"] == 24
     assert_whole_but_for_leftovers(run)
     assert support.restored_images(tmp_path / "dst") == undisturbed(tmp_path)
@@ -130,7 +129,7 @@ def test_a_row_that_ends_every_worker_is_rejected_and_all_others_are_restored(
     rows = [row | {"id": fault if i == 1 else f"row-{i}"} for i, row in enumerate(support.make_rows(6))]
     support.write_parquet(tmp_path / "src" / "a.parquet", rows, group_rows=2)
     run = ray_run(tmp_path, shard_rows=2, shard_timeout=2.0 if fault == "hangs" else None)
-    record = restore_without_prefect(run)
+    record = support.finished_run(run)
     assert record["rejects"] == {"worker_killed": 1} and record["totals"]["restored"] == 5
     support.assert_whole(tmp_path / "dst", 6)
     (rejected,) = support.read_table(tmp_path / "dst" / "rejected").to_pylist()
@@ -152,7 +151,7 @@ def test_a_first_shard_may_take_its_time_as_long_as_its_batches_get_done(
     pids = tmp_path / "pids"
     pids.mkdir()
     run = ray_run(tmp_path, shard_rows=8, batch_size=1, options={"seconds": 2.0, "pids": str(pids)})
-    assert restore_without_prefect(run)["totals"]["restored"] == 8
+    assert support.finished_run(run)["totals"]["restored"] == 8
     assert len(list(pids.iterdir())) == 1, "its worker was killed"
 
 
@@ -160,7 +159,7 @@ def test_a_first_shard_that_hangs_in_a_batch_is_given_up(tmp_path: Path, monkeyp
     monkeypatch.setattr(ray_pool, "FIRST_DEADLINE", {"cpu": 3.0})
     monkeypatch.setattr(ray_pool, "MIN_TRIAL_DEADLINE", 1.0)
     support.write_parquet(tmp_path / "src" / "a.parquet", [row | {"id": "hangs"} for row in support.make_rows(1)])
-    assert restore_without_prefect(ray_run(tmp_path))["rejects"] == {"worker_killed": 1}
+    assert support.finished_run(ray_run(tmp_path))["rejects"] == {"worker_killed": 1}
 
 
 def test_a_method_that_does_not_load_is_a_clear_error(tmp_path: Path) -> None:
