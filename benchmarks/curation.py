@@ -90,11 +90,11 @@ def main() -> None:
 def _make_run(work: Path, rows: int, inception: bool) -> Path:
     """A finished run of so many rows, committed as a worker would."""
     small = work / "small"
-    pictures = support.rows(BASE)
+    pictures = support.make_rows(BASE)
     for i, row in enumerate(pictures):
         row["gt"] = {"bytes": support.encoded(support.portrait(i + BASE)), "path": None}
-    support.write(small / "src" / "a.parquet", pictures, group_rows=BASE)
-    asked = support.run(small, gt_column="gt", keep_embeddings=True, shard_rows=BASE)
+    support.write_parquet(small / "src" / "a.parquet", pictures, group_rows=BASE)
+    asked = support.make_run(small, gt_column="gt", keep_embeddings=True, shard_rows=BASE)
     restore_without_prefect(asked)
     large = asked.model_copy(update={"destination": str(work / "run")})
     store, rng = Store(large.destination), np.random.default_rng(0)
@@ -105,20 +105,20 @@ def _make_run(work: Path, rows: int, inception: bool) -> Path:
         for i, count in enumerate(counts)
     ]
     store.write("plan/00000.parquet", encode_table(to_table(shards), 65_536))
-    data = support.table(small / "dst" / "data").drop_columns(["gt"])
+    data = support.read_table(small / "dst" / "data").drop_columns(["gt"])
     picture = support.encoded(support.portrait(0, SIDE))
     data = data.set_column(
         data.schema.get_field_index("restored"),
         data.schema.field("restored"),
         pa.array([{"bytes": picture, "path": None}] * len(data), data.schema.field("restored").type),
     )
-    faces = np.stack(support.table(small / "dst" / "features")["embedding"].to_numpy())
+    faces = np.stack(support.read_table(small / "dst" / "features")["embedding"].to_numpy())
     base = _noisy(faces[rng.integers(0, BASE, rows // ROWS_PER_PERSON)], 0.5, rng)  # people
     for shard in shards:
         _commit(store, shard, large, data, base, rng, inception)
     finish_run(large, datetime.now(UTC))
     if inception:
-        record = support.record(work / "run")
+        record = support.read_record(work / "run")
         record["measures"]["inception"] = {"name": INCEPTION, "sha256": "0" * 64}
         store.write("run.json", json.dumps(record).encode())
     return work / "run"
@@ -161,7 +161,7 @@ def _commit(
         for name, values in lists.items()
     }
     arrays = [features.get(name, pa.nulls(n, SCHEMA.field(name).type)) for name in SCHEMA.names]
-    recogniser = NetworkChoice(**support.record(Path(run.source).parent / "dst")["recogniser"])
+    recogniser = NetworkChoice(**support.read_record(Path(run.source).parent / "dst")["recogniser"])
     seen = [FaceFeatures(embedding=a, embedding_gt=b) for a, b in zip(embeddings, gt, strict=True)]
     scores = [name for name in BIN_WIDTHS if name in table.column_names]
     facts = {

@@ -346,8 +346,8 @@ def prepare(proxy: FaultProxy, scratch: Path) -> Nemesis:
     while socket.socket().connect_ex(("127.0.0.1", 18470)):
         time.sleep(1)
     for word in {word for word, _ in FAULTS.values()}:
-        rows = [row | {"id": row_id(i, word)} for i, row in enumerate(support.rows(ROWS))]
-        file = support.write(scratch / "a.parquet", rows, group_rows=GROUP_ROWS)
+        rows = [row | {"id": row_id(i, word)} for i, row in enumerate(support.make_rows(ROWS))]
+        file = support.write_parquet(scratch / "a.parquet", rows, group_rows=GROUP_ROWS)
         nemesis.direct(f"{bucket}/src-{word or 'plain'}").write("a.parquet", file.read_bytes())
     return nemesis
 

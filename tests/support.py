@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from bfr_models.pixels import Uint8Image
+from bfr_models.types import NetworkChoice
 from tasks.config.reprocess import ReprocessRun
 from tasks.config.restore import RestoreRun
 from tasks.datasets.image_column import IMAGE
@@ -47,12 +50,12 @@ def decoded(data: bytes) -> Uint8Image:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
-def rows(count: int, first: int = 0, **columns: Any) -> list[Row]:
+def make_rows(count: int, first: int = 0, **columns: Any) -> list[Row]:
     """Rows with a good picture each; `columns` are the same in all of them."""
     return [{"image": {"bytes": encoded(portrait(first + i)), "path": f"{i}.png"}, **columns} for i in range(count)]
 
 
-def write(path: Path, content: Iterable[Row], group_rows: int = 4, schema: pa.Schema | None = None) -> Path:
+def write_parquet(path: Path, content: Iterable[Row], group_rows: int = 4, schema: pa.Schema | None = None) -> Path:
     """A Parquet file of rows, in small row groups."""
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.Table.from_pylist(list(content), schema=schema)
@@ -62,30 +65,38 @@ def write(path: Path, content: Iterable[Row], group_rows: int = 4, schema: pa.Sc
     return path
 
 
-def run(folder: Path, method: str = "passthrough", **settings: Any) -> RestoreRun:
+def make_run(folder: Path, method: str = "passthrough", **settings: Any) -> RestoreRun:
     """`folder`/src to `folder`/dst, on threads of this process unless another engine is asked for."""
     defaults = {"source": str(folder / "src"), "destination": str(folder / "dst"), "engine": "local", "shard_rows": 4}
     return RestoreRun(**{**defaults, "method": method, **settings})
 
 
-def reprocess_run(folder: Path, **settings: Any) -> ReprocessRun:
+def make_reprocess_run(folder: Path, **settings: Any) -> ReprocessRun:
     """The same as generations."""
-    return ReprocessRun(**{**run(folder).model_dump(exclude={"retire_deleted", "leave_out_damaged"}), **settings})
+    return ReprocessRun(**{**make_run(folder).model_dump(exclude={"retire_deleted", "leave_out_damaged"}), **settings})
 
 
-def table(folder: Path) -> pa.Table:
+def finished_run(run: RestoreRun) -> dict[str, Any]:
+    """Restores a run to its end, on threads of this process; its run.json."""
+    # The recipe imports Prefect, which conftest.py has to give a home first.
+    from flows.restore_dataset import restore_without_prefect
+
+    return restore_without_prefect(run)
+
+
+def read_table(folder: Path) -> pa.Table:
     """All rows of a folder of a run, in the order of its files' shards in the plan."""
     manifest = pq.read_table(folder.parent / "manifest.parquet")[folder.name].to_pylist()
     return pa.concat_tables([pq.read_table(folder.parent / path) for path in manifest if path])
 
 
-def ids(folder: Path) -> list[str]:
+def read_ids(folder: Path) -> list[str]:
     return [row_id for path in sorted(folder.glob("*.parquet")) for row_id in pq.read_table(path)["id"].to_pylist()]
 
 
-def pictures(destination: Path) -> dict[str, bytes]:
+def restored_images(destination: Path) -> dict[str, bytes]:
     """The restored bytes of a run by row id."""
-    data = table(destination / "data")
+    data = read_table(destination / "data")
     return {row["id"]: row["restored"]["bytes"] for row in data.select(["id", "restored"]).to_pylist()}
 
 
@@ -95,21 +106,38 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
     return {path: (stat.st_mtime_ns, stat.st_size) for path, stat in stats.items()}
 
 
-def record(destination: Path) -> dict[str, Any]:
+def read_record(destination: Path) -> dict[str, Any]:
     return json.loads((destination / "run.json").read_text())
 
 
-def commits(destination: Path) -> list[dict[str, Any]]:
+def read_commits(destination: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted((destination / "commits").glob("*.json"))]
 
 
 def assert_whole(destination: Path, n_in: int) -> None:
     """Rows in = restored + rejected, each once, and no file that no commit names."""
-    found = ids(destination / "data") + ids(destination / "rejected")
+    found = read_ids(destination / "data") + read_ids(destination / "rejected")
     assert len(found) == len(set(found)) == n_in
-    named = {entry["path"] for commit in commits(destination) for entry in commit["files"].values()}
+    named = {entry["path"] for commit in read_commits(destination) for entry in commit["files"].values()}
     there = {f"{folder}/{path.name}" for folder in ("data", "rejected") for path in (destination / folder).glob("*")}
     assert there == named
+
+
+class MeanColours:
+    """A recogniser that knows faces by the colours of their left and right halves."""
+
+    name, sha256 = "mean colours", "0" * 64
+
+    def embed(self, faces: list[Uint8Image]) -> NDArray[np.float32]:
+        halves = [np.concatenate([half.mean((0, 1)) for half in np.array_split(face, 2, axis=1)]) for face in faces]
+        return np.stack([half / np.linalg.norm(half) for half in halves]).astype(np.float32)
+
+
+def use_mean_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of this process choose `MeanColours` and are scored by it."""
+    monkeypatch.setattr("tasks.scoring.scorer.load_recogniser", lambda *_: MeanColours())
+    chosen = NetworkChoice(MeanColours.name, MeanColours.sha256)
+    monkeypatch.setattr("tasks.config.resolve.choose_recogniser", lambda _: chosen)
 
 
 def now() -> datetime:

@@ -25,7 +25,7 @@ ROWS = 8
 
 def dataset(bucket: str, tmp_path: Path) -> str:
     """The URL of a small dataset in the bucket."""
-    file = support.write(tmp_path / "a.parquet", support.rows(ROWS))
+    file = support.write_parquet(tmp_path / "a.parquet", support.make_rows(ROWS))
     Store(f"{bucket}/src").write("a.parquet", file.read_bytes())
     return f"{bucket}/src"
 

@@ -94,8 +94,8 @@ def nemesis(moto: tuple[str, int], faulty: str, tmp_path: Path, monkeypatch: pyt
     fsspec.filesystem("s3", skip_instance_cache=True).mkdir("nemesis")
     with FaultProxy(moto, slow_seconds=0.2) as proxy:
         nemesis = QuickNemesis("s3://nemesis", proxy, {}, None, tmp_path, startup_seconds=1, zombie_seconds=0)
-        rows = [row | {"id": row_id(i, "")} for i, row in enumerate(support.rows(ROWS))]
-        file = support.write(tmp_path / "a.parquet", rows, group_rows=GROUP_ROWS)
+        rows = [row | {"id": row_id(i, "")} for i, row in enumerate(support.make_rows(ROWS))]
+        file = support.write_parquet(tmp_path / "a.parquet", rows, group_rows=GROUP_ROWS)
         nemesis.direct("s3://nemesis/src-plain").write("a.parquet", file.read_bytes())
         yield nemesis
 

@@ -50,7 +50,7 @@ def source(moto: Address, monkeypatch: pytest.MonkeyPatch) -> str:
         fs.rm("secrets", recursive=True)
     fs.mkdir("secrets")
     with tempfile.TemporaryDirectory() as folder:
-        file = support.write(Path(folder) / "a.parquet", support.rows(ROWS))
+        file = support.write_parquet(Path(folder) / "a.parquet", support.make_rows(ROWS))
         Store("s3://secrets/src").write("a.parquet", file.read_bytes())
     user = f"reader:{IN_URL['password']}@{moto[0]}:{moto[1]}"
     return f"http://{user}/secrets/src/a.parquet?X-Amz-Signature={IN_URL['signature']}"

@@ -33,7 +33,7 @@ ROWS = 16
 @pytest.fixture
 def run(bucket: str, tmp_path: Path) -> RestoreRun:
     """A run from and to the bucket: four shards."""
-    file = support.write(tmp_path / "a.parquet", support.rows(ROWS))
+    file = support.write_parquet(tmp_path / "a.parquet", support.make_rows(ROWS))
     Store(bucket).write("src/a.parquet", file.read_bytes())
     return RestoreRun(
         source=f"{bucket}/src", destination=f"{bucket}/dst", method="passthrough", engine="local", shard_rows=4
@@ -125,7 +125,7 @@ def test_requests_do_not_grow(proxy: FaultProxy, bucket: str, tmp_path: Path) ->
     closed. Apart from that: what any run costs."""
     counts = []
     for rows in (64, 96):  # the report shows the first 24; footers of about the same size take as many reads
-        file = support.write(tmp_path / "a.parquet", support.rows(rows), group_rows=4)
+        file = support.write_parquet(tmp_path / "a.parquet", support.make_rows(rows), group_rows=4)
         Store(f"{bucket}/src-{rows}").write("a.parquet", file.read_bytes())
         proxy.requests.clear()
         restore_without_prefect(

@@ -167,7 +167,7 @@ class Archive:
 
     def drop(self, name: str, rows: int) -> set[str]:
         """A new file for the inbox; the ids of its rows."""
-        path = support.write(self.folder / name, support.rows(rows))
+        path = support.write_parquet(self.folder / name, support.make_rows(rows))
         fsspec.filesystem("s3", skip_instance_cache=True).put_file(str(path), f"{self.bucket[5:]}/inbox/{name}")
         return {f"{name}#{row}" for row in range(rows)}
 
@@ -288,7 +288,7 @@ class Slow:
 
 @pytest.fixture
 def slow(house: House, tmp_path: Path) -> Slow:
-    support.write(tmp_path / "src" / "a.parquet", support.rows(160))
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(160))
     (tmp_path / "pids").mkdir()
     options = ("--set", "options.seconds=0.5", "--set", f"options.pids={tmp_path / 'pids'}", "--set", "batch_size=4")
     command = ("--method", "faulty", "--interval", 86400, "--work-pool", tmp_path.name, *PLAIN, *options)

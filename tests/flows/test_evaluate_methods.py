@@ -19,9 +19,9 @@ METHODS = ("passthrough", "estimator")
 @pytest.fixture
 def faces(tmp_path: Path) -> Path:
     """Nine rows of two ids only, one of them broken."""
-    rows = [row | {"id": f"twin-{i % 2}"} for i, row in enumerate(support.rows(9))]
+    rows = [row | {"id": f"twin-{i % 2}"} for i, row in enumerate(support.make_rows(9))]
     rows[3]["image"] = {"bytes": b"no picture", "path": None}
-    support.write(tmp_path / "src" / "a.parquet", rows)
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows)
     return tmp_path / "src"
 
 
@@ -57,8 +57,8 @@ def test_runs_over_other_rows_are_not_compared(tmp_path: Path) -> None:
     runs, records = [], []
     for number, name in enumerate(METHODS):
         folder = tmp_path / name
-        support.write(folder / "src" / "a.parquet", support.rows(2 + number))
-        runs.append(support.run(folder, name))
+        support.write_parquet(folder / "src" / "a.parquet", support.make_rows(2 + number))
+        runs.append(support.make_run(folder, name))
         records.append(restore_without_prefect(runs[-1]))
     with pytest.raises(BfrError, match=r"the same rows, found \{'passthrough': 2, 'estimator': 3\}"):
         compare_runs("two", runs, records, str(tmp_path / "report"))
@@ -68,8 +68,8 @@ def test_runs_that_restored_nothing_in_common_are_not_compared(tmp_path: Path) -
     runs, records = [], []
     for name in METHODS:
         folder = tmp_path / name
-        support.write(folder / "src" / "a.parquet", [row | {"id": name} for row in support.rows(2)])
-        runs.append(support.run(folder, name))
+        support.write_parquet(folder / "src" / "a.parquet", [row | {"id": name} for row in support.make_rows(2)])
+        runs.append(support.make_run(folder, name))
         records.append(restore_without_prefect(runs[-1]))
     with pytest.raises(BfrError, match="found none"):
         compare_runs("two", runs, records, str(tmp_path / "report"))

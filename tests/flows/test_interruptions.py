@@ -29,7 +29,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 @pytest.fixture
 def start(tmp_path: Path, plugin_path: str, prefect_server: str) -> Iterator[Start]:
     """Starts `bfr restore` over a small dataset, with a method that takes its time."""
-    support.write(tmp_path / "src" / "a.parquet", support.rows(ROWS), group_rows=2)
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(ROWS), group_rows=2)
     settings = "{method: faulty, options: {seconds: 0.2}, shard_rows: 2, actors: 1, gpus_per_actor: 0}"
     (tmp_path / "run.yaml").write_text(settings)
     started: list[subprocess.Popen[str]] = []
@@ -66,9 +66,9 @@ def wait_for_commits(destination: Path, process: subprocess.Popen[str], count: i
 
 
 def undisturbed(folder: Path) -> dict[str, bytes]:
-    run = support.run(folder, "faulty", shard_rows=2, destination=str(folder / "undisturbed"))
+    run = support.make_run(folder, "faulty", shard_rows=2, destination=str(folder / "undisturbed"))
     restore_without_prefect(run)
-    return support.pictures(folder / "undisturbed")
+    return support.restored_images(folder / "undisturbed")
 
 
 def test_a_driver_that_is_killed_resumes_with_the_same_command(
@@ -86,7 +86,7 @@ def test_a_driver_that_is_killed_resumes_with_the_same_command(
     assert "16 rows in = 16 restored + 0 rejected" in output
     assert done.items() <= support.snapshot(tmp_path / "dst" / "commits").items(), "what was done was done again"
     support.assert_whole(tmp_path / "dst", ROWS)
-    assert support.pictures(tmp_path / "dst") == undisturbed(tmp_path)
+    assert support.restored_images(tmp_path / "dst") == undisturbed(tmp_path)
 
 
 def free_port() -> int:
@@ -133,7 +133,7 @@ def test_a_prefect_server_that_is_killed_half_way_costs_nothing(
     assert driver.returncode == 0, errors
     assert "16 rows in = 16 restored + 0 rejected" in output
     support.assert_whole(tmp_path / "dst", ROWS)
-    assert support.pictures(tmp_path / "dst") == undisturbed(tmp_path)
+    assert support.restored_images(tmp_path / "dst") == undisturbed(tmp_path)
 
 
 @pytest.mark.long
@@ -155,14 +155,14 @@ def test_a_driver_that_is_terminated_says_so_leaves_nothing_running_and_can_go_o
     _, alive = psutil.wait_procs(children, timeout=15)
     assert not alive
     assert not (tmp_path / "dst" / "run.json").exists()
-    restore_without_prefect(support.run(tmp_path, faulty, options={"seconds": 0.2}, shard_rows=2))
+    restore_without_prefect(support.make_run(tmp_path, faulty, options={"seconds": 0.2}, shard_rows=2))
     support.assert_whole(tmp_path / "dst", ROWS)
 
 
 @pytest.mark.long
 def test_a_method_that_never_ends_in_a_thread_of_the_driver_is_left_behind(start: Start, tmp_path: Path) -> None:
-    rows = [row | {"id": "spins" if i == 6 else f"row-{i}"} for i, row in enumerate(support.rows(ROWS))]
-    support.write(tmp_path / "src" / "a.parquet", rows, group_rows=2)
+    rows = [row | {"id": "spins" if i == 6 else f"row-{i}"} for i, row in enumerate(support.make_rows(ROWS))]
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows, group_rows=2)
     (tmp_path / "run.yaml").write_text("{method: faulty, shard_rows: 2, engine: local}")
     process = start()
     wait_for_commits(tmp_path / "dst", process, 2)

@@ -43,9 +43,9 @@ Announced = tuple[Any, ...]
 @pytest.fixture
 def ask(tmp_path: Path) -> Ask:
     """The settings of a run from `src`, of two files with 3 and 2 rows, to `dst`."""
-    support.write(tmp_path / "src" / "a.parquet", support.rows(3))
-    support.write(tmp_path / "src" / "b.parquet", support.rows(2, first=8))
-    return partial(support.reprocess_run, tmp_path, recogniser="none")
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(3))
+    support.write_parquet(tmp_path / "src" / "b.parquet", support.make_rows(2, first=8))
+    return partial(support.make_reprocess_run, tmp_path, recogniser="none")
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_the_first_generation_becomes_current_and_is_a_run_like_any_other(ask: A
 def test_the_same_settings_again_restore_only_what_is_new(ask: Ask, tmp_path: Path) -> None:
     name = reprocess_without_prefect(run := ask())["generation"]
     before = support.snapshot(folder(run, name) / "data")
-    support.write(tmp_path / "src" / "c.parquet", support.rows(3, first=20))
+    support.write_parquet(tmp_path / "src" / "c.parquet", support.make_rows(3, first=20))
     outcome = reprocess_without_prefect(ask(batch_size=2))  # it decides nothing of the output
     assert outcome["generation"] == name and not outcome["switched"]
     after = support.snapshot(folder(run, name) / "data")
@@ -103,7 +103,7 @@ def test_rows_of_deleted_and_changed_files_are_retired(ask: Ask, tmp_path: Path)
     record = reprocess_without_prefect(run)["run"]
     assert record["totals"]["rows"] == 2
     support.assert_whole(folder(run, name), 2)
-    assert {row.partition("#")[0] for row in support.ids(folder(run, name) / "data")} == {"b.parquet"}
+    assert {row.partition("#")[0] for row in support.read_ids(folder(run, name) / "data")} == {"b.parquet"}
 
 
 def test_an_empty_source_is_an_error_not_an_empty_dataset(ask: Ask, tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_drop_within_the_threshold_passes(ask: Ask) -> None:
 
 def test_an_interrupted_update_of_the_current_generation_stops_no_later_one(ask: Ask, tmp_path: Path) -> None:
     first = reprocess_without_prefect(ask())["generation"]
-    support.write(tmp_path / "src" / "a.parquet", support.rows(4))  # 3 before
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(4))  # 3 before
     interrupted(ask(), first, 1)
     outcome = reprocess_without_prefect(ask(seed=1))
     assert outcome["switched"] and outcome["current"] != first
@@ -218,9 +218,9 @@ def test_a_generation_that_rejects_more_waits(ask: Ask, tmp_path: Path) -> None:
 
 def test_readers_see_no_row_twice_while_the_current_generation_is_updated(ask: Ask, tmp_path: Path) -> None:
     first = reprocess_without_prefect(ask())["generation"]
-    support.write(tmp_path / "src" / "a.parquet", support.rows(3, first=20))  # another one
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(3, first=20))  # another one
     interrupted(ask(), first, 1)
-    before = support.table(folder(ask(), first) / "data")["id"].to_pylist()
+    before = support.read_table(folder(ask(), first) / "data")["id"].to_pylist()
     for url in (ask().destination, str(folder(ask(), first))):
         seen = [
             name for store, file in open_source(url) for name in pq.read_table(store.url(file.path))["id"].to_pylist()
@@ -246,7 +246,7 @@ def test_rollback_lasts(ask: Ask) -> None:
 def test_a_rollback_to_an_interrupted_update_is_refused(ask: Ask, tmp_path: Path) -> None:
     first = reprocess_without_prefect(ask())["generation"]
     second = reprocess_without_prefect(ask(seed=1))["generation"]
-    support.write(tmp_path / "src" / "c.parquet", support.rows(1, first=20))
+    support.write_parquet(tmp_path / "src" / "c.parquet", support.make_rows(1, first=20))
     interrupted(ask(), first, 0)
     with pytest.raises(UsageError, match=f"expected a finished generation, found that {first} is not"):
         rollback_generation(ask().destination)
@@ -255,11 +255,11 @@ def test_a_rollback_to_an_interrupted_update_is_refused(ask: Ask, tmp_path: Path
 
 def test_a_damaged_file_is_left_out_and_tried_again(ask: Ask, tmp_path: Path, announced: list[Announced]) -> None:
     half = tmp_path / "src" / "c.parquet"
-    whole = support.write(tmp_path / "c.parquet", support.rows(3, first=20)).read_bytes()
+    whole = support.write_parquet(tmp_path / "c.parquet", support.make_rows(3, first=20)).read_bytes()
     half.write_bytes(whole[: len(whole) // 2])
     name = reprocess_without_prefect(ask())["generation"]
     support.assert_whole(folder(ask(), name), 5)
-    (warning,) = support.record(folder(ask(), name))["warnings"]
+    (warning,) = support.read_record(folder(ask(), name))["warnings"]
     assert warning.startswith(f"left out: {half} does not read")
     assert announced == [("record",), (DEGRADED, {"left_out": (warning,)}), (SWITCHED,)]
     half.write_bytes(whole)
@@ -279,7 +279,7 @@ def test_the_rows_of_a_file_stay_while_it_is_damaged(ask: Ask, tmp_path: Path) -
 def test_new_files_are_taken_right_after_an_interrupted_run(ask: Ask, tmp_path: Path) -> None:
     name = choose_generation(ask())
     interrupted(ask(), name, 1)
-    support.write(tmp_path / "src" / "c.parquet", support.rows(3, first=20))
+    support.write_parquet(tmp_path / "src" / "c.parquet", support.make_rows(3, first=20))
     assert reprocess_without_prefect(ask())["run"]["totals"]["restored"] == 8
 
 
@@ -297,7 +297,7 @@ def test_a_night_without_new_files_compares_and_announces_nothing(
         again = reprocess_without_prefect(dlib(method="faulty"))
     assert announced == []
     assert (again["held_back"], again["comparison"]) == (waits["held_back"], waits["comparison"])
-    support.write(tmp_path / "src" / "c.parquet", support.rows(3, first=20))
+    support.write_parquet(tmp_path / "src" / "c.parquet", support.make_rows(3, first=20))
     reprocess_without_prefect(dlib(method="faulty"))
     assert announced == [("record",), (HELD_BACK,)]
     (reason,) = reprocess_without_prefect(dlib(method="faulty", max_identity_drop=2))["held_back"]
@@ -416,12 +416,12 @@ def test_many_writers_lose_no_generation(ask: Ask) -> None:
 
 def test_another_source_or_a_run_in_its_place_is_refused(ask: Ask, tmp_path: Path) -> None:
     choose_generation(ask())
-    support.write(tmp_path / "other" / "a.parquet", support.rows(1))
+    support.write_parquet(tmp_path / "other" / "a.parquet", support.make_rows(1))
     with pytest.raises(UsageError, match=r"expected the source .*src of the generations .* use another destination"):
         choose_generation(ask(source=str(tmp_path / "other")))
     from flows.restore_dataset import restore_without_prefect
 
-    restore_without_prefect(support.run(tmp_path, destination=str(tmp_path / "run"), recogniser="none"))
+    restore_without_prefect(support.make_run(tmp_path, destination=str(tmp_path / "run"), recogniser="none"))
     with pytest.raises(UsageError, match="found a run of `bfr restore`"):
         choose_generation(ask(destination=str(tmp_path / "run")))
 

@@ -24,8 +24,8 @@ from tests import support
 
 @pytest.fixture
 def run(tmp_path: Path) -> RestoreRun:
-    support.write(tmp_path / "src" / "a.parquet", support.rows(12))
-    return support.run(tmp_path)
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(12))
+    return support.make_run(tmp_path)
 
 
 def flow_run(server: str, run: RestoreRun, tasks: int) -> tuple[str, list[dict[str, Any]]]:
@@ -50,7 +50,7 @@ def test_a_run_leaves_a_completed_flow_run_with_its_phases(
     assert state == "Completed"
     assert [task["name"] for task in tasks] == ["plan", "passthrough-slice-0", "passthrough-slice-1", "finish"]
     assert {task["state_name"] for task in tasks} == {"Completed"}
-    assert record == support.record(Path(run.destination))
+    assert record == support.read_record(Path(run.destination))
     support.assert_whole(Path(run.destination), 12)
 
 

@@ -14,7 +14,6 @@ from huggingface_hub import DatasetCard
 from bfr_models.errors import UsageError
 from bfr_models.faces.types import ADAFACE
 from bfr_models.metrics.frechet import INCEPTION, FeatureSource, FeatureStatistics, frechet_distance
-from flows.restore_dataset import restore_without_prefect
 from tasks.config.curate import CurateRun
 from tasks.curate_run import curate_run
 from tasks.curation.files import safe_name
@@ -33,15 +32,15 @@ ROWS = 18
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 18 rows: hostile ids, each of two; row 3 is broken, rows 4 and 5 have the picture of row 6."""
     folder = tmp_path_factory.mktemp("curate")
-    rows = support.rows(ROWS)
+    rows = support.make_rows(ROWS)
     for i, row in enumerate(rows):
         picture = support.encoded(support.portrait(6 if i in (4, 5) else i))
         row |= {"id": HOSTILE[i % 9], "image": {"bytes": picture, "path": None}, "who": "ab"[i % 3 == 0], "n": i}
         row["gt"] = {"bytes": support.encoded(support.portrait(60 + i)), "path": None}
         row["source_file"] = f"scan-{i}"  # a name of ours
     rows[3]["image"] = {"bytes": b"no picture", "path": None}
-    support.write(folder / "src" / "a.parquet", rows)
-    restore_without_prefect(support.run(folder, gt_column="gt", recogniser="none"))
+    support.write_parquet(folder / "src" / "a.parquet", rows)
+    support.finished_run(support.make_run(folder, gt_column="gt", recogniser="none"))
     return folder / "dst"
 
 
@@ -55,7 +54,7 @@ def curated_files(made: Path, tmp_path: Path, form: str, **asked: Any) -> None:
 
 
 def run_rows(made: Path) -> list[dict[str, Any]]:
-    return support.table(made / "data").to_pylist()
+    return support.read_table(made / "data").to_pylist()
 
 
 def dropped(tmp_path: Path) -> list[dict[str, Any]]:
@@ -97,8 +96,8 @@ def test_it_is_a_dataset_like_any_other(made: Path, tmp_path: Path) -> None:
     schema = pq.read_schema(tmp_path / "out" / "data" / "part-00000.parquet")
     features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
     assert features["restored"] == {"_type": "Image"} and schema.field("restored").type == IMAGE
-    again = support.run(tmp_path, source=str(tmp_path / "out"), column="restored", recogniser="none")
-    restore_without_prefect(again)
+    again = support.make_run(tmp_path, source=str(tmp_path / "out"), column="restored", recogniser="none")
+    support.finished_run(again)
     assert len(run_rows(tmp_path / "dst")) == 9
 
 
@@ -114,9 +113,9 @@ def test_the_card_names_the_files_of_the_dataset_alone(form: str, made: Path, tm
 
 def test_the_card_says_how_many_rows_there_are_how_they_came_and_under_which_licences(tmp_path: Path) -> None:
     licences = ["CC BY 4.0", "CC BY 4.0", None, "`<b>own</b>`\n# x"]
-    rows = [row | {"n": i, "License": licences[i]} for i, row in enumerate(support.rows(4))]
-    support.write(tmp_path / "src" / "a.parquet", rows)
-    restore_without_prefect(support.run(tmp_path, recogniser="none"))
+    rows = [row | {"n": i, "License": licences[i]} for i, row in enumerate(support.make_rows(4))]
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows)
+    support.finished_run(support.make_run(tmp_path, recogniser="none"))
     curated(tmp_path / "dst", tmp_path, where="n > 0")
     text = (tmp_path / "out" / "README.md").read_text()
     assert "3 of the 4 rows that the method `passthrough` restored" in text and f"from `{tmp_path}/dst`" in text
@@ -134,14 +133,14 @@ def test_statistics_are_those_of_the_kept_rows(made: Path, tmp_path: Path) -> No
         assert found["n"] == len(values) == 9
         assert found["mean"] == pytest.approx(values.mean(), rel=1e-9)
         assert found["std"] == pytest.approx(values.std(ddof=1), rel=1e-6)
-    why = support.record(made)["statistics"]["identity_similarity"]["why"]
+    why = support.read_record(made)["statistics"]["identity_similarity"]["why"]
     assert record["statistics"]["identity_similarity"] == {"value": None, "why": why}
     assert record["statistics"]["fid"]["value"] is None and record["statistics"]["fid"]["why"]
 
 
 def test_everything_kept_has_the_statistics_of_the_run(made: Path, tmp_path: Path) -> None:
     record, rows = curated(made, tmp_path)
-    before = support.record(made)["statistics"]
+    before = support.read_record(made)["statistics"]
     assert len(rows) == 17
     for name in ("psnr", "ssim", "identity_similarity", "fid"):
         assert record["statistics"][name] == before[name]
@@ -172,7 +171,7 @@ def with_features(made: Path, folder: Path) -> tuple[Path, np.ndarray, np.ndarra
         first += len(ids)
     schema = pq.read_schema(folder / "manifest.parquet")
     pq.write_table(support.pa.Table.from_pylist(manifest, schema=schema), folder / "manifest.parquet")
-    record = support.record(folder)
+    record = support.read_record(folder)
     record["measures"]["inception"] = {"name": INCEPTION, "sha256": "ab"}
     (folder / "run.json").write_text(json.dumps(record))
     return folder, features, gt
@@ -195,16 +194,18 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 6 rows in one shard, with the embeddings of their faces and of their ground truth."""
     pytest.importorskip("dlib")
     folder = tmp_path_factory.mktemp("embedded")
-    rows = [row | {"n": i} for i, row in enumerate(support.rows(6))]
+    rows = [row | {"n": i} for i, row in enumerate(support.make_rows(6))]
     for i, row in enumerate(rows):
         row["gt"] = {"bytes": support.encoded(support.portrait(60 + i)), "path": None}
-    support.write(folder / "src" / "a.parquet", rows)
-    restore_without_prefect(support.run(folder, gt_column="gt", recogniser="dlib", keep_embeddings=True, shard_rows=6))
+    support.write_parquet(folder / "src" / "a.parquet", rows)
+    support.finished_run(
+        support.make_run(folder, gt_column="gt", recogniser="dlib", keep_embeddings=True, shard_rows=6)
+    )
     return folder / "dst"
 
 
 def distance_of(run: Path, numbers: slice, gt_numbers: slice) -> float:
-    features = support.table(run / "features")
+    features = support.read_table(run / "features")
     source = FeatureSource("dlib_resnet_v1", None)
     sides = [(features["embedding"], numbers), (features["embedding_gt"], gt_numbers)]
     a, b = (
@@ -281,10 +282,12 @@ def test_the_order_of_files_changes_nothing(tmp_path: Path, asked: dict[str, Any
     found = []
     for order in (1, -1):
         folder = tmp_path / str(order)
-        rows = [row | {"id": f"{i}", "who": "ab"[i % 3 == 0], "n": i // 2} for i, row in enumerate(support.rows(8))]
+        rows = [
+            row | {"id": f"{i}", "who": "ab"[i % 3 == 0], "n": i // 2} for i, row in enumerate(support.make_rows(8))
+        ]
         for number, start in enumerate(range(0, 8, 4)[::order]):
-            support.write(folder / "src" / f"{number}.parquet", rows[start : start + 4])
-        restore_without_prefect(support.run(folder, recogniser="none"))
+            support.write_parquet(folder / "src" / f"{number}.parquet", rows[start : start + 4])
+        support.finished_run(support.make_run(folder, recogniser="none"))
         _, kept = curated(folder / "dst", folder, by="n", **asked)
         found.append(sorted(row["id"] for row in kept))
     assert found[0] == found[1]
@@ -302,9 +305,9 @@ def test_strata_are_sampled_alike(made: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("per_stratum", [None, 2])
 def test_rows_without_a_stratum_are_dropped_and_do_not_count(per_stratum: int | None, tmp_path: Path) -> None:
     who = [None, "a", "a", "a", "b", "b", "b", "b"]
-    rows = [row | {"who": name} for row, name in zip(support.rows(8), who, strict=True)]
-    support.write(tmp_path / "src" / "a.parquet", rows)
-    restore_without_prefect(support.run(tmp_path, recogniser="none"))
+    rows = [row | {"who": name} for row, name in zip(support.make_rows(8), who, strict=True)]
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows)
+    support.finished_run(support.make_run(tmp_path, recogniser="none"))
     record, kept = curated(tmp_path / "dst", tmp_path, stratify="who", per_stratum=per_stratum)
     each = per_stratum or 3
     assert sorted(row["who"] for row in kept) == each * ["a"] + each * ["b"]
@@ -369,9 +372,9 @@ def test_a_folder_stays_inside_itself(made: Path, tmp_path: Path) -> None:
 def test_columns_of_pictures_have_files_of_their_own(form: str, tmp_path: Path) -> None:
     columns = ["photograph_front_side_scan", "photograph_front_side_mask", "Gt", "gt"]
     pictures = {name: support.encoded(support.portrait(i)) for i, name in enumerate(columns, 1)}
-    rows = support.rows(1, **{name: {"bytes": data, "path": None} for name, data in pictures.items()})
-    support.write(tmp_path / "src" / "a.parquet", rows)
-    restore_without_prefect(support.run(tmp_path, recogniser="none"))
+    rows = support.make_rows(1, **{name: {"bytes": data, "path": None} for name, data in pictures.items()})
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows)
+    support.finished_run(support.make_run(tmp_path, recogniser="none"))
     curated_files(tmp_path / "dst", tmp_path, form)
     folder = tmp_path / "out" / "data"
     if form == "folder":

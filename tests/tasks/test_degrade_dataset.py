@@ -24,10 +24,10 @@ def test_a_grids_cells_go_by_the_rows_of_the_dataset(
 ) -> None:
     """Over files and batches, in their order; a row that is skipped keeps its cell."""
     monkeypatch.setattr(module, "BATCH_ROWS", batch_rows)
-    rows = support.rows(8)
+    rows = support.make_rows(8)
     rows[1]["image"]["bytes"] = b"no picture"
-    support.write(tmp_path / "src" / "b.parquet", rows[5:])
-    support.write(tmp_path / "src" / "a.parquet", rows[:5])
+    support.write_parquet(tmp_path / "src" / "b.parquet", rows[5:])
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows[:5])
     run = DegradeRun(source=str(tmp_path / "src"), destination=str(tmp_path / "dst"), preset="difface_test", seed=3)
     assert degrade_dataset(run).rows == 7
     pairs = pq.read_table(tmp_path / "dst").to_pylist()
@@ -39,7 +39,7 @@ def test_a_grids_cells_go_by_the_rows_of_the_dataset(
 
 
 def test_an_unknown_preset_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    support.write(tmp_path / "src" / "a.parquet", support.rows(1))
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(1))
     with pytest.raises(UsageError, match=r"unknown degradation preset 'grid'; known: .*difface_test"):
         degrade_dataset(DegradeRun(source=str(tmp_path / "src"), destination=str(tmp_path / "dst"), preset="grid"))
     assert not (tmp_path / "dst").exists()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.restore_dataset import restore_without_prefect
 from tasks.estimate_run import estimate_run
 from tests import support
 
 
 def test_it_counts_what_a_run_would_do_and_writes_nothing(tmp_path: Path) -> None:
-    support.write(tmp_path / "src" / "a.parquet", support.rows(10))
-    run = support.run(tmp_path)
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(10))
+    run = support.make_run(tmp_path)
     before = support.snapshot(tmp_path)
     for _ in range(2):  # the second finds what the first left: nothing
         found = estimate_run(run)
@@ -21,10 +20,10 @@ def test_it_counts_what_a_run_would_do_and_writes_nothing(tmp_path: Path) -> Non
 
 
 def test_what_is_done_is_not_counted_again(tmp_path: Path) -> None:
-    support.write(tmp_path / "src" / "a.parquet", support.rows(10))
-    run = support.run(tmp_path)
-    restore_without_prefect(run)
-    support.write(tmp_path / "src" / "b.parquet", support.rows(3))
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(10))
+    run = support.make_run(tmp_path)
+    support.finished_run(run)
+    support.write_parquet(tmp_path / "src" / "b.parquet", support.make_rows(3))
     found = estimate_run(run)
     assert (found["rows"], found["rows_to_do"], found["shards_to_do"]) == (13, 3, 1)
     (tmp_path / "src" / "b.parquet").unlink()

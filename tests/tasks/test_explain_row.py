@@ -8,16 +8,15 @@ import pytest
 
 from bfr_models.errors import UsageError
 from bfr_models.rng import derive_seed
-from flows.restore_dataset import restore_without_prefect
 from tasks.explain_row import explain_row
 from tests import support
 
 
 def test_a_restored_row_is_told_with_what_made_it_and_without_its_pixels(tmp_path: Path) -> None:
-    support.write(tmp_path / "src" / "in" / "a.parquet", support.rows(12))
-    restore_without_prefect(support.run(tmp_path, seed=7))
+    support.write_parquet(tmp_path / "src" / "in" / "a.parquet", support.make_rows(12))
+    support.finished_run(support.make_run(tmp_path, seed=7))
     (row,) = explain_row(str(tmp_path / "dst"), "in/a.parquet#6")
-    commit = next(c for c in support.commits(tmp_path / "dst") if c["shard"] == row["shard"])
+    commit = next(c for c in support.read_commits(tmp_path / "dst") if c["shard"] == row["shard"])
     assert (row["state"], row["seed"]) == ("restored", derive_seed(7, "in/a.parquet#6"))
     assert (row["attempt"], row["process"]) == (commit["attempt"], commit["process"])
     assert row["source_rows"] == [4, 8] and row["source"].endswith("in/a.parquet")
@@ -26,18 +25,18 @@ def test_a_restored_row_is_told_with_what_made_it_and_without_its_pixels(tmp_pat
 
 
 def test_a_rejected_row_is_told_with_the_reason(tmp_path: Path) -> None:
-    rows = support.rows(8)
+    rows = support.make_rows(8)
     rows[5]["image"] = {"bytes": b"broken", "path": None}
-    support.write(tmp_path / "src" / "a.parquet", rows)
-    restore_without_prefect(support.run(tmp_path))
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows)
+    support.finished_run(support.make_run(tmp_path))
     (row,) = explain_row(str(tmp_path / "dst"), "a.parquet#5")
     assert (row["state"], row["error"], row["source_row"]) == ("rejected", "undecodable", 5)
 
 
 def test_all_rows_of_an_id_are_told_and_an_unknown_one_is_an_error(tmp_path: Path) -> None:
-    rows = [row | {"id": "<b>#1" if i % 4 == 0 else str(i)} for i, row in enumerate(support.rows(12))]
-    support.write(tmp_path / "src" / "a.parquet", rows)
-    restore_without_prefect(support.run(tmp_path))
+    rows = [row | {"id": "<b>#1" if i % 4 == 0 else str(i)} for i, row in enumerate(support.make_rows(12))]
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows)
+    support.finished_run(support.make_run(tmp_path))
     assert len({row["shard"] for row in explain_row(str(tmp_path / "dst"), "<b>#1")}) == 3
     with pytest.raises(UsageError, match="expected a row with the id 'nobody'"):
         explain_row(str(tmp_path / "dst"), "nobody")

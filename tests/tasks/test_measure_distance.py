@@ -9,7 +9,6 @@ import pytest
 from bfr_models.errors import UsageError
 from bfr_models.metrics.extractors import load_extractor
 from bfr_models.metrics.frechet import FeatureStatistics, frechet_distance
-from flows.restore_dataset import restore_without_prefect
 from tasks.measure_distance import measure_distance
 from tests import support
 
@@ -21,8 +20,8 @@ NAME = "fd_dlib_resnet_v1"
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     base = tmp_path_factory.mktemp("sets")
     for name, first in (("a", 0), ("b", 40)):
-        support.write(base / name / "1.parquet", support.rows(5, first))
-        support.write(base / name / "2.parquet", support.rows(3, first + 5))
+        support.write_parquet(base / name / "1.parquet", support.make_rows(5, first))
+        support.write_parquet(base / name / "2.parquet", support.make_rows(3, first + 5))
     return base / "a", base / "b"
 
 
@@ -54,18 +53,18 @@ def test_saved_statistics_stand_for_the_dataset(folders: tuple[Path, Path], tmp_
 
 
 def test_a_run_is_measured_by_its_restored_faces(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    run = support.run(tmp_path, source=str(folders[0]))
-    restore_without_prefect(run)
+    run = support.make_run(tmp_path, source=str(folders[0]))
+    support.finished_run(run)
     against_itself = measure_distance(run.destination, run.destination, features="dlib", kernel=True)
     assert against_itself[NAME] == pytest.approx(0, abs=1e-9)
     assert against_itself["precision"] == against_itself["recall"] == 1
 
 
 def test_rows_without_a_picture_are_counted(tmp_path: Path) -> None:
-    rows = support.rows(4)
+    rows = support.make_rows(4)
     rows[1]["image"] = {"bytes": b"broken", "path": None}
     rows[2]["image"] = {"bytes": None, "path": "elsewhere.png"}
-    support.write(tmp_path / "broken.parquet", rows)
+    support.write_parquet(tmp_path / "broken.parquet", rows)
     found = measure_distance(str(tmp_path), str(tmp_path), features="dlib")
     assert (found["skipped"], found["n"]) == ([2, 2], [2, 2])
 

@@ -12,7 +12,6 @@ import pytest
 from pydantic import ValidationError
 
 from bfr_models.errors import BfrError, UsageError
-from flows.restore_dataset import restore_without_prefect
 from tasks import plan_shards as planning
 from tasks.config.restore import RestoreRun
 from tasks.explain_row import explain_row
@@ -33,15 +32,15 @@ from tests import support
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     """Two files of 8 and 4 rows: three shards."""
-    support.write(tmp_path / "src" / "b.parquet", support.rows(8))
-    support.write(tmp_path / "src" / "c.parquet", support.rows(4, first=8))
+    support.write_parquet(tmp_path / "src" / "b.parquet", support.make_rows(8))
+    support.write_parquet(tmp_path / "src" / "c.parquet", support.make_rows(4, first=8))
     return tmp_path / "src"
 
 
 @pytest.fixture
 def finished(source: Path) -> RestoreRun:
-    run = support.run(source.parent)
-    restore_without_prefect(run)
+    run = support.make_run(source.parent)
+    support.finished_run(run)
     return run
 
 
@@ -58,7 +57,7 @@ def sources(run: RestoreRun) -> dict[str, list[str]]:
 
 
 def test_a_resume_does_not_list_the_source(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = support.run(source.parent)
+    run = support.make_run(source.parent)
     first = plan_shards(run)
     monkeypatch.setattr(planning, "open_source", no_listing)
     again = plan_shards(run)
@@ -67,7 +66,7 @@ def test_a_resume_does_not_list_the_source(source: Path, monkeypatch: pytest.Mon
 
 
 def test_what_is_committed_is_not_to_do(source: Path) -> None:
-    run = support.run(source.parent)
+    run = support.make_run(source.parent)
     first, second, third = plan_shards(run).todo
     Store(run.destination).write(f"commits/{second.id}.json", b"{}")
     Store(run.destination).write("commits/of-another-plan.json", b"{}")
@@ -79,14 +78,14 @@ def test_what_is_committed_is_not_to_do(source: Path) -> None:
 def test_a_finished_run_is_planned_again_and_nothing_new_is_nothing_to_do(finished: RestoreRun) -> None:
     before = support.snapshot(Path(finished.destination))
     assert plan_shards(finished).todo_count == 0
-    restore_without_prefect(finished)
+    support.finished_run(finished)
     assert support.snapshot(Path(finished.destination)) == before
 
 
 def test_a_closed_run_that_lost_a_commit_is_closed_again_with_every_row_once(finished: RestoreRun) -> None:
     destination = Path(finished.destination)
     next((destination / "commits").iterdir()).unlink()
-    assert restore_without_prefect(finished)["totals"]["rows"] == 12
+    assert support.finished_run(finished)["totals"]["rows"] == 12
     support.assert_whole(destination, 12)
     assert verify_run(finished.destination)["problems"] == []
 
@@ -105,10 +104,10 @@ def test_a_closed_run_that_lost_a_commit_is_not_finished_until_it_is_closed_agai
 
 def test_a_file_that_was_added_brings_only_its_own_shards(finished: RestoreRun, source: Path) -> None:
     before, data = sources(finished), support.snapshot(Path(finished.destination) / "data")
-    support.write(source / "a.parquet", support.rows(4, first=20))
+    support.write_parquet(source / "a.parquet", support.make_rows(4, first=20))
     plan = plan_shards(finished)
     assert [shard.name for shard in plan.todo] == ["a.parquet"]
-    record = restore_without_prefect(finished)
+    record = support.finished_run(finished)
     after = sources(finished)
     assert {name: after[name] for name in before} == before
     assert record["totals"]["rows"] == 16 and record["plan"] == 1
@@ -118,8 +117,8 @@ def test_a_file_that_was_added_brings_only_its_own_shards(finished: RestoreRun, 
 
 def test_a_file_that_changed_loses_its_shards_and_the_others_keep_theirs(finished: RestoreRun, source: Path) -> None:
     before = sources(finished)
-    support.write(source / "c.parquet", support.rows(5, first=30))
-    record = restore_without_prefect(finished)
+    support.write_parquet(source / "c.parquet", support.make_rows(5, first=30))
+    record = support.finished_run(finished)
     after = sources(finished)
     assert after["b.parquet"] == before["b.parquet"]
     assert not set(after["c.parquet"]) & set(before["c.parquet"])
@@ -130,29 +129,29 @@ def test_a_file_that_changed_loses_its_shards_and_the_others_keep_theirs(finishe
 def test_a_file_that_changes_back_is_restored_again(finished: RestoreRun, source: Path) -> None:
     path = source / "c.parquet"
     original, stat = path.read_bytes(), path.stat()
-    support.write(path, support.rows(5, first=30))
-    restore_without_prefect(finished)
+    support.write_parquet(path, support.make_rows(5, first=30))
+    support.finished_run(finished)
     path.write_bytes(original)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    record = restore_without_prefect(finished)
+    record = support.finished_run(finished)
     assert record["totals"]["rows"] == 12
     support.assert_whole(Path(finished.destination), 12)
-    assert len(support.pictures(Path(finished.destination))) == 12
+    assert len(support.restored_images(Path(finished.destination))) == 12
 
 
 def test_what_was_restored_of_a_file_that_has_gone_is_kept(finished: RestoreRun, source: Path) -> None:
     (source / "b.parquet").unlink()
-    support.write(source / "d.parquet", support.rows(4, first=40))
-    record = restore_without_prefect(finished)
+    support.write_parquet(source / "d.parquet", support.make_rows(4, first=40))
+    record = support.finished_run(finished)
     assert record["totals"]["rows"] == 16
-    assert {name.partition("#")[0] for name in support.pictures(Path(finished.destination))} == {
+    assert {name.partition("#")[0] for name in support.restored_images(Path(finished.destination))} == {
         "b.parquet", "c.parquet", "d.parquet",
     }  # fmt: skip
 
 
 def half_done(source: Path) -> RestoreRun:
     """A run that has restored the first of b.parquet's two shards, and then lost that file."""
-    run = support.run(source.parent)
+    run = support.make_run(source.parent)
     plan = plan_shards(run)
     with worker_pool(run) as pool:
         restore_shards(pool, list(plan.todo)[:1], lambda _: None)
@@ -163,21 +162,21 @@ def half_done(source: Path) -> RestoreRun:
 def test_a_file_that_goes_half_done_is_named_and_its_other_rows_are_not_lost(source: Path) -> None:
     run = half_done(source)
     with pytest.raises(UsageError, match=r"b\.parquet until .* with 4 of its 8 rows to do; put it back"):
-        restore_without_prefect(run)
-    support.write(source / "b.parquet", support.rows(8))
-    assert restore_without_prefect(run)["totals"]["rows"] == 12
+        support.finished_run(run)
+    support.write_parquet(source / "b.parquet", support.make_rows(8))
+    assert support.finished_run(run)["totals"]["rows"] == 12
 
 
 def test_a_file_that_goes_half_done_leaves_a_run_that_retires_what_is_deleted(source: Path) -> None:
     run = half_done(source).model_copy(update={"retire_deleted": True})
-    assert restore_without_prefect(run)["totals"]["rows"] == 4
+    assert support.finished_run(run)["totals"]["rows"] == 4
     support.assert_whole(Path(run.destination), 4)
 
 
 def test_a_file_that_changes_before_its_turn_is_planned_anew(source: Path) -> None:
-    run = support.run(source.parent)
+    run = support.make_run(source.parent)
     first = plan_shards(run)
-    support.write(source / "c.parquet", support.rows(6, first=30))
+    support.write_parquet(source / "c.parquet", support.make_rows(6, first=30))
     second = plan_shards(run)
     assert (second.number, second.rows) == (1, 14)
     shared = set(first.shards["id"].to_pylist()) & set(second.shards["id"].to_pylist())
@@ -202,20 +201,20 @@ def test_a_file_that_changes_before_its_turn_is_planned_anew(source: Path) -> No
 def test_another_setting_on_the_same_destination_is_refused_by_name(
     change: dict[str, Any], named: str, source: Path
 ) -> None:
-    plan_shards(support.run(source.parent))
+    plan_shards(support.make_run(source.parent))
     with pytest.raises(UsageError) as refused:
-        plan_shards(support.run(source.parent, **change))
+        plan_shards(support.make_run(source.parent, **change))
     assert named in str(refused.value)
 
 
 def test_another_option_of_the_method_is_refused_by_name(source: Path) -> None:
-    plan_shards(support.run(source.parent, "difface", options={"steps": 2}))
+    plan_shards(support.make_run(source.parent, "difface", options={"steps": 2}))
     with pytest.raises(UsageError, match=r"method\.options\.steps: expected 2, found 3"):
-        check_settings(support.run(source.parent, "difface", options={"steps": 3}))
+        check_settings(support.make_run(source.parent, "difface", options={"steps": 3}))
 
 
 def test_other_weights_of_the_same_name_are_refused(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = support.run(source.parent, "estimator")
+    run = support.make_run(source.parent, "estimator")
     plan_shards(run)
     mine = run.resolve()
     trained_on = {name: {**weight, "sha256": "f" * 64} for name, weight in mine.weights.items()}
@@ -226,46 +225,46 @@ def test_other_weights_of_the_same_name_are_refused(source: Path, monkeypatch: p
 
 @pytest.mark.parametrize("change", [{"batch_size": 3}, {"actors": 2}, {"max_rejects": 1.0}, {"engine": "ray"}])
 def test_what_does_not_change_the_output_may_change(change: dict[str, Any], source: Path) -> None:
-    plan_shards(support.run(source.parent))
-    assert plan_shards(support.run(source.parent, **change)).todo_count == 3
+    plan_shards(support.make_run(source.parent))
+    assert plan_shards(support.make_run(source.parent, **change)).todo_count == 3
 
 
 def test_a_wrong_column_is_answered_with_the_columns_there_are(source: Path) -> None:
     with pytest.raises(UsageError, match=r"picture column 'picture', found the columns image \(struct.*--column"):
-        plan_shards(support.run(source.parent, column="picture"))
+        plan_shards(support.make_run(source.parent, column="picture"))
     assert not (source.parent / "dst").exists()
 
 
 def test_a_file_without_the_column_is_found_before_any_work(source: Path) -> None:
     pq.write_table(pq.read_table(source / "b.parquet").rename_columns(["other"]), source / "z.parquet")
     with pytest.raises(UsageError, match="picture column 'image', found the columns other"):
-        plan_shards(support.run(source.parent))
+        plan_shards(support.make_run(source.parent))
 
 
 def test_a_file_that_is_no_parquet_is_named(source: Path) -> None:
     (source / "z.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(UsageError, match=r"expected a Parquet file at .*z\.parquet"):
-        plan_shards(support.run(source.parent))
+        plan_shards(support.make_run(source.parent))
 
 
 def test_a_dataset_without_rows_is_refused(tmp_path: Path) -> None:
-    table = pq.read_table(support.write(tmp_path / "one.parquet", support.rows(1)))
+    table = pq.read_table(support.write_parquet(tmp_path / "one.parquet", support.make_rows(1)))
     (tmp_path / "src").mkdir()
     pq.write_table(table.slice(0, 0), tmp_path / "src" / "a.parquet")
     with pytest.raises(UsageError, match="expected rows in"):
-        plan_shards(support.run(tmp_path))
+        plan_shards(support.make_run(tmp_path))
 
 
 def test_a_destination_with_other_files_is_refused(source: Path) -> None:
-    support.write(source.parent / "dst" / "data" / "mine.parquet", support.rows(1))
+    support.write_parquet(source.parent / "dst" / "data" / "mine.parquet", support.make_rows(1))
     with pytest.raises(UsageError, match="found other files"):
-        check_settings(support.run(source.parent))
+        check_settings(support.make_run(source.parent))
 
 
 @pytest.mark.parametrize("inside", ["", "/restored"])
 def test_a_destination_inside_the_source_is_refused(inside: str, source: Path) -> None:
     with pytest.raises(UsageError, match="expected a destination outside"):
-        check_settings(support.run(source.parent, destination=f"{source}{inside}"))
+        check_settings(support.make_run(source.parent, destination=f"{source}{inside}"))
 
 
 def test_a_destination_inside_a_source_that_ends_in_a_slash_is_refused() -> None:
@@ -275,18 +274,18 @@ def test_a_destination_inside_a_source_that_ends_in_a_slash_is_refused() -> None
 
 def test_a_timeout_that_threads_cannot_keep_is_refused(source: Path) -> None:
     with pytest.raises(ValidationError, match="expected no shard_timeout with engine local"):
-        support.run(source.parent, engine="local", shard_timeout=2.0)
+        support.make_run(source.parent, engine="local", shard_timeout=2.0)
 
 
 def test_two_drivers_that_plan_at_once_share_the_plan_of_the_first(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, create = support.run(source.parent), Store.create
+    run, create = support.make_run(source.parent), Store.create
 
     def beaten(store: Store, path: str, data: bytes) -> bool:
         if path == "plan/00000.parquet":
             monkeypatch.setattr(Store, "create", create)
-            support.write(source / "d.parquet", support.rows(4, first=40))
+            support.write_parquet(source / "d.parquet", support.make_rows(4, first=40))
             plan_shards(run)
         return create(store, path, data)
 
@@ -304,7 +303,7 @@ def test_a_run_that_is_planned_anew_while_it_is_finished_keeps_the_newer_files(
 
     def meanwhile(*arguments: Any) -> Any:
         monkeypatch.undo()
-        support.write(source / "d.parquet", support.rows(4, first=40))
+        support.write_parquet(source / "d.parquet", support.make_rows(4, first=40))
         shard = next(plan_shards(finished).todo)
         Store(finished.destination).write(f"data/{shard.id}-under-way.parquet", b"")
         return read_commits(*arguments)
@@ -318,13 +317,13 @@ def test_a_run_that_is_planned_anew_while_it_is_finished_keeps_the_newer_files(
 @pytest.fixture
 def with_rejects(tmp_path: Path, faulty: str) -> RestoreRun:
     """A finished run of three shards; of the second the method failed on a row, of the third one is broken."""
-    rows = [row | {"id": f"row-{i}"} for i, row in enumerate(support.rows(12))]
+    rows = [row | {"id": f"row-{i}"} for i, row in enumerate(support.make_rows(12))]
     rows[5]["id"] = "heals"
     rows[9]["image"] = {"bytes": b"broken", "path": None}
-    support.write(tmp_path / "src" / "a.parquet", rows)
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows)
     (tmp_path / "ill").touch()
-    run = support.run(tmp_path, faulty, options={"ill": str(tmp_path / "ill")})
-    assert restore_without_prefect(run)["rejects"] == {"method_failed": 1, "undecodable": 1}
+    run = support.make_run(tmp_path, faulty, options={"ill": str(tmp_path / "ill")})
+    assert support.finished_run(run)["rejects"] == {"method_failed": 1, "undecodable": 1}
     return run
 
 
@@ -340,7 +339,7 @@ def test_rows_that_were_rejected_for_a_reason_are_tried_again_and_only_their_sha
     run = again(with_rejects, "method_failed")
     (shard,) = plan_shards(run).todo
     assert (shard.first_row, shard.generation) == (4, 1)
-    record = restore_without_prefect(run)
+    record = support.finished_run(run)
     assert record["rejects"] == {"undecodable": 1} and record["plan"] == 1
     support.assert_whole(tmp_path / "dst", 12)
     assert len(before.items() & support.snapshot(tmp_path / "dst" / "data").items()) == 2
@@ -352,17 +351,17 @@ def test_rows_that_were_rejected_for_a_reason_are_tried_again_and_only_their_sha
 
 def test_rows_that_are_rejected_again_stay_rejected_once(with_rejects: RestoreRun, tmp_path: Path) -> None:
     for generation in (1, 2):
-        record = restore_without_prefect(again(with_rejects, "method_failed", "no_face"))
+        record = support.finished_run(again(with_rejects, "method_failed", "no_face"))
         assert record["rejects"] == {"method_failed": 1, "undecodable": 1} and record["plan"] == generation
         support.assert_whole(tmp_path / "dst", 12)
-    assert restore_without_prefect(with_rejects)["plan"] == 2, "without the flag it is a no-op"
+    assert support.finished_run(with_rejects)["plan"] == 2, "without the flag it is a no-op"
     assert plan_shards(again(with_rejects, "no_face")).todo_count == 0
 
 
 def test_rejected_rows_of_a_file_that_has_gone_stay_as_they_are(with_rejects: RestoreRun, tmp_path: Path) -> None:
     (tmp_path / "src" / "a.parquet").unlink()
-    support.write(tmp_path / "src" / "b.parquet", support.rows(4, first=40))
-    record = restore_without_prefect(again(with_rejects, "method_failed"))
+    support.write_parquet(tmp_path / "src" / "b.parquet", support.make_rows(4, first=40))
+    record = support.finished_run(again(with_rejects, "method_failed"))
     assert record["totals"]["rows"] == 16 and record["rejects"] == {"method_failed": 1, "undecodable": 1}
 
 
@@ -373,7 +372,7 @@ def test_a_retry_that_was_cut_off_is_resumed_and_not_begun_anew(with_rejects: Re
     assert plan_shards(run).number == plan_shards(with_rejects).number == first.number
     other = plan_shards(again(with_rejects, "undecodable"))
     assert (other.number, other.todo_count) == (first.number, 2), "nothing of what is done was rejected so"
-    assert restore_without_prefect(with_rejects)["plan"] == first.number
+    assert support.finished_run(with_rejects)["plan"] == first.number
     support.assert_whole(tmp_path / "dst", 12)
 
 
@@ -385,7 +384,7 @@ def late_attempt(run: RestoreRun, shard: Shard) -> None:
 
 def test_a_late_attempt_at_a_superseded_shard_leaves_nothing(with_rejects: RestoreRun, tmp_path: Path) -> None:
     late = list(from_table(latest_plan(Store(with_rejects.destination)).shards))[1]
-    restore_without_prefect(again(with_rejects, "method_failed"))
+    support.finished_run(again(with_rejects, "method_failed"))
     before = support.snapshot(tmp_path / "dst")
     with pytest.raises(BfrError, match=f"expected shard {late.id} in the live plan, found a newer plan without it"):
         late_attempt(with_rejects, late)
@@ -393,17 +392,17 @@ def test_a_late_attempt_at_a_superseded_shard_leaves_nothing(with_rejects: Resto
 
 
 def test_a_late_attempt_at_a_shard_that_the_newer_plan_still_has_counts(source: Path) -> None:
-    run = support.run(source.parent)
+    run = support.make_run(source.parent)
     late = next(plan_shards(run).todo)
-    support.write(source / "c.parquet", support.rows(6, first=30))
+    support.write_parquet(source / "c.parquet", support.make_rows(6, first=30))
     assert late.name == "b.parquet" and plan_shards(run).number == 1
     late_attempt(run, late)
     assert plan_shards(run).done == {late.commit}
 
 
 def test_a_source_that_grows_leaves_generations_as_they_are(with_rejects: RestoreRun, tmp_path: Path) -> None:
-    restore_without_prefect(again(with_rejects, "undecodable"))
-    support.write(tmp_path / "src" / "b.parquet", support.rows(4, first=40))
+    support.finished_run(again(with_rejects, "undecodable"))
+    support.write_parquet(tmp_path / "src" / "b.parquet", support.make_rows(4, first=40))
     plan = plan_shards(with_rejects)
     assert [shard.generation for shard in plan.todo] == [0] and plan.todo_count == 1
     assert sorted(plan.shards["generation"].to_pylist()) == [0, 0, 0, 1]

@@ -5,7 +5,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from flows.restore_dataset import restore_without_prefect
 from tasks.config.score import ScoreRun
 from tasks.score_dataset import METRICS, score_dataset
 from tests import support
@@ -14,33 +13,33 @@ pytest.importorskip("dlib")
 
 
 def test_scores_of_a_run_are_found_again(tmp_path: Path) -> None:
-    rows = support.rows(5)
+    rows = support.make_rows(5)
     for i, row in enumerate(rows):
         row["gt"] = {"bytes": support.encoded(support.portrait(60 + i)), "path": None}
-    support.write(tmp_path / "src" / "a.parquet", rows)
-    run = support.run(tmp_path, "estimator", gt_column="gt", keep_input=True)
-    restore_without_prefect(run)
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows)
+    run = support.make_run(tmp_path, "estimator", gt_column="gt", keep_input=True)
+    support.finished_run(run)
     columns = {"lq_column": "image", "gt_column": "gt"}
     found = score_dataset(ScoreRun(source=run.destination, destination=str(tmp_path / "scores"), **columns))
     scores = {row["id"]: row for row in pq.read_table(tmp_path / "scores").to_pylist()}
     assert len(scores) == 5
-    for ours in support.table(tmp_path / "dst" / "data").to_pylist():
+    for ours in support.read_table(tmp_path / "dst" / "data").to_pylist():
         theirs = scores[ours["id"]]
         assert theirs["error"] is None
         for metric in ("identity_similarity", "identity_similarity_gt", "psnr", "ssim"):
             assert theirs[metric] == pytest.approx(ours[metric], rel=1e-6), metric
         assert theirs["sharpness"] == pytest.approx(ours["faces"][0]["sharpness"], rel=1e-6)
-    statistics = support.record(tmp_path / "dst")["statistics"]
+    statistics = support.read_record(tmp_path / "dst")["statistics"]
     assert found["statistics"]["psnr"]["mean"] == pytest.approx(statistics["psnr"]["mean"], rel=1e-6)
     name = "fd_dlib_resnet_v1"
     assert found["statistics"][name]["value"] == pytest.approx(statistics[name]["value"], rel=1e-6)
 
 
 def test_rows_that_cannot_be_scored_say_why(tmp_path: Path) -> None:
-    rows = support.rows(4)
+    rows = support.make_rows(4)
     for row, gt in zip(rows, (support.encoded(support.portrait(7)), b"broken", None, b""), strict=True):
         row["gt"] = {"bytes": gt, "path": None}
-    support.write(tmp_path / "src" / "a.parquet", rows)
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows)
     run = ScoreRun(source=str(tmp_path / "src"), destination=str(tmp_path / "out"), column="image", gt_column="gt")
     found = score_dataset(run)
     scores = pq.read_table(tmp_path / "out").to_pylist()

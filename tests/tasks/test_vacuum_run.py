@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from bfr_models.errors import UsageError
-from flows.restore_dataset import restore_without_prefect
 from tasks.plan_shards import plan_shards
 from tasks.runs.commits import commit_shard
 from tasks.storage.store import Store
@@ -20,8 +19,8 @@ from tests import support
 
 @pytest.fixture
 def destination(tmp_path: Path) -> Path:
-    support.write(tmp_path / "src" / "a.parquet", support.rows(12))
-    restore_without_prefect(support.run(tmp_path))
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(12))
+    support.finished_run(support.make_run(tmp_path))
     return tmp_path / "dst"
 
 
@@ -51,8 +50,8 @@ def test_old_leftovers_go_young_ones_and_live_files_stay(destination: Path) -> N
 
 
 def test_of_a_run_under_way_every_commit_keeps_its_files(tmp_path: Path) -> None:
-    support.write(tmp_path / "src" / "a.parquet", support.rows(12))
-    run = support.run(tmp_path)
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(12))
+    run = support.make_run(tmp_path)
     shard = next(plan_shards(run).todo)
     store = Store(run.destination)
     commit_shard(store, shard.id, {"data": b"of this plan"}, {"rows": 4})

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from bfr_models.errors import UsageError
-from flows.restore_dataset import restore_without_prefect
 from tasks.plan_shards import plan_shards
 from tasks.verify_run import verify_run
 from tests import support
@@ -21,10 +20,10 @@ from tests import support
 @pytest.fixture
 def finished(tmp_path: Path) -> Path:
     """A run of three shards; in the middle one a row is rejected."""
-    rows = [row | {"id": f"row-{i}"} for i, row in enumerate(support.rows(12))]
+    rows = [row | {"id": f"row-{i}"} for i, row in enumerate(support.make_rows(12))]
     rows[5]["image"] = {"bytes": b"broken", "path": None}
-    support.write(tmp_path / "src" / "a.parquet", rows)
-    restore_without_prefect(support.run(tmp_path))
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows)
+    support.finished_run(support.make_run(tmp_path))
     return tmp_path / "dst"
 
 
@@ -61,9 +60,9 @@ def test_a_whole_run_is_well(finished: Path) -> None:
 
 def test_ids_that_are_not_unique_are_no_problem(tmp_path: Path) -> None:
     rows = [row | {"id": "twin", "image": {"bytes": b"" if i in (1, 4) else row["image"]["bytes"], "path": None}}
-            for i, row in enumerate(support.rows(8))]  # fmt: skip
-    support.write(tmp_path / "src" / "a.parquet", rows)
-    restore_without_prefect(support.run(tmp_path))
+            for i, row in enumerate(support.make_rows(8))]  # fmt: skip
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows)
+    support.finished_run(support.make_run(tmp_path))
     assert verify_run(str(tmp_path / "dst"))["ok"]
 
 
@@ -116,15 +115,15 @@ def test_a_commit_of_another_method_is_found(finished: Path) -> None:
 
 
 def test_totals_that_do_not_add_up_are_found(finished: Path) -> None:
-    record = support.record(finished)
+    record = support.read_record(finished)
     record["totals"]["restored"] += 1
     (finished / "run.json").write_text(json.dumps(record))
     assert kinds(finished) == {"totals_differ"}
 
 
 def test_a_run_that_has_only_begun_is_unfinished_and_no_run_is_none(tmp_path: Path) -> None:
-    support.write(tmp_path / "src" / "a.parquet", support.rows(4))
-    plan_shards(support.run(tmp_path))
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(4))
+    plan_shards(support.make_run(tmp_path))
     assert kinds(tmp_path / "dst") == {"unfinished"}
     with pytest.raises(UsageError, match="expected a run at"):
         verify_run(str(tmp_path / "nothing"))

@@ -15,8 +15,10 @@ pytestmark = pytest.mark.usefixtures("signals")
 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    support.write(tmp_path / "src" / "a.parquet", [row | {"n": i} for i, row in enumerate(support.rows(4))])
-    restore_without_prefect(support.run(tmp_path, recogniser="none"))
+    support.write_parquet(
+        tmp_path / "src" / "a.parquet", [row | {"n": i} for i, row in enumerate(support.make_rows(4))]
+    )
+    restore_without_prefect(support.make_run(tmp_path, recogniser="none"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("signals")
 @pytest.fixture
 def bfr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bfr:
     """Runs a verb in a folder with a dataset `src` of twelve rows."""
-    support.write(tmp_path / "src" / "a.parquet", support.rows(12))
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(12))
     monkeypatch.chdir(tmp_path)
     return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
 
@@ -52,7 +52,7 @@ def test_every_verb_has_help(verb: tuple[str, ...]) -> None:
 def test_a_run_ends_with_0_and_prints_one_json_document(restore: Bfr, tmp_path: Path) -> None:
     result = restore("--method", "passthrough", "--json")
     assert result.exit_code == 0
-    assert json.loads(result.stdout) == support.record(tmp_path / "dst")
+    assert json.loads(result.stdout) == support.read_record(tmp_path / "dst")
     assert "12/12 rows" in result.stderr
 
 
@@ -108,9 +108,9 @@ def test_a_source_that_is_not_there_ends_with_2(bfr: Bfr, prefect_server: str) -
 
 
 def test_more_rejects_than_allowed_end_with_3_and_the_limit_may_be_raised_later(restore: Bfr, tmp_path: Path) -> None:
-    rows = support.rows(12)
+    rows = support.make_rows(12)
     rows[4]["image"] = {"bytes": b"broken", "path": None}
-    support.write(tmp_path / "src" / "a.parquet", rows)
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows)
     command = ("--method", "passthrough", "--max-rejects")
     assert [restore(*command, limit).exit_code for limit in (0.08, 0.09, 0.01)] == [3, 0, 3]
 

@@ -22,7 +22,6 @@ from bfr_models.networks import adaface, arcface, iresnet
 from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
 from bfr_models.types import NetworkChoice
 from bfr_models.weights.tensors import parameters_of, save_weights
-from flows.restore_dataset import restore_without_prefect
 from tasks.check_machine import check_machine
 from tasks.config.restore import RestoreRun
 from tasks.runs.spec import check_settings
@@ -95,15 +94,15 @@ def test_another_file_than_the_chosen_one_is_refused(arcface_weights: str) -> No
 
 
 def test_a_run_with_arcface_has_its_scores_name_and_checksum(arcface_weights: str, tmp_path: Path) -> None:
-    rows = [row | {"gt": support.encoded(support.portrait(i + 1))} for i, row in enumerate(support.rows(6))]
-    support.write(tmp_path / "src" / "a.parquet", rows)
-    run = support.run(tmp_path, recogniser="arcface", gt_column="gt", batch_size=4)
-    record = restore_without_prefect(run)
+    rows = [row | {"gt": support.encoded(support.portrait(i + 1))} for i, row in enumerate(support.make_rows(6))]
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows)
+    run = support.make_run(tmp_path, recogniser="arcface", gt_column="gt", batch_size=4)
+    record = support.finished_run(run)
     assert record["recogniser"] == {"name": "arcface_ir_se50", "sha256": arcface_weights}
     assert record["statistics"]["identity_similarity"]["n"] == record["statistics"]["identity_similarity_gt"]["n"] == 6
     recogniser = load_recogniser(NetworkChoice("arcface_ir_se50", arcface_weights), "cpu")
     assert recogniser is not None
-    for i, row in enumerate(support.table(tmp_path / "dst" / "data").to_pylist()):
+    for i, row in enumerate(support.read_table(tmp_path / "dst" / "data").to_pylist()):
         (lq, gt) = (to_uint8(face_tensor(support.portrait(number), 128)) for number in (i, i + 1))
         restored, other = recogniser.embed([support.decoded(row["restored"]["bytes"]), gt])
         assert row["identity_similarity_gt"] == pytest.approx(float(restored @ other), abs=1e-5)
@@ -111,24 +110,24 @@ def test_a_run_with_arcface_has_its_scores_name_and_checksum(arcface_weights: st
 
 
 def test_a_run_is_not_continued_with_another_recogniser(arcface_weights: str, tmp_path: Path) -> None:
-    support.write(tmp_path / "src" / "a.parquet", support.rows(4))
-    restore_without_prefect(support.run(tmp_path, recogniser="arcface"))
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(4))
+    support.finished_run(support.make_run(tmp_path, recogniser="arcface"))
     with pytest.raises(UsageError, match=r"recogniser\.name: expected \"arcface_ir_se50\", found null"):
-        check_settings(support.run(tmp_path, recogniser="none"))
-    check_settings(support.run(tmp_path))  # auto is the same one
+        check_settings(support.make_run(tmp_path, recogniser="none"))
+    check_settings(support.make_run(tmp_path))  # auto is the same one
 
 
 def test_without_one_the_record_says_why_and_a_threshold_is_refused(tmp_path: Path) -> None:
-    support.write(tmp_path / "src" / "a.parquet", support.rows(2))
-    record = restore_without_prefect(support.run(tmp_path, recogniser="none"))
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(2))
+    record = support.finished_run(support.make_run(tmp_path, recogniser="none"))
     assert record["recogniser"] is None
     assert "no face recogniser scored this run" in record["statistics"]["identity_similarity"]["why"]
     with pytest.raises(UsageError, match=r"expected a face recogniser for min_identity 0\.5, found none"):
-        check_settings(support.run(tmp_path, recogniser="none", min_identity=0.5))
+        check_settings(support.make_run(tmp_path, recogniser="none", min_identity=0.5))
 
 
 def gated(folder: Path, min_identity: float | str, recogniser: str = "adaface") -> dict[str, Any]:
-    return check_settings(support.run(folder, recogniser=recogniser, min_identity=min_identity))
+    return check_settings(support.make_run(folder, recogniser=recogniser, min_identity=min_identity))
 
 
 class TestMinIdentity:
@@ -136,32 +135,32 @@ class TestMinIdentity:
 
     @pytest.fixture(autouse=True)
     def source(self, tmp_path: Path) -> None:
-        support.write(tmp_path / "src" / "a.parquet", support.rows(4))
+        support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(4))
 
     @pytest.mark.parametrize(("profile", "threshold"), [("celeba", 0.5), ("lfw", 0.6), ("wild", 0.3)])
     def test_a_profile_is_its_threshold(
         self, profile: str, threshold: float, adaface_weights: str, tmp_path: Path
     ) -> None:
-        run = support.run(tmp_path, recogniser="adaface", min_identity=profile)
+        run = support.make_run(tmp_path, recogniser="adaface", min_identity=profile)
         assert check_settings(run) == gated(tmp_path, threshold)
         assert make_job(run, "cpu", None).min_identity == threshold
 
     @pytest.mark.usefixtures("adaface_weights")
     def test_the_record_says_which_gate_it_was(self, tmp_path: Path) -> None:
-        record = restore_without_prefect(support.run(tmp_path, recogniser="adaface", min_identity="webphoto"))
+        record = support.finished_run(support.make_run(tmp_path, recogniser="adaface", min_identity="webphoto"))
         assert record["arguments"]["min_identity"] == "webphoto"
         assert record["identity_gate"] == {
             "profile": "webphoto", "threshold": 0.3, "recogniser": "adaface_ir50_ms1mv2",
             "source": "NTIRE 2025 challenge on real-world face restoration (arXiv 2504.14600): its evaluation script",
         }  # fmt: skip
-        again = support.run(tmp_path, recogniser="adaface", min_identity=0.3)
-        assert restore_without_prefect(again)["totals"] == record["totals"]  # the same run: nothing is done
+        again = support.make_run(tmp_path, recogniser="adaface", min_identity=0.3)
+        assert support.finished_run(again)["totals"] == record["totals"]  # the same run: nothing is done
 
     @pytest.mark.usefixtures("arcface_weights")
     def test_the_record_of_a_number_and_of_none(self, tmp_path: Path) -> None:
-        assert restore_without_prefect(support.run(tmp_path, recogniser="arcface"))["identity_gate"] is None
-        other = support.run(tmp_path, recogniser="arcface", min_identity=0.25, destination=str(tmp_path / "other"))
-        assert restore_without_prefect(other)["identity_gate"] == {
+        assert support.finished_run(support.make_run(tmp_path, recogniser="arcface"))["identity_gate"] is None
+        other = support.make_run(tmp_path, recogniser="arcface", min_identity=0.25, destination=str(tmp_path / "other"))
+        assert support.finished_run(other)["identity_gate"] == {
             "profile": None, "threshold": 0.25, "recogniser": "arcface_ir_se50", "source": "a number that was given",
         }  # fmt: skip
 
@@ -169,19 +168,19 @@ class TestMinIdentity:
     def test_a_profile_with_another_recogniser_is_refused_before_any_work(self, tmp_path: Path) -> None:
         for recogniser in ("arcface", "auto"):
             with pytest.raises(UsageError, match=r"the recogniser adaface_ir50_ms1mv2 .* found arcface_ir_se50"):
-                restore_without_prefect(support.run(tmp_path, recogniser=recogniser, min_identity="celeba"))
+                support.finished_run(support.make_run(tmp_path, recogniser=recogniser, min_identity="celeba"))
         assert not (tmp_path / "dst").exists()
         gated(tmp_path, 0.5, "arcface")
 
     @pytest.mark.parametrize("given", ["0.25", 0.25, "-1", 1])
     def test_a_number_may_come_as_text(self, given: float | str, tmp_path: Path) -> None:
-        assert support.run(tmp_path, min_identity=given).min_identity == float(given)
+        assert support.make_run(tmp_path, min_identity=given).min_identity == float(given)
 
     @pytest.mark.parametrize("given", ["celebs", 1.5, "-2", "nan", ["celeba"]])
     def test_anything_else_is_answered_with_the_known_profiles(self, given: object, tmp_path: Path) -> None:
         known = "celeba, lfw, childhood, wild, webphoto"
         with pytest.raises(ValidationError, match=f"expected a number from -1 to 1, or a profile of {known}"):
-            support.run(tmp_path, min_identity=given)
+            support.make_run(tmp_path, min_identity=given)
 
     def test_forms_and_files_know_of_both(self, tmp_path: Path) -> None:
         field = RestoreRun.model_json_schema()["properties"]["min_identity"]
@@ -189,7 +188,7 @@ class TestMinIdentity:
         assert (number["type"], number["minimum"], number["maximum"]) == ("number", -1, 1)
         assert profile["enum"] == ["celeba", "lfw", "childhood", "wild", "webphoto"] and nothing == {"type": "null"}
         for given in (0.25, "wild"):
-            run = support.run(tmp_path, min_identity=given)
+            run = support.make_run(tmp_path, min_identity=given)
             assert RestoreRun.model_validate(json.loads(run.model_dump_json())) == run
 
 
@@ -211,8 +210,10 @@ def test_faces_of_a_batch_are_compared_in_one_call(
 ) -> None:
     counting = Counting()
     monkeypatch.setattr("tasks.scoring.scorer.load_recogniser", lambda *_: counting)
-    support.write(tmp_path / "src" / "a.parquet", support.rows(8, first=1))  # none of them its own mirror image
-    restore_without_prefect(support.run(tmp_path, faulty, batch_size=8, shard_rows=8))
+    support.write_parquet(
+        tmp_path / "src" / "a.parquet", support.make_rows(8, first=1)
+    )  # none of them its own mirror image
+    support.finished_run(support.make_run(tmp_path, faulty, batch_size=8, shard_rows=8))
     assert counting.calls == [16]
 
 

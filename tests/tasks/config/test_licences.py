@@ -11,7 +11,6 @@ import torch
 
 from bfr_models.methods.preset import DIFFACE
 from bfr_models.weights.tensors import parameters_of, save_weights
-from flows.restore_dataset import restore_without_prefect
 from tasks.config.licences import licences_in_use
 from tests import support
 
@@ -28,7 +27,7 @@ def keep(cache: Path, stem: str, **card: object) -> str:
 
 
 def by_name(folder: Path, method: str = "difface", **settings: Any) -> dict[str, dict[str, Any]]:
-    found = licences_in_use(support.run(folder, method, **{"recogniser": "none", **settings}))
+    found = licences_in_use(support.make_run(folder, method, **{"recogniser": "none", **settings}))
     return {terms.pop("weights"): terms for terms in found}
 
 
@@ -66,8 +65,8 @@ def test_recogniser_and_detector_are_among_them(cache: Path, tmp_path: Path) -> 
 
 
 def test_a_run_writes_them_down(tmp_path: Path) -> None:
-    support.write(tmp_path / "src" / "a.parquet", support.rows(1))
-    record = restore_without_prefect(support.run(tmp_path, "difface", recogniser="none", options={"steps": 1}))
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(1))
+    record = support.finished_run(support.make_run(tmp_path, "difface", recogniser="none", options={"steps": 1}))
     assert record["licences"] == [
         {"weights": f"difface-face128-{name}", "licence": "Apache-2.0", "licence_url": None, "non_commercial": None}
         for name in ("estimator", "prior")

@@ -87,20 +87,20 @@ def test_a_run_gives_the_same_bytes_and_learns_what_fits(
             raise torch.OutOfMemoryError
         return restore(self, batch)
 
-    support.write(tmp_path / "src" / "a.parquet", support.rows(64), group_rows=64)
-    restore_without_prefect(support.run(tmp_path, faulty, batch_size=8, shard_rows=64, recogniser="none"))
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(64), group_rows=64)
+    restore_without_prefect(support.make_run(tmp_path, faulty, batch_size=8, shard_rows=64, recogniser="none"))
     monkeypatch.setattr(faulty_methods.Faulty, "restore", bounded)
     destination = str(tmp_path / "auto")
     record = restore_without_prefect(
-        support.run(tmp_path, faulty, batch_size="auto", shard_rows=64, recogniser="none", destination=destination)
+        support.make_run(tmp_path, faulty, batch_size="auto", shard_rows=64, recogniser="none", destination=destination)
     )
     assert record["totals"]["restored"] == 64
-    assert support.pictures(tmp_path / "auto") == support.pictures(tmp_path / "dst")
+    assert support.restored_images(tmp_path / "auto") == support.restored_images(tmp_path / "dst")
     assert sum(size > memory for size in sizes) <= 1  # a batch that does not fit is tried once
     assert np.mean(sizes[-4:]) <= memory
 
 
 def test_runs_with_other_batches_share_a_destination(faulty: str, tmp_path: Path) -> None:
-    support.write(tmp_path / "src" / "a.parquet", support.rows(4))
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(4))
     for size in ("auto", 1, None):
-        restore_without_prefect(support.run(tmp_path, faulty, batch_size=size, recogniser="none"))
+        restore_without_prefect(support.make_run(tmp_path, faulty, batch_size=size, recogniser="none"))

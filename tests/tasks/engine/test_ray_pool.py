@@ -16,7 +16,6 @@ from ray._private.parameter import RayParams
 from ray.exceptions import ActorDiedError
 
 from bfr_models.errors import BfrError, UsageError
-from flows.restore_dataset import restore_without_prefect
 from tasks.config.restore import RestoreRun
 from tasks.engine import ray_pool
 from tasks.engine.ray_cluster import connect_ray
@@ -32,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster", "faulty")
 
 
 def ray_run(folder: Path, **settings: Any) -> RestoreRun:
-    return support.run(folder, "faulty", engine="ray", actors=1, gpus_per_actor=0, **settings)
+    return support.make_run(folder, "faulty", engine="ray", actors=1, gpus_per_actor=0, **settings)
 
 
 def restore(run: RestoreRun, on_done: Callable[[Record], None]) -> None:
@@ -65,7 +64,7 @@ class Squatter:
 def test_a_node_that_is_killed_half_way_takes_its_workers_and_loses_nothing(
     second_node: Node, tmp_path: Path, faulty: str
 ) -> None:
-    support.write(tmp_path / "src" / "a.parquet", support.rows(24))
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(24))
     pids = tmp_path / "pids"
     pids.mkdir()
     squatter = Squatter.remote()
@@ -81,9 +80,9 @@ def test_a_node_that_is_killed_half_way_takes_its_workers_and_loses_nothing(
     run = ray_run(tmp_path, options={"pids": str(pids), "seconds": 0.2}).model_copy(update={"actors": 2})
     restore(run, kill_after_two)
     assert len(list(pids.iterdir())) >= 4 and sorted(done) == sorted(set(done)) and len(done) == 6
-    assert restore_without_prefect(run)["totals"]["restored"] == 24
+    assert support.finished_run(run)["totals"]["restored"] == 24
     assert_whole_but_for_leftovers(run)
-    assert support.pictures(tmp_path / "dst") == undisturbed(tmp_path)
+    assert support.restored_images(tmp_path / "dst") == undisturbed(tmp_path)
 
 
 def assert_whole_but_for_leftovers(run: RestoreRun) -> None:
@@ -96,12 +95,12 @@ def assert_whole_but_for_leftovers(run: RestoreRun) -> None:
 
 def undisturbed(folder: Path) -> dict[str, bytes]:
     """What a run over `src` gives on threads of this process, where nothing is killed."""
-    restore_without_prefect(support.run(folder, "faulty", destination=str(folder / "undisturbed")))
-    return support.pictures(folder / "undisturbed")
+    support.finished_run(support.make_run(folder, "faulty", destination=str(folder / "undisturbed")))
+    return support.restored_images(folder / "undisturbed")
 
 
 def test_a_worker_that_is_killed_half_way_is_replaced_and_its_shards_are_done_once(tmp_path: Path) -> None:
-    support.write(tmp_path / "src" / "a.parquet", support.rows(24))
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(24))
     pids = tmp_path / "pids"
     pids.mkdir()
     done: list[str] = []
@@ -116,10 +115,10 @@ def test_a_worker_that_is_killed_half_way_is_replaced_and_its_shards_are_done_on
     restore(run, kill_after_three)
     assert len(list(pids.iterdir())) == 2
     assert sorted(done) == sorted(set(done)) and len(done) == 6
-    record = restore_without_prefect(run)
+    record = support.finished_run(run)
     assert record["totals"]["restored"] == 24
     assert_whole_but_for_leftovers(run)
-    assert support.pictures(tmp_path / "dst") == undisturbed(tmp_path)
+    assert support.restored_images(tmp_path / "dst") == undisturbed(tmp_path)
 
 
 @pytest.mark.parametrize(("fault", "reason"), [("kills", "the worker died"), ("hangs", "no result in 2 s")])
@@ -127,20 +126,20 @@ def test_a_row_that_ends_every_worker_is_rejected_and_all_others_are_restored(
     fault: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray_pool, "MIN_TRIAL_DEADLINE", 1.0)
-    rows = [row | {"id": fault if i == 1 else f"row-{i}"} for i, row in enumerate(support.rows(6))]
-    support.write(tmp_path / "src" / "a.parquet", rows, group_rows=2)
+    rows = [row | {"id": fault if i == 1 else f"row-{i}"} for i, row in enumerate(support.make_rows(6))]
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows, group_rows=2)
     run = ray_run(tmp_path, shard_rows=2, shard_timeout=2.0 if fault == "hangs" else None)
-    record = restore_without_prefect(run)
+    record = support.finished_run(run)
     assert record["rejects"] == {"worker_killed": 1} and record["totals"]["restored"] == 5
     support.assert_whole(tmp_path / "dst", 6)
-    (rejected,) = support.table(tmp_path / "dst" / "rejected").to_pylist()
+    (rejected,) = support.read_table(tmp_path / "dst" / "rejected").to_pylist()
     assert rejected["id"] == fault and "this row ended it 2 times" in rejected["detail"]
     assert reason in rejected["detail"] or "no result in 1 s" in rejected["detail"]
     assert rejected["image"]["bytes"] == rows[1]["image"]["bytes"]
     rows[1]["id"] = "well"
-    support.write(tmp_path / "src" / "a.parquet", rows, group_rows=2)
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows, group_rows=2)
     others = {name: picture for name, picture in undisturbed(tmp_path).items() if name != "well"}
-    assert support.pictures(tmp_path / "dst") == others
+    assert support.restored_images(tmp_path / "dst") == others
 
 
 def test_a_first_shard_may_take_its_time_as_long_as_its_batches_get_done(
@@ -148,30 +147,30 @@ def test_a_first_shard_may_take_its_time_as_long_as_its_batches_get_done(
 ) -> None:
     monkeypatch.setattr(ray_pool, "FIRST_DEADLINE", {"cpu": 9.0})
     monkeypatch.setattr(ray_pool, "BATCHES_SECONDS", 0.5)
-    support.write(tmp_path / "src" / "a.parquet", support.rows(8), group_rows=8)
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(8), group_rows=8)
     pids = tmp_path / "pids"
     pids.mkdir()
     run = ray_run(tmp_path, shard_rows=8, batch_size=1, options={"seconds": 2.0, "pids": str(pids)})
-    assert restore_without_prefect(run)["totals"]["restored"] == 8
+    assert support.finished_run(run)["totals"]["restored"] == 8
     assert len(list(pids.iterdir())) == 1, "its worker was killed"
 
 
 def test_a_first_shard_that_hangs_in_a_batch_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_pool, "FIRST_DEADLINE", {"cpu": 3.0})
     monkeypatch.setattr(ray_pool, "MIN_TRIAL_DEADLINE", 1.0)
-    support.write(tmp_path / "src" / "a.parquet", [row | {"id": "hangs"} for row in support.rows(1)])
-    assert restore_without_prefect(ray_run(tmp_path))["rejects"] == {"worker_killed": 1}
+    support.write_parquet(tmp_path / "src" / "a.parquet", [row | {"id": "hangs"} for row in support.make_rows(1)])
+    assert support.finished_run(ray_run(tmp_path))["rejects"] == {"worker_killed": 1}
 
 
 def test_a_method_that_does_not_load_is_a_clear_error(tmp_path: Path) -> None:
-    support.write(tmp_path / "src" / "a.parquet", support.rows(4))
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(4))
     message = "a worker could not load faulty on cpu: RuntimeError: no kernel for this card"
     with pytest.raises(BfrError, match=message):
         restore(ray_run(tmp_path, options={"load_error": "no kernel for this card"}), lambda _: None)
 
 
 def test_workers_that_cannot_be_placed_are_an_error_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    support.write(tmp_path / "src" / "a.parquet", support.rows(4))
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(4))
     monkeypatch.setattr(ray_pool, "START_TIMEOUT", 1.0)
     run = ray_run(tmp_path)
     with pytest.raises(BfrError, match=r"expected a worker to be ready within 1 s.*the cluster offers"):

@@ -13,12 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from bfr_models.errors import BfrError
-from bfr_models.pixels import Uint8Image, resize, to_tensor, to_uint8
+from bfr_models.pixels import resize, to_tensor, to_uint8
 from bfr_models.rng import derive_seed
-from bfr_models.types import NetworkChoice
 from flows.restore_dataset import restore_without_prefect
 from tasks.datasets.image_column import IMAGE
 from tasks.plan_shards import plan_shards
@@ -27,27 +25,15 @@ from tasks.worker.shard_worker import ShardWorker
 from tests import faulty_methods, support
 
 
-class MeanColours:
-    """A recogniser that knows faces by the colours of their left and right halves."""
-
-    name, sha256 = "mean colours", "0" * 64
-
-    def embed(self, faces: list[Uint8Image]) -> NDArray[np.float32]:
-        halves = [np.concatenate([half.mean((0, 1)) for half in np.array_split(face, 2, axis=1)]) for face in faces]
-        return np.stack([half / np.linalg.norm(half) for half in halves]).astype(np.float32)
-
-
 @pytest.fixture(autouse=True)
 def recogniser(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.scoring.scorer.load_recogniser", lambda *_: MeanColours())
-    chosen = NetworkChoice(MeanColours.name, MeanColours.sha256)
-    monkeypatch.setattr("bfr_models.faces.recognisers.choose_recogniser", lambda _: chosen)
+    support.use_mean_colours(monkeypatch)
 
 
 def restored(folder: Path, *arguments: Any, **settings: Any) -> tuple[dict[str, Any], pa.Table]:
     """(run.json, the data rows) of a run over `folder`/src."""
-    run = support.run(folder, *arguments, **settings)
-    return restore_without_prefect(run), support.table(Path(run.destination) / "data")
+    run = support.make_run(folder, *arguments, **settings)
+    return restore_without_prefect(run), support.read_table(Path(run.destination) / "data")
 
 
 def test_other_columns_are_carried_in_their_order_and_names_that_clash_move_aside(tmp_path: Path) -> None:
@@ -61,8 +47,8 @@ def test_other_columns_are_carried_in_their_order_and_names_that_clash_move_asid
             ("seed", pa.float64()),
         ]
     )
-    rows = support.rows(6, caption="c", width=7, source_width="w", tags=[1, 2], seed=0.5)
-    support.write(tmp_path / "src" / "a.parquet", rows, schema=schema)
+    rows = support.make_rows(6, caption="c", width=7, source_width="w", tags=[1, 2], seed=0.5)
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows, schema=schema)
     _, data = restored(tmp_path)
     assert data.column_names[:5] == ["caption", "source_source_width", "source_width", "tags", "source_seed"]
     assert data.column_names[5:8] == ["id", "restored", "width"]
@@ -73,8 +59,8 @@ def test_other_columns_are_carried_in_their_order_and_names_that_clash_move_asid
 
 def test_rows_keep_their_order_and_their_default_ids_say_where_they_are(tmp_path: Path) -> None:
     for name, first in (("sub/b", 0), ("a", 10)):
-        rows = [row | {"n": first + i} for i, row in enumerate(support.rows(10, first))]
-        support.write(tmp_path / "src" / f"{name}.parquet", rows)
+        rows = [row | {"n": first + i} for i, row in enumerate(support.make_rows(10, first))]
+        support.write_parquet(tmp_path / "src" / f"{name}.parquet", rows)
     _, data = restored(tmp_path)
     assert data["id"].to_pylist() == [f"{name}.parquet#{row}" for name in ("a", "sub/b") for row in range(10)]
     assert data["n"].to_pylist() == [*range(10, 20), *range(10)]
@@ -82,8 +68,8 @@ def test_rows_keep_their_order_and_their_default_ids_say_where_they_are(tmp_path
 
 
 def test_ids_may_be_integers_and_need_not_be_unique(tmp_path: Path) -> None:
-    rows = [row | {"id": number} for row, number in zip(support.rows(6), [3, 1, 3, 2**40, 5, 5], strict=True)]
-    support.write(tmp_path / "src" / "a.parquet", rows)
+    rows = [row | {"id": number} for row, number in zip(support.make_rows(6), [3, 1, 3, 2**40, 5, 5], strict=True)]
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows)
     record, data = restored(tmp_path)
     assert data["id"].to_pylist() == ["3", "1", "3", str(2**40), "5", "5"]
     assert record["totals"]["restored"] == 6
@@ -97,12 +83,12 @@ def test_broken_pictures_are_rejected_with_a_code_and_their_untouched_bytes(tmp_
         "": None, "not a picture": b"\x00hello", "cut": good[:300],
         "speck": support.encoded(support.portrait(1, side=2)),
     }  # fmt: skip
-    rows = support.rows(8)
+    rows = support.make_rows(8)
     for place, (name, data) in zip((0, 2, 5, 7), pictures.items(), strict=True):
         rows[place]["image"] = {"bytes": data, "path": name}
-    support.write(tmp_path / "src" / "a.parquet", rows)
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows)
     record, data = restored(tmp_path)
-    rejected = support.table(tmp_path / "dst" / "rejected").to_pylist()
+    rejected = support.read_table(tmp_path / "dst" / "rejected").to_pylist()
     assert data["id"].to_pylist() == [f"a.parquet#{row}" for row in (1, 3, 4, 6)]
     assert [row["error"] for row in rejected] == list(broken.values())
     assert [row["image"]["bytes"] for row in rejected] == list(pictures.values())
@@ -115,8 +101,8 @@ def test_broken_pictures_are_rejected_with_a_code_and_their_untouched_bytes(tmp_
 
 def test_a_column_of_bare_bytes_is_as_good_as_hugging_faces(tmp_path: Path) -> None:
     schema = pa.schema([("image", pa.large_binary())])
-    rows = [{"image": row["image"]["bytes"]} for row in support.rows(4)]
-    support.write(tmp_path / "src" / "a.parquet", rows, schema=schema)
+    rows = [{"image": row["image"]["bytes"]} for row in support.make_rows(4)]
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows, schema=schema)
     assert restored(tmp_path)[1].num_rows == 4
 
 
@@ -132,12 +118,12 @@ def test_a_column_of_bare_bytes_is_as_good_as_hugging_faces(tmp_path: Path) -> N
 def test_a_method_that_fails_on_one_face_costs_only_that_row(
     fault: str, detail: str, faulty: str, tmp_path: Path
 ) -> None:
-    rows = [row | {"id": f"{fault}-{i}" if i == 5 else f"good-{i}"} for i, row in enumerate(support.rows(12))]
-    support.write(tmp_path / "src" / "a.parquet", rows, group_rows=12)
+    rows = [row | {"id": f"{fault}-{i}" if i == 5 else f"good-{i}"} for i, row in enumerate(support.make_rows(12))]
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows, group_rows=12)
     record, data = restored(tmp_path, faulty, shard_rows=12, batch_size=8)
     assert data["id"].to_pylist() == [f"good-{i}" for i in range(12) if i != 5]
     assert record["rejects"] == {"method_failed": 1}
-    (rejected,) = support.table(tmp_path / "dst" / "rejected").to_pylist()
+    (rejected,) = support.read_table(tmp_path / "dst" / "rejected").to_pylist()
     assert (rejected["id"], rejected["detail"]) == (f"{fault}-5", detail)
     assert rejected["image"]["bytes"] == rows[5]["image"]["bytes"]
     others = [i for i in range(12) if i != 5]
@@ -147,9 +133,9 @@ def test_a_method_that_fails_on_one_face_costs_only_that_row(
 
 def test_a_grey_face_stays_grey(faulty: str, tmp_path: Path) -> None:
     grey = np.repeat(support.portrait(0)[..., :1], 3, axis=2)
-    rows = support.rows(2)
+    rows = support.make_rows(2)
     rows[0]["image"]["bytes"] = support.encoded(grey)
-    support.write(tmp_path / "src" / "a.parquet", rows)
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows)
     out = [support.decoded(row["bytes"]) for row in restored(tmp_path, faulty)[1]["restored"].to_pylist()]
     assert np.ptp(out[0], axis=2).max() == 0 < np.ptp(out[1], axis=2).max()
 
@@ -158,7 +144,9 @@ def test_the_method_sees_a_resized_face_as_it_is_not_rounded_and_not_clipped(
     faulty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checks = np.indices((60, 60)).sum(axis=0)[..., None] // 10 % 2 * np.full(3, 255)
-    support.write(tmp_path / "src" / "a.parquet", [{"image": {"bytes": support.encoded(checks.astype(np.uint8))}}])
+    support.write_parquet(
+        tmp_path / "src" / "a.parquet", [{"image": {"bytes": support.encoded(checks.astype(np.uint8))}}]
+    )
     seen: list[Any] = []
     restore = faulty_methods.Faulty.restore
     monkeypatch.setattr(faulty_methods.Faulty, "restore", lambda self, b: seen.append(b.images) or restore(self, b))
@@ -173,10 +161,10 @@ def test_a_face_that_lost_its_identity_keeps_its_pixels_and_the_row_says_so(faul
     even = np.full((96, 96, 3), 120, np.uint8)  # is its own mirror image
     lopsided = even.copy()
     lopsided[:, :48] = (250, 10, 10)
-    rows = support.rows(2)
+    rows = support.make_rows(2)
     for row, pixels in zip(rows, (even, lopsided), strict=True):
         row["image"]["bytes"] = row["gt"] = support.encoded(pixels)
-    support.write(tmp_path / "src" / "a.parquet", rows)
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows)
     record, data = restored(tmp_path, faulty, min_identity=0.9, gt_column="gt")
     kept, lost = data.to_pylist()
     assert kept["faces"][0]["outcome"] == "restored" and kept["identity_similarity"] == 1
@@ -187,10 +175,10 @@ def test_a_face_that_lost_its_identity_keeps_its_pixels_and_the_row_says_so(faul
 
 
 def test_statistics_and_totals_are_those_of_the_data_columns(faulty: str, tmp_path: Path) -> None:
-    rows = [row | {"gt": support.encoded(support.portrait(i + 1))} for i, row in enumerate(support.rows(30))]
+    rows = [row | {"gt": support.encoded(support.portrait(i + 1))} for i, row in enumerate(support.make_rows(30))]
     rows[3]["gt"] = rows[3]["image"]["bytes"] = support.encoded(np.full((96, 96, 3), 120, np.uint8))  # psnr is inf
     rows[9]["image"]["bytes"] = b"broken"
-    support.write(tmp_path / "src" / "a.parquet", rows)
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows)
     record, data = restored(tmp_path, faulty, gt_column="gt")
     statistics = record["statistics"]
     assert (statistics["n_in"], statistics["n_restored"], statistics["n_rejected"]) == (30, 29, 1)
@@ -208,43 +196,43 @@ def test_statistics_and_totals_are_those_of_the_data_columns(faulty: str, tmp_pa
 
 
 def test_without_ground_truth_a_metric_says_why_it_is_not_there(tmp_path: Path) -> None:
-    support.write(tmp_path / "src" / "a.parquet", support.rows(2))
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(2))
     record, data = restored(tmp_path)
     assert record["statistics"]["psnr"] == {"value": None, "why": "no ground truth: give --gt-column"}
     assert data["psnr"].to_pylist() == [None, None]
 
 
 def test_ground_truth_that_does_not_decode_is_said_of_its_row(tmp_path: Path) -> None:
-    rows = [row | {"gt": b"broken" if i else row["image"]["bytes"]} for i, row in enumerate(support.rows(2))]
-    support.write(tmp_path / "src" / "a.parquet", rows)
+    rows = [row | {"gt": b"broken" if i else row["image"]["bytes"]} for i, row in enumerate(support.make_rows(2))]
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows)
     assert restored(tmp_path, gt_column="gt")[0]["rejects"] == {"bad_gt": 1}
 
 
 @pytest.mark.parametrize("settings", [{"batch_size": 1}, {"batch_size": 5}, {"shard_rows": 24}])
 def test_bytes_depend_on_neither_batches_nor_shards(settings: dict[str, Any], tmp_path: Path) -> None:
-    support.write(tmp_path / "src" / "a.parquet", support.rows(24))
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(24))
     restored(tmp_path)
     restored(tmp_path, destination=str(tmp_path / "other"), **settings)
-    assert support.pictures(tmp_path / "other") == support.pictures(tmp_path / "dst")
+    assert support.restored_images(tmp_path / "other") == support.restored_images(tmp_path / "dst")
 
 
 def test_a_diffusion_gives_equal_bytes_for_equal_batches_and_nearly_equal_ones_for_others(tmp_path: Path) -> None:
     """A convolution sums in an order that may depend on the batch, so other batches may differ in the last bit."""
-    support.write(tmp_path / "src" / "a.parquet", support.rows(8))
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(8))
     options = {"steps": 2}
     restored(tmp_path, "difface", options=options, batch_size=4)
-    first = support.pictures(tmp_path / "dst")
+    first = support.restored_images(tmp_path / "dst")
     for name, settings in (("same", {"shard_rows": 8, "batch_size": 4}), ("other", {"shard_rows": 8, "batch_size": 3})):
         restored(tmp_path, "difface", options=options, destination=str(tmp_path / name), **settings)
-    assert support.pictures(tmp_path / "same") == first
-    other = support.pictures(tmp_path / "other")
+    assert support.restored_images(tmp_path / "same") == first
+    other = support.restored_images(tmp_path / "other")
     for row_id, data in first.items():
         difference = np.abs(support.decoded(data).astype(int) - support.decoded(other[row_id]))
         assert difference.max() <= 1 and (difference > 0).mean() < 1e-3
 
 
 def test_the_output_is_a_dataset_that_hugging_face_shows_as_pictures(tmp_path: Path) -> None:
-    table = pq.read_table(support.write(tmp_path / "one.parquet", support.rows(4, label=1)))
+    table = pq.read_table(support.write_parquet(tmp_path / "one.parquet", support.make_rows(4, label=1)))
     feature = {"_type": "ClassLabel", "names": ["young", "old"]}
     noted = {"info": {"features": {"image": {"_type": "Image"}, "label": feature}}}
     (tmp_path / "src").mkdir()
@@ -258,15 +246,15 @@ def test_the_output_is_a_dataset_that_hugging_face_shows_as_pictures(tmp_path: P
 
 
 def test_a_commit_record_stays_small(tmp_path: Path) -> None:
-    rows = [row | {"gt": support.encoded(support.portrait(i + 7))} for i, row in enumerate(support.rows(64))]
-    support.write(tmp_path / "src" / "a.parquet", rows)
+    rows = [row | {"gt": support.encoded(support.portrait(i + 7))} for i, row in enumerate(support.make_rows(64))]
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows)
     restored(tmp_path, shard_rows=64, gt_column="gt")
     (commit,) = (tmp_path / "dst" / "commits").glob("*.json")
     assert commit.stat().st_size < 8192
 
 
 def test_a_row_group_that_does_not_read_is_rejected_row_by_row(tmp_path: Path) -> None:
-    path = support.write(tmp_path / "src" / "a.parquet", support.rows(12))
+    path = support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(12))
     column = pq.ParquetFile(path).metadata.row_group(1).column(0)
     content = bytearray(path.read_bytes())
     content[column.data_page_offset : column.data_page_offset + 200] = bytes(200)
@@ -280,14 +268,14 @@ def test_a_row_group_that_does_not_read_is_rejected_row_by_row(tmp_path: Path) -
 def test_a_source_that_changes_mid_run_stops_it_and_the_same_command_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = support.write(tmp_path / "src" / "a.parquet", support.rows(40))
+    path = support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(40))
     from tasks.worker import shard_worker
 
     commit, calls = shard_worker.commit_shard, itertools.count(1)
 
     def meanwhile(*arguments: Any) -> Any:
         if next(calls) == 3:  # once: two workers' threads come through here
-            support.write(path, support.rows(12, first=50))
+            support.write_parquet(path, support.make_rows(12, first=50))
         return commit(*arguments)
 
     with monkeypatch.context() as patch:
@@ -301,10 +289,10 @@ def test_a_source_that_changes_mid_run_stops_it_and_the_same_command_goes_on(
 
 
 def test_a_run_records_what_made_it(tmp_path: Path) -> None:
-    support.write(tmp_path / "src" / "a.parquet", support.rows(2))
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(2))
     record, data = restored(tmp_path, seed=5)
-    run = support.run(tmp_path, seed=5)
-    assert record == support.record(tmp_path / "dst")
+    run = support.make_run(tmp_path, seed=5)
+    assert record == support.read_record(tmp_path / "dst")
     assert record["method"]["fingerprint"] == run.resolve().fingerprint == data["fingerprint"][0].as_py()
     assert (record["state"], record["seed"], record["method"]["name"]) == ("complete", 5, "passthrough")
     assert record["recogniser"] == {"name": "mean colours", "sha256": "0" * 64}
@@ -312,15 +300,15 @@ def test_a_run_records_what_made_it(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_was_given_up_and_finishes_late_changes_nothing(faulty: str, tmp_path: Path) -> None:
-    support.write(tmp_path / "src" / "a.parquet", support.rows(4))
-    run = support.run(tmp_path, faulty, options={"seconds": 0.2})
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(4))
+    run = support.make_run(tmp_path, faulty, options={"seconds": 0.2})
     (shard,) = plan_shards(run).todo
     workers = [ShardWorker(make_job(run, "cpu", None)) for _ in range(3)]
     for worker in workers:
         worker.load()
     with ThreadPoolExecutor() as threads:  # three attempts at once, of which one counts
         records = list(threads.map(lambda worker: worker.run(Order(shard)), workers))
-    assert records[0] == records[1] == records[2] == support.commits(tmp_path / "dst")[0]
+    assert records[0] == records[1] == records[2] == support.read_commits(tmp_path / "dst")[0]
     before = support.snapshot(tmp_path / "dst")
     assert workers[0].run(Order(shard)) == records[0]
     assert support.snapshot(tmp_path / "dst") == before

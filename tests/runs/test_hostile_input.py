@@ -34,7 +34,7 @@ def restored(folder: Path, table: pa.Table, group_rows: int = 4, **settings: Any
     """A run over one table, which must leave every row somewhere."""
     (folder / "src").mkdir(exist_ok=True)
     pq.write_table(table, folder / "src" / "a.parquet", row_group_size=group_rows)
-    record = restore_without_prefect(support.run(folder, **settings))
+    record = restore_without_prefect(support.make_run(folder, **settings))
     found = verify_run(str(folder / "dst"))
     assert found["ok"] and found["rows"] == table.num_rows, found["problems"]
     return record
@@ -100,7 +100,7 @@ def test_hostile_pictures_are_restored_or_rejected_by_name(tmp_path: Path) -> No
     record = restored(tmp_path, pa.Table.from_pylist(rows, schema=schema), max_rejects=1.0)
     assert time.monotonic() - began < 60
     assert set(record["rejects"]) <= {"undecodable", "too_large", "too_small"}
-    fine = {row["id"] for row in support.table(tmp_path / "dst" / "data").to_pylist()}
+    fine = {row["id"] for row in support.read_table(tmp_path / "dst" / "data").to_pylist()}
     assert fine >= {"an archive behind", "a JPEG called PNG", "EXIF of 64 KiB of nothing"}
     assert not fine & {
         "bomb",
@@ -239,7 +239,7 @@ def test_pictures_come_in_many_types(kind: str, tmp_path: Path) -> None:
     }
     table = pa.table({"image": column(kind)} | others)
     assert restored(tmp_path, table)["totals"]["restored"] == 8
-    data = support.table(tmp_path / "dst" / "data")
+    data = support.read_table(tmp_path / "dst" / "data")
     for name in others:
         kept, given = (found[name].cast(pa.int64()) if name == "when" else found[name] for found in (data, table))
         assert kept.to_pylist() == given.to_pylist()
@@ -250,7 +250,7 @@ def test_columns_that_hold_no_pictures_are_refused_before_any_work(kind: pa.Data
     (tmp_path / "src").mkdir()
     pq.write_table(pa.table({"image": pa.nulls(3, kind)}), tmp_path / "src" / "a.parquet")
     with pytest.raises(UsageError, match="expected pictures in column 'image'"):
-        restore_without_prefect(support.run(tmp_path))
+        restore_without_prefect(support.make_run(tmp_path))
 
 
 @pytest.mark.parametrize(("rows", "group_rows"), [(5, 1), (10_000, 10_000)])
@@ -264,7 +264,7 @@ def test_pictures_that_are_all_null_with_foreign_paths_are_missing(tmp_path: Pat
     rows = [{"bytes": None, "path": path} for path in ("a.png", "/etc/passwd", "s3://elsewhere/x", "../../x")]
     record = restored(tmp_path, pa.table({"image": pa.array(rows, IMAGE)}), max_rejects=1.0)
     assert record["rejects"] == {"missing": 4}
-    rejected = support.table(tmp_path / "dst" / "rejected").to_pylist()
+    rejected = support.read_table(tmp_path / "dst" / "rejected").to_pylist()
     assert [row["image"] for row in rejected] == rows
 
 
@@ -275,10 +275,10 @@ def test_ids_that_are_not_unique_or_would_like_to_be_paths_and_pages(tmp_path: P
     (tmp_path / "src").mkdir()
     pq.write_table(table.slice(0, 2), tmp_path / "src" / "b.parquet")  # and not unique across files
     pq.write_table(table, tmp_path / "src" / "a.parquet", row_group_size=3)
-    restore_without_prefect(support.run(tmp_path))
+    restore_without_prefect(support.make_run(tmp_path))
     found = verify_run(str(tmp_path / "dst"))
     assert found["ok"] and found["rows"] == 10
-    assert Counter(support.ids(tmp_path / "dst" / "data")) == Counter(ids[:7] + ids[:2])
+    assert Counter(support.read_ids(tmp_path / "dst" / "data")) == Counter(ids[:7] + ids[:2])
     assert set(tmp_path.parent.iterdir()) == before
     assert "<script>alert(1)" not in (tmp_path / "dst" / "report" / "index.html").read_text()
 
@@ -290,18 +290,25 @@ def test_text_that_is_not_utf8_is_carried_and_costs_no_row(tmp_path: Path) -> No
     names = text([b"fine", b"\xff\xfe", b"\xc3", b"good"])
     table = pa.table({"id": names, "caption": names, "image": pa.array([GOOD] * 4, pa.binary())})
     assert restored(tmp_path, table)["totals"]["restored"] == 4
-    data = support.table(tmp_path / "dst" / "data")
+    data = support.read_table(tmp_path / "dst" / "data")
     assert data["id"].to_pylist() == ["fine", "a.parquet#1", "a.parquet#2", "good"]
     assert data["caption"].cast(pa.binary()).to_pylist() == [b"fine", b"\xff\xfe", b"\xc3", b"good"]
 
 
 def test_a_damaged_row_group_costs_its_own_rows_and_no_others_of_its_shard(tmp_path: Path) -> None:
-    path = support.write(tmp_path / "src" / "a.parquet", [row | {"n": i} for i, row in enumerate(support.rows(16))])
+    path = support.write_parquet(
+        tmp_path / "src" / "a.parquet", [row | {"n": i} for i, row in enumerate(support.make_rows(16))]
+    )
     damage(path, group=2)
-    record = restore_without_prefect(support.run(tmp_path, shard_rows=16))
+    record = restore_without_prefect(support.make_run(tmp_path, shard_rows=16))
     assert record["totals"]["shards"] == 1 and record["rejects"] == {"unreadable": 4}
-    assert support.table(tmp_path / "dst" / "data")["n"].to_pylist() == [*range(8), *range(12, 16)]
-    assert [row["source_row"] for row in support.table(tmp_path / "dst" / "rejected").to_pylist()] == [8, 9, 10, 11]
+    assert support.read_table(tmp_path / "dst" / "data")["n"].to_pylist() == [*range(8), *range(12, 16)]
+    assert [row["source_row"] for row in support.read_table(tmp_path / "dst" / "rejected").to_pylist()] == [
+        8,
+        9,
+        10,
+        11,
+    ]
     assert verify_run(str(tmp_path / "dst"))["ok"]
 
 
@@ -324,7 +331,7 @@ def test_random_damage_to_a_file_never_loses_a_row(tmp_path: Path) -> None:
         (folder / "src").mkdir(parents=True)
         (folder / "src" / "a.parquet").write_bytes(content)
         try:
-            record = restore_without_prefect(support.run(folder, max_rejects=1.0))
+            record = restore_without_prefect(support.make_run(folder, max_rejects=1.0))
         except UsageError as refused:
             seen["refused"] += 1
             assert re.search(r"a\.parquet|column|rows", str(refused))  # noqa: PT017

@@ -36,8 +36,8 @@ Ask = Callable[..., ReprocessRun]
 
 @pytest.fixture
 def ask(tmp_path: Path) -> Ask:
-    support.write(tmp_path / "src" / "a.parquet", support.rows(1))
-    return partial(support.reprocess_run, tmp_path)
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(1))
+    return partial(support.make_reprocess_run, tmp_path)
 
 
 def deployment(server: str, made: dict[str, Any]) -> dict[str, Any]:

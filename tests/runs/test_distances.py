@@ -25,18 +25,18 @@ DLIB = "fd_dlib_resnet_v1"
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six faces with another as the ground truth of each; one of them has none."""
-    rows = support.rows(6)
+    rows = support.make_rows(6)
     for i, row in enumerate(rows):
         row["gt"] = {"bytes": None if i == 4 else support.encoded(support.portrait(60 + i)), "path": None}
     folder = tmp_path_factory.mktemp("pairs")
-    support.write(folder / "src" / "a.parquet", rows, group_rows=1)
+    support.write_parquet(folder / "src" / "a.parquet", rows, group_rows=1)
     return folder / "src"
 
 
 def statistics(folder: Path, source: Path, **settings: Any) -> dict[str, Any]:
-    run = support.run(folder, source=str(source), **settings)
+    run = support.make_run(folder, source=str(source), **settings)
     restore_without_prefect(run)
-    return support.record(Path(run.destination))["statistics"]
+    return support.read_record(Path(run.destination))["statistics"]
 
 
 def test_any_split_gives_the_distance_of_all_faces_together(source: Path, tmp_path: Path) -> None:
@@ -60,11 +60,11 @@ def test_embeddings_are_kept_on_request_alone(source: Path, tmp_path: Path) -> N
     assert not (tmp_path / "without" / "dst" / "features").exists()
     kept = statistics(tmp_path / "with", source, keep_embeddings=True)
     assert DLIB not in kept and "nothing to compare with" not in kept["fid"]["why"]  # its weights are not here
-    rows = support.table(tmp_path / "with" / "dst" / "features").to_pylist()
+    rows = support.read_table(tmp_path / "with" / "dst" / "features").to_pylist()
     assert [row["id"] for row in rows] == [f"a.parquet#{i}" for i in range(6)]
     assert all(np.linalg.norm(row["embedding"]) == pytest.approx(1, abs=1e-5) for row in rows)
     statistics(tmp_path / "gt", source, keep_embeddings=True, gt_column="gt")
-    of_gt = support.table(tmp_path / "gt" / "dst" / "features")["embedding_gt"]
+    of_gt = support.read_table(tmp_path / "gt" / "dst" / "features")["embedding_gt"]
     assert len(of_gt) == 6 and of_gt.null_count == 1
 
 
@@ -77,7 +77,7 @@ def test_fid_comes_from_the_features_of_every_face(
     found = statistics(tmp_path, source, gt_column="gt", recogniser="none")
     assert DLIB not in found
     assert (found["fid"]["n"], found["fid"]["n_reference"]) == (6, 5)
-    features = support.table(tmp_path / "dst" / "features")
+    features = support.read_table(tmp_path / "dst" / "features")
     assert features.num_rows == 6 and features["inception_gt"].null_count == 1
     for path in (tmp_path / "dst" / "features").glob("*.parquet"):
         about = json.loads(pq.read_schema(path).metadata[b"inception"])

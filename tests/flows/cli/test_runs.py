@@ -17,8 +17,8 @@ pytestmark = pytest.mark.usefixtures("signals")
 
 @pytest.fixture
 def destination(tmp_path: Path) -> Path:
-    support.write(tmp_path / "src" / "a.parquet", support.rows(8))
-    restore_without_prefect(support.run(tmp_path))
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(8))
+    restore_without_prefect(support.make_run(tmp_path))
     return tmp_path / "dst"
 
 

@@ -54,9 +54,11 @@ def event(server: str, name: str, fits: Callable[[dict[str, Any]], bool]) -> dic
 @pytest.mark.usefixtures("faulty", "ray_cluster")
 def test_a_run_leaves_three_artifacts_and_its_workers_lines(prefect_server: str, tmp_path: Path) -> None:
     names = ["a", "b-warns", "c-raises", "d"]
-    rows = [{"id": name, **row} for name, row in zip(names, support.rows(4), strict=True)]
-    support.write(tmp_path / "src" / "a.parquet", rows, group_rows=2)
-    run = support.run(tmp_path, "faulty", engine="ray", recogniser="none", shard_rows=2, batch_size=1, gpus_per_actor=0)
+    rows = [{"id": name, **row} for name, row in zip(names, support.make_rows(4), strict=True)]
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows, group_rows=2)
+    run = support.make_run(
+        tmp_path, "faulty", engine="ray", recogniser="none", shard_rows=2, batch_size=1, gpus_per_actor=0
+    )
     recipe.restore_dataset(run)
     name = f"faulty of {run.source}"
     artifacts = {found["type"]: found for found in about(prefect_server, name, "artifacts")}
@@ -76,9 +78,9 @@ def test_a_run_leaves_three_artifacts_and_its_workers_lines(prefect_server: str,
 
 def test_the_summary_has_the_figures_there_are(tmp_path: Path) -> None:
     """Of a run with ground truth and without a recogniser."""
-    rows = [row | {"gt": row["image"]} for row in support.rows(2)]
-    support.write(tmp_path / "src" / "a.parquet", rows)
-    record = recipe.restore_without_prefect(support.run(tmp_path, gt_column="gt", recogniser="none"))
+    rows = [row | {"gt": row["image"]} for row in support.make_rows(2)]
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows)
+    record = recipe.restore_without_prefect(support.make_run(tmp_path, gt_column="gt", recogniser="none"))
     figures = [line for line in page._summary(record).splitlines() if line.startswith("|")]
     measures = {line.split(" | ")[0].removeprefix("| "): line for line in figures[2:]}
     ssim = record["statistics"]["ssim"]
@@ -87,9 +89,9 @@ def test_the_summary_has_the_figures_there_are(tmp_path: Path) -> None:
 
 
 def test_a_failure_is_an_event(prefect_server: str, tmp_path: Path) -> None:
-    support.write(tmp_path / "src" / "a.parquet", support.rows(1))
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(1))
     with pytest.raises(UsageError):
-        recipe.restore_dataset(support.run(tmp_path, column="picture"))
+        recipe.restore_dataset(support.make_run(tmp_path, column="picture"))
     failed = event(prefect_server, page.FAILED, lambda it: str(tmp_path) in it["resource"]["address"])
     assert "expected" in failed["payload"]["message"]
 

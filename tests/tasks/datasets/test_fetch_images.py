@@ -18,7 +18,6 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from bfr_models.errors import RowError
-from flows.restore_dataset import restore_without_prefect
 from tasks.datasets import fetch_images
 from tasks.datasets.fetch_images import Fetcher, fetch
 from tasks.storage import filesystem, store
@@ -88,8 +87,10 @@ def test_a_web_picture_is_fetched_through_redirects(web: str) -> None:
 
 def test_one_bad_answer_costs_no_row(web: str, tmp_path: Path) -> None:
     names = ("a.png", "b.png", "busy.png", "c.png")
-    support.write(tmp_path / "src" / "a.parquet", [{"image": f"{web}/{name}"} for name in names], schema=ADDRESSES)
-    record = restore_without_prefect(support.run(tmp_path))
+    support.write_parquet(
+        tmp_path / "src" / "a.parquet", [{"image": f"{web}/{name}"} for name in names], schema=ADDRESSES
+    )
+    record = support.finished_run(support.make_run(tmp_path))
     assert record["totals"]["restored"] == 4 and record["rejects"] == {}
 
 
@@ -240,8 +241,8 @@ def test_a_column_of_addresses_is_restored_and_what_is_not_there_is_rejected(web
     rows = [{"image": f"{web}/{i}.png", "id": str(i)} for i in range(6)]
     rows[2]["image"], rows[4]["image"] = f"{web}/gone", "http://10.0.0.1/x.png"
     schema = pa.schema([("id", pa.string()), *ADDRESSES])
-    support.write(tmp_path / "src" / "a.parquet", rows, schema=schema)
-    record = restore_without_prefect(support.run(tmp_path))
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows, schema=schema)
+    record = support.finished_run(support.make_run(tmp_path))
     assert record["totals"]["restored"] == 4 and record["rejects"] == {"missing": 2}
-    rejected = support.table(tmp_path / "dst" / "rejected").to_pylist()
+    rejected = support.read_table(tmp_path / "dst" / "rejected").to_pylist()
     assert [row["image"]["path"] for row in rejected] == [rows[2]["image"], rows[4]["image"]]

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from bfr_models.errors import UsageError
-from flows.restore_dataset import restore_without_prefect
 from tasks.runs.spec import check_settings
 from tasks.scoring.figures import figures
 from tests import support
@@ -48,17 +47,17 @@ def test_what_a_run_could_not_measure_keeps_its_reason() -> None:
 
 
 def test_a_run_holds_its_protocols_figures_and_another_protocol_needs_no_other_run(tmp_path: Path) -> None:
-    rows = support.rows(3)
+    rows = support.make_rows(3)
     for row in rows:
         row["gt"] = row["image"]
-    support.write(tmp_path / "src" / "a.parquet", rows)
-    run = support.run(tmp_path, gt_column="gt", recogniser="none", lpips="none", metrics=("niqe",))
-    record = restore_without_prefect(run)
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows)
+    run = support.make_run(tmp_path, gt_column="gt", recogniser="none", lpips="none", metrics=("niqe",))
+    record = support.finished_run(run)
     figure = record["protocol"]["metrics"]
     assert record["protocol"]["name"] == "default" and figure["ssim"]["value"] == record["statistics"]["ssim"]["mean"]
     assert figure["niqe"]["value"] is None and "192 px" in figure["niqe"]["why"]  # these faces are smaller
     assert "ms_ssim" not in record["statistics"]
-    again = restore_without_prefect(run.model_copy(update={"protocol": "ntire2025", "metrics": ("niqe",)}))
+    again = support.finished_run(run.model_copy(update={"protocol": "ntire2025", "metrics": ("niqe",)}))
     assert again["protocol"]["name"] == "ntire2025" and again["finished"] == record["finished"]
     assert again["protocol"]["metrics"]["musiq"]["value"] is None
 
@@ -72,4 +71,4 @@ def test_a_run_holds_its_protocols_figures_and_another_protocol_needs_no_other_r
 )
 def test_unknown_names_are_refused_before_any_work(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        check_settings(support.run(tmp_path, **settings))
+        check_settings(support.make_run(tmp_path, **settings))

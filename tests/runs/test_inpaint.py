@@ -69,12 +69,12 @@ def restored(folder: Path, rows: list[tuple[bytes, bytes | None]], **settings: A
     content = [
         {"id": str(i), "image": {"bytes": data, "path": None}, "mask": mask} for i, (data, mask) in enumerate(rows)
     ]
-    support.write(folder / "src" / "a.parquet", content)
+    support.write_parquet(folder / "src" / "a.parquet", content)
     defaults = {"task": "inpaint", "mask_column": "mask", "options": {"steps": 4}}
-    run = support.run(folder, "difface", **{**defaults, **settings})
+    run = support.make_run(folder, "difface", **{**defaults, **settings})
     record = restore_without_prefect(run)
     data = Path(run.destination) / "data"
-    return record, support.table(data).to_pylist() if any(data.glob("*")) else []
+    return record, support.read_table(data).to_pylist() if any(data.glob("*")) else []
 
 
 def noise(height: int, width: int) -> Uint8Image:
@@ -98,7 +98,7 @@ def test_the_method_sees_the_mask_of_its_row_and_nothing_else_decides_the_pixels
     pictures, all_holes = [noise(SIZE, SIZE), noise(SIZE, SIZE)[::-1]], [scratch(SIZE, SIZE), scratch(SIZE, SIZE).T]
     rows = [(support.encoded(p), mask_of(holes)) for p, holes in zip(pictures, all_holes, strict=True)]
     _, data = restored(tmp_path, rows)
-    run = support.run(tmp_path, "difface", task="inpaint", mask_column="mask", options={"steps": 4})
+    run = support.make_run(tmp_path, "difface", task="inpaint", mask_column="mask", options={"steps": 4})
     batch = FaceBatch(
         ("0", "1"),
         torch.stack([to_tensor(p) for p in pictures]),
@@ -136,7 +136,7 @@ def test_a_row_without_a_mask_that_fits_is_rejected_and_costs_no_other(tmp_path:
     masks = [good, None, b"", b"broken", mask_of(scratch(30, 20)), mask_of(scratch(20, 32)), good]
     record, data = restored(tmp_path, [(picture, mask) for mask in masks], max_rejects=1.0)
     assert [row["id"] for row in data] == ["0", "6"] and record["rejects"] == {"bad_mask": 5}
-    details = [row["detail"] for row in support.table(tmp_path / "dst" / "rejected").to_pylist()]
+    details = [row["detail"] for row in support.read_table(tmp_path / "dst" / "rejected").to_pylist()]
     assert [text.partition("none that fits: ")[2].partition(":")[0] for text in details] == [
         "missing", "missing", "undecodable", "bad_mask", "bad_mask",
     ]  # fmt: skip
@@ -172,7 +172,7 @@ class Stranger:
 def test_a_face_that_lost_its_identity_keeps_its_holes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.scoring.scorer.load_recogniser", lambda *_: Stranger())
     chosen = NetworkChoice(Stranger.name, Stranger.sha256)
-    monkeypatch.setattr("bfr_models.faces.recognisers.choose_recogniser", lambda _: chosen)
+    monkeypatch.setattr("tasks.config.resolve.choose_recogniser", lambda _: chosen)
     before = noise(40, 40)
     _, (row,) = restored(tmp_path, [(support.encoded(before), mask_of(scratch(40, 40)))], min_identity=0.9)
     assert row["faces"][0]["outcome"] == "kept_original"
@@ -186,7 +186,7 @@ def test_another_task_or_mask_column_is_refused_on_the_same_destination(tmp_path
         ({}, 'task: expected "inpaint", found "restore"'),
     ):
         with pytest.raises(UsageError, match="holds a run with other settings") as refused:
-            check_settings(support.run(tmp_path, "difface", options={"steps": 4}, **settings))
+            check_settings(support.make_run(tmp_path, "difface", options={"steps": 4}, **settings))
         assert differs in str(refused.value)
 
 
@@ -207,7 +207,7 @@ def test_what_does_not_fit_is_wrong_usage_before_any_work(
     arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefect_server: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    support.write(tmp_path / "src" / "a.parquet", [{"image": support.rows(1)[0]["image"], "mask": b""}])
+    support.write_parquet(tmp_path / "src" / "a.parquet", [{"image": support.make_rows(1)[0]["image"], "mask": b""}])
     result = CliRunner().invoke(
         app, ["restore", "src", "dst", "--engine", "local", "--method", "difface", *arguments, "--json"]
     )

@@ -10,7 +10,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from bfr_models.errors import UsageError
@@ -19,7 +18,6 @@ from bfr_models.faces.detectors import DetectorChoice
 from bfr_models.faces.template import FFHQ_5, at_size
 from bfr_models.faces.types import DetectedFace
 from bfr_models.pixels import Uint8Image
-from bfr_models.types import NetworkChoice
 from flows.restore_dataset import restore_without_prefect
 from tasks.runs.spec import check_settings
 from tasks.worker import windows
@@ -54,24 +52,12 @@ class TileDetector:
                     yield DetectedFace((x, y, x + TILE, y + TILE), np.full((5, 2), 7.0), 0.9)
 
 
-class MeanColours:
-    """A recogniser that knows faces by the colours of their left and right halves."""
-
-    name, sha256 = "mean colours", "0" * 64
-
-    def embed(self, faces: list[Uint8Image]) -> NDArray[np.float32]:
-        halves = [np.concatenate([half.mean((0, 1)) for half in np.array_split(face, 2, axis=1)]) for face in faces]
-        return np.stack([half / np.linalg.norm(half) for half in halves]).astype(np.float32)
-
-
 @pytest.fixture
 def tiles(monkeypatch: pytest.MonkeyPatch, faulty: str) -> str:
     """The name of a method that mirrors faces; they are found by `TileDetector`."""
-    monkeypatch.setattr("tasks.scoring.scorer.load_recogniser", lambda *_: MeanColours())
-    chosen = NetworkChoice(MeanColours.name, MeanColours.sha256)
-    monkeypatch.setattr("bfr_models.faces.recognisers.choose_recogniser", lambda _: chosen)
+    support.use_mean_colours(monkeypatch)
     monkeypatch.setattr("tasks.worker.shard_worker.load_detector", lambda *_: TileDetector())
-    monkeypatch.setattr("bfr_models.faces.detectors.choose_detector", lambda *_: DetectorChoice("tiles"))
+    monkeypatch.setattr("tasks.config.resolve.choose_detector", lambda *_: DetectorChoice("tiles"))
     return faulty
 
 
@@ -92,11 +78,11 @@ def restored(
 ) -> tuple[dict[str, Any], list[Any]]:
     """(run.json, the data rows) of a run over encoded photos by id."""
     rows = [{"id": name, "image": {"bytes": data, "path": None}} for name, data in pictures.items()]
-    support.write(folder / "src" / "a.parquet", rows)
-    run = support.run(folder, method, **{"input": "photos", **settings})
+    support.write_parquet(folder / "src" / "a.parquet", rows)
+    run = support.make_run(folder, method, **{"input": "photos", **settings})
     record = restore_without_prefect(run)
     data = Path(run.destination) / "data"
-    return record, support.table(data).to_pylist() if any(data.glob("*")) else []
+    return record, support.read_table(data).to_pylist() if any(data.glob("*")) else []
 
 
 def outcomes(row: dict[str, Any]) -> list[str]:
@@ -340,7 +326,7 @@ def test_runs_of_faces_and_of_photos_do_not_mix(tiles: str, tmp_path: Path) -> N
     restored(tmp_path, {"a": support.encoded(photo(1))}, tiles)
     for settings in ({"input": "faces"}, {"min_face": 40}, {"max_faces": 3}, {"reject_no_face": True}):
         with pytest.raises(UsageError, match="holds a run with other settings"):
-            check_settings(support.run(tmp_path, tiles, **{"input": "photos", **settings}))
+            check_settings(support.make_run(tmp_path, tiles, **{"input": "photos", **settings}))
 
 
 @pytest.mark.parametrize(
@@ -348,13 +334,13 @@ def test_runs_of_faces_and_of_photos_do_not_mix(tiles: str, tmp_path: Path) -> N
 )
 def test_settings_that_cannot_be_kept_are_refused(settings: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected no"):
-        support.run(tmp_path, **settings)
+        support.make_run(tmp_path, **settings)
 
 
 def test_a_detector_without_weights_says_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BFR_WEIGHTS", str(tmp_path / "none"))
-    support.write(tmp_path / "src" / "a.parquet", support.rows(1))
-    run = support.run(tmp_path, input="photos", detector="retinaface")
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(1))
+    run = support.make_run(tmp_path, input="photos", detector="retinaface")
     with pytest.raises(UsageError, match="bfr weights fetch facexlib"):
         check_settings(run)
     with pytest.raises(UsageError, match=r"none that read.*No such file"):

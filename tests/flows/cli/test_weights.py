@@ -57,12 +57,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     module = ModuleType("fake_conversion")
     module.convert_estimator, module.convert_prior = convert_estimator, convert_prior  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "fake_conversion", module)
-    catalogue = (
+    entries = (
         entry("net/512/estimator", "https://x/e.pth", None, "convert_estimator"),
         entry("net/512/prior", "https://x/p.pth", "0" * 64, "convert_prior"),
         entry("lib/kept", "https://x/kept.bin", hashlib.sha256(KEPT).hexdigest()),
     )
-    monkeypatch.setattr(catalogue, "CATALOGUE", catalogue)
+    monkeypatch.setattr(catalogue, "CATALOGUE", entries)
     monkeypatch.setenv("BFR_WEIGHTS", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
