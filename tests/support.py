@@ -22,8 +22,14 @@ from PIL import Image
 from bfr_models.pixels import Uint8Image
 from bfr_models.types import NetworkChoice
 from tasks.config.reprocess import ReprocessRun
+from tasks.config.resolve import resolve_run
 from tasks.config.restore import RestoreRun
 from tasks.datasets.image_column import IMAGE
+from tasks.plan_shards import plan_shards
+from tasks.runs.plan import Plan
+from tasks.runs.shards import Shard
+from tasks.runs.spec import check_destination
+from tasks.storage.store import Store
 
 ROOT = Path(__file__).parent.parent
 SIDE = 96
@@ -69,6 +75,22 @@ def make_run(folder: Path, method: str = "passthrough", **settings: Any) -> Rest
     """`folder`/src to `folder`/dst, on threads of this process unless another engine is asked for."""
     defaults = {"source": str(folder / "src"), "destination": str(folder / "dst"), "engine": "local", "shard_rows": 4}
     return RestoreRun(**{**defaults, "method": method, **settings})
+
+
+def plan_run(run: RestoreRun) -> Plan:
+    """What the recipe does first: names, then the plan."""
+    return plan_shards(resolve_run(run), Store(run.destination))
+
+
+def check_run(run: RestoreRun) -> None:
+    """What the command does before anything starts."""
+    check_destination(resolve_run(run), Store(run.destination))
+
+
+def make_shard(shard_id: str = "s", **facts: Any) -> Shard:
+    """A shard of four rows of a file that is not there."""
+    place = {"source": "/src/a.parquet", "name": "a.parquet", "version": "1", "row_group_start": 0, "row_group_stop": 1}
+    return Shard(**{"id": shard_id, "first_row": 0, "rows": 4, **place, **facts})
 
 
 def make_reprocess_run(folder: Path, **settings: Any) -> ReprocessRun:

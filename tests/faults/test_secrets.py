@@ -22,7 +22,6 @@ import pytest
 from bfr_models.errors import BfrError
 from flows.restore_dataset import restore_dataset, restore_without_prefect
 from tasks.config.restore import RestoreRun
-from tasks.plan_shards import plan_shards
 from tasks.storage.redaction import redact_text, with_secrets, without_secrets
 from tasks.storage.store import Store
 from tests import support
@@ -131,10 +130,10 @@ def stored(destination: str) -> set[str]:
 
 def test_a_link_that_was_signed_anew_resumes_the_run(source: str) -> None:
     run = RestoreRun(source=source, destination="s3://secrets/dst", method="passthrough", engine="local", shard_rows=4)
-    shards = list(plan_shards(run).todo)
+    shards = list(support.plan_run(run).todo)
     assert {shard.source for shard in shards} == {source} and {shard.name for shard in shards} == {"a.parquet"}
     anew = run.model_copy(update={"source": source.replace(IN_URL["signature"], "another")})
-    resumed = list(plan_shards(anew).todo)
+    resumed = list(support.plan_run(anew).todo)
     assert [shard.id for shard in resumed] == [shard.id for shard in shards]
     assert {shard.source for shard in resumed} == {anew.source}
     assert restore_without_prefect(anew)["totals"]["restored"] == ROWS

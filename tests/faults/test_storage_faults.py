@@ -20,7 +20,7 @@ import pytest
 from bfr_models.errors import BfrError, UsageError
 from flows.restore_dataset import restore_without_prefect
 from tasks.config.restore import RestoreRun
-from tasks.runs.single_writer import run_store
+from tasks.runs.single_writer import learn_conditions
 from tasks.storage.store import Store
 from tasks.vacuum_run import vacuum_run
 from tasks.verify_run import verify_run
@@ -194,7 +194,7 @@ def test_a_store_with_conditions_is_known_for_one_though_an_answer_is_lost(proxy
         return "reset_after"
 
     proxy.choose = lose_the_first
-    assert run_store(f"{bucket}/dst").conditional and lost
+    assert learn_conditions(Store(f"{bucket}/dst")) and lost
 
 
 def test_no_permission_stops_a_run_at_once(proxy: FaultProxy, run: RestoreRun, monkeypatch: pytest.MonkeyPatch) -> None:

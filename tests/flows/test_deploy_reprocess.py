@@ -28,7 +28,7 @@ from flows.orchestration.credentials import StoreCredentials, use_credentials
 from flows.orchestration.run_page import DEGRADED, FAILED, HELD_BACK
 from flows.reprocess import reprocess, share_of
 from tasks.config.reprocess import ReprocessRun
-from tasks.config.resolve import settings_of
+from tasks.config.resolve import resolve_run
 from tests import support
 
 Ask = Callable[..., ReprocessRun]
@@ -106,11 +106,11 @@ def test_what_is_auto_is_chosen_where_it_is_deployed(
     made = deploy(run := ask(gt_column="image"), interval=60)
     settings = deployment(prefect_server, made)["parameters"]["run"]
     assert "auto" not in (settings["recogniser"], settings["lpips"], settings["fid"])
-    assert settings_of(ReprocessRun(**settings)) == settings_of(run)
+    assert resolve_run(ReprocessRun(**settings)).settings == resolve_run(run).settings
     monkeypatch.setattr(recognisers, "dlib_is_here", lambda: False)  # a worker with less
     monkeypatch.setattr(recognisers, "find_weight", lambda name: None)
     with pytest.raises(UsageError, match="expected dlib to recognise faces with"):
-        settings_of(ReprocessRun(**settings))
+        resolve_run(ReprocessRun(**settings))
 
 
 def test_what_is_wrong_is_said_before_anything_is_made(prefect_server: str, ask: Ask) -> None:

@@ -22,6 +22,7 @@ from flows.reprocess import reprocess_without_prefect
 from tasks import compare_generations as comparing
 from tasks import generations
 from tasks.config.reprocess import ReprocessRun
+from tasks.config.resolve import resolve_run
 from tasks.generations import (
     choose_generation,
     expire_generations,
@@ -29,9 +30,8 @@ from tasks.generations import (
     rollback_generation,
     switch_generation,
 )
-from tasks.plan_shards import plan_shards
 from tasks.restore_shards import restore_shards, worker_pool
-from tasks.runs.pointer import POINTER, Pointer, read_pointer
+from tasks.runs.pointer import POINTER, Pointer, address, read_pointer
 from tasks.runs.source import open_source
 from tasks.storage.store import Store
 from tests import support
@@ -72,9 +72,9 @@ def folder(run: ReprocessRun, name: str) -> Path:
 
 def interrupted(run: ReprocessRun, name: str, shards: int) -> None:
     """What a run leaves that was killed after it had committed so many shards."""
-    inner = run.generation(name)
-    with worker_pool(inner) as pool:
-        restore_shards(pool, list(plan_shards(inner).todo)[:shards], lambda record: None)
+    inner = run.generation(address(run.destination, name))
+    with worker_pool(resolve_run(inner)) as pool:
+        restore_shards(pool, list(support.plan_run(inner).todo)[:shards], lambda record: None)
 
 
 def test_the_first_generation_becomes_current_and_is_a_run_like_any_other(ask: Ask) -> None:
@@ -277,7 +277,7 @@ def test_the_rows_of_a_file_stay_while_it_is_damaged(ask: Ask, tmp_path: Path) -
 
 
 def test_new_files_are_taken_right_after_an_interrupted_run(ask: Ask, tmp_path: Path) -> None:
-    name = choose_generation(ask())
+    name = choose_generation(resolve_run(ask()))
     interrupted(ask(), name, 1)
     support.write_parquet(tmp_path / "src" / "c.parquet", support.make_rows(3, first=20))
     assert reprocess_without_prefect(ask())["run"]["totals"]["restored"] == 8
@@ -408,22 +408,22 @@ def test_of_two_writers_the_second_sees_what_the_first_did(ask: Ask, monkeypatch
 def test_many_writers_lose_no_generation(ask: Ask) -> None:
     asked = [ask(seed=seed) for seed in range(4)]
     with ThreadPoolExecutor(4) as writers:
-        names = list(writers.map(choose_generation, asked * 2))
+        names = list(writers.map(choose_generation, [resolve_run(run) for run in asked] * 2))
     assert names[:4] == names[4:] and len(set(names)) == 4
     assert sorted(name[:4] for name in names[:4]) == ["0001", "0002", "0003", "0004"]
     assert sorted(read_pointer(Store(ask().destination)).begun) == sorted(set(names))
 
 
 def test_another_source_or_a_run_in_its_place_is_refused(ask: Ask, tmp_path: Path) -> None:
-    choose_generation(ask())
+    choose_generation(resolve_run(ask()))
     support.write_parquet(tmp_path / "other" / "a.parquet", support.make_rows(1))
     with pytest.raises(UsageError, match=r"expected the source .*src of the generations .* use another destination"):
-        choose_generation(ask(source=str(tmp_path / "other")))
+        choose_generation(resolve_run(ask(source=str(tmp_path / "other"))))
     from flows.restore_dataset import restore_without_prefect
 
     restore_without_prefect(support.make_run(tmp_path, destination=str(tmp_path / "run"), recogniser="none"))
     with pytest.raises(UsageError, match="found a run of `bfr restore`"):
-        choose_generation(ask(destination=str(tmp_path / "run")))
+        choose_generation(resolve_run(ask(destination=str(tmp_path / "run"))))
 
 
 @pytest.mark.usefixtures("prefect_server", "signals")

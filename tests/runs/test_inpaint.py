@@ -26,8 +26,8 @@ from bfr_models.types import FaceBatch, NetworkChoice
 from bfr_models.weights.tensors import parameters_of, save_weights
 from flows.cli.app import app
 from flows.restore_dataset import restore_without_prefect
+from tasks.config.resolve import resolve_run
 from tasks.images.masks import InpaintMask
-from tasks.runs.spec import check_settings
 from tests import support
 from tests.bfr_models.methods.conftest import INPAINTER, PRIOR, SIZE
 
@@ -105,7 +105,7 @@ def test_the_method_sees_the_mask_of_its_row_and_nothing_else_decides_the_pixels
         tuple(derive_seed(0, row_id) for row_id in ("0", "1")),
         torch.stack([torch.from_numpy(holes)[None].float() for holes in all_holes]),
     )
-    expected = to_uint8(load_method(run.resolve()).restore(batch).images)
+    expected = to_uint8(load_method(resolve_run(run).method).restore(batch).images)
     np.testing.assert_array_equal([support.decoded(row["restored"]["bytes"]) for row in data], expected)
 
 
@@ -186,7 +186,7 @@ def test_another_task_or_mask_column_is_refused_on_the_same_destination(tmp_path
         ({}, 'task: expected "inpaint", found "restore"'),
     ):
         with pytest.raises(UsageError, match="holds a run with other settings") as refused:
-            check_settings(support.make_run(tmp_path, "difface", options={"steps": 4}, **settings))
+            support.check_run(support.make_run(tmp_path, "difface", options={"steps": 4}, **settings))
         assert differs in str(refused.value)
 
 

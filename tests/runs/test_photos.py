@@ -19,7 +19,6 @@ from bfr_models.faces.template import FFHQ_5, at_size
 from bfr_models.faces.types import DetectedFace
 from bfr_models.pixels import Uint8Image
 from flows.restore_dataset import restore_without_prefect
-from tasks.runs.spec import check_settings
 from tasks.worker import windows
 from tasks.worker.read_shard import Row
 from tests import faulty_methods, support
@@ -326,7 +325,7 @@ def test_runs_of_faces_and_of_photos_do_not_mix(tiles: str, tmp_path: Path) -> N
     restored(tmp_path, {"a": support.encoded(photo(1))}, tiles)
     for settings in ({"input": "faces"}, {"min_face": 40}, {"max_faces": 3}, {"reject_no_face": True}):
         with pytest.raises(UsageError, match="holds a run with other settings"):
-            check_settings(support.make_run(tmp_path, tiles, **{"input": "photos", **settings}))
+            support.check_run(support.make_run(tmp_path, tiles, **{"input": "photos", **settings}))
 
 
 @pytest.mark.parametrize(
@@ -342,6 +341,6 @@ def test_a_detector_without_weights_says_how_to_get_them(tmp_path: Path, monkeyp
     support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(1))
     run = support.make_run(tmp_path, input="photos", detector="retinaface")
     with pytest.raises(UsageError, match="bfr weights fetch facexlib"):
-        check_settings(run)
+        support.check_run(run)
     with pytest.raises(UsageError, match=r"none that read.*No such file"):
-        check_settings(run.model_copy(update={"detector_weights": str(tmp_path / "none.pth")}))
+        support.check_run(run.model_copy(update={"detector_weights": str(tmp_path / "none.pth")}))

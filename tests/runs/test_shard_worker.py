@@ -18,8 +18,8 @@ from bfr_models.errors import BfrError
 from bfr_models.pixels import resize, to_tensor, to_uint8
 from bfr_models.rng import derive_seed
 from flows.restore_dataset import restore_without_prefect
+from tasks.config.resolve import resolve_run
 from tasks.datasets.image_column import IMAGE
-from tasks.plan_shards import plan_shards
 from tasks.worker.job import Order, make_job
 from tasks.worker.shard_worker import ShardWorker
 from tests import faulty_methods, support
@@ -293,7 +293,7 @@ def test_a_run_records_what_made_it(tmp_path: Path) -> None:
     record, data = restored(tmp_path, seed=5)
     run = support.make_run(tmp_path, seed=5)
     assert record == support.read_record(tmp_path / "dst")
-    assert record["method"]["fingerprint"] == run.resolve().fingerprint == data["fingerprint"][0].as_py()
+    assert record["method"]["fingerprint"] == resolve_run(run).method.fingerprint == data["fingerprint"][0].as_py()
     assert (record["state"], record["seed"], record["method"]["name"]) == ("complete", 5, "passthrough")
     assert record["recogniser"] == {"name": "mean colours", "sha256": "0" * 64}
     assert (tmp_path / "dst" / "report" / "index.html").stat().st_size > 1000
@@ -302,8 +302,8 @@ def test_a_run_records_what_made_it(tmp_path: Path) -> None:
 def test_a_worker_that_was_given_up_and_finishes_late_changes_nothing(faulty: str, tmp_path: Path) -> None:
     support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(4))
     run = support.make_run(tmp_path, faulty, options={"seconds": 0.2})
-    (shard,) = plan_shards(run).todo
-    workers = [ShardWorker(make_job(run, "cpu", None)) for _ in range(3)]
+    (shard,) = support.plan_run(run).todo
+    workers = [ShardWorker(make_job(resolve_run(run), "cpu", None)) for _ in range(3)]
     for worker in workers:
         worker.load()
     with ThreadPoolExecutor() as threads:  # three attempts at once, of which one counts

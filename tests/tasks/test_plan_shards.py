@@ -13,15 +13,14 @@ from pydantic import ValidationError
 
 from bfr_models.errors import BfrError, UsageError
 from tasks import plan_shards as planning
+from tasks.config.resolve import resolve_run
 from tasks.config.restore import RestoreRun
 from tasks.explain_row import explain_row
 from tasks.finish_run import finish_run
-from tasks.plan_shards import plan_shards
 from tasks.render_report import render_report
 from tasks.restore_shards import restore_shards, worker_pool
 from tasks.runs.plan import latest_plan
 from tasks.runs.shards import Shard, from_table
-from tasks.runs.spec import check_settings
 from tasks.storage.store import Store
 from tasks.verify_run import verify_run
 from tasks.worker.job import Order, make_job
@@ -58,26 +57,26 @@ def sources(run: RestoreRun) -> dict[str, list[str]]:
 
 def test_a_resume_does_not_list_the_source(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = support.make_run(source.parent)
-    first = plan_shards(run)
-    monkeypatch.setattr(planning, "open_source", no_listing)
-    again = plan_shards(run)
+    first = support.plan_run(run)
+    monkeypatch.setattr("tasks.runs.listing.open_source", no_listing)
+    again = support.plan_run(run)
     assert again.shards.equals(first.shards)
     assert again.todo_count == 3 and again.rows == 12
 
 
 def test_what_is_committed_is_not_to_do(source: Path) -> None:
     run = support.make_run(source.parent)
-    first, second, third = plan_shards(run).todo
+    first, second, third = support.plan_run(run).todo
     Store(run.destination).write(f"commits/{second.id}.json", b"{}")
     Store(run.destination).write("commits/of-another-plan.json", b"{}")
-    plan = plan_shards(run)
+    plan = support.plan_run(run)
     assert [shard.id for shard in plan.todo] == [first.id, third.id]
     assert plan.todo_count == 2
 
 
 def test_a_finished_run_is_planned_again_and_nothing_new_is_nothing_to_do(finished: RestoreRun) -> None:
     before = support.snapshot(Path(finished.destination))
-    assert plan_shards(finished).todo_count == 0
+    assert support.plan_run(finished).todo_count == 0
     support.finished_run(finished)
     assert support.snapshot(Path(finished.destination)) == before
 
@@ -95,7 +94,7 @@ def test_a_closed_run_that_lost_a_commit_is_not_finished_until_it_is_closed_agai
     next((destination / "commits").iterdir()).unlink()
     with pytest.raises(UsageError, match=r"expected a finished run at .*, found 1 of 3 shards to do"):
         render_report(finished.destination)
-    (shard,) = plan_shards(finished).todo
+    (shard,) = support.plan_run(finished).todo
     assert not (destination / "run.json").exists(), "a crash from here on must not leave the run closed"
     (destination / "commits" / f"{shard.commit}.json").write_text("{}")
     with pytest.raises(UsageError, match="expected a finished run"):
@@ -105,7 +104,7 @@ def test_a_closed_run_that_lost_a_commit_is_not_finished_until_it_is_closed_agai
 def test_a_file_that_was_added_brings_only_its_own_shards(finished: RestoreRun, source: Path) -> None:
     before, data = sources(finished), support.snapshot(Path(finished.destination) / "data")
     support.write_parquet(source / "a.parquet", support.make_rows(4, first=20))
-    plan = plan_shards(finished)
+    plan = support.plan_run(finished)
     assert [shard.name for shard in plan.todo] == ["a.parquet"]
     record = support.finished_run(finished)
     after = sources(finished)
@@ -152,8 +151,8 @@ def test_what_was_restored_of_a_file_that_has_gone_is_kept(finished: RestoreRun,
 def half_done(source: Path) -> RestoreRun:
     """A run that has restored the first of b.parquet's two shards, and then lost that file."""
     run = support.make_run(source.parent)
-    plan = plan_shards(run)
-    with worker_pool(run) as pool:
+    plan = support.plan_run(run)
+    with worker_pool(resolve_run(run)) as pool:
         restore_shards(pool, list(plan.todo)[:1], lambda _: None)
     (source / "b.parquet").unlink()
     return run
@@ -175,9 +174,9 @@ def test_a_file_that_goes_half_done_leaves_a_run_that_retires_what_is_deleted(so
 
 def test_a_file_that_changes_before_its_turn_is_planned_anew(source: Path) -> None:
     run = support.make_run(source.parent)
-    first = plan_shards(run)
+    first = support.plan_run(run)
     support.write_parquet(source / "c.parquet", support.make_rows(6, first=30))
-    second = plan_shards(run)
+    second = support.plan_run(run)
     assert (second.number, second.rows) == (1, 14)
     shared = set(first.shards["id"].to_pylist()) & set(second.shards["id"].to_pylist())
     assert len(shared) == 2
@@ -201,50 +200,50 @@ def test_a_file_that_changes_before_its_turn_is_planned_anew(source: Path) -> No
 def test_another_setting_on_the_same_destination_is_refused_by_name(
     change: dict[str, Any], named: str, source: Path
 ) -> None:
-    plan_shards(support.make_run(source.parent))
+    support.plan_run(support.make_run(source.parent))
     with pytest.raises(UsageError) as refused:
-        plan_shards(support.make_run(source.parent, **change))
+        support.plan_run(support.make_run(source.parent, **change))
     assert named in str(refused.value)
 
 
 def test_another_option_of_the_method_is_refused_by_name(source: Path) -> None:
-    plan_shards(support.make_run(source.parent, "difface", options={"steps": 2}))
+    support.plan_run(support.make_run(source.parent, "difface", options={"steps": 2}))
     with pytest.raises(UsageError, match=r"method\.options\.steps: expected 2, found 3"):
-        check_settings(support.make_run(source.parent, "difface", options={"steps": 3}))
+        support.check_run(support.make_run(source.parent, "difface", options={"steps": 3}))
 
 
 def test_other_weights_of_the_same_name_are_refused(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = support.make_run(source.parent, "estimator")
-    plan_shards(run)
-    mine = run.resolve()
+    support.plan_run(run)
+    mine = resolve_run(run).method
     trained_on = {name: {**weight, "sha256": "f" * 64} for name, weight in mine.weights.items()}
-    monkeypatch.setattr(RestoreRun, "resolve", lambda _: replace(mine, weights=trained_on))
+    monkeypatch.setattr("tasks.config.resolve.resolve_method", lambda *_: replace(mine, weights=trained_on))
     with pytest.raises(UsageError, match=r"method\.weights\.\w+\.sha256: expected .*, found .ffff"):
-        plan_shards(run)
+        support.plan_run(run)
 
 
 @pytest.mark.parametrize("change", [{"batch_size": 3}, {"actors": 2}, {"max_rejects": 1.0}, {"engine": "ray"}])
 def test_what_does_not_change_the_output_may_change(change: dict[str, Any], source: Path) -> None:
-    plan_shards(support.make_run(source.parent))
-    assert plan_shards(support.make_run(source.parent, **change)).todo_count == 3
+    support.plan_run(support.make_run(source.parent))
+    assert support.plan_run(support.make_run(source.parent, **change)).todo_count == 3
 
 
 def test_a_wrong_column_is_answered_with_the_columns_there_are(source: Path) -> None:
     with pytest.raises(UsageError, match=r"picture column 'picture', found the columns image \(struct.*--column"):
-        plan_shards(support.make_run(source.parent, column="picture"))
+        support.plan_run(support.make_run(source.parent, column="picture"))
     assert not (source.parent / "dst").exists()
 
 
 def test_a_file_without_the_column_is_found_before_any_work(source: Path) -> None:
     pq.write_table(pq.read_table(source / "b.parquet").rename_columns(["other"]), source / "z.parquet")
     with pytest.raises(UsageError, match="picture column 'image', found the columns other"):
-        plan_shards(support.make_run(source.parent))
+        support.plan_run(support.make_run(source.parent))
 
 
 def test_a_file_that_is_no_parquet_is_named(source: Path) -> None:
     (source / "z.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(UsageError, match=r"expected a Parquet file at .*z\.parquet"):
-        plan_shards(support.make_run(source.parent))
+        support.plan_run(support.make_run(source.parent))
 
 
 def test_a_dataset_without_rows_is_refused(tmp_path: Path) -> None:
@@ -252,24 +251,26 @@ def test_a_dataset_without_rows_is_refused(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     pq.write_table(table.slice(0, 0), tmp_path / "src" / "a.parquet")
     with pytest.raises(UsageError, match="expected rows in"):
-        plan_shards(support.make_run(tmp_path))
+        support.plan_run(support.make_run(tmp_path))
 
 
 def test_a_destination_with_other_files_is_refused(source: Path) -> None:
     support.write_parquet(source.parent / "dst" / "data" / "mine.parquet", support.make_rows(1))
     with pytest.raises(UsageError, match="found other files"):
-        check_settings(support.make_run(source.parent))
+        support.check_run(support.make_run(source.parent))
 
 
 @pytest.mark.parametrize("inside", ["", "/restored"])
 def test_a_destination_inside_the_source_is_refused(inside: str, source: Path) -> None:
     with pytest.raises(UsageError, match="expected a destination outside"):
-        check_settings(support.make_run(source.parent, destination=f"{source}{inside}"))
+        support.check_run(support.make_run(source.parent, destination=f"{source}{inside}"))
 
 
 def test_a_destination_inside_a_source_that_ends_in_a_slash_is_refused() -> None:
     with pytest.raises(UsageError, match="expected a destination outside"):
-        check_settings(RestoreRun(source="memory://scans/", destination="memory://scans/restored", method="estimator"))
+        support.check_run(
+            RestoreRun(source="memory://scans/", destination="memory://scans/restored", method="estimator")
+        )
 
 
 def test_a_timeout_that_threads_cannot_keep_is_refused(source: Path) -> None:
@@ -286,11 +287,11 @@ def test_two_drivers_that_plan_at_once_share_the_plan_of_the_first(
         if path == "plan/00000.parquet":
             monkeypatch.setattr(Store, "create", create)
             support.write_parquet(source / "d.parquet", support.make_rows(4, first=40))
-            plan_shards(run)
+            support.plan_run(run)
         return create(store, path, data)
 
     monkeypatch.setattr(Store, "create", beaten)
-    plan = plan_shards(run)
+    plan = support.plan_run(run)
     assert (plan.number, plan.rows) == (0, 16)
 
 
@@ -304,13 +305,13 @@ def test_a_run_that_is_planned_anew_while_it_is_finished_keeps_the_newer_files(
     def meanwhile(*arguments: Any) -> Any:
         monkeypatch.undo()
         support.write_parquet(source / "d.parquet", support.make_rows(4, first=40))
-        shard = next(plan_shards(finished).todo)
+        shard = next(support.plan_run(finished).todo)
         Store(finished.destination).write(f"data/{shard.id}-under-way.parquet", b"")
         return read_commits(*arguments)
 
     monkeypatch.setattr("tasks.runs.commits.read_commits", meanwhile)
     with pytest.raises(Exception, match="the same command runs elsewhere"):
-        finish_run(finished, support.now())
+        finish_run(resolve_run(finished), Store(finished.destination), support.now())
     assert len(list(destination.glob("data/*-under-way.parquet"))) == 1
 
 
@@ -337,7 +338,7 @@ def test_rows_that_were_rejected_for_a_reason_are_tried_again_and_only_their_sha
     before = support.snapshot(tmp_path / "dst" / "data")
     (tmp_path / "ill").unlink()
     run = again(with_rejects, "method_failed")
-    (shard,) = plan_shards(run).todo
+    (shard,) = support.plan_run(run).todo
     assert (shard.first_row, shard.generation) == (4, 1)
     record = support.finished_run(run)
     assert record["rejects"] == {"undecodable": 1} and record["plan"] == 1
@@ -355,7 +356,7 @@ def test_rows_that_are_rejected_again_stay_rejected_once(with_rejects: RestoreRu
         assert record["rejects"] == {"method_failed": 1, "undecodable": 1} and record["plan"] == generation
         support.assert_whole(tmp_path / "dst", 12)
     assert support.finished_run(with_rejects)["plan"] == 2, "without the flag it is a no-op"
-    assert plan_shards(again(with_rejects, "no_face")).todo_count == 0
+    assert support.plan_run(again(with_rejects, "no_face")).todo_count == 0
 
 
 def test_rejected_rows_of_a_file_that_has_gone_stay_as_they_are(with_rejects: RestoreRun, tmp_path: Path) -> None:
@@ -367,17 +368,17 @@ def test_rejected_rows_of_a_file_that_has_gone_stay_as_they_are(with_rejects: Re
 
 def test_a_retry_that_was_cut_off_is_resumed_and_not_begun_anew(with_rejects: RestoreRun, tmp_path: Path) -> None:
     run = again(with_rejects, "method_failed", "undecodable")
-    first = plan_shards(run)
+    first = support.plan_run(run)
     assert first.todo_count == 2
-    assert plan_shards(run).number == plan_shards(with_rejects).number == first.number
-    other = plan_shards(again(with_rejects, "undecodable"))
+    assert support.plan_run(run).number == support.plan_run(with_rejects).number == first.number
+    other = support.plan_run(again(with_rejects, "undecodable"))
     assert (other.number, other.todo_count) == (first.number, 2), "nothing of what is done was rejected so"
     assert support.finished_run(with_rejects)["plan"] == first.number
     support.assert_whole(tmp_path / "dst", 12)
 
 
 def late_attempt(run: RestoreRun, shard: Shard) -> None:
-    worker = ShardWorker(make_job(run, "cpu", None))
+    worker = ShardWorker(make_job(resolve_run(run), "cpu", None))
     worker.load()
     worker.run(Order(shard))
 
@@ -393,16 +394,16 @@ def test_a_late_attempt_at_a_superseded_shard_leaves_nothing(with_rejects: Resto
 
 def test_a_late_attempt_at_a_shard_that_the_newer_plan_still_has_counts(source: Path) -> None:
     run = support.make_run(source.parent)
-    late = next(plan_shards(run).todo)
+    late = next(support.plan_run(run).todo)
     support.write_parquet(source / "c.parquet", support.make_rows(6, first=30))
-    assert late.name == "b.parquet" and plan_shards(run).number == 1
+    assert late.name == "b.parquet" and support.plan_run(run).number == 1
     late_attempt(run, late)
-    assert plan_shards(run).done == {late.commit}
+    assert support.plan_run(run).done == {late.commit}
 
 
 def test_a_source_that_grows_leaves_generations_as_they_are(with_rejects: RestoreRun, tmp_path: Path) -> None:
     support.finished_run(again(with_rejects, "undecodable"))
     support.write_parquet(tmp_path / "src" / "b.parquet", support.make_rows(4, first=40))
-    plan = plan_shards(with_rejects)
+    plan = support.plan_run(with_rejects)
     assert [shard.generation for shard in plan.todo] == [0] and plan.todo_count == 1
     assert sorted(plan.shards["generation"].to_pylist()) == [0, 0, 0, 1]

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from bfr_models.errors import UsageError
-from tasks.plan_shards import plan_shards
 from tasks.runs.commits import commit_shard
 from tasks.storage.store import Store
 from tasks.vacuum_run import vacuum_run
@@ -52,10 +51,10 @@ def test_old_leftovers_go_young_ones_and_live_files_stay(destination: Path) -> N
 def test_of_a_run_under_way_every_commit_keeps_its_files(tmp_path: Path) -> None:
     support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(12))
     run = support.make_run(tmp_path)
-    shard = next(plan_shards(run).todo)
+    shard = next(support.plan_run(run).todo)
     store = Store(run.destination)
-    commit_shard(store, shard.id, {"data": b"of this plan"}, {"rows": 4})
-    commit_shard(store, "other", {"data": b"of a plan to come"}, {"rows": 4})
+    commit_shard(store, shard, {"data": b"of this plan"}, {"rows": 4})
+    commit_shard(store, support.make_shard("other"), {"data": b"of a plan to come"}, {"rows": 4})
     for path in (tmp_path / "dst").rglob("*.*"):
         os.utime(path, (0, 0))
     left_behind(tmp_path / "dst" / "data" / "s-1.parquet", 2)
@@ -64,7 +63,9 @@ def test_of_a_run_under_way_every_commit_keeps_its_files(tmp_path: Path) -> None
 
 
 def test_commits_of_shards_that_are_no_longer_planned_go_before_their_files(destination: Path) -> None:
-    record = commit_shard(Store(str(destination)), "dead", {"data": b"of a file that changed"}, {"rows": 4})
+    record = commit_shard(
+        Store(str(destination)), support.make_shard("dead"), {"data": b"of a file that changed"}, {"rows": 4}
+    )
     for path in destination.rglob("dead*"):
         os.utime(path, (0, 0))
     removed = [entry["path"] for entry in vacuum_run(str(destination))["removed"]]

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from bfr_models.errors import UsageError
-from tasks.plan_shards import plan_shards
 from tasks.verify_run import verify_run
 from tests import support
 
@@ -123,7 +122,7 @@ def test_totals_that_do_not_add_up_are_found(finished: Path) -> None:
 
 def test_a_run_that_has_only_begun_is_unfinished_and_no_run_is_none(tmp_path: Path) -> None:
     support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(4))
-    plan_shards(support.make_run(tmp_path))
+    support.plan_run(support.make_run(tmp_path))
     assert kinds(tmp_path / "dst") == {"unfinished"}
     with pytest.raises(UsageError, match="expected a run at"):
         verify_run(str(tmp_path / "nothing"))

@@ -12,6 +12,7 @@ import torch
 from bfr_models.methods.preset import DIFFACE
 from bfr_models.weights.tensors import parameters_of, save_weights
 from tasks.config.licences import licences_in_use
+from tasks.config.resolve import resolve_run
 from tests import support
 
 
@@ -27,7 +28,7 @@ def keep(cache: Path, stem: str, **card: object) -> str:
 
 
 def by_name(folder: Path, method: str = "difface", **settings: Any) -> dict[str, dict[str, Any]]:
-    found = licences_in_use(support.make_run(folder, method, **{"recogniser": "none", **settings}))
+    found = licences_in_use(resolve_run(support.make_run(folder, method, **{"recogniser": "none", **settings})))
     return {terms.pop("weights"): terms for terms in found}
 
 

@@ -23,8 +23,8 @@ from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
 from bfr_models.types import NetworkChoice
 from bfr_models.weights.tensors import parameters_of, save_weights
 from tasks.check_machine import check_machine
+from tasks.config.resolve import resolve_run
 from tasks.config.restore import RestoreRun
-from tasks.runs.spec import check_settings
 from tasks.worker.job import make_job
 from tests import support
 
@@ -113,8 +113,8 @@ def test_a_run_is_not_continued_with_another_recogniser(arcface_weights: str, tm
     support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(4))
     support.finished_run(support.make_run(tmp_path, recogniser="arcface"))
     with pytest.raises(UsageError, match=r"recogniser\.name: expected \"arcface_ir_se50\", found null"):
-        check_settings(support.make_run(tmp_path, recogniser="none"))
-    check_settings(support.make_run(tmp_path))  # auto is the same one
+        support.check_run(support.make_run(tmp_path, recogniser="none"))
+    support.check_run(support.make_run(tmp_path))  # auto is the same one
 
 
 def test_without_one_the_record_says_why_and_a_threshold_is_refused(tmp_path: Path) -> None:
@@ -123,11 +123,11 @@ def test_without_one_the_record_says_why_and_a_threshold_is_refused(tmp_path: Pa
     assert record["recogniser"] is None
     assert "no face recogniser scored this run" in record["statistics"]["identity_similarity"]["why"]
     with pytest.raises(UsageError, match=r"expected a face recogniser for min_identity 0\.5, found none"):
-        check_settings(support.make_run(tmp_path, recogniser="none", min_identity=0.5))
+        support.check_run(support.make_run(tmp_path, recogniser="none", min_identity=0.5))
 
 
 def gated(folder: Path, min_identity: float | str, recogniser: str = "adaface") -> dict[str, Any]:
-    return check_settings(support.make_run(folder, recogniser=recogniser, min_identity=min_identity))
+    return support.check_run(support.make_run(folder, recogniser=recogniser, min_identity=min_identity))
 
 
 class TestMinIdentity:
@@ -142,8 +142,8 @@ class TestMinIdentity:
         self, profile: str, threshold: float, adaface_weights: str, tmp_path: Path
     ) -> None:
         run = support.make_run(tmp_path, recogniser="adaface", min_identity=profile)
-        assert check_settings(run) == gated(tmp_path, threshold)
-        assert make_job(run, "cpu", None).min_identity == threshold
+        assert support.check_run(run) == gated(tmp_path, threshold)
+        assert make_job(resolve_run(run), "cpu", None).min_identity == threshold
 
     @pytest.mark.usefixtures("adaface_weights")
     def test_the_record_says_which_gate_it_was(self, tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ from ray._private.parameter import RayParams
 from ray.exceptions import ActorDiedError
 
 from bfr_models.errors import BfrError, UsageError
+from tasks.config.resolve import resolve_run
 from tasks.config.restore import RestoreRun
 from tasks.engine import ray_pool
 from tasks.engine.ray_cluster import connect_ray
-from tasks.plan_shards import plan_shards
 from tasks.restore_shards import restore_shards, worker_pool
 from tasks.runs.commits import Record
 from tasks.runs.shards import Shard
@@ -35,8 +35,8 @@ def ray_run(folder: Path, **settings: Any) -> RestoreRun:
 
 
 def restore(run: RestoreRun, on_done: Callable[[Record], None]) -> None:
-    with worker_pool(run) as pool:
-        restore_shards(pool, list(plan_shards(run).todo), on_done)
+    with worker_pool(resolve_run(run)) as pool:
+        restore_shards(pool, list(support.plan_run(run).todo), on_done)
 
 
 @pytest.fixture

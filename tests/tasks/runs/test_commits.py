@@ -12,6 +12,7 @@ import pytest
 
 from tasks.runs.commits import commit_shard, committed, orphans, read_commit, read_commits, vacuum
 from tasks.storage.store import Store
+from tests import support
 
 FILES = {"data": b"data", "rejected": b"rejected"}
 FACTS = {"rows": 3}
@@ -27,7 +28,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def commit(store: Store, files: dict[str, bytes] | None = None) -> dict[str, Any]:
-    return commit_shard(store, "s", FILES if files is None else files, FACTS)
+    return commit_shard(store, support.make_shard(), FILES if files is None else files, FACTS)
 
 
 def live_files(store: Store) -> list[str]:
@@ -97,7 +98,9 @@ def test_vacuum_keeps_what_live_commits_name_and_nothing_else(store: Store) -> N
     commit(store)
     keep = set(live_files(store))
     store.write("data/s-000000000000.parquet", b"an attempt that was killed")
-    dead = commit_shard(store, "dead", {"data": b"of a file that changed"}, FACTS)["files"]["data"]["path"]
+    dead = commit_shard(store, support.make_shard("dead"), {"data": b"of a file that changed"}, FACTS)["files"]["data"][
+        "path"
+    ]
     found = orphans(store, {"s"}, keep)
     assert found[0] == "commits/dead.json", "a commit must never outlive its files"
     assert set(found[1:]) == {"data/s-000000000000.parquet", dead}

@@ -13,7 +13,7 @@ import pytest
 
 from bfr_models.errors import BfrError
 from tasks.runs import single_writer
-from tasks.runs.single_writer import exclusive_driver, run_store
+from tasks.runs.single_writer import exclusive_driver, learn_conditions
 from tasks.storage.store import Store
 
 
@@ -34,13 +34,13 @@ def test_a_store_that_says_exists_of_what_it_has_just_taken_has_conditional_puts
         return made and "probe" not in path
 
     monkeypatch.setattr(Store, "create", answer_lost)
-    assert run_store(url).conditional
+    assert learn_conditions(Store(url))
 
 
 def test_a_store_that_takes_the_same_file_twice_has_none(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Store, "create", lambda store, path, data: store.write(path, data) is None)
-    assert not run_store(url).conditional
-    assert not run_store(url).conditional
+    assert not learn_conditions(Store(url))
+    assert not learn_conditions(Store(url))
 
 
 def test_drivers_that_start_together_go_by_what_the_first_found(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +49,7 @@ def test_drivers_that_start_together_go_by_what_the_first_found(url: str, monkey
         return True
 
     monkeypatch.setattr(single_writer, "_probe", probe)
-    assert not run_store(url).conditional
+    assert not learn_conditions(Store(url))
     assert json.loads(Store(url).read("plan/storage.json")) == {"conditional_puts": False}
 
 
@@ -58,7 +58,7 @@ def test_who_may_not_delete_may_run(url: str, monkeypatch: pytest.MonkeyPatch) -
         raise PermissionError("s3:DeleteObject")
 
     monkeypatch.setattr(Store, "delete", refuse)
-    assert run_store(url).conditional
+    assert learn_conditions(Store(url))
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_driver_goes_on_renewing_after_trouble(unconditional: Store, monkeypat
             raise failure
         write(store, path, data)
 
-    with exclusive_driver(unconditional.url()) as lost:
+    with exclusive_driver(Store(unconditional.url())) as lost:
         monkeypatch.setattr(Store, "write", write_sometimes)
         first, deadline = alive(unconditional), time.monotonic() + 5
         while alive(unconditional) == first and time.monotonic() < deadline:
@@ -103,7 +103,7 @@ def test_a_driver_that_cannot_renew_stops_before_another_may_start(
             over.wait(20)
         raise OSError(5, "busy")
 
-    with pytest.raises(BfrError, match="no answer for 1 s"), exclusive_driver(unconditional.url()) as lost:  # noqa: PT012
+    with pytest.raises(BfrError, match="no answer for 1 s"), exclusive_driver(Store(unconditional.url())) as lost:  # noqa: PT012
         monkeypatch.setattr(Store, "write", write)
         stopped = lost.wait(10)
         over.set()
@@ -113,7 +113,7 @@ def test_a_driver_that_cannot_renew_stops_before_another_may_start(
 
 def test_a_driver_whose_place_is_taken_stops(unconditional: Store) -> None:
     other = {"token": "another", "host": "h", "pid": 1, "alive": datetime.now(UTC).isoformat()}
-    with pytest.raises(BfrError, match="has taken"), exclusive_driver(unconditional.url()) as lost:  # noqa: PT012
+    with pytest.raises(BfrError, match="has taken"), exclusive_driver(Store(unconditional.url())) as lost:  # noqa: PT012
         unconditional.write("plan/owner.json", json.dumps(other).encode())
         assert lost.wait(10)
     assert json.loads(unconditional.read("plan/owner.json")) == other
@@ -126,6 +126,6 @@ def test_a_driver_that_cannot_give_its_place_back_has_done_its_work(
         raise PermissionError("s3:DeleteObject")
 
     monkeypatch.setattr(Store, "delete", refuse)
-    with exclusive_driver(unconditional.url()) as lost:
+    with exclusive_driver(Store(unconditional.url())) as lost:
         pass
     assert not lost.is_set()

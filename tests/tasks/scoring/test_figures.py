@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from bfr_models.errors import UsageError
-from tasks.runs.spec import check_settings
 from tasks.scoring.figures import figures
 from tests import support
 
@@ -71,4 +70,4 @@ def test_a_run_holds_its_protocols_figures_and_another_protocol_needs_no_other_r
 )
 def test_unknown_names_are_refused_before_any_work(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        check_settings(support.make_run(tmp_path, **settings))
+        support.check_run(support.make_run(tmp_path, **settings))
