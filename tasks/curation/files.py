@@ -18,7 +18,7 @@ from tasks.curation.duplicates import Duplicates
 from tasks.curation.selection import NOT_DROPPED, Selection
 from tasks.datasets.image_column import IMAGE, embedded_bytes, with_image_features
 from tasks.datasets.row_groups import value_at
-from tasks.datasets.writer import DatasetWriter
+from tasks.datasets.writer import DatasetWriter, rename_clashing
 from tasks.runs.finished_run import FinishedRun, Rows
 from tasks.storage.store import Store
 
@@ -57,12 +57,7 @@ def open_files(form: str, store: Store, schema: pa.Schema) -> AbstractContextMan
 
 def curated_schema(run: FinishedRun) -> pa.Schema:
     """The run's columns, then where each row is from. A column with such a name moves aside."""
-    names: list[str] = []
-    for name in run.schema.names:
-        aside = name
-        while aside in LINEAGE.names or (aside != name and aside in run.schema.names):
-            aside = f"source_{aside}"
-        names.append(aside)
+    names = rename_clashing(run.schema.names, LINEAGE.names)
     fields = [field.with_name(name) for field, name in zip(run.schema, names, strict=True)]
     schema = pa.schema([*fields, *LINEAGE], metadata=run.schema.metadata)
     return with_image_features(schema, [field.name for field in schema if field.type == IMAGE])
