@@ -118,8 +118,8 @@ def _from_parquet(source: str, column: str) -> Iterator[pa.Table]:
                 yield from _read_parquet(opened, file.name, column)
         except (pa.ArrowInvalid, pa.ArrowKeyError, pa.ArrowNotImplementedError) as error:
             raise UsageError(
-                f"expected Parquet files of one kind at {redact(source)}, found {file.name}, which is none "
-                f"or another: {error}"
+                f"expected Parquet files of one kind at {redact(source)}, found {file.name}, which differs "
+                f"or is damaged: {error}"
             ) from error
 
 

@@ -134,7 +134,7 @@ def _parsed(database: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
 
 
 def _functions(database: duckdb.DuckDBPyConnection) -> set[str]:
-    """The functions that a condition may call: those whose result depends on their arguments alone."""
+    """The functions that a condition may call: those that depend on nothing but their arguments."""
     rows = database.execute("SELECT function_name, function_type, stability FROM duckdb_functions()").fetchall()
     scalar = {name for name, kind, stability in rows if kind == "scalar" and stability == "CONSISTENT"}
     unstable = {name for name, kind, stability in rows if kind == "scalar" and stability != "CONSISTENT"}

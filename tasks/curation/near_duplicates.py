@@ -73,7 +73,7 @@ def neighbourhoods(vectors: Vectors, threshold: float, exact_work: float = EXACT
         if "terminated" in str(error):
             raise KeyboardInterrupt from error
         raise
-    # A vector all of whose neighbours are near may have more of them than the index returned. So the heads of such
+    # If all neighbours that the index returned are near, the vector may have further near ones. So the heads of such
     # groups are compared with all heads, until no group grows any more.
     while True:
         heads = np.unique(forest.labels)
@@ -122,7 +122,7 @@ def _link_exactly(forest: Forest, vectors: Vectors, some: Places, others: Places
 
 
 def _link_neighbours(forest: Forest, vectors: Vectors, threshold: float) -> Places:
-    """Links each vector with its near neighbours by the index; returns those all of whose neighbours were near."""
+    """Links each vector with its near neighbours by the index; returns those with no other neighbours."""
     from usearch.index import BatchMatches, Index
 
     n, d = vectors.shape

@@ -167,7 +167,7 @@ def _encoding(schema: pa.Schema) -> dict[str, Any]:
     """
     sink = io.BytesIO()
     pq.ParquetWriter(sink, schema).close()
-    leaves = pq.ParquetFile(sink).schema  # options go by the paths of leaf columns, which an Arrow schema has not
+    leaves = pq.ParquetFile(sink).schema  # options go by the paths of leaf columns, which only Parquet's schema has
     columns = [leaves.column(i) for i in range(len(leaves))]
     raw = {c.path for c in columns if c.physical_type == "BYTE_ARRAY" and c.logical_type.type == "NONE"}
     vectors = {c.path for c in columns if c.physical_type == "FLOAT" and c.max_repetition_level}

@@ -150,7 +150,7 @@ class RayPool:
         return Outcome(order, record=record)
 
     def _replace(self, actor: _Actor, error: Exception) -> None:
-        """Starts a new actor for a dead one, whose orders come back as its calls fail."""
+        """Starts a new actor for a dead one. The orders of the dead one come back as its calls fail."""
         if not actor.alive:
             return
         actor.alive = False

@@ -102,7 +102,7 @@ def _claimed_frames(image: Image.Image) -> int:
 
 
 def _tiff_exif(image: Image.Image) -> Image.Exif:
-    """The EXIF of a TIFF, whose own tags cameras and scanners use for it."""
+    """The EXIF of a TIFF: cameras and scanners write the same tags into the TIFF itself."""
     tags, exif = image.getexif(), Image.Exif()
     for tag in _TIFF_KEEP:
         if tag in tags:

@@ -83,7 +83,7 @@ class _Tiff:
     def page(self, tags: dict[int, Tag]) -> bytes:
         """A TIFF with only this page."""
         if _OLD_JPEG in tags:
-            raise ValueError("expected picture data in strips or tiles")
+            raise ValueError("expected image data in strips or tiles")
         starts, lengths = next(pair for pair in _BLOCKS if pair[0] in tags)
         places = zip(self.numbers(tags[starts]), self.numbers(tags[lengths]), strict=True)
         blocks = [self._slice(start, length) for start, length in places]

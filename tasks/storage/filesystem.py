@@ -15,8 +15,7 @@ from fsspec.core import split_protocol, url_to_fs
 from bfr_models.errors import UsageError
 from tasks.storage.redaction import redact
 
-# fsspec caches listings, which hides what other machines write, and filesystem objects, whose connections a forked
-# process cannot share.
+# fsspec caches listings, which hides what other machines write, and filesystem objects, which do not survive a fork.
 _FRESH = {"use_listings_cache": False, "skip_instance_cache": True}
 
 _S3 = {

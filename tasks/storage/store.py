@@ -112,8 +112,8 @@ class Store:
     def create(self, path: str, data: bytes) -> bool:
         """Puts a file unless it exists. True: this call created it. False: it exists.
 
-        If the response to a put is lost, the retry finds our own file and returns False: a caller that must know whose
-        file it is writes a token into it and reads it back. ValueError above `MAX_RECORD` bytes.
+        If the response to a put is lost, the retry finds our own file and returns False: a caller that must know
+        which it was writes a token into the file and reads it back. ValueError above `MAX_RECORD` bytes.
         """
         if len(data) > MAX_RECORD:
             raise ValueError(f"expected a record of at most {MAX_RECORD} bytes, got {len(data)} for {path}")
@@ -160,7 +160,7 @@ class Store:
         return [self._version(path, found) for path, found in sorted(self._find(prefix).items())]
 
     def glob(self, pattern: str) -> FileVersions:
-        """The files whose path matches (`*`, `?`, `[...]`, `**`), sorted."""
+        """The files that match a pattern (`*`, `?`, `[...]`, `**`), sorted."""
         found = with_retries(self._fs.glob, f"{self._root}/{pattern}", detail=True)
         files = {self._relative(path): info for path, info in found.items() if info["type"] == "file"}
         return [self._version(path, info) for path, info in sorted(files.items())]
@@ -280,7 +280,7 @@ class Store:
             except OSError as error:
                 if http_status(error) not in (404, 409, 412):
                     raise
-            if self.read(path) == data:  # our own put, whose response was lost
+            if self.read(path) == data:  # our own put: only its response was lost
                 return True
             if self.info(path).version != version:
                 break

@@ -22,7 +22,7 @@ from tasks.weights.origins import CHUNK, Origin, TransferError
 
 TRIES = 6  # in a row that bring no new bytes
 BACKOFF_SECONDS = 0.5  # after the first of them, doubled with each further one
-MAX_UNKNOWN_BYTES = 4 * 2**30  # of a file whose size nobody has published
+MAX_UNKNOWN_BYTES = 4 * 2**30  # of a file of unknown size
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Converter = Callable[[Mapping[str, "Tensor"]], dict[str, "Tensor"]]
 Trust = Literal["published sha256", "trusted on first use", "imported, sha256 not known", "imported, another sha256"]
-"""Why the source file was accepted: it is the published one, its sha256 was never published, or it converts."""
+"""Why the source file was accepted: it is the published file, no sha256 was published, or it converts."""
 
 
 @contextmanager
