@@ -37,7 +37,7 @@ def _watch(cloud: str) -> None:
                 notice = CLOUDS[cloud](client)
             except httpx.HTTPError as error:
                 if not reported:
-                    print(f"BFR_SPOT={cloud}: the metadata service does not answer: {error}", file=sys.stderr)
+                    print(f"BFR_SPOT={cloud}: no answer from the metadata service: {error}", file=sys.stderr)
                 reported = True
             else:
                 if notice:
