@@ -1,4 +1,4 @@
-"""What `bfr doctor` looks at: this machine, its accelerator, Ray, Prefect, detectors and recognisers, the weights."""
+"""Checks this machine (`bfr doctor`): accelerator, Ray, Prefect, storage, detectors, recognisers and weights."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MIN_FREE_BYTES = 2 * 2**30
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at. `missing` is a choice that something cannot be done; `bad` is a fault."""
+    """The result of one check. `missing`: an optional part is not installed; `bad`: something is broken."""
 
     name: str
     state: Literal["ok", "missing", "bad"]
@@ -37,7 +37,7 @@ class Check:
 
 
 def check_machine() -> list[Check]:
-    """All checks; none of them changes or starts anything."""
+    """Runs all checks; none of them changes or starts anything."""
     checks = (_python, _disk, _accelerator, _torchvision, _ray, _prefect, _storage)
     return [check() for check in checks] + [*_detectors(), *_recognisers(), *_weights()]
 
@@ -118,7 +118,7 @@ def _detectors() -> Iterator[Check]:
         except UsageError as error:
             yield Check(f"detector {name}", "missing", "cannot find faces in photos", str(error))
         else:
-            yield Check(f"detector {name}", "ok", Path(found.weights).name if found.weights else "of its package")
+            yield Check(f"detector {name}", "ok", Path(found.weights).name if found.weights else "from its package")
 
 
 def _recognisers() -> Iterator[Check]:
@@ -129,13 +129,13 @@ def _recognisers() -> Iterator[Check]:
         except UsageError as error:
             yield Check(f"recogniser {name}", "missing", "cannot score identity", str(error))
         else:
-            assert found is not None, "a recogniser that is named is here, or an error says so"
+            assert found is not None, "choose_recogniser gives None for `auto` and `none` only"
             default = ", the default" if found == by_default else ""
             yield Check(f"recogniser {name}", "ok", f"{found.name}, sha256 {found.sha256[:12]}{default}")
 
 
 def _weights() -> Iterator[Check]:
-    """What is here, whole or not; what a preset needs and is not here; where it would go."""
+    """The weights on this machine, whole or damaged; those that a preset needs and that are absent; the cache."""
     for row in verify_weights():
         if row["state"] == "damaged":
             yield Check(f"weights {row['name']}", "bad", "damaged", row["why"])

@@ -1,4 +1,4 @@
-"""Several finished runs over the same rows: one table, one gallery with a column per method, one page."""
+"""Compares finished runs over the same rows: one table, one gallery with a column per method, one page."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ Rows = Mapping[Key, Mapping[str, Any]]
 def compare_runs(
     title: str, runs: Sequence[RestoreRun], records: Sequence[RunRecord], destination: str
 ) -> dict[str, Any]:
-    """Writes index.html, table.{md,tex,json} and runs.json to `destination`; returns the table, with the page's
+    """Writes index.html, table.{md,tex,json} and runs.json to `destination`; returns the table, and the page's
     address as `report`.
 
-    The scores are compared on the rows that every run restored, in one order. BfrError where the runs did not have
-    the same rows.
+    Scores are compared on the rows that all runs restored. BfrError if the runs did not have the same rows in the same
+    order.
     """
     restored = {run.method: _restored(Store(run.destination)) for run in runs}
     _require_equal_rows(records)
@@ -61,13 +61,13 @@ def _restored(store: Store) -> Rows:
 
 
 def _distances(statistics: Mapping[str, Any]) -> dict[str, float]:
-    """FID and its like, where they have a value."""
+    """FID and the other Fréchet distances that have a value."""
     found = {name: value for name, value in statistics.items() if name.startswith(("fid", "fd_"))}
     return {name: value["value"] for name, value in found.items() if value["value"] is not None}
 
 
 def _common(restored: Mapping[str, Rows]) -> list[Key]:
-    """What every run restored; that they have it in one order is checked."""
+    """The rows that all runs restored. BfrError unless they are in the same order in each."""
     shared = set.intersection(*(set(rows) for rows in restored.values()))
     orders = {name: [key for key in rows if key in shared] for name, rows in restored.items()}
     first, *others = orders
@@ -103,7 +103,7 @@ def _gallery(runs: Sequence[RestoreRun], keys: Sequence[Key]) -> list[GalleryRow
 
 
 def _whole_rows(tables: Iterator[tuple[list[str], pa.Table]], keys: Sequence[Key]) -> dict[Key, dict[str, Any]]:
-    """The rows of these keys with their pictures; reads no further than the last of them."""
+    """The rows with these keys, images included; reads no further than the last of them."""
     found: dict[Key, dict[str, Any]] = {}
     wanted, seen = set(keys), Counter[str]()
     for ids, table in tables:

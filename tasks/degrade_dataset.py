@@ -1,4 +1,4 @@
-"""From clean faces to (lq, gt) pairs, seeded per row."""
+"""Makes (lq, gt) pairs from clean faces, with a seed per row."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BATCH_ROWS = 64
 
 @dataclass(frozen=True)
 class Skipped:
-    """A row without a picture that decodes: there is nothing to degrade."""
+    """A row that cannot be degraded: its image does not decode, or is not square."""
 
     id: str
     error: str
@@ -41,6 +41,8 @@ class Skipped:
 
 @dataclass
 class DegradeReport:
+    """What was written, and the rows that were left out."""
+
     rows: int = 0
     files: int = 0
     skipped: list[Skipped] = field(default_factory=list)
@@ -48,7 +50,7 @@ class DegradeReport:
 
 def degrade_dataset(run: DegradeRun) -> DegradeReport:
     """Writes `image` (degraded), `gt` (the original at the asked size) and the input's other columns."""
-    preset_of_row(run.preset, 0)  # an unknown name is refused before anything is written
+    preset_of_row(run.preset, 0)  # refuses an unknown name before anything is written
     destination = Store(run.destination)
     if any(not path.startswith("part-") for path in destination.list()):
         raise UsageError(f"expected an empty folder or an earlier dataset at {run.destination}, found other files")
@@ -84,17 +86,18 @@ def _batches(store: Store, file: FileVersion, column: str) -> Iterator[tuple[pa.
 def _pair(row_id: str, cell: object, preset: Preset, run: DegradeRun) -> tuple[bytes, bytes] | Skipped:
     """(lq, gt) as PNG."""
     try:
-        picture = decode(image_bytes(cell))
+        pixels = decode(image_bytes(cell)).pixels
     except RowError as error:
         return Skipped(row_id, error.code, error.detail)
-    height, width = picture.pixels.shape[:2]
+    height, width = pixels.shape[:2]
     if height != width:
         return Skipped(row_id, "not_square", f"expected a square face, found {width} x {height}; align it first")
-    gt = to_uint8(face_tensor(picture.pixels, run.size or width))
+    gt = to_uint8(face_tensor(pixels, run.size or width))
     return encode(degrade(gt, preset, derive_seed(run.seed, row_id))), encode(gt)
 
 
 def _with_pairs(table: pa.Table, column: str, ids: list[str], pairs: list[tuple[bytes, bytes] | Skipped]) -> pa.Table:
+    """The rows that have a pair, with the columns `image` and `gt` in place of the input's."""
     done = [(i, pair) for i, pair in enumerate(pairs) if not isinstance(pair, Skipped)]
     kept = table.take(pa.array([i for i, _ in done], pa.int64()))
     others = [name for name in kept.column_names if name not in ("id", "image", "gt", column)]
@@ -106,7 +109,7 @@ def _with_pairs(table: pa.Table, column: str, ids: list[str], pairs: list[tuple[
 
 
 def degrade_once(run: DegradeRun) -> None:
-    """Degrades once: nothing is written again while the settings and the source's files are the same."""
+    """`degrade_dataset`, unless the destination was made with the same settings from the same source files."""
     made = {
         **run.model_dump(exclude={"source", "destination"}),
         "source": redact(run.source),

@@ -1,4 +1,4 @@
-"""What a run would take: `bfr restore --plan`. Restores a sample and writes nothing."""
+"""Estimates what a run would take (`bfr restore --plan`): restores a sample and writes nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SAMPLE_ROWS = 16
 
 
 def estimate_run(resolved: ResolvedRun) -> dict[str, Any]:
-    """Counts rows and shards, times a sample here, and says how long and how much storage the rest would take."""
+    """Counts rows and shards, times a sample on this machine, and extrapolates time and storage for the rest."""
     run, store = resolved.run, Store(resolved.run.destination)
     check_destination(resolved, store)
     shards, _ = list_source(run)
@@ -38,7 +38,7 @@ def estimate_run(resolved: ResolvedRun) -> dict[str, Any]:
         return facts | {"seconds": 0.0, "bytes": 0}
     worker = ShardWorker(make_job(resolved, local_device(), None))
     worker.load()
-    worker.sample(todo[0], 1)  # the first call of a network is slow
+    worker.sample(todo[0], 1)  # warm-up, not timed: the first call of a network is slow
     sample = worker.sample(todo[0], SAMPLE_ROWS)
     return facts | _extrapolated(sample, rows, workers)
 

@@ -1,4 +1,4 @@
-"""Says of one row what made it: which attempt, in which process, with which seed, scores and times, or why not."""
+"""Explains one row: the attempt, process, seed, scores and times that made it, or why it was rejected."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
 _READERS = 16
-_PICTURES = (pa.types.is_binary, pa.types.is_large_binary)
+_BYTES = (pa.types.is_binary, pa.types.is_large_binary)
 
 
 def explain_row(destination: str, row_id: str) -> list[dict[str, Any]]:
-    """All rows with this id: ids need not be unique. UsageError where there is none (yet)."""
+    """All rows with this id, since ids need not be unique. UsageError if there is none (yet)."""
     store = Store(destination)
     plan = latest_plan(store)
-    done = [shard for shard in _where_it_may_be(plan, row_id) if shard.commit in plan.done]
+    done = [shard for shard in _candidates(plan, row_id) if shard.commit in plan.done]
     with ThreadPoolExecutor(_READERS) as readers:
         names = [shard.commit for shard in done]
         pairs = zip(done, commits.read_commits(store, names), strict=True)
@@ -41,8 +41,8 @@ def explain_row(destination: str, row_id: str) -> list[dict[str, Any]]:
     return found
 
 
-def _where_it_may_be(plan: Plan, row_id: str) -> list[Shard]:
-    """One shard if the id says where its row is, else all."""
+def _candidates(plan: Plan, row_id: str) -> list[Shard]:
+    """The shard of an id of the form <file>#<row>; all shards for any other id."""
     name, _, row = row_id.rpartition("#")
     shards = list(from_table(plan.shards))
     if row.isdecimal():
@@ -74,8 +74,8 @@ def _rows(store: Store, shard: Shard, record: commits.Record, row_id: str) -> It
 
 
 def _matches(parquet: pq.ParquetFile, row_id: str) -> Iterator[dict[str, Any]]:
-    """The rows with this id, their pictures left out. Row groups whose ids cannot be it are not read."""
-    wanted = [name for name in parquet.schema_arrow.names if not _is_picture(parquet.schema_arrow.field(name).type)]
+    """The rows with this id, without their images. Row groups that do not have the id are not read any further."""
+    wanted = [name for name in parquet.schema_arrow.names if not _holds_bytes(parquet.schema_arrow.field(name).type)]
     for group in range(parquet.num_row_groups):
         ids = parquet.read_row_group(group, columns=["id"])["id"].to_pylist()
         if row_id in ids:
@@ -84,6 +84,6 @@ def _matches(parquet: pq.ParquetFile, row_id: str) -> Iterator[dict[str, Any]]:
                 yield {name: value_at(table[name], place) for name in table.column_names}
 
 
-def _is_picture(kind: pa.DataType) -> bool:
+def _holds_bytes(kind: pa.DataType) -> bool:
     inner = [field.type for field in kind] if pa.types.is_struct(kind) else [kind]
-    return any(test(one) for one in inner for test in _PICTURES)
+    return any(test(one) for one in inner for test in _BYTES)

@@ -1,4 +1,4 @@
-"""Brings published checkpoint files that are already on disk into the cache."""
+"""Imports published checkpoint files from disk into the cache."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tasks.weights.install import Trust, convert, install, place_for, say, summa
 
 
 def import_weights(method: str, files: Sequence[Path]) -> list[dict[str, Any]]:
-    """Recognises which component of the method each file is, converts it losslessly, and writes file and card.
+    """Finds out which component of the method each file is, converts it losslessly, and writes file and card.
 
-    `method` may be narrower, a preset or one component (`difface/ffhq512/prior`). UsageError before anything is
-    written when a file is none of them, or two are the same one.
+    `method` may also be a preset or a single component (`difface/ffhq512/prior`). UsageError, before anything is
+    written, if a file is none of the components, or two files are the same one.
     """
     known = entries(method)
     found = [(file, file_sha256(file)) for file in files]
@@ -31,7 +31,7 @@ def import_weights(method: str, files: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def _recognise(known: list[WeightEntry], file: Path, sha256: str) -> WeightEntry:
-    """By the published sha256, else by which of the method's converters takes the file, strictly."""
+    """The entry with this published sha256, or else the one whose converter accepts the file, all keys and shapes."""
     for entry in known:
         if entry.sha256 == sha256:
             return entry
@@ -47,7 +47,9 @@ def _recognise(known: list[WeightEntry], file: Path, sha256: str) -> WeightEntry
         return fitting[0]
     if fitting:
         names = ", ".join(entry.name for entry in fitting)
-        raise UsageError(f"expected {file} to be one of {names}, found that it may be each; name it instead of METHOD")
+        raise UsageError(
+            f"expected {file} to be one of {names}, found that it may be any of them; name it instead of METHOD"
+        )
     names = ", ".join(f"{entry.source_file} (sha256 {entry.sha256 or 'unknown'})" for entry in known)
     if len(refusals) > 1:
         refusals = ["it fits none of their networks: name one component instead of METHOD to see what differs"]
@@ -55,6 +57,7 @@ def _recognise(known: list[WeightEntry], file: Path, sha256: str) -> WeightEntry
 
 
 def _first_by_converter(known: list[WeightEntry]) -> dict[str, WeightEntry]:
+    """One entry for each converter: entries with the same converter cannot be told apart by their tensors."""
     firsts: dict[str, WeightEntry] = {}
     for entry in known:
         if entry.converter:
@@ -68,7 +71,7 @@ def _install(entry: WeightEntry, file: Path, sha256: str) -> dict[str, Any]:
         trust = "imported, sha256 not known"
     elif entry.sha256 != sha256:
         trust = "imported, another sha256"
-        say(f"{file}: not the published {entry.source_file}, but it converts like it: taken as {entry.name}")
+        say(f"{file}: not the published {entry.source_file}, but it converts like it; imported as {entry.name}")
     with place_for(entry) as part:
         shutil.copyfile(file, part)
         card = install(entry, part, file.name, sha256, trust)

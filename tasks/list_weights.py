@@ -1,4 +1,4 @@
-"""What weights there are, what of them is here, and whether that is whole."""
+"""Lists all known weights, which of them are on this machine, and whether those are intact."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from bfr_models.weights.files import ASSETS, cache_folder, check_weight, find_we
 
 
 def list_weights() -> list[dict[str, Any]]:
-    """All weights known or found, in the package first: licence, origin, size, sha256, and where they are.
+    """All weights known or found, those of the package first: licence, origin, size, sha256 and path.
 
-    `bytes` and `sha256` are those of the file that is here, else of the published one; None is unknown. `state`
+    `bytes` and `sha256` are those of the local file, or of the published one if there is none; None is unknown. `state`
     is present, absent or damaged.
     """
     return [_describe(stem) for stem in _stems()]
 
 
 def verify_weights() -> list[dict[str, Any]]:
-    """As `list_weights` of what is here, each file hashed; `why` says what is wrong with a damaged one."""
+    """As `list_weights`, for local files only, each of them hashed; `why` says what is wrong with a damaged one."""
     return [_verified(row) for row in list_weights() if row["state"] != "absent"]
 
 
 def _stems() -> Iterator[str]:
+    """File names without extension: of presets, of published files, and of cards that are here; each once."""
     presets = [stem for spec in methods().values() for p in spec.presets for stem in p.weights.values()]
     published = [entry.stem for entry in catalogue.CATALOGUE]
     cards = [card for folder in (ASSETS, cache_folder()) for card in sorted(folder.glob("*.json"))]

@@ -1,4 +1,4 @@
-"""The demo's dataset: two public-domain portraits that installed packages ship, found, aligned, degraded."""
+"""Makes the demo's dataset from two public-domain portraits that installed packages ship: aligned, then degraded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PORTRAITS = (
     ("grace_hopper", "matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),  # US Navy, 1984
     ("eileen_collins", "skimage", "data/astronaut.png"),  # NASA, 1999
 )
-SEEDS = 6
+SEEDS = 6  # degraded versions of each portrait
 DEGRADATION = "gfpgan"
 SIZE = 128
 FILE = "part-00000.parquet"
@@ -36,7 +36,7 @@ SCHEMA = with_image_features(
 
 
 def make_demo_faces(destination: str) -> None:
-    """Writes the dataset (`id`, `image`, `gt`, ...), unless it is there: then a second demo has nothing to do."""
+    """Writes the dataset (`id`, `image`, `gt`, `portrait`) unless it is there: a second demo then has nothing to do."""
     store = Store(destination)
     data = encode_table(pa.Table.from_pylist(list(_rows()), schema=SCHEMA), row_group_rows=4)
     if not (store.exists(FILE) and store.read(FILE) == data):
@@ -58,7 +58,7 @@ def _rows() -> Iterator[dict[str, object]]:
 
 
 def _aligned_portrait(package: str, file: str) -> Uint8Image:
-    """The face of a portrait: (SIZE, SIZE, 3), aligned to the FFHQ template."""
+    """The face of a portrait, (SIZE, SIZE, 3), aligned to the FFHQ template."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise UsageError(f"expected the package {package}, found none; install the extra: 'bfr-pipeline[offline]'")

@@ -1,4 +1,4 @@
-"""`bfr fid`: the Fréchet distance between two sets of faces, each a dataset, a finished run or saved statistics."""
+"""Fréchet distance between two sets of faces (`bfr fid`), each a dataset, a finished run or saved statistics."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ def measure_distance(
     kernel: bool = False,
     save: str | None = None,
 ) -> dict[str, Any]:
-    """`{"fid": …}` or `{"fd_<network>": …}` with what it was measured on. `kernel` adds the kernel distance, and the
-    precision and recall of A against B; these need datasets on both sides. `save`: where B's statistics go, as .npz."""
+    """`{"fid": …}` or `{"fd_<network>": …}`, with what it was measured on.
+
+    `kernel` adds the kernel distance, and the precision and recall of A against B, which need datasets on both sides.
+    `save` is a .npz file to which B's statistics are written.
+    """
     if kernel and (is_saved(a) or is_saved(b)):
         raise UsageError("expected two datasets for the kernel distance, found saved statistics: it needs each face")
     extractor = load_extractor(features, preprocessing, local_device())

@@ -1,7 +1,7 @@
-"""Packs pictures into a Parquet dataset: one row per picture file, its bytes untouched, broken ones too.
+"""Packs images into a Parquet dataset: one row per image file, byte for byte, broken files included.
 
-`restore` rejects what does not decode, with the reason: nothing is lost on the way in. Only a file of several
-pages becomes several rows.
+Nothing is lost on the way in: `restore` rejects what does not decode, with the reason. A TIFF with several pages
+becomes one row per page.
 """
 
 from __future__ import annotations
@@ -24,29 +24,28 @@ from tasks.runs.source import open_source
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
-BATCH_ROWS = 64
-BATCH_BYTES = 64 * 2**20
+BATCH_ROWS, BATCH_BYTES = 64, 64 * 2**20  # of a table in memory, whichever is reached first
 
 
 @dataclass
 class PackReport:
-    """What was packed, with name and reason for every file that gave no row or no bytes."""
+    """What was packed, with name and reason for each file that has no row or no bytes."""
 
     rows: int = 0
     files: int = 0
     bytes: int = 0
     skipped: list[dict[str, str]] = field(default_factory=list)
-    """Files that are no pictures: no row."""
+    """Files that are not images; they produce no row."""
     lost: list[dict[str, str]] = field(default_factory=list)
-    """Pictures that could not be read out of their archive: a row without bytes."""
+    """Images that could not be read from their archive; their rows have no bytes."""
 
 
 def pack_pictures(
     source: str, destination: str, rows_per_file: int = 5000, row_group_rows: int = 32, column: str = "image"
 ) -> PackReport:
-    """Folder, .zip, .tar (WebDataset too) or Parquet at `source` to `part-*.parquet` at `destination`.
+    """Packs a folder, .zip, .tar (or WebDataset) or Parquet at `source` into `part-*.parquet` at `destination`.
 
-    UsageError when there is nothing to pack, or the destination is in use.
+    UsageError if there is nothing to pack, or if the destination has other files.
     """
     store, report = Store(destination), PackReport()
     others = [path for path in store.list() if not path.startswith("part-")]
@@ -63,13 +62,13 @@ def pack_pictures(
     report.rows, report.files, report.bytes = writer.rows, len(writer.files), writer.bytes
     if not report.rows:
         raise UsageError(
-            f"expected pictures at {redact(source)}, found none ({len(report.skipped)} other files); check the path"
+            f"expected images at {redact(source)}, found none ({len(report.skipped)} other files); check the path"
         )
     return report
 
 
 def _rows(entries: Iterable[Entry], report: PackReport) -> Iterator[dict[str, Any]]:
-    """One row per picture, or per page; ids are unique: a name that comes again gets a number."""
+    """One row per image or page. Ids are unique: a name that occurs again gets a number."""
     seen: Counter[str] = Counter()
     for entry in entries:
         if entry.skipped:
@@ -85,7 +84,7 @@ def _rows(entries: Iterable[Entry], report: PackReport) -> Iterator[dict[str, An
 
 
 def _tables(rows: Iterator[dict[str, Any]]) -> Iterator[pa.Table]:
-    """Batches of bounded size. The first row says whether there are sidecar columns."""
+    """Tables of bounded size. The first row decides whether there are sidecar columns."""
     batch: list[dict[str, Any]] = []
     size = 0
     schema: pa.Schema | None = None
@@ -94,7 +93,7 @@ def _tables(rows: Iterator[dict[str, Any]]) -> Iterator[pa.Table]:
         if not set(row) <= set(schema.names):
             raise UsageError(
                 f"expected archives with the same columns, found {', '.join(row)} after {', '.join(schema.names)}; "
-                "pack the archives with texts beside their pictures on their own"
+                "pack the archives that have text files beside their images separately"
             )
         batch.append(row)
         size += len(row["image"]["bytes"] or b"")
@@ -112,14 +111,15 @@ def _schema(row: Mapping[str, Any]) -> pa.Schema:
 
 
 def _from_parquet(source: str, column: str) -> Iterator[pa.Table]:
-    """The rows of Parquet files, the picture column named `image`, all other columns carried."""
+    """The rows of Parquet files with the image column named `image` and all other columns as they are."""
     for store, file in open_source(source):
         try:
             with store.open_input(file.path) as opened:
                 yield from _read_parquet(opened, file.name, column)
         except (pa.ArrowInvalid, pa.ArrowKeyError, pa.ArrowNotImplementedError) as error:
             raise UsageError(
-                f"expected Parquet files of one kind at {redact(source)}, found trouble in {file.name}: {error}"
+                f"expected Parquet files of one kind at {redact(source)}, found {file.name}, which differs "
+                f"or is damaged: {error}"
             ) from error
 
 
@@ -133,10 +133,10 @@ def _read_parquet(opened: BinaryIO, path: str, column: str) -> Iterator[pa.Table
 
 
 def _normalised(table: pa.Table, column: str, file: str, first_row: int) -> pa.Table:
-    """`id` and `image` first; a column that has the name `image` without being the one is `source_image`."""
+    """`id` and `image` first; another column that is named `image` becomes `source_image`."""
     cells = table[column].to_pylist()
-    pictures = [{"bytes": image_bytes(cell, lambda _: None), "path": _path(cell)} for cell in cells]
-    columns = {"id": pa.array(row_ids(file, first_row, table), pa.string()), "image": pa.array(pictures, IMAGE)}
+    images = [{"bytes": image_bytes(cell, lambda _: None), "path": _path(cell)} for cell in cells]
+    columns = {"id": pa.array(row_ids(file, first_row, table), pa.string()), "image": pa.array(images, IMAGE)}
     for name in table.column_names:
         if name not in ("id", column):
             columns["source_image" if name == "image" else name] = table[name]

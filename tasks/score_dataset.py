@@ -1,4 +1,4 @@
-"""`bfr score`: the scores of faces that were restored elsewhere, or earlier, as a run would have given them."""
+"""Scores faces that were restored elsewhere or earlier (`bfr score`), as a run would have scored them."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ SCHEMA = pa.schema([("id", pa.string()), *((name, pa.float32()) for name in METR
 
 
 def score_dataset(run: ScoreRun) -> dict[str, Any]:
-    """Writes a dataset of one row of scores per row, in the source's order; returns what they add up to.
+    """Writes a dataset of scores, one row per row of the source in its order; returns the statistics.
 
-    A row whose pictures do not decode, or have not the restored face's shape, has its reason in `error`.
+    A row whose images do not decode, or do not have the restored face's shape, has the reason in `error`.
     """
     recogniser = choose_recogniser(run.recogniser)
     extra = choose_extra(run.metrics, run.protocol)
@@ -75,7 +75,7 @@ def score_dataset(run: ScoreRun) -> dict[str, Any]:
 
 
 def _batches(run: ScoreRun) -> Iterator[tuple[str, list[str], list[FaceTriple | RowError]]]:
-    """(key, ids, faces) of some rows at a time; a RowError for a row that cannot be scored."""
+    """(key, ids, faces) of some rows at a time, with a RowError for each row that cannot be scored."""
     columns = [name for name in (run.column, run.lq_column, run.gt_column) if name is not None]
     for store, file in open_source(run.source):
         with store.open_input(file.path) as source:
@@ -101,11 +101,11 @@ def _face(run: ScoreRun, row: dict[str, Any]) -> FaceTriple | RowError:
 
 
 def _beside(row: dict[str, Any], column: str | None, restored: Uint8Image) -> Uint8Image | None:
-    """Another picture of the same face, at the restored face's size."""
+    """Another image of the same face, resized to the restored face; None without such a column."""
     if column is None:
         return None
-    picture = decode(image_bytes(row[column])).pixels
+    pixels = decode(image_bytes(row[column])).pixels
     height, width = restored.shape[:2]
     if height != width:
         raise RowError("not_square", f"expected an aligned face, found {width} x {height}")
-    return to_uint8(face_tensor(picture, height))
+    return to_uint8(face_tensor(pixels, height))

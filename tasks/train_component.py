@@ -1,4 +1,4 @@
-"""Trains a component with data and results anywhere fsspec reaches; the loop is `bfr_models.training`'s."""
+"""Trains a component by `bfr_models.training`, with data and results in any store that fsspec reaches."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def train_component(
     irm_low: Path | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Runs the training on this machine; returns where the weights are. `settings` are `TrainingRun`'s."""
+    """Trains on this machine and returns where the weights are. `settings` are fields of `TrainingRun`."""
     trained = get_component(method, component, preset, Aids(perceptual, recogniser, irm_low))
     destination = Store(out)
     with tempfile.TemporaryDirectory(prefix="bfr-train-") as scratch:

@@ -1,4 +1,4 @@
-"""Removes what killed attempts left behind: files that no commit names, temporary files, dangling uploads."""
+"""Removes what killed attempts left behind: files that no commit names, temporary files, incomplete uploads."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tasks.storage.redaction import redact
 from tasks.storage.store import Leftover, Store
 
 MIN_AGE = timedelta(hours=1)
-"""An attempt may still commit a file that it has put this long ago: its puts of data, features, rejected and commit are
-each retried for five minutes and what the last try takes."""
+"""An attempt may still commit a file this old: it puts data, features, rejected and the commit one after the other,
+each with retries for five minutes plus the time of the last try."""
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -29,19 +29,20 @@ class _Found:
 
 
 def vacuum_run(destination: str, older_than: str = "1h", *, dry_run: bool = False) -> dict[str, Any]:
-    """Removes what is older than that (or only says what it would remove).
+    """Removes leftovers older than `older_than`, or only lists them (`dry_run`).
 
-    Of a run that is under way, superseded commits stay. UsageError where there is no run.
+    While a run is under way, its superseded commits stay. UsageError if there is no run.
     """
     store, age = Store(destination), parse_age(older_than)
     plan = latest_plan(store)
     found = list(_leftovers(store, plan))
     now = datetime.now(UTC)
     old = [entry for entry in found if now - entry.leftover.made >= age]
-    # A plan is there before the first file of its shards: none of what was listed before is of a newer one.
+    # A plan is written before the first file of its shards. So if it is still the newest after the listing, no file in
+    # the listing belongs to a newer one.
     newest = latest_plan(store)
     if newest.number != plan.number:
-        raise UsageError(f"{store!r} was planned anew while it was looked at; run `bfr vacuum` again")
+        raise UsageError(f"expected one plan of {store!r} from start to end, found a new one; run `bfr vacuum` again")
     if not dry_run:
         for entry in old:
             store.remove(entry.leftover)
@@ -63,21 +64,21 @@ def vacuum_run(destination: str, older_than: str = "1h", *, dry_run: bool = Fals
 
 
 def parse_age(text: str) -> timedelta:
-    """90m, 2h, 7d. UsageError for other text, and for less than `MIN_AGE`."""
+    """Parses 90m, 2h or 7d. UsageError for other text, and for less than `MIN_AGE`."""
     match = re.fullmatch(r"(\d+)([smhd])", text)
     if not match:
         raise UsageError(f"expected an age like 90m, 2h or 7d, found {text!r}")
     age = timedelta(**{_UNITS[match[2]]: int(match[1])})
     if age < MIN_AGE:
         raise UsageError(
-            f"expected at least {MIN_AGE.seconds // 3600}h, found {text}: a younger file may be that of an attempt "
-            "which is about to commit it"
+            f"expected at least {MIN_AGE.seconds // 3600}h, found {text}: a younger file may belong to an attempt "
+            "that is about to commit it"
         )
     return age
 
 
 def _leftovers(store: Store, plan: Plan) -> Iterator[_Found]:
-    """Commits before the files they name: a commit must never promise what is gone."""
+    """Commits before the files that they name, since a commit must never name a file that is gone."""
     names = commits.committed(store)
     keep = set[str]()
     for record in commits.read_commits(store, sorted(names)):

@@ -1,7 +1,7 @@
-"""Proves a finished run: every file is what its commit says, and every input row is there exactly once.
+"""Proves a finished run: each file is what its commit says, and each input row is there exactly once.
 
-Works from the destination alone. The plan says which rows there are, commit records say which files hold them and
-carry a digest of the rows' ids in the order of the source; the ids in `data/` and `rejected/` must give the same.
+Needs only the destination. The plan has the rows; a commit record has the files that hold a shard's rows, and a digest
+of the rows' ids in the order of the source. The ids in `data/` and `rejected/` must give the same digest.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from tasks.runs.spec import read_spec
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
-_READERS = 4  # each with a file in memory
-_READ_AHEAD = 256  # records in memory
-_SHOWN_SHARDS = 3
+_READERS = 4  # each holds a file in memory
+_READ_AHEAD = 256  # commit records in memory
+_SHOWN_SHARDS = 3  # examples in a problem's detail
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is not as it should be. `kind` is stable."""
+    """One thing that is wrong. `kind` is a stable code, `detail` is for people."""
 
     kind: str
     where: str
@@ -52,7 +52,7 @@ class _Counts:
 
 
 def verify_run(destination: str) -> dict[str, Any]:
-    """Checks all of a run. `problems` is empty when all is well. UsageError where there is no run."""
+    """Checks a whole run; `problems` is empty if all is well. UsageError if there is no run."""
     store = Store(destination)
     plan = latest_plan(store)
     counts, problems = _Counts(), list(_plan_problems(plan))
@@ -84,7 +84,7 @@ def verify_run(destination: str) -> dict[str, Any]:
 
 
 def _plan_problems(plan: Plan) -> Iterator[Problem]:
-    """Shards that overlap, leave rows of a file out, or are not done."""
+    """Shards that overlap, that leave out rows of their file, or that are not done."""
     by_file = defaultdict[str, list[Shard]](list)
     missing = []
     for shard in from_table(plan.shards):
@@ -104,7 +104,7 @@ def _plan_problems(plan: Plan) -> Iterator[Problem]:
 
 
 def _check_shard(store: Store, shard: Shard, record: commits.Record) -> tuple[_Counts, list[Problem]]:
-    """The files of one commit, and whether they hold the shard's rows."""
+    """Counts one commit's files, and checks that they are whole and hold the shard's rows."""
     found, problems, tables = _Counts(), [], {}
     for folder, entry in record["files"].items():
         try:
@@ -130,7 +130,7 @@ def _check_shard(store: Store, shard: Shard, record: commits.Record) -> tuple[_C
 
 
 def _identities(data: bytes) -> list[tuple[str, int | None]]:
-    """(id, row in the source file if it is known) of each row of a file."""
+    """(id, row in the source file) of each row of a file; only rejected rows have the latter."""
     parquet = pq.ParquetFile(pa.BufferReader(data))
     columns = [name for name in ("id", "source_row") if name in parquet.schema_arrow.names]
     table = parquet.read(columns=columns if "error" in parquet.schema_arrow.names else ["id"])
@@ -141,6 +141,7 @@ def _identities(data: bytes) -> list[tuple[str, int | None]]:
 def _row_problems(
     shard: Shard, record: commits.Record, data: list[tuple[str, int | None]], rejected: list[tuple[str, int | None]]
 ) -> Iterator[Problem]:
+    """Checks the counts, then puts rejected and restored rows back in the source's order to check their digest."""
     where = commit_file(shard.commit)
     counts = (record["rows"], record["restored"], record["rejected"])
     if (len(data) + len(rejected), len(data), len(rejected)) != counts or counts[0] != shard.rows:
@@ -149,27 +150,27 @@ def _row_problems(
         return
     ids: list[str | None] = [None] * shard.rows
     for row_id, row in rejected:
-        place = -1 if row is None else row - shard.first_row
-        if not 0 <= place < shard.rows or ids[place] is not None:
-            yield Problem("rows_differ", where, f"row {row} of the source is rejected twice, or not of this shard")
+        index = -1 if row is None else row - shard.first_row
+        if not 0 <= index < shard.rows or ids[index] is not None:
+            yield Problem("rows_differ", where, f"row {row} of the source is rejected twice, or not in this shard")
             return
-        ids[place] = row_id
+        ids[index] = row_id
     restored = (row_id for row_id, _ in data)  # in the order of the source, like `ids`
     whole = [next(restored) if row_id is None else row_id for row_id in ids]
     if digest_of_ids(whole) != record["ids"]:
         twice = [row_id for row_id, n in Counter(whole).items() if n > 1][:_SHOWN_SHARDS]
         yield Problem(
-            "rows_differ", where, f"the ids are not those of the source, in its order; more than once: {twice}"
+            "rows_differ", where, f"the ids are not those of the source in its order; more than once: {twice}"
         )
 
 
 def _ending(store: Store, plan: Plan, keep: set[str], counts: _Counts) -> Iterator[Problem]:
-    """What a run that is finished must look like as a whole."""
+    """Checks a finished run as a whole: its totals, its manifest, and that no file is without a commit."""
     if plan.todo_count:
         return
     record = finished_record(store, plan)
     if record is None:
-        yield Problem("unfinished", RECORD, "all shards are done, the run is not closed; run the command again")
+        yield Problem("unfinished", RECORD, "all shards are done, but the run is not finished; run the command again")
         return
     for path in (path for folder in FOLDERS for path in store.list(folder)):
         if path not in keep:

@@ -14,10 +14,10 @@ from tasks.runs.finished_run import FinishedRun, Rows
 from tasks.runs.layout import DATA
 
 DATA_FILES = {"parquet": f"{DATA}/*.parquet", "webdataset": f"{DATA}/*.tar", "folder": f"{DATA}/*/*"}
-"""Without a word about it `dropped.parquet` beside them would be of the dataset, too."""
+"""Named in the card, because `load_dataset` would otherwise take `dropped.parquet` as part of the dataset."""
 
 _LICENCE = re.compile(r"licen[cs]e", re.IGNORECASE)
-_MOST_VALUES = 50
+_MOST_VALUES = 50  # different licences listed per column
 
 
 def dataset_card(run: FinishedRun, record: Mapping[str, Any], rows: Rows) -> str:
@@ -52,7 +52,7 @@ def dataset_card(run: FinishedRun, record: Mapping[str, Any], rows: Rows) -> str
 
 
 def _licences(kept: pa.Table, weights: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """What the kept rows say in columns of that name, and under which licences the weights were."""
+    """The licences that the kept rows have in columns named for them, and those of the weights."""
     columns = [field.name for field in kept.schema if _LICENCE.search(field.name) and _is_text(field.type)]
     if not columns:
         yield "- The rows have no column with their licences: they are those of the run's source."
@@ -73,5 +73,5 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _code(value: Any) -> str:
-    """A value as Markdown that is nothing but its text."""
+    """A value as inline code: its text cannot be taken for Markdown."""
     return f"`{' '.join(str(value).replace('`', ' ').split())[:300]}`"

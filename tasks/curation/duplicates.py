@@ -1,4 +1,4 @@
-"""Near-duplicates of a run: which rows go, and which stays for them."""
+"""Near-duplicates among the rows of a run: which are dropped, and which one is kept for each group."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tasks.runs.finished_run import FinishedRun, Rows
 
 @dataclass(frozen=True, eq=False)
 class Duplicates:
-    """Rows that were dropped, and for each the row that is kept in its place; their cosines."""
+    """The dropped rows; for each, the row that is kept in its place, and the cosine of the two."""
 
     dropped: Rows
     kept: Rows
@@ -25,13 +25,13 @@ class Duplicates:
 
 
 def find_duplicates(asked: CurateRun, run: FinishedRun, rows: Rows, rank: Rows, threshold: float) -> Duplicates:
-    """Of each group of near-duplicates all but the best."""
+    """Drops all but the best row (lowest `rank`) of each group of near-duplicates."""
     look = choose_look(run) if asked.dedupe_by == "auto" else asked.dedupe_by
     seen = row_vectors(run, rows, look)
     found = neighbourhoods(seen.vectors, threshold)
     order = np.lexsort((rank[seen.rows], found.labels))
     labels, first, sizes = np.unique(found.labels[order], return_index=True, return_counts=True)
-    heads = order[first]  # the best place of each group
+    heads = order[first]  # the best row of each group, in the order of `labels`
     head_of = heads[np.searchsorted(labels, found.labels)]
     dropped = np.flatnonzero(head_of != np.arange(len(seen.rows)))
     facts = {

@@ -1,4 +1,4 @@
-"""A curated dataset as files: Parquet like any other dataset, WebDataset's tar shards, or a folder of pictures."""
+"""Writes a curated dataset: as Parquet like any other dataset, as WebDataset tar shards, or as a folder of images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tasks.curation.duplicates import Duplicates
 from tasks.curation.selection import NOT_DROPPED, Selection
 from tasks.datasets.image_column import IMAGE, embedded_bytes, with_image_features
 from tasks.datasets.row_groups import value_at
-from tasks.datasets.writer import DatasetWriter
+from tasks.datasets.writer import DatasetWriter, rename_clashing
 from tasks.runs.finished_run import FinishedRun, Rows
 from tasks.runs.layout import DATA
 from tasks.storage.store import Store
@@ -32,17 +32,17 @@ LINEAGE = pa.schema(
         ("origin_row", pa.int64()),
     ]
 )
-"""The run, its data file and the row in it; the file of the run's own source and the row there."""
+"""Where a row is from: the run, its data file and row; the file of the run's own source, and the row there."""
 
 ROWS_PER_FILE, ROW_GROUP_ROWS = 5000, 64
-ROWS_PER_PART = 1000  # of a tar shard, or of a folder
+ROWS_PER_PART = 1000  # in a tar shard or a folder
 MAX_PART_BYTES = 256 * 2**20
 _RESTORED = "restored"
 _EXTENSIONS = ((b"\x89PNG", "png"), (b"\xff\xd8", "jpg"), (b"RIFF", "webp"), (b"II*\0", "tif"), (b"MM\0*", "tif"))
 
 
 class Files(Protocol):
-    """What takes the rows, in their order."""
+    """A writer of rows, which keeps their order."""
 
     def write(self, table: pa.Table) -> None: ...
 
@@ -56,20 +56,15 @@ def open_files(form: str, store: Store, schema: pa.Schema) -> AbstractContextMan
 
 
 def curated_schema(run: FinishedRun) -> pa.Schema:
-    """The run's columns, then where each row is from. A column with such a name moves aside."""
-    names: list[str] = []
-    for name in run.schema.names:
-        aside = name
-        while aside in LINEAGE.names or (aside != name and aside in run.schema.names):
-            aside = f"source_{aside}"
-        names.append(aside)
+    """The run's columns, then `LINEAGE`. A column of the run with a name of these is renamed."""
+    names = rename_clashing(run.schema.names, LINEAGE.names)
     fields = [field.with_name(name) for field, name in zip(run.schema, names, strict=True)]
     schema = pa.schema([*fields, *LINEAGE], metadata=run.schema.metadata)
     return with_image_features(schema, [field.name for field in schema if field.type == IMAGE])
 
 
 def curated_tables(run: FinishedRun, rows: Rows, source: str, schema: pa.Schema) -> Iterator[pa.Table]:
-    """The rows with their pictures, a row group of the run at a time."""
+    """The rows with their images, one row group of the run at a time."""
     for here, table in run.read(rows):
         columns = [
             _as_type(table[name], field.type) if name in table.column_names else pa.nulls(len(here), field.type)
@@ -87,20 +82,20 @@ def _as_type(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
 
 
 def safe_name(number: int, row_id: str) -> str:
-    """A file name for a row: unique by its number, and of letters, digits, `_` and `-` alone whatever the id is."""
-    told = re.sub(r"[^A-Za-z0-9_-]+", "_", row_id)[:60].strip("_")
-    return f"{number:08d}-{told}" if told else f"{number:08d}"
+    """A file name for a row: unique by its number, and only letters, digits, `_` and `-` whatever the id is."""
+    readable = re.sub(r"[^A-Za-z0-9_-]+", "_", row_id)[:60].strip("_")
+    return f"{number:08d}-{readable}" if readable else f"{number:08d}"
 
 
-Pictures = dict[str, tuple[str, bytes]]
-"""Column -> file name and encoded picture, of a row."""
+Images = dict[str, tuple[str, bytes]]
+"""Column -> file name and encoded image, for one row."""
 
-Sample = tuple[str, Pictures, dict[str, Any]]
-"""A row: its safe name, its pictures, and the rest for JSON."""
+Sample = tuple[str, Images, dict[str, Any]]
+"""A row: its safe name, its images, and its other values for JSON."""
 
 
 class _Parts:
-    """Collects rows into parts of bounded size; a part is put as soon as it is full."""
+    """Collects rows into parts of bounded size; a part is written as soon as it is full."""
 
     def __init__(self, store: Store, encode: Callable[[int, list[Sample]], Iterator[tuple[str, bytes]]]) -> None:
         self._store, self._encode = store, encode
@@ -116,17 +111,17 @@ class _Parts:
 
     def write(self, table: pa.Table) -> None:
         """Adds rows."""
-        images = [field.name for field in table.schema if _is_encoded(field.type)]
+        image_columns = [field.name for field in table.schema if _is_encoded(field.type)]
         others = [field.name for field in table.schema if not _holds_bytes(field.type)]
-        words = _words(images)
+        suffixes = _suffixes(image_columns)
         for i in range(table.num_rows):
             values = {name: value_at(table[name], i) for name in others}
             key = safe_name(self._rows, values["id"] or "")
-            cells = {name: embedded_bytes(value_at(table[name], i)) for name in images}
-            pictures = {name: (_file_name(key, words[name], data), data) for name, data in cells.items() if data}
-            self._part.append((key, pictures, values))
+            cells = {name: embedded_bytes(value_at(table[name], i)) for name in image_columns}
+            images = {name: (_file_name(key, suffixes[name], data), data) for name, data in cells.items() if data}
+            self._part.append((key, images, values))
             self._rows += 1
-            self._size += sum(len(data) for _, data in pictures.values())
+            self._size += sum(len(data) for _, data in images.values())
             if len(self._part) == ROWS_PER_PART or self._size >= MAX_PART_BYTES:
                 self._publish()
 
@@ -138,10 +133,10 @@ class _Parts:
 
 
 def _tar(number: int, samples: list[Sample]) -> Iterator[tuple[str, bytes]]:
-    """`<key>.png`, `<key>.json`, and `<key>.<column>.png` of other pictures, as WebDataset groups them."""
+    """`<key>.png`, `<key>.json`, and `<key>.<column>.png` for other images: WebDataset groups them by key."""
     with tarfile.open(fileobj=(sink := io.BytesIO()), mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for key, pictures, values in samples:
-            for name, data in [*pictures.values(), (f"{key}.json", _json(values))]:
+        for key, images, values in samples:
+            for name, data in [*images.values(), (f"{key}.json", _json(values))]:
                 member = tarfile.TarInfo(name)
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
@@ -149,43 +144,44 @@ def _tar(number: int, samples: list[Sample]) -> Iterator[tuple[str, bytes]]:
 
 
 def _folder(number: int, samples: list[Sample]) -> Iterator[tuple[str, bytes]]:
-    """Pictures, and `metadata.jsonl`, with which Hugging Face's `imagefolder` reads them."""
+    """Images and `metadata.jsonl`, as Hugging Face's `imagefolder` reads them."""
     lines = []
-    for _, pictures, values in samples:
+    for _, images, values in samples:
         named = {}
-        for column, (name, data) in pictures.items():
+        for column, (name, data) in images.items():
             yield f"{number:05d}/{name}", data
             named["file_name" if column == _RESTORED else f"{column}_file_name"] = name
         lines.append(_json(named | {name: value for name, value in values.items() if name not in named}))
     yield f"{number:05d}/metadata.jsonl", b"\n".join(lines) + b"\n"
 
 
-def _words(columns: Sequence[str]) -> dict[str, str]:
-    """What file names call each column: plain, short, and no two the same; the restored picture needs no word."""
+def _suffixes(columns: Sequence[str]) -> dict[str, str]:
+    """The part of a file name that tells the column: safe, short and unique; empty for the restored image."""
     found = {_RESTORED: ""}
     for column in columns:
         if column != _RESTORED:
-            told = re.sub(r"[^a-z0-9_]+", "_", column.lower())[:20]
-            numbered = (f"{told}_{number}" for number in count(2))
-            found[column] = next(word for word in chain([told], numbered) if word not in found.values())
+            safe = re.sub(r"[^a-z0-9_]+", "_", column.lower())[:20]
+            numbered = (f"{safe}_{number}" for number in count(2))
+            found[column] = next(name for name in chain([safe], numbered) if name not in found.values())
     return found
 
 
-def _file_name(key: str, word: str, data: bytes) -> str:
+def _file_name(key: str, suffix: str, data: bytes) -> str:
+    """A file name with the extension that the first bytes call for."""
     extension = next((name for start, name in _EXTENSIONS if data.startswith(start)), "bin")
-    return f"{key}.{word}.{extension}" if word else f"{key}.{extension}"
+    return f"{key}.{suffix}.{extension}" if suffix else f"{key}.{extension}"
 
 
 def _json(values: dict[str, Any]) -> bytes:
     try:
         text = json.dumps(values, allow_nan=False, default=str)
-    except ValueError:
+    except ValueError:  # NaN or infinity, which JSON does not have
         text = json.dumps(_finite(values), allow_nan=False, default=str)
     return text.encode()
 
 
 def _finite(value: Any) -> Any:
-    """The same with null for what JSON has no number for."""
+    """The value with null for NaN and infinity."""
     if isinstance(value, dict):
         return {name: _finite(inner) for name, inner in value.items()}
     if isinstance(value, list):
@@ -194,13 +190,14 @@ def _finite(value: Any) -> Any:
 
 
 def _is_encoded(kind: pa.DataType) -> bool:
-    """Whether each cell is one file: bytes, or a struct with them."""
+    """Whether a cell is one file: bytes, or a struct with `bytes`."""
     if pa.types.is_struct(kind):
         return "bytes" in kind.names and _holds_bytes(kind.field("bytes").type)
     return not pa.types.is_nested(kind) and _holds_bytes(kind)
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
+    """Whether there are bytes anywhere in the type: such columns cannot be written as JSON."""
     if pa.types.is_struct(kind):
         return any(_holds_bytes(field.type) for field in kind)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_dictionary(kind):
@@ -225,6 +222,7 @@ DROPPED = pa.schema(
 
 
 def dropped_table(run: FinishedRun, selection: Selection, duplicates: Duplicates | None) -> pa.Table:
+    """The rows that were left out, each with the reason and, for a duplicate, the row kept in its place."""
     rows = np.flatnonzero(selection.reasons != NOT_DROPPED)
     heads, similarity = np.full(run.table.num_rows, -1), np.full(run.table.num_rows, np.nan, np.float32)
     if duplicates is not None:

@@ -1,7 +1,8 @@
-"""Groups of vectors that are nearly the same: connected components of "cosine at least t".
+"""Groups of nearly equal vectors: the connected components of the relation "cosine at least t".
 
-Few vectors are compared each with each. Many go through usearch's HNSW, which may miss a pair: it is built by one
-thread, so that the same vectors give the same groups, and what it finds is checked with the vectors themselves.
+Up to `EXACT_WORK` all pairs are compared. Beyond it usearch's HNSW index (Malkov and Yashunin, arXiv:1603.09320) finds
+candidates, which are checked with the vectors themselves. The index may miss a pair; it is built by one thread, so that
+the same vectors always give the same groups.
 """
 
 from __future__ import annotations
@@ -13,36 +14,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32] | NDArray[np.float16]
-"""(n, d), of length 1; in float16 within 1e-4, and so divided by their own length wherever they are compared."""
+"""(n, d), of length 1. Rounded to float16 their length is off by up to 1e-4, so they are normalised again before each
+comparison."""
 
 Places = NDArray[np.int64]
+"""Indices of vectors."""
 
-EXACT_WORK = 5e12  # n x n x d up to which each is compared with each: with more the index is faster
-NEIGHBOURS = 16
-CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 16, 64, 64
-_SLACK = 0.01  # of a cosine out of bfloat16 (4e-3) or int8
-ROUNDING = 4e-6  # a copy's cosine is not quite 1: off by up to 1e-6 in float32, over 2,048 numbers
-_CELLS = 2**23  # numbers of a block of vectors
-_SIDE = 2896  # vectors that are compared with as many at once: 2**23 cosines
-_WIDE = 512  # dimensions above which the index holds bytes
+EXACT_WORK = 5e12  # n x n x d up to which all pairs are compared; beyond it the index is faster
+NEIGHBOURS = 16  # that the index is asked for, for each vector
+CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 16, 64, 64  # HNSW's M, efConstruction and efSearch
+_SLACK = 0.01  # error of the index's cosines, which come from bfloat16 (4e-3) or int8: candidates only
+ROUNDING = 4e-6  # the cosine of two copies is not exactly 1: off by up to 1e-6 in float32 with 2,048 dimensions
+_CELLS = 2**23  # numbers in a block of vectors: 32 MiB as float32
+_SIDE = 2896  # vectors on each side of a block of comparisons: 2**23 cosines
+_WIDE = 512  # dimensions above which the index holds int8, to save memory
 
 
 @dataclass(frozen=True, eq=False)
 class Neighbourhoods:
-    """Of each vector: its group (the smallest place in it); and how they were found."""
+    """The group of each vector, named by the smallest index in it, and how the groups were found."""
 
     labels: Places
     index: dict[str, Any]
 
 
 class Forest:
-    """Disjoint sets over 0..n-1, many links at a time."""
+    """Disjoint sets over 0..n-1 (union-find), with many links at a time. A label is the smallest member of its set."""
 
     def __init__(self, n: int) -> None:
         self.labels: Places = np.arange(n)
 
     def link(self, a: Places, b: Places) -> bool:
-        """Puts a[i] and b[i] together; whether anything was apart."""
+        """Joins the sets of a[i] and b[i] for all i; returns whether any two were apart."""
         linked = False
         while True:
             a, b = self.labels[a], self.labels[b]
@@ -51,6 +54,7 @@ class Forest:
                 return linked
             a, b, linked = a[apart], b[apart], True
             np.minimum.at(self.labels, np.maximum(a, b), np.minimum(a, b))
+            # Pointer jumping: each label takes its label's label, until all point to the root of their set.
             while not np.array_equal(shorter := self.labels[self.labels], self.labels):
                 self.labels = shorter
 
@@ -60,16 +64,18 @@ def neighbourhoods(vectors: Vectors, threshold: float, exact_work: float = EXACT
     n, d = vectors.shape
     forest = Forest(n)
     if float(n) * n * d <= exact_work:
-        everyone = np.arange(n)
-        _link_exactly(forest, vectors, everyone, everyone, threshold)
+        all_places = np.arange(n)
+        _link_exactly(forest, vectors, all_places, all_places, threshold)
         return Neighbourhoods(forest.labels, {"index": "exact", "vectors": n})
     try:
         full = _link_neighbours(forest, vectors, threshold)
-    except RuntimeError as error:  # the index answers an interrupt with one of its own
+    except RuntimeError as error:  # what usearch turns Ctrl-C into
         if "terminated" in str(error):
             raise KeyboardInterrupt from error
         raise
-    while True:  # a vector with near ones only may have more of them than were looked at
+    # If all neighbours that the index returned are near, the vector may have further near ones. So the heads of such
+    # groups are compared with all heads, until no group grows any more.
+    while True:
         heads = np.unique(forest.labels)
         crowded = np.unique(forest.labels[full])
         if not _link_exactly(forest, vectors, crowded, heads, threshold):
@@ -79,7 +85,7 @@ def neighbourhoods(vectors: Vectors, threshold: float, exact_work: float = EXACT
 
 
 def cosines(vectors: Vectors, a: Places, b: Places) -> NDArray[np.float32]:
-    """The cosine of vectors a[i] and b[i], a block at a time."""
+    """The cosines of vectors a[i] and b[i], computed block by block."""
     found = np.empty(len(a), np.float32)
     step = max(_CELLS // max(vectors.shape[1], 1), 1)
     for start in range(0, len(a), step):
@@ -98,9 +104,10 @@ def _units(vectors: Vectors) -> NDArray[np.float32]:
 
 
 def _link_exactly(forest: Forest, vectors: Vectors, some: Places, others: Places, threshold: float) -> bool:
-    """Compares each of some with each of others, of the same ones each pair once; whether groups have grown."""
+    """Links all near pairs between `some` and `others` (each pair once if they are the same); whether any set grew."""
     linked = False
-    cosines_here, near_here = np.empty(_SIDE**2, np.float32), np.empty(_SIDE**2, np.bool_)  # new ones take longer
+    # Buffers for all blocks: allocating new ones each time takes longer.
+    cosines_here, near_here = np.empty(_SIDE**2, np.float32), np.empty(_SIDE**2, np.bool_)
     for left in range(0, len(others), _SIDE):
         there = others[left : left + _SIDE]
         y = _units(vectors[there]).T
@@ -115,7 +122,7 @@ def _link_exactly(forest: Forest, vectors: Vectors, some: Places, others: Places
 
 
 def _link_neighbours(forest: Forest, vectors: Vectors, threshold: float) -> Places:
-    """Links each vector with its nearest by the index; the vectors that have nothing but near ones."""
+    """Links each vector with its near neighbours by the index; returns those with no other neighbours."""
     from usearch.index import BatchMatches, Index
 
     n, d = vectors.shape
@@ -135,7 +142,7 @@ def _link_neighbours(forest: Forest, vectors: Vectors, threshold: float) -> Plac
     for start in range(0, n, step):
         stop = min(start + step, n)
         found = index.search(vectors[start:stop].astype(np.float32, copy=False), NEIGHBOURS)
-        assert isinstance(found, BatchMatches), "of more than one vector"
+        assert isinstance(found, BatchMatches), "the answer to a batch of queries"
         keys, near = found.keys.astype(np.int64), found.distances <= 1 - threshold + _SLACK
         near &= np.arange(keys.shape[1]) < np.asarray(found.counts)[:, None]
         rows, columns = np.nonzero(near)

@@ -1,4 +1,4 @@
-"""The page of a curated dataset: how many rows each step left, statistics before and after, pictures."""
+"""The page of a curated dataset: how many rows each step left, statistics before and after, and images."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from tasks.datasets.image_column import embedded_bytes
 from tasks.report.gallery import caption
-from tasks.report.page import picture_uri, printable, template
+from tasks.report.page import image_uri, printable, template
 from tasks.runs.finished_run import FinishedRun, Rows
 from tasks.scoring.statistics import BIN_WIDTHS
 
 Pair = tuple[int, int, float]
-"""A dropped row, the row that is kept in its place, their cosine."""
+"""A dropped row, the row that is kept in its place, and their cosine."""
 
 MAX_PAIRS, MAX_KEPT = 12, 24
-PICTURE_BYTES = 60_000  # of each: base64 makes at most 4 MB of all of them
+IMAGE_BYTES = 60_000  # of one image: all of them take at most 4 MB as base64
 _LABELS = {
     "identity_similarity": "identity to input",
     "identity_similarity_gt": "identity to gt",
@@ -30,7 +30,7 @@ _LABELS = {
 
 
 def duplicate_examples(dropped: Rows, kept: Rows, similarity: NDArray[np.float32]) -> list[Pair]:
-    """The most doubtful pairs and the closest ones, the most doubtful first."""
+    """The pairs of lowest and of highest similarity, lowest first: these show whether the threshold is right."""
     order = np.argsort(similarity, kind="stable")
     if len(order) > MAX_PAIRS:
         order = np.concatenate([order[: MAX_PAIRS // 2], order[-MAX_PAIRS // 2 :]])
@@ -38,7 +38,7 @@ def duplicate_examples(dropped: Rows, kept: Rows, similarity: NDArray[np.float32
 
 
 def render_curation(run: FinishedRun, record: Mapping[str, Any], rows: Rows, pairs: Sequence[Pair]) -> str:
-    """The page, as HTML of at most some MB; it needs nothing but itself."""
+    """The page as self-contained HTML of a few MB at most."""
     shown = rows[np.unique(np.linspace(0, len(rows) - 1, MAX_KEPT).astype(np.int64))]
     tiles = dict(_tiles(run, np.unique([*shown, *(row for pair in pairs for row in pair[:2])]).astype(np.int64)))
     page = template("curation.html.j2").render(
@@ -65,17 +65,17 @@ def _measures(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[d
 
 
 def _tiles(run: FinishedRun, rows: Rows) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Row -> its id, scores and picture."""
+    """Row -> its id, scores and image."""
     scores = ["id", "identity_similarity", "identity_similarity_gt", "psnr"]
     for here, table in run.read(rows, [*scores, "restored"]):
         for row, values in zip(here.tolist(), table.to_pylist(), strict=True):
-            yield row, {"id": values["id"], "caption": caption(values), **_picture(embedded_bytes(values["restored"]))}
+            yield row, {"id": values["id"], "caption": caption(values), **_image(embedded_bytes(values["restored"]))}
 
 
-def _picture(data: bytes | None) -> dict[str, Any]:
+def _image(data: bytes | None) -> dict[str, Any]:
     if data is None:
         return {"src": None}
     try:
-        return picture_uri(data, PICTURE_BYTES)
-    except Exception:  # Pillow raises what its parsers meet: no picture may cost the page
+        return image_uri(data, IMAGE_BYTES)
+    except Exception:  # Pillow can raise anything, and no image may cost the page
         return {"src": None}

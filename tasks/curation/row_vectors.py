@@ -1,4 +1,4 @@
-"""What near-duplicates are compared by: a vector for each row, from the run's features or from its pictures."""
+"""The vectors by which near-duplicates are found: one per row, from the run's features or from its images."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tasks.runs.finished_run import FinishedRun, Rows
 from tasks.scoring.face_vectors import FaceVectors
 
 PERCEPTUAL = "luma32-dct63"
-_SIDE, _KEPT = 32, 8
-_WIDE = 512  # dimensions above which vectors are held in float16: 200,000 of the Inception's take 0.8 GB
+_SIDE, _KEPT = 32, 8  # px of the reduced image; frequencies kept along each axis
+_WIDE = 512  # dimensions above which vectors are float16: 200,000 of Inception's (2,048) take 0.8 GB
 
 
 @dataclass(frozen=True, eq=False)
 class RowVectors:
-    """`vectors` (m, d), of length 1, of the rows `rows` (m,); rows without one are not among them."""
+    """`vectors` (m, d) of length 1, for the rows `rows` (m,); rows without a vector are left out."""
 
     rows: Rows
     vectors: Vectors
@@ -34,16 +34,16 @@ class RowVectors:
 
 
 def choose_look(run: FinishedRun) -> str:
-    """The recogniser's embeddings where the run kept them, else the Inception's features, else the pictures."""
+    """The recogniser's embeddings if the run kept them, else Inception's features if it has them, else the images."""
     if run.record["measures"]["keep_embeddings"] and run.record["recogniser"]:
         return "embedding"
     return "inception" if run.record["measures"]["inception"] else "perceptual"
 
 
 def row_vectors(run: FinishedRun, rows: Rows, look: str) -> RowVectors:
-    """The vectors of some rows. Of several faces it is the mean of their directions."""
+    """The vectors of some rows; for several faces, the mean of their directions."""
     if look == "perceptual":
-        return _of_pictures(run, rows)
+        return _perceptual_vectors(run, rows)
     wanted = np.zeros(run.table.num_rows, bool)
     wanted[rows] = True
     slots = np.cumsum(wanted) - 1
@@ -63,28 +63,33 @@ def row_vectors(run: FinishedRun, rows: Rows, look: str) -> RowVectors:
     if sums is None:
         sums = np.zeros((len(rows), 1), np.float32)
     source = run.record["recogniser"] if look == "embedding" else run.record["measures"]["inception"]
-    return _of_length_one(rows, sums, {"look": look, **(source or {})})
+    return _without_zeros(rows, sums, {"look": look, **(source or {})})
 
 
 def perceptual_vector(pixels: Uint8Image) -> NDArray[np.float32]:
-    """(63,) float32 of length 1, or 0 for a flat picture: the picture (H, W, 3) in 32 x 32 grey levels, and of its
-    cosine transform (DCT-II) the 8 x 8 lowest frequencies but the mean, after pHash."""
+    """(63,) float32 of length 1, or 0 for a flat image, after pHash.
+
+    The (H, W, 3) image is reduced to 32 x 32 grey levels; of its cosine transform (DCT-II), the 8 x 8 lowest
+    frequencies are taken, without the mean.
+    """
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey.astype(np.float32), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     low = np.asarray(cv2.dct(small), np.float32)[:_KEPT, :_KEPT].ravel()[1:]
+    # Below 1e-2 is only rounding, which would give flat images a random direction.
     return _units(np.where(np.abs(low) < 1e-2, 0, low)[None].astype(np.float32))[0]
 
 
-def _of_pictures(run: FinishedRun, rows: Rows) -> RowVectors:
+def _perceptual_vectors(run: FinishedRun, rows: Rows) -> RowVectors:
     found = np.zeros((len(rows), _KEPT**2 - 1), np.float32)
     with ThreadPoolExecutor() as threads:
-        for start, pictures in _pictures(run, rows):
-            for place, vector in enumerate(threads.map(_vector, pictures), start):
+        for start, images in _encoded_images(run, rows):
+            for place, vector in enumerate(threads.map(_vector, images), start):
                 found[place] = 0 if vector is None else vector
-    return _of_length_one(rows, found, {"look": "perceptual", "name": PERCEPTUAL})
+    return _without_zeros(rows, found, {"look": "perceptual", "name": PERCEPTUAL})
 
 
-def _pictures(run: FinishedRun, rows: Rows) -> Iterator[tuple[int, list[bytes | None]]]:
+def _encoded_images(run: FinishedRun, rows: Rows) -> Iterator[tuple[int, list[bytes | None]]]:
+    """(position of the first, images) of some rows at a time."""
     start = 0
     for here, table in run.read(rows, ["restored"]):
         yield start, [embedded_bytes(cell) for cell in table["restored"].to_pylist()]
@@ -103,6 +108,7 @@ def _units(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
 
 
-def _of_length_one(rows: Rows, vectors: Vectors, source: dict[str, Any]) -> RowVectors:
+def _without_zeros(rows: Rows, vectors: Vectors, source: dict[str, Any]) -> RowVectors:
+    """The rows that have a vector: 0 stands for none."""
     there = vectors.any(axis=1)
     return RowVectors(rows, vectors, source) if there.all() else RowVectors(rows[there], vectors[there], source)

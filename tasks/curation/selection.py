@@ -1,4 +1,4 @@
-"""Which rows of a run are kept: steps that drop rows, one after the other, and what each has dropped."""
+"""Which rows of a run are kept: steps that drop rows, one after the other, with what each dropped."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ NOT_DROPPED = -1
 
 @dataclass
 class Selection:
-    """`reasons` (n,): the number of the step that dropped a row, or NOT_DROPPED."""
+    """`reasons` (n,): the number of the step that dropped each row, or NOT_DROPPED."""
 
     reasons: NDArray[np.int16]
     names: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, rows: int) -> Selection:
-        """All of so many rows."""
+        """A selection of all `rows` rows."""
         return cls(np.full(rows, NOT_DROPPED, np.int16))
 
     @property
@@ -35,13 +35,13 @@ class Selection:
         return np.flatnonzero(self.reasons == NOT_DROPPED)
 
     def drop(self, name: str, rows: Rows) -> None:
-        """One step; what an earlier one has dropped stays its own."""
+        """A step that drops rows; those that an earlier step dropped keep its reason."""
         rows = rows[self.reasons[rows] == NOT_DROPPED]
         self.reasons[rows] = len(self.names)
         self.names.append(name)
 
     def keep(self, name: str, mask: NDArray[np.bool_]) -> None:
-        """A step that drops all rows but some."""
+        """A step that drops all rows outside the mask."""
         self.drop(name, np.flatnonzero(~mask))
 
     def funnel(self) -> list[dict[str, Any]]:
@@ -55,18 +55,18 @@ class Selection:
 
 
 def require_sortable(table: pa.Table, column: str) -> None:
-    """UsageError unless rows can be put in the order of this column."""
+    """UsageError unless rows can be sorted by this column."""
     if column not in (names := _sortable(table)):
         raise UsageError(f"expected a column of numbers or times to sort by, found {column!r}; known: "
                          f"{', '.join(names)}")  # fmt: skip
 
 
 def require_values(table: pa.Table, column: str) -> None:
-    """UsageError where no row has a value in this column: none would be better than another."""
+    """UsageError if no row has a value in this column, because then no row is better than another."""
     if not _has_values(table[column]):
         known = ", ".join(name for name in _sortable(table) if _has_values(table[name]))
         raise UsageError(
-            f"expected values in the column {column!r} to tell better rows by, found none in {table.num_rows} rows; "
+            f"expected values in the column {column!r} to rank rows by, found none in {table.num_rows} rows; "
             f"use --by with one that has: {known}"
         )
 
@@ -75,13 +75,15 @@ def require_strata(table: pa.Table, column: str) -> None:
     """UsageError unless the column divides rows into groups."""
     names = [field.name for field in table.schema if _is_stratum(field.type)]
     if column not in names:
-        raise UsageError(f"expected a column of texts, whole numbers or yes and no to stratify by, found {column!r}; "
+        raise UsageError(f"expected a column of strings, integers or Booleans to stratify by, found {column!r}; "
                          f"known: {', '.join(names)}")  # fmt: skip
 
 
 def ranks(table: pa.Table, by: str, ascending: bool) -> Rows:
-    """(n,) the place of each row in the order of a column, the best first; ties by id, then by place. Rows without a
-    value, or with one that is no number, come last."""
+    """(n,) the rank of each row by a column, 0 for the best; ties go by id, then by position.
+
+    Rows without a value, or with NaN, come last.
+    """
     keys = pa.table({"by": _numbers(table[by]), "id": table["id"], "place": np.arange(table.num_rows)})
     direction = "ascending" if ascending else "descending"
     order = pc.sort_indices(keys, sort_keys=[("by", direction), ("id", "ascending"), ("place", "ascending")])
@@ -91,13 +93,15 @@ def ranks(table: pa.Table, by: str, ascending: bool) -> Rows:
 
 
 def best(rows: Rows, rank: Rows, count: int) -> Rows:
-    """The `count` rows of lowest rank."""
+    """The `count` rows of lowest rank, best first."""
     return rows[np.argsort(rank[rows], kind="stable")[:count]]
 
 
 def sample_strata(table: pa.Table, rows: Rows, column: str, per_stratum: int | None, seed: int) -> Rows:
-    """So many rows of each value of a column, drawn by (seed, id) alone: the order of files changes nothing. Without a
-    number, as many as the smallest stratum has. All of the rows have a value."""
+    """`per_stratum` rows for each value of a column, or as many as the smallest stratum has.
+
+    The draw depends on (seed, id) alone, so the order of files does not matter. All of the rows must have a value.
+    """
     if not len(rows):
         return rows
     some = table.take(pa.array(rows))
@@ -118,7 +122,7 @@ def _has_values(column: pa.ChunkedArray) -> bool:
 
 
 def _numbers(column: pa.ChunkedArray) -> pa.Array:
-    """The values, with null for what is no number."""
+    """The values, with null for NaN."""
     values = column.combine_chunks()
     return (
         pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values) if pat.is_floating(values.type) else values

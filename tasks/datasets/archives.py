@@ -1,7 +1,7 @@
-"""Where pictures come from before they are a dataset: folders, zip and tar archives, WebDatasets.
+"""Reads images that are not a Parquet dataset yet: from folders, zip and tar archives, WebDatasets.
 
-Nothing is extracted to disk, so a hostile member name is only a name. Archives are read forward, in their own
-order, as a compressed tar wants it.
+Nothing is extracted to disk, so a hostile member name ("../../etc/passwd") is nothing but a name. Archives are read
+forward, in their own order, because a compressed tar can be read in no other way.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from bfr_models.errors import UsageError
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
-PICTURES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
-SIDECARS = ("json", "txt", "cls")  # of a WebDataset: they become columns
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
+SIDECARS = ("json", "txt", "cls")  # files beside an image in a WebDataset; they become columns
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
-MAX_FILE_BYTES = 1024 * 2**20
-MAX_SIDECAR_BYTES = 2**20
+MAX_FILE_BYTES = 1024 * 2**20  # a zip bomb may unpack to any size
+MAX_SIDECAR_BYTES = 2**20  # all sidecars of an archive are in memory at once
 
 Member = TypeVar("Member")
 _DAMAGE = (
     zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError,
-    RuntimeError, NotImplementedError,  # an encrypted member, an unknown compression
+    RuntimeError, NotImplementedError,  # zipfile's for an encrypted member and an unknown compression
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of the source; `skipped` says why it is no row, `lost` why it is a row without `data`."""
+    """A file of the source. `skipped`: why it produces no row; `lost`: why its row has no `data`."""
 
     name: str
     data: bytes | None = None
@@ -52,22 +52,22 @@ def read_entries(source: str) -> Iterator[Entry] | None:
         return None
     store = Store(source)
     sizes = {file.path: file.size for file in store.versions()}
-    if list(sizes) == [""]:  # one file
+    if list(sizes) == [""]:  # the source is a single file
         store, sizes = Store(folder or slash or "."), {name: sizes[""]}
     names = [path for path in sizes if not _hidden(path)]
-    pictures = any(map(_is_picture, names))
+    images = any(map(_is_image, names))
     if any(path.endswith(".parquet") for path in names):
-        if pictures:
-            raise UsageError(f"expected pictures or Parquet at {redact(source)}, found both; pack them one by one")
+        if images:
+            raise UsageError(f"expected images or Parquet at {redact(source)}, found both; pack them separately")
         return None
     archives = [path for path in names if path.lower().endswith(ARCHIVES)]
-    if archives and not pictures:
+    if archives and not images:
         return (entry for path in archives for entry in _archive(store, path))
     return (_file(store, path, size) for path, size in sizes.items())
 
 
 def _file(store: Store, path: str, size: int) -> Entry:
-    if why := _not_a_picture(path):
+    if why := _why_skipped(path):
         return Entry(path, skipped=why)
     if size > MAX_FILE_BYTES:
         return Entry(path, lost=f"expected at most {MAX_FILE_BYTES} bytes, found {size}")
@@ -83,8 +83,8 @@ def _archive(store: Store, name: str) -> Iterator[Entry]:
         raise UsageError(f"expected an archive at {redact(store.url(name))}, found nothing; check the path") from None
     except _DAMAGE as error:
         raise UsageError(
-            f"expected a whole archive at {redact(store.url(name))}, found a broken one ({error}); fetch it again, "
-            "or unpack what is left of it and pack the folder"
+            f"expected a whole archive at {redact(store.url(name))}, found a broken one ({error}); download it again, "
+            "or extract what is left of it and pack the folder"
         ) from error
 
 
@@ -93,7 +93,7 @@ def _zip(opened: IO[bytes]) -> Iterator[Entry]:
         for member in archive.infolist():
             if member.is_dir():
                 continue
-            if why := _not_a_picture(member.filename):
+            if why := _why_skipped(member.filename):
                 yield Entry(member.filename, skipped=why)
             else:
                 data, lost = _bytes(archive.open, member)
@@ -103,11 +103,11 @@ def _zip(opened: IO[bytes]) -> Iterator[Entry]:
 def _tar(opened: IO[bytes]) -> Iterator[Entry]:
     with tarfile.open(fileobj=opened) as archive:
         members, texts = _contents(archive)
-        keys = {_key(member.name) for member in members if _is_picture(member.name)}
+        keys = {_key(member.name) for member in members if _is_image(member.name)}
         is_webdataset = any(_key(name) in keys for name in texts)
-        yield from (Entry(name, skipped=_not_a_picture(name)) for name in texts if _key(name) not in keys)
+        yield from (Entry(name, skipped=_why_skipped(name)) for name in texts if _key(name) not in keys)
         for member in members:
-            if why := _not_a_picture(member.name):
+            if why := _why_skipped(member.name):
                 yield Entry(member.name, skipped=why)
                 continue
             data, lost = _bytes(archive.extractfile, member)
@@ -116,7 +116,7 @@ def _tar(opened: IO[bytes]) -> Iterator[Entry]:
 
 
 def _contents(archive: tarfile.TarFile) -> tuple[list[tarfile.TarInfo], dict[str, str]]:
-    """The members that are not text for a picture, and those that may be: from one pass over the archive."""
+    """All members but the sidecars, and the texts of the sidecars, in one pass: a sidecar may come after its image."""
     members, texts = [], {}
     for member in archive:
         if member.isdir():
@@ -131,8 +131,8 @@ def _contents(archive: tarfile.TarFile) -> tuple[list[tarfile.TarInfo], dict[str
 
 
 def _bytes(opener: Callable[[Member], IO[bytes] | None], member: Member) -> tuple[bytes | None, str]:
-    """A member's bytes, or None and why: too large (whatever its header says), damaged, encrypted, a link to
-    nowhere."""
+    """A member's bytes, or None and the reason: too large (whatever its header claims), damaged, encrypted, a dangling
+    link."""
     try:
         opened = opener(member)
         data = opened.read(MAX_FILE_BYTES + 1) if opened else None
@@ -146,20 +146,20 @@ def _bytes(opener: Callable[[Member], IO[bytes] | None], member: Member) -> tupl
 
 
 def _key(name: str) -> str:
-    """A WebDataset's key: the path up to the first dot of the file's name."""
+    """The key by which WebDataset groups files: the path up to the first dot of the file name."""
     folder, slash, file = name.rpartition("/")
     return folder + slash + file.partition(".")[0]
 
 
-def _not_a_picture(path: str) -> str:
+def _why_skipped(path: str) -> str:
     if _hidden(path):
         return "hidden"
-    return "" if _is_picture(path) else "not a picture by its name"
+    return "" if _is_image(path) else "not an image by its extension"
 
 
-def _is_picture(path: str) -> bool:
+def _is_image(path: str) -> bool:
     name = path.rpartition("/")[2].lower()
-    return "." in name and f".{name.rpartition('.')[2]}" in PICTURES
+    return "." in name and f".{name.rpartition('.')[2]}" in EXTENSIONS
 
 
 def _hidden(path: str) -> bool:

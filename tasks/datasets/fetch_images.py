@@ -1,6 +1,6 @@
-"""Pictures that a dataset only names: fetched, with bounds, from where a stranger's list may send us.
+"""Fetches images that a dataset has only addresses of, within bounds that make an untrusted list safe to follow.
 
-Who writes a dataset chooses its addresses, so these are followed and no others (SECURITY.md):
+The author of a dataset chooses its addresses, so only these are followed (SECURITY.md):
 
 * `http(s)://` to public machines;
 * object stores, in the bucket that the dataset itself is in;
@@ -28,36 +28,35 @@ from tasks.storage.redaction import redact, redact_text
 from tasks.storage.retry import is_transient, retry_deadline, with_retries
 from tasks.storage.store import shared_store
 
-MAX_BYTES = 64 * 2**20  # of one picture
-TIMEOUT = 60.0  # seconds for one try, whatever it does, 10 without a sign of life; and for as long others follow
-MAX_NAME = 1024  # bytes: object stores have no longer ones
+MAX_BYTES = 64 * 2**20  # of one image
+TIMEOUT = 60.0  # seconds for one attempt, however slowly its bytes come, and for all retries after it
+MAX_NAME = 1024  # bytes of an object's key: no store has longer ones
 MAX_REDIRECTS = 5
-AHEAD = 8  # pictures under way while one is restored
-KEPT_BYTES = 256 * 2**20  # a picture is asked for twice: for its size, and to be decoded
+AHEAD = 8  # images being fetched while one is restored
+KEPT_BYTES = 256 * 2**20  # kept because an image is read twice: for its size, and to be decoded
 
 _FINAL = (
     FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError, BfrError,
     httpx.HTTPError, httpx.InvalidURL, socket.gaierror,
 )  # fmt: skip
-"""What says something of the one picture, unless it may pass. All else is trouble of its storage."""
+"""Errors about this one image, unless they are transient. All others are problems of its storage."""
 
 
 class Fetcher:
-    """Fetches pictures of one dataset; `upcoming` are the addresses in the order in which they will be asked for."""
+    """Fetches images of one dataset; `upcoming` has the addresses in the order in which they will be asked for."""
 
     def __init__(self, dataset: str, upcoming: Sequence[str] = ()) -> None:
         self._dataset = dataset
         self._upcoming = list(dict.fromkeys(upcoming))
-        self._places = {address: place for place, address in enumerate(self._upcoming)}
+        self._positions = {address: position for position, address in enumerate(self._upcoming)}
         self._kept = OrderedDict[str, Future[bytes]]()
         self._threads: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
 
     def __call__(self, address: str) -> bytes | None:
-        """The bytes behind an address. RowError `missing` where there are none, or it is not followed;
-        `too_large`. Other errors as of `fetch`."""
-        place = self._places.get(address)
-        ahead = [] if place is None else self._upcoming[place + 1 : place + 1 + AHEAD]
+        """The bytes behind an address; starts to fetch the next ones meanwhile. Raises what `fetch` raises."""
+        position = self._positions.get(address)
+        ahead = [] if position is None else self._upcoming[position + 1 : position + 1 + AHEAD]
         with self._lock:
             wanted = self._start(address)
             for later in ahead:
@@ -73,11 +72,12 @@ class Fetcher:
         return self._kept[address]
 
     def _forget(self, keep: set[str]) -> None:
+        """Drops finished fetches, least recently used first, down to `KEPT_BYTES`; never those in `keep`."""
         done = [a for a, future in self._kept.items() if a not in keep and future.done()]
         sizes = {a: 0 if self._kept[a].exception() else len(self._kept[a].result()) for a in done}
         total = sum(sizes.values())
         for address in done:
-            if total <= KEPT_BYTES and len(done) < 100_000:
+            if total <= KEPT_BYTES and len(done) < 100_000:  # failures have no bytes, but take memory too
                 break
             total -= sizes[address]
             del self._kept[address]
@@ -86,10 +86,10 @@ class Fetcher:
 def fetch(address: str, dataset: str) -> bytes:
     """The bytes behind one address in a dataset that is at the URL `dataset`.
 
-    RowError where no other try can get them, and where a web server is in trouble for as long as `TIMEOUT`: of a long
-    list some always are (`--retry-rejected missing` asks again). Trouble of the dataset's own store or of this
-    machine's network that did not pass, and a store that refuses to be read, are other errors: the row is not to blame
-    and its shard is to be tried again.
+    RowError `missing` if retrying cannot help or the address is not followed, `too_large` above `MAX_BYTES`; `missing`
+    also if a web server keeps failing for `TIMEOUT`, since in a long list some always do (`--retry-rejected missing`
+    tries them again). Errors of the dataset's own store or of this machine's network that persist, and a store that
+    denies access, raise something else: the row is not to blame, and its shard has to be tried again.
     """
     try:
         scheme = urlsplit(address).scheme if "://" in address else "file"
@@ -101,7 +101,7 @@ def fetch(address: str, dataset: str) -> bytes:
             return _from_store(address, dataset)
     except RowError:
         raise
-    except Exception as error:  # each driver has its own
+    except Exception as error:  # each driver raises its own types
         expected = f"expected a picture at {_short(address)}, found"
         why = redact_text(f"{type(error).__name__}: {error}").partition("\n")[0][:200]
         if isinstance(error, PermissionError):
@@ -117,6 +117,8 @@ def fetch(address: str, dataset: str) -> bytes:
 
 def _from_web(address: str) -> bytes:
     deadline = time.monotonic() + TIMEOUT
+    # 10 s without a byte end an attempt; the deadline ends one whose bytes trickle in. Redirects are followed here, so
+    # that each target is checked as the first address is.
     with httpx.Client(timeout=10, follow_redirects=False) as client:
         for _ in range(MAX_REDIRECTS + 1):
             _require_public(address)
@@ -154,13 +156,14 @@ def _require_public(address: str) -> None:
 
 
 def _require_public_peer(address: str, response: httpx.Response) -> None:
-    """The machine that did answer, in case its name has changed its meaning since it was looked up."""
+    """Checks the machine that answered: its name may resolve otherwise than a moment ago (DNS rebinding)."""
     peer = response.extensions["network_stream"].get_extra_info("server_addr")
     if urlsplit(address).hostname not in _allowed() and not _proxied() and not ipaddress.ip_address(peer[0]).is_global:
         raise _refused(address, "a machine that is not public")
 
 
 def _proxied() -> bool:
+    """Whether the peer is a proxy, which may well have a private address."""
     return any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY"))
 
 
@@ -168,7 +171,7 @@ def _from_disk(path: str, dataset: str) -> bytes:
     if "://" in dataset:
         raise _refused(path, "a local file, named by a dataset that is not local")
     folder = os.path.realpath(dataset)
-    full = os.path.realpath(os.path.join(folder, path))
+    full = os.path.realpath(os.path.join(folder, path))  # after following links, which may lead out of it
     if os.path.commonpath([folder, full]) != folder:
         raise _refused(path, "a file outside of the dataset's folder")
     if not os.path.isfile(full):

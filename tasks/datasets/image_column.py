@@ -1,4 +1,4 @@
-"""The picture column of a dataset: its type, finding it, and reading a picture out of a cell."""
+"""The image column of a dataset: its type, finding it, and reading an image out of a cell."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from bfr_models.errors import UsageError
 from tasks.datasets.row_groups import values
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-"""The type of a picture column, as Hugging Face `datasets` stores it."""
-
+"""The type of an image column, as Hugging Face `datasets` stores it."""
 
 Fetch = Callable[[str], bytes | None]
-"""From the address in a cell to the picture's bytes. It decides which addresses may be followed at all: a
-hostile dataset can name any file or host."""
+"""Address in a cell -> the image's bytes. It decides which addresses may be followed at all, since a hostile dataset
+can name any file or host."""
 
 
 def with_image_features(schema: pa.Schema, columns: Iterable[str]) -> pa.Schema:
-    """The schema with the note that makes `datasets` load these columns (of type `IMAGE`) as pictures."""
+    """The schema with the metadata that makes `datasets` load these columns (of type `IMAGE`) as images."""
     metadata = dict(schema.metadata or {})
     noted = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features") or {}
     features = {name: feature for name, feature in noted.items() if name in schema.names}
@@ -32,25 +31,25 @@ def with_image_features(schema: pa.Schema, columns: Iterable[str]) -> pa.Schema:
 
 
 def find_image_column(schema: pa.Schema, name: str = "image") -> pa.Field:
-    """The picture column of a dataset. UsageError, with the columns there are, when it is none."""
+    """The image column of a dataset. UsageError, which lists the columns, if there is none of this name and type."""
     known = ", ".join(f"{field.name} ({_short(field.type)})" for field in schema)
     if name not in schema.names:
         raise UsageError(
-            f"expected a picture column {name!r}, found the columns {known}; name the right one with --column"
+            f"expected an image column {name!r}, found the columns {known}; name the right one with --column"
         )
     field = schema.field(name)
-    if not _holds_pictures(field.type):
+    if not _holds_images(field.type):
         raise UsageError(
-            f"expected pictures in column {name!r} (binary, struct<bytes, path>, or string with URLs), found "
+            f"expected images in column {name!r} (binary, struct<bytes, path>, or string with URLs), found "
             f"{field.type}; the columns are {known}; name the right one with --column"
         )
     return field
 
 
 def image_bytes(value: object, fetch: Fetch | None = None) -> bytes | None:
-    """The picture's bytes in one cell of a picture column (as `to_pylist` gives it); None when it is empty.
+    """The encoded image in one cell of an image column (as `to_pylist` gives it); None if it is empty.
 
-    UsageError for an address where no `fetch` was given.
+    UsageError for an address if there is no `fetch`.
     """
     if isinstance(value, Mapping):
         if value.get("bytes") or fetch is None:
@@ -60,7 +59,7 @@ def image_bytes(value: object, fetch: Fetch | None = None) -> bytes | None:
         return None
     if isinstance(value, str):
         if fetch is None:
-            raise UsageError(f"expected picture bytes in the column, found the address {value[:80]!r}")
+            raise UsageError(f"expected image bytes in the column, found the address {value[:80]!r}")
         return fetch(value) or None
     if isinstance(value, bytes):
         return value
@@ -68,18 +67,18 @@ def image_bytes(value: object, fetch: Fetch | None = None) -> bytes | None:
 
 
 def addresses(column: pa.ChunkedArray) -> list[str]:
-    """What a picture column of addresses holds; nothing for one of bytes."""
+    """The addresses in an image column of strings; none for a column of bytes."""
     kind = column.type.value_type if pat.is_dictionary(column.type) else column.type
     if not (pat.is_string(kind) or pat.is_large_string(kind) or pat.is_string_view(kind)):
         return []
     return [address for address in values(column) if address]
 
 
-def _holds_pictures(kind: pa.DataType) -> bool:
+def _holds_images(kind: pa.DataType) -> bool:
     if pat.is_struct(kind):
-        return "bytes" in kind.names and _holds_pictures(kind.field("bytes").type)
+        return "bytes" in kind.names and _holds_images(kind.field("bytes").type)
     if pat.is_dictionary(kind):
-        return _holds_pictures(kind.value_type)
+        return _holds_images(kind.value_type)
     tests = (
         pat.is_binary, pat.is_large_binary, pat.is_binary_view, pat.is_string, pat.is_large_string, pat.is_string_view,
     )  # fmt: skip
@@ -92,6 +91,6 @@ def _short(kind: pa.DataType) -> str:
 
 
 def embedded_bytes(cell: Any) -> bytes | None:
-    """What is in a picture's cell, where it holds the picture itself."""
+    """The encoded image in a cell that holds bytes; None for an address and for an empty cell."""
     data = cell.get("bytes") if isinstance(cell, dict) else cell
     return data if isinstance(data, bytes) else None

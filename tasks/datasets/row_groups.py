@@ -1,4 +1,4 @@
-"""Row groups of a Parquet file, of which some may be damaged."""
+"""Reads row groups of Parquet files, some of which may be damaged, and values that Python cannot represent."""
 
 from __future__ import annotations
 
@@ -11,27 +11,29 @@ import pyarrow.parquet as pq
 import pyarrow.types as pat
 
 DAMAGE = (pa.ArrowException, OSError)
-"""What pyarrow raises for bytes that are no Parquet, and more: see `is_damage`."""
+"""What pyarrow raises for damaged files. Storage errors are among them: `is_damage` tells them apart."""
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether it is the file's content that is wrong. Else it is storage trouble, which may pass: pyarrow's own
-    `OSError`s are of just that type and have no number, those of disks and networks have one."""
+    """Whether the file's content is wrong. Otherwise its storage failed, which may be transient.
+
+    pyarrow raises a plain `OSError` without errno for damaged content; errors of disks and networks have one.
+    """
     return not isinstance(error, OSError) or (type(error) is OSError and error.errno is None)
 
 
 def read_row_groups(
     parquet: pq.ParquetFile, groups: range, columns: Sequence[str] | None = None
 ) -> tuple[pa.Table, dict[int, str]]:
-    """Some row groups, all their columns by default, and why rows (counted from the first) could not be read: they
-    are null."""
+    """Some row groups, all columns by default, and why rows (counted from the first) could not be read: these are
+    null in the table."""
     names = [name for name in parquet.schema_arrow.names if columns is None or name in columns]
     try:
         return parquet.read_row_groups(groups, columns=names), {}
     except DAMAGE as error:
         if not is_damage(error):
             raise
-    tables: list[pa.Table] = []
+    tables: list[pa.Table] = []  # one row group after the other, to lose the damaged ones only
     unread: dict[int, str] = {}
     first = 0
     for group in groups:
@@ -48,14 +50,15 @@ def read_row_groups(
 
 
 def take_rows(table: pa.Table, indices: Sequence[int]) -> pa.Table:
-    """Rows by ascending index. Unlike Arrow's own `take` for every type there is, and without a copy."""
-    runs = (list(run) for _, run in groupby(enumerate(indices), lambda place: place[1] - place[0]))
+    """Rows by ascending index, without a copy. Arrow's own `take` copies, and does not know every type."""
+    # Consecutive indices have the same difference to their position: each such run is one slice.
+    runs = (list(run) for _, run in groupby(enumerate(indices), lambda pair: pair[1] - pair[0]))
     slices = [table.slice(run[0][1], len(run)) for run in runs]
     return pa.concat_tables(slices) if slices else table.slice(0, 0)
 
 
 def values(column: pa.ChunkedArray) -> Iterator[Any]:
-    """The values of a column; None for what Python cannot hold: text that is not UTF-8, times to the nanosecond."""
+    """The values of a column; None for what Python cannot represent: text that is not UTF-8, nanoseconds."""
     try:
         yield from column.to_pylist()
     except ValueError:
@@ -63,7 +66,7 @@ def values(column: pa.ChunkedArray) -> Iterator[Any]:
 
 
 def value_at(column: pa.ChunkedArray, index: int) -> Any:
-    """One value; None for what Python cannot hold."""
+    """One value; None for what Python cannot represent."""
     try:
         return column[index].as_py()
     except ValueError:
@@ -75,7 +78,7 @@ def _nulls(schema: pa.Schema, rows: int) -> pa.Table:
 
 
 def plain_columns(schema: pa.Schema) -> list[str]:
-    """The columns that a condition may use: all but pictures, other bytes, and what SQL has no type for."""
+    """The columns that a condition may use: all but images, other bytes, and types that SQL does not have."""
     return [field.name for field in schema if _is_plain(field.type)]
 
 

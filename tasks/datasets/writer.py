@@ -1,9 +1,10 @@
-"""Parquet datasets of pictures: writing whole files, and reading a picture out of a cell."""
+"""Writes Parquet datasets with an image column, a whole file at a time."""
 
 from __future__ import annotations
 
 import io
 import re
+from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -13,17 +14,17 @@ import pyarrow.parquet as pq
 from bfr_models.errors import UsageError
 from tasks.storage.store import Store
 
-MAX_FILE_BYTES = 512 * 2**20
-MAX_GROUP_BYTES = 128 * 2**20
+MAX_FILE_BYTES = 512 * 2**20  # a file is in memory until it is written
+MAX_GROUP_BYTES = 128 * 2**20  # and so is a row group, once more, when it is read
 
 
 class DatasetWriter:
-    """Writes rows as `part-00000.parquet`, `part-00001.parquet`...: each built in memory, then put whole.
+    """Writes rows as `part-00000.parquet`, `part-00001.parquet`, ..., each built in memory and then put whole.
 
-    A file ends at `rows_per_file` rows or `max_file_bytes`, a row group at `row_group_rows` rows or 128 MiB.
-    When an exception leaves the block, the files written so far are taken back: half a dataset looks like a
-    whole one. When it ends well, the parts of an earlier, longer dataset are removed. With a `schema` and no
-    rows there is one empty file, so that the columns are known.
+    A file ends at `rows_per_file` rows or `max_file_bytes`, a row group at `row_group_rows` rows or 128 MiB. If an
+    exception leaves the block, the files written so far are removed, because half a dataset would look like a whole
+    one. If it ends well, leftover parts of an earlier, longer dataset are removed. With a `schema` but no rows, one
+    empty file is written, so that the columns are known.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class DatasetWriter:
         self.bytes = 0
 
     def write(self, table: pa.Table) -> None:
-        """Add rows. The first table's schema is everyone's, unless one was given: UsageError for another one."""
+        """Adds rows. All tables must have the given schema, or else that of the first one: UsageError otherwise."""
         if self._schema is None:
             self._schema = table.schema
         table = _conform(table, self._schema)
@@ -91,7 +92,7 @@ class DatasetWriter:
 
 
 class _FileInMemory:
-    """A Parquet file under construction; the rows of the row group to come are pending."""
+    """A Parquet file under construction; rows are pending until their row group is complete."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self._sink = io.BytesIO()
@@ -103,7 +104,7 @@ class _FileInMemory:
 
     @property
     def size(self) -> int:
-        """Bytes of the file so far, as far as they are known."""
+        """Bytes so far: the complete row groups as encoded, the pending one as it is in memory."""
         return self._sink.tell() + self.pending_bytes
 
     def add(self, table: pa.Table) -> None:
@@ -127,10 +128,10 @@ def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     if set(table.column_names) != set(schema.names):
         raise UsageError(
             f"expected rows with the columns {', '.join(schema.names)}, found {', '.join(table.column_names)}; "
-            "make datasets with different columns one by one"
+            "make separate datasets of them"
         )
     table = table.select(schema.names)
-    if table.schema.equals(schema):  # Arrow's cast of a slice of structs is broken
+    if table.schema.equals(schema):  # no cast without need: Arrow's is broken for slices of structs
         return table.replace_schema_metadata(schema.metadata)
     try:
         return table.cast(schema)
@@ -138,8 +139,19 @@ def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
         raise UsageError(f"expected columns of the same types in all files, found others: {error}") from error
 
 
+def rename_clashing(names: Sequence[str], reserved: Collection[str]) -> list[str]:
+    """Column names that can stand beside `reserved` ones: `source_` is put before a clashing one until it is unique."""
+    renamed = []
+    for name in names:
+        aside = name
+        while aside in reserved or (aside != name and aside in names):
+            aside = f"source_{aside}"
+        renamed.append(aside)
+    return renamed
+
+
 def encode_table(table: pa.Table, row_group_rows: int) -> bytes:
-    """One whole Parquet file."""
+    """A table as one whole Parquet file."""
     file = _FileInMemory(table.schema)
     for start in range(0, table.num_rows, row_group_rows):
         file.add(table.slice(start, row_group_rows))
@@ -148,12 +160,14 @@ def encode_table(table: pa.Table, row_group_rows: int) -> bytes:
 
 
 def _encoding(schema: pa.Schema) -> dict[str, Any]:
-    """zstd for everything but raw bytes: pictures are compressed already, and their minima mean nothing. Vectors of
-    floats, of which no two are the same, are split into their bytes: they read four times as fast as through a
-    dictionary, and take two thirds of the room."""
+    """zstd, dictionaries and statistics for all columns but raw bytes and vectors of floats.
+
+    Images are compressed already, and the smallest and largest of them mean nothing to a reader. Vectors hardly ever
+    repeat, so a dictionary only costs: BYTE_STREAM_SPLIT reads four times as fast, in two thirds of the space.
+    """
     sink = io.BytesIO()
     pq.ParquetWriter(sink, schema).close()
-    leaves = pq.ParquetFile(sink).schema  # knows the names of nested columns
+    leaves = pq.ParquetFile(sink).schema  # options go by the paths of leaf columns, which only Parquet's schema has
     columns = [leaves.column(i) for i in range(len(leaves))]
     raw = {c.path for c in columns if c.physical_type == "BYTE_ARRAY" and c.logical_type.type == "NONE"}
     vectors = {c.path for c in columns if c.physical_type == "FLOAT" and c.max_repetition_level}

@@ -1,12 +1,15 @@
 """Finds the rows of a shard that kill or hang their worker, so that the others can be restored.
 
-Trials restore some of the rows and commit nothing; what counts is whether the worker lives through them:
+A trial restores some of the rows and commits nothing; what counts is whether the worker survives it:
 
-    read only -> halves of the shard -> halves of what killed -> ... -> single rows, twice -> the shard without them
+    read only -> halves of the shard -> halves of each killer -> ... -> single rows, twice -> the shard without them
 
-The last step is an attempt like any other: its commit rejects the poison rows as `worker_killed`. Rejected so are also:
-untested, the rows that are left once the search has cost too many workers; all rows of a shard that kills only as a
-whole; unread, those of one that kills while it is read. Every shard is done in the end.
+The last step is an ordinary attempt, and its commit rejects the poison rows as `worker_killed`. Three more kinds of
+rows are rejected with this code, so that every shard is done in the end:
+
+    untested     those that are left once the search has cost MAX_LOSSES workers
+    all          if the shard still kills without its poison rows: it kills only as a whole (memory, for example)
+    all, unread  if the worker dies while it reads the rows
 """
 
 from __future__ import annotations
@@ -20,9 +23,9 @@ from tasks.engine.pool import Outcome
 from tasks.runs.shards import Shard
 from tasks.worker.job import Order
 
-MAX_LOSSES = 64  # workers that the search may cost: each has to load its method again
-MAX_ERRORS = 3
-ROW_STRIKES, READ_STRIKES = 2, 3  # workers that die of one thing, until it is to blame: machines go by themselves, too
+MAX_LOSSES = 64  # workers that the search may cost: each replacement has to load the method again
+MAX_ERRORS = 3  # in a row that are no deaths: storage errors, which tell nothing about the rows
+ROW_STRIKES, READ_STRIKES = 2, 3  # deaths until a row, or the reading, is to blame: a machine may go by itself, too
 
 
 @dataclass
@@ -34,7 +37,7 @@ class Bisection:
     losses: int = 0
     errors: int = 0
     _trials: deque[range] = field(init=False)
-    _strikes: int = 0  # of the order at hand
+    _strikes: int = 0  # workers that the current order has killed
     _unreadable: str | None = None
     _given_up: bool = False
 
@@ -43,15 +46,15 @@ class Bisection:
 
     @property
     def order(self) -> Order | None:
-        """What to have a worker do next."""
+        """The next thing for a worker to do; None once the shard is given up."""
         if self._given_up or self.errors >= MAX_ERRORS:
             return None
         if self._trials:
             return Order(self.shard, trial=self._trials[0], is_suspect=True)
         return Order(self.shard, poison=dict(self.poison), unreadable=self._unreadable, is_suspect=True)
 
-    def ended(self, outcome: Outcome) -> None:
-        """Takes note of how the last order ended."""
+    def observe(self, outcome: Outcome) -> None:
+        """Decides on the next order by how the last one ended."""
         if not outcome.worker_lost:
             self.errors = self.errors + 1 if outcome.error else 0
             if not outcome.error:
@@ -75,7 +78,7 @@ class Bisection:
             self._reject(chain(*self._trials), f"untested: its shard had ended {self.losses} workers: {outcome.error}")
 
     def _reject_more(self, error: str) -> None:
-        """What to do about a shard that kills without its poison rows, too."""
+        """For a shard that kills even without its poison rows: rejects all rows, then all unread, then gives up."""
         if self._unreadable:
             self._given_up = True
         elif len(self.poison) < self.shard.rows:
@@ -95,6 +98,7 @@ class Bisection:
         self._strikes = 0
 
     def _next_trials(self, *instead: range) -> None:
+        """Ends the current trial, or replaces it by smaller ones."""
         self._trials.popleft()
         self._trials.extendleft(reversed(instead))
         self._strikes = 0

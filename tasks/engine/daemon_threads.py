@@ -1,4 +1,4 @@
-"""Threads for work that cannot be interrupted, and the end of a process in which some of it is still going on."""
+"""Threads for work that cannot be interrupted, and the end of a process in which such work is still running."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 
 class DaemonThreads(Generic[Result]):
-    """As a ThreadPoolExecutor, but a process that ends does not wait for them."""
+    """Like a ThreadPoolExecutor, except that the interpreter does not wait for its threads when it exits."""
 
     def __init__(self, count: int) -> None:
         self._calls = SimpleQueue[Callable[[], None] | None]()
@@ -33,7 +33,7 @@ class DaemonThreads(Generic[Result]):
         return future
 
     def close(self, patience: float) -> None:
-        """Ends the threads once they have nothing to do; waits for that, but not for more than `patience` seconds."""
+        """Ends the threads once they are idle; waits for that at most `patience` seconds."""
         deadline = time.monotonic() + patience
         for _ in self._threads:
             self._calls.put(None)
@@ -48,13 +48,16 @@ class DaemonThreads(Generic[Result]):
 def _settle(future: Future[Result], call: Callable[[], Result]) -> None:
     try:
         future.set_result(call())
-    except BaseException as error:  # carried over to whoever waits for the result
+    except BaseException as error:  # raised again where the result is taken
         future.set_exception(error)
 
 
 def end_if_busy(code: int) -> None:
-    """Ends the process at once if such a thread is still at work: Python would let go of it in the midst of PyTorch's
-    native code, which aborts the process."""
+    """Exits at once if such a thread is still at work.
+
+    A normal exit would stop the thread inside PyTorch's native code, which aborts the process (SIGABRT) instead of
+    giving `code`.
+    """
     if any(thread.name == _NAME for thread in threads()):
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,6 +1,6 @@
-"""Workers behind one small interface: Ray actors, or threads of this process.
+"""The interface of a pool of workers, which are Ray actors or threads of this process.
 
-Each worker has at most `IN_HAND` shards: one on the accelerator, the other decoding, encoding or uploading.
+A worker has at most `IN_HAND` shards: while one is on the accelerator, the other is decoded, encoded or uploaded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tasks.runs.commits import Record
 from tasks.worker.job import Job, Order
 
 IN_HAND = 2
-STOP_SECONDS = 10.0  # that threads have to stop; a call of the method cannot be ended, only left
+STOP_SECONDS = 10.0  # for threads to stop; a call of the method cannot be interrupted, only abandoned
 
 
 class WorkerLostError(Exception):
@@ -22,32 +22,32 @@ class WorkerLostError(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an order in a worker's hands; a trial that the worker lived through has no record."""
+    """What became of an order. A trial that the worker survived has neither record nor error."""
 
     order: Order
     record: Record | None = None
     error: BaseException | None = None
-    worker_lost: bool = False  # the worker died under it: perhaps, not surely, the shard's fault
+    worker_lost: bool = False  # the worker died meanwhile, perhaps because of the shard
 
 
 class Pool(Protocol):
     def free_slots(self) -> int:
-        """How many shards could be submitted now."""
+        """How many orders can be submitted now."""
         ...
 
     def submit(self, order: Order) -> None: ...
 
     def poll(self, timeout: float) -> list[Outcome]:
-        """What has ended, waiting at most `timeout` seconds for the first."""
+        """The orders that have ended; waits at most `timeout` seconds for the first."""
         ...
 
     def close(self) -> None:
-        """Stops the workers; what they have in hand is not finished, and none of it is committed later."""
+        """Stops the workers. What they have in hand is abandoned, and none of it is committed later."""
         ...
 
 
 def cannot_load(job: Job, error: BaseException) -> BfrError:
-    """What to raise when a worker's method does not load: another worker would fare no better."""
+    """What to raise if a worker cannot load its method: on another worker it would fail, too."""
     if isinstance(error, BfrError):
         return error
     return BfrError(

@@ -1,4 +1,4 @@
-"""A Ray cluster: joined or started, and what it offers."""
+"""Joins or starts a Ray cluster, says what it offers, and ends its processes."""
 
 from __future__ import annotations
 
@@ -16,17 +16,15 @@ import ray
 
 from bfr_models.errors import UsageError
 
-CONNECT_TIMEOUT = 5.0  # seconds; Ray itself tries for many minutes, deaf to signals
-
-
-# Three times the workers, if that is more: a node that goes takes all its actors with it
+CONNECT_TIMEOUT = 5.0  # seconds; Ray itself retries for minutes and ignores signals meanwhile
 KILL_TIMEOUT = 2.0  # seconds for Ray to end its actors
 
 
 def connect_ray() -> bool:
-    """Connects to RAY_ADDRESS or starts a local cluster; True if it was started or joined here.
+    """Connects to RAY_ADDRESS or starts a local cluster; False if this process is connected already.
 
-    Ray takes SIGTERM over when it starts; it is given back, so that whoever runs the flow hears it.
+    `ray.init` installs a SIGTERM handler of its own. The previous one is put back, because the flow needs the signal to
+    end in good order.
     """
     if ray.is_initialized():
         return False
@@ -35,7 +33,7 @@ def connect_ray() -> bool:
     if address := os.environ.get("RAY_ADDRESS"):
         _require_answer(address)
         ray.init(address=address, **quiet)
-    else:  # nothing big goes through the object store
+    else:  # a small object store: images go through storage, only orders and records through Ray
         ray.init("local", include_dashboard=False, object_store_memory=256 * 2**20, **quiet)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
@@ -46,7 +44,7 @@ def _require_answer(address: str) -> None:
     """UsageError if nothing listens at a `host:port` or `ray://host:port`."""
     parts = urlsplit(address if "//" in address else f"//{address}")
     if not parts.hostname or not parts.port:
-        return  # "auto", "local"
+        return  # "auto" or "local", which Ray resolves itself
     try:
         socket.create_connection((parts.hostname, parts.port), CONNECT_TIMEOUT).close()
     except OSError as error:
@@ -57,13 +55,17 @@ def _require_answer(address: str) -> None:
 
 
 def cluster_gpus() -> int:
-    """GPUs that the connected cluster offers."""
+    """How many GPUs the connected cluster offers."""
     return int(ray.cluster_resources().get("GPU", 0))
 
 
 def end_processes(pids: Iterable[int]) -> None:
-    """Kills what `ray.kill` did not: a SIGTERM for the whole process group, as Prefect's workers send it, makes a
-    cluster of ours deaf to that. A process that is on its way out is left to Ray, which would report it as lost."""
+    """Kills the actors that survive `ray.kill`.
+
+    A cluster that this process started does not carry it out after a SIGTERM to the whole process group, which is what
+    Prefect's workers send. Processes that end by themselves within `KILL_TIMEOUT` are left alone: Ray reports one that
+    is killed while it exits as lost.
+    """
     left, deadline = set(pids), time.monotonic() + KILL_TIMEOUT
     while left and time.monotonic() < deadline:
         left = {pid for pid in left if _lives(pid)}

@@ -1,4 +1,4 @@
-"""Long-lived Ray actors as workers. An actor that dies is replaced; its shards come back as outcomes."""
+"""Long-lived Ray actors as workers. An actor that dies is replaced, and its shards come back as outcomes."""
 
 from __future__ import annotations
 
@@ -18,23 +18,26 @@ from tasks.engine.worker_log import Line, WorkerLog, relay
 from tasks.runs.commits import Record
 from tasks.worker.job import Job, Order
 
-START_TIMEOUT = 600.0  # seconds without any loaded actor: none could be placed, or none loads its method
-MIN_DEADLINE = 600.0  # seconds that a shard may take: 20 x the longest so far, at least this
-FIRST_DEADLINE = {"cuda": 3600.0, "cpu": 2 * 3600.0}  # seconds until one is done: not that a shard may take, whose rows
-# and faces nobody knows, but a batch (eight 512 px faces take 50 minutes on two CPU cores)
-BATCHES_SECONDS = 15.0  # between two looks, until one shard is done, at the batches that a worker has done
-MIN_TRIAL_DEADLINE = 60.0  # seconds that a trial of some of a shard's rows may take: its share, at least this
-MAX_LOSSES_IN_A_ROW = 6  # actors that die, not over a suspect, with nothing done in between: something else is wrong.
+START_TIMEOUT = 600.0  # seconds without a single loaded actor: none could be placed, or none loads its method
+MIN_DEADLINE = 600.0  # seconds for a shard: 20 x the longest so far, at least this
+# Seconds until the first shard is done, for each batch: how many rows and faces a shard has is not known, but what a
+# batch may take is (eight 512 px faces take 50 minutes on two CPU cores).
+FIRST_DEADLINE = {"cuda": 3600.0, "cpu": 2 * 3600.0}
+BATCHES_SECONDS = 15.0  # how often a worker is asked, until the first shard is done, for its number of batches
+MIN_TRIAL_DEADLINE = 60.0  # seconds for a trial of some of a shard's rows: their share of its deadline, at least this
+# Actors that die with nothing done in between, suspects not counted: something is wrong with all of them. Three times
+# the number of workers if that is more, because a node that goes takes all its actors with it.
+MAX_LOSSES_IN_A_ROW = 6
 
 
 class _WorkerActor:
-    """A `ShardWorker` in a process of its own, which alone imports torch."""
+    """A `ShardWorker` in a process of its own; only there torch is imported."""
 
     def __init__(self, job: Job) -> None:
         self._job, self._log = job, WorkerLog()
 
     def load(self) -> int:
-        """Loads the method; the process's id."""
+        """Loads the method; returns the process id."""
         from tasks.worker.shard_worker import ShardWorker
 
         self._worker = ShardWorker(self._job)
@@ -56,11 +59,11 @@ class _Actor:
     alive: bool = True
     created: float = field(default_factory=time.monotonic)
     in_hand: dict[Any, tuple[Order, float]] = field(default_factory=dict)
-    hung: float | None = None  # the deadline that it was killed for, seconds
-    asked: Any = None  # the ref of `batches`
+    hung: float | None = None  # the deadline in seconds, once it was killed for missing it
+    batches_ref: Any = None  # of the call of `batches` under way
     asked_at: float = 0.0
-    batches: int = 0  # as it last said
-    batch_at: float = 0.0  # when that was news
+    batches: int = 0  # its last answer
+    batch_at: float = 0.0  # when that answer was a new one
 
     @property
     def free_slots(self) -> int:
@@ -68,17 +71,23 @@ class _Actor:
 
 
 class RayPool:
-    """`workers` actors of `gpus` GPUs each, in the cluster that is connected; `ours` if it is of this process alone."""
+    """`workers` actors of `gpus` GPUs each in the connected cluster; `ours`: this process alone uses the cluster."""
 
     def __init__(self, job: Job, workers: int, gpus: float, shard_timeout: float | None = None, ours: bool = False):
         self._job, self._shard_timeout, self._ours = job, shard_timeout, ours
         self._max_losses = max(MAX_LOSSES_IN_A_ROW, 3 * workers)
         self._class = ray.remote(_WorkerActor).options(
-            num_gpus=gpus, num_cpus=1, max_concurrency=IN_HAND + 1, max_restarts=0, max_task_retries=0
+            # One more thread than shards, to answer `batches`. No restarts and retries by Ray: a shard that kills its
+            # worker would kill every other one as well.
+            num_gpus=gpus,
+            num_cpus=1,
+            max_concurrency=IN_HAND + 1,
+            max_restarts=0,
+            max_task_retries=0,
         )
         self._actors = [self._new_actor() for _ in range(workers)]
-        self._longest = 0.0
-        self._losses = 0
+        self._longest = 0.0  # seconds that a shard has taken
+        self._losses = 0  # in a row
 
     def free_slots(self) -> int:
         return sum(actor.free_slots for actor in self._actors)
@@ -88,10 +97,10 @@ class RayPool:
         actor.in_hand[actor.handle.run.remote(order)] = (order, time.monotonic())
 
     def poll(self, timeout: float) -> list[Outcome]:
-        self._kill_what_hangs()
+        self._kill_hung_actors()
         refs = [ref for actor in self._actors for ref in (*actor.in_hand, actor.loading) if ref is not None]
         done, _ = ray.wait(refs, num_returns=1, timeout=timeout) if refs else ([], [])
-        if done:  # and whatever else has ended by now
+        if done:  # and all others that have ended by now
             done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
         outcomes = []
         for actor in list(self._actors):
@@ -103,7 +112,7 @@ class RayPool:
 
     def close(self) -> None:
         for actor in self._actors:
-            with suppress(RayError):  # the cluster may have gone first
+            with suppress(RayError):  # the cluster may be gone already
                 ray.kill(actor.handle)
         if self._ours:
             end_processes(actor.pid for actor in self._actors if actor.alive and actor.pid is not None)
@@ -131,7 +140,7 @@ class RayPool:
         except RayError as error:
             lost = WorkerLostError(f"no result in {actor.hung:.0f} s" if actor.hung else _why_it_died(error))
             if not order.is_suspect:
-                self._losses += actor.alive  # once for all that it had in hand
+                self._losses += actor.alive  # once, however many orders it had in hand
             self._replace(actor, lost)
             return Outcome(order, error=lost, worker_lost=True)
         if order.trial is None:
@@ -141,7 +150,7 @@ class RayPool:
         return Outcome(order, record=record)
 
     def _replace(self, actor: _Actor, error: Exception) -> None:
-        """A new actor for a dead one. What that one had in hand comes back through its failed calls."""
+        """Starts a new actor for a dead one. The orders of the dead one come back as its calls fail."""
         if not actor.alive:
             return
         actor.alive = False
@@ -152,12 +161,12 @@ class RayPool:
             )
         self._actors.append(self._new_actor())
 
-    def _kill_what_hangs(self) -> None:
+    def _kill_hung_actors(self) -> None:
         now = time.monotonic()
         for actor in self._actors:
             is_first = not self._longest and not self._shard_timeout
             if is_first and actor.in_hand:
-                _listen(actor, now)
+                _ask_for_batches(actor, now)
             for order, submitted in actor.in_hand.values():
                 deadline = self._deadline(order)
                 since = max(submitted, actor.batch_at) if is_first else submitted
@@ -171,7 +180,7 @@ class RayPool:
             )
 
     def _deadline(self, order: Order) -> float:
-        """Seconds that an order may take; until a shard is done, that it may take without another batch done."""
+        """Seconds that an order may take; until the first shard is done, that it may take without another batch."""
         first = FIRST_DEADLINE[self._job.device]
         deadline = max(MIN_DEADLINE, 20 * self._longest) if self._longest else first
         deadline = self._shard_timeout or deadline
@@ -180,19 +189,19 @@ class RayPool:
         return min(deadline, max(MIN_TRIAL_DEADLINE, deadline * len(order.trial) / order.shard.rows))
 
 
-def _listen(actor: _Actor, now: float) -> None:
-    """Notes when an actor has done another batch. One that is dead says nothing: its orders tell."""
-    if actor.asked is None and now - actor.asked_at > BATCHES_SECONDS:
-        actor.asked, actor.asked_at = actor.handle.batches.remote(), now
-    elif actor.asked is not None and ray.wait([actor.asked], timeout=0)[0]:
-        asked, actor.asked = actor.asked, None
+def _ask_for_batches(actor: _Actor, now: float) -> None:
+    """Notes when an actor has done another batch. A dead one does not answer: its failed orders tell."""
+    if actor.batches_ref is None and now - actor.asked_at > BATCHES_SECONDS:
+        actor.batches_ref, actor.asked_at = actor.handle.batches.remote(), now
+    elif actor.batches_ref is not None and ray.wait([actor.batches_ref], timeout=0)[0]:
+        ref, actor.batches_ref = actor.batches_ref, None
         with suppress(RayError):
-            if (batches := ray.get(asked)) != actor.batches:
+            if (batches := ray.get(ref)) != actor.batches:
                 actor.batches, actor.batch_at = batches, now
 
 
 def _why_it_died(error: RayError) -> str:
-    """Ray's account of it in a few words: the whole of it names machines and folders, and goes into `rejected/`."""
+    """Ray's reason in a few words: its whole message names machines and folders, and this goes into `rejected/`."""
     return f"the worker died ({type(error).__name__}{', its node died' if 'node has died' in str(error) else ''})"
 
 

@@ -1,4 +1,4 @@
-"""The notice that a cloud takes this machine away, heard like SIGTERM: where BFR_SPOT names the cloud, not else."""
+"""Turns a cloud's notice that this spot machine will be taken away into a SIGTERM, if BFR_SPOT names the cloud."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POLL_SECONDS = 5.0  # AWS gives two minutes' notice, Google 30 s
 
 
 def watch_for_notice() -> None:
-    """Lets this process have SIGTERM at the notice. UsageError for a cloud that is unknown."""
+    """Sends this process SIGTERM once the notice is there. UsageError for an unknown cloud."""
     if not (cloud := os.environ.get("BFR_SPOT")):
         return
     if cloud not in CLOUDS:
@@ -30,15 +30,15 @@ def watch_for_notice() -> None:
 def _watch(cloud: str) -> None:
     import httpx
 
-    silent = False
-    with httpx.Client(timeout=2, trust_env=False) as client:  # this machine's own service, never by a proxy
+    reported = False  # that the service does not answer: one line is enough
+    with httpx.Client(timeout=2, trust_env=False) as client:  # a link-local service: never through a proxy
         while True:
             try:
                 notice = CLOUDS[cloud](client)
             except httpx.HTTPError as error:
-                if not silent:
-                    print(f"BFR_SPOT={cloud}: no answer to whether this machine stays: {error}", file=sys.stderr)
-                silent = True
+                if not reported:
+                    print(f"BFR_SPOT={cloud}: no answer from the metadata service: {error}", file=sys.stderr)
+                reported = True
             else:
                 if notice:
                     print(f"this machine is about to be taken away: {notice}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""One worker in threads of this process."""
+"""A pool of one worker, in threads of this process."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from tasks.worker.job import Job, Order
 
 
 class ThreadPool:
-    """One worker in this process: for tests, and for machines where Ray is not wanted. A method that hangs is left to
-    whoever started the run, who can end the process; one that kills ends the run."""
+    """One worker in this process, for tests and for machines without Ray.
+
+    A thread cannot be killed: a method that hangs hangs until the process is ended, and a crash of the method ends the
+    run.
+    """
 
     def __init__(self, job: Job) -> None:
-        from tasks.worker.shard_worker import ShardWorker  # imports torch, which a driver of Ray actors never needs
+        from tasks.worker.shard_worker import ShardWorker  # imports torch, which the driver of Ray actors must not
 
         self._worker = ShardWorker(job)
         try:

@@ -1,4 +1,4 @@
-"""What workers log, on its way to the run's log: warnings and worse, with the result of each shard."""
+"""Carries what workers log, from warnings upward, to the driver's log along with the result of each shard."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import socket
 from collections import deque
 from collections.abc import Iterable
 
-KEPT = 50
+KEPT = 50  # lines between two shards; the oldest are dropped
 Line = tuple[int, str]
 """(level, text)"""
 
 
 class WorkerLog(logging.Handler):
-    """The last lines of this process that nobody has taken yet; equal ones in a row once."""
+    """Collects the last lines of this process until they are taken; consecutive equal ones once."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

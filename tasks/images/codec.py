@@ -1,4 +1,4 @@
-"""Pictures: from the bytes of an archive, which may be hostile, to pixels, and back with what is theirs."""
+"""Decodes images from possibly hostile bytes, and encodes them again with the metadata of the original."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from tasks.images.metadata import MAX_SEGMENTS, count_frames, count_scans, dpi_o
 from tasks.images.sixteen_bit import Uint16Image, deep_png
 
 MAX_PIXELS = 200_000_000
-"""Decoding one this large takes about 3 GB."""
+"""Decoding an image of this size takes about 3 GB of memory."""
 MAX_SCANS = 100
-"""Of a progressive JPEG, which costs a pass over all its pixels for each; cameras and editors write about ten."""
+"""Scans of a progressive JPEG. Each costs the decoder a pass over all pixels; cameras and editors write about ten."""
 MIN_SIDE = 4
-FORMATS = (  # tried in this order; no other parser of Pillow is ever reached
+FORMATS = (  # tried in this order; Pillow's parsers of other formats are never reached, so their bugs are not either
     "JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF",
 )  # fmt: skip
 
 Format = Literal["png", "webp", "jpeg"]
-_MAX_SIDE = {"webp": 16383, "jpeg": 65500}
-_MAX_JPEG_EXIF = 65533
-_PNG_LEVEL = 2  # at 512 px 13 ms and 296 kB; level 6: 51 ms and 281 kB
+_MAX_SIDE = {"webp": 16383, "jpeg": 65500}  # 14 bits in VP8; libjpeg's JPEG_MAX_DIMENSION
+_MAX_JPEG_EXIF = 65533  # bytes in an APP1 segment: its 16-bit length includes the two bytes of the length
+_PNG_LEVEL = 2  # zlib's level. At 512 px it takes 13 ms and gives 296 kB; level 6: 51 ms, 281 kB
 
+# EXIF orientation -> what turns the stored pixels upright.
 _UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -45,17 +46,17 @@ _UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
 
 @dataclass(frozen=True, eq=False)
 class DecodedImage:
-    """A decoded picture, upright.
+    """A decoded image, turned upright.
 
-    `pixels` is what a network sees. Colours under transparency are as stored, not blended with a background:
-    no blending could be undone when `encode` puts the alpha back. `deep` is put back in the same way.
+    `pixels` is what a network sees. Colours under transparency are as stored, not blended with a background, because
+    `encode` could not undo the blending when it puts the alpha channel back. `deep` is put back in the same way.
     """
 
     pixels: Uint8Image
     grey: bool
-    """All three channels are equal everywhere."""
+    """Whether all three channels are equal everywhere."""
     bit_depth: int
-    """8 or 16, as stored. 16 without `deep` means that only the upper 8 bits could be read."""
+    """8 or 16, as stored. 16 without `deep`: only the upper 8 bits could be read."""
     n_frames: int
     format: str
     icc: bytes | None = None
@@ -69,7 +70,7 @@ class DecodedImage:
 
 
 def decode(data: bytes | None, max_pixels: int = MAX_PIXELS) -> DecodedImage:
-    """The first frame of a picture. RowError `missing`, `undecodable`, `too_large` or `too_small`."""
+    """The first frame of an image. RowError `missing`, `undecodable`, `too_large` or `too_small`."""
     if not data:
         raise RowError("missing", "expected a picture, found nothing")
     try:
@@ -78,28 +79,28 @@ def decode(data: bytes | None, max_pixels: int = MAX_PIXELS) -> DecodedImage:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RowError("too_large", f"expected at most {max_pixels / 1e6:g} megapixels; {error}") from error
-    except Exception as error:  # Pillow raises a dozen kinds on garbage, SyntaxError and struct.error too
+    except Exception as error:  # Pillow raises a dozen types for garbage, SyntaxError and struct.error among them
         raise RowError("undecodable", _what_is_wrong(data, error)) from error
 
 
 def count_pixels(data: bytes | None) -> int:
-    """How many pixels a picture will have when it is decoded, from its header; 0 if that does not read."""
+    """How many pixels an image has, by its header and without decoding it; 0 if the header cannot be read."""
     if not data:
         return 0
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return image.width * image.height
-    except Exception:  # as in `decode`, which says what is wrong
+    except Exception:  # any type, as in `decode`, which reports what is wrong
         return 0
 
 
 def encode(image: Uint8Image, fmt: Format = "png", quality: int = 95, like: DecodedImage | None = None) -> bytes:
-    """A picture file of (H, W, 3) uint8 RGB pixels, deterministic for PNG.
+    """(H, W, 3) uint8 RGB pixels as a file; the same bytes each time for PNG.
 
-    From `like`, the picture that this one was made of, come ICC profile, EXIF and resolution; grey stays
-    grey. If the size is the same, alpha comes too (not in JPEG), and in a PNG of a 16-bit picture the pixels
-    that did not change keep all their bits. RowError `too_large` where the format has no room.
+    `like` is the image that this one was made from: its ICC profile, EXIF and resolution are kept, and grey stays grey.
+    At the same size its alpha is kept too (not in JPEG), and in the PNG of a 16-bit image the pixels that did not
+    change keep all 16 bits. RowError `too_large` if a side exceeds what the format can hold.
     """
     height, width = image.shape[:2]
     if max(height, width) > _MAX_SIDE.get(fmt, 2**31 - 1):
@@ -115,7 +116,7 @@ def encode(image: Uint8Image, fmt: Format = "png", quality: int = 95, like: Deco
     if same_size and like.deep is not None and fmt == "png":
         return deep_png(like.deep, image, like.pixels, like.icc, like.exif, like.dpi)
     canvas = Image.fromarray(image[..., 0] if like.grey else image)
-    if like.grey and like.icc and like.icc[16:20] == b"RGB ":  # which a grey file may not carry
+    if like.grey and like.icc and like.icc[16:20] == b"RGB ":  # the profile's colour space: not valid in a grey file
         canvas = canvas.convert("RGB")
     if same_size and like.alpha is not None and fmt != "jpeg":
         canvas.putalpha(Image.fromarray(like.alpha))
@@ -127,7 +128,10 @@ def _save(image: Image.Image, fmt: Format, quality: int, **extra: Any) -> bytes:
     options: dict[str, dict[str, Any]] = {
         "png": {"compress_level": _PNG_LEVEL},
         "webp": {"quality": quality},
-        "jpeg": {"quality": quality, "subsampling": 0},  # faces live in their colour edges
+        "jpeg": {
+            "quality": quality,
+            "subsampling": 0,
+        },  # 4:4:4, since subsampled chroma blurs the edges of lips and eyes
     }
     file = io.BytesIO()
     image.save(file, fmt, **options[fmt], **{key: value for key, value in extra.items() if value is not None})
@@ -140,12 +144,12 @@ def _grey_of(image: Uint8Image) -> Uint8Image:
 
 
 def _decode(data: bytes, max_pixels: int) -> DecodedImage:
-    # Pillow's own guard against bombs is one global figure: it is set to ours, never switched off.
+    # Pillow's guard against decompression bombs is a module global. It is set to our limit, never switched off.
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     _check_size(*image.size, max_pixels)
     _check_scans(image, data)
-    image.load()  # all of it: some formats have metadata behind the pixels
+    image.load()  # before the metadata, which a PNG may have after its pixels
     orientation = orientation_of(image)
     bit_depth = bit_depth_of(image, data)
     icc, exif, dpi = icc_of(image), exif_of(image, orientation), dpi_of(image)
@@ -158,7 +162,7 @@ def _decode(data: bytes, max_pixels: int) -> DecodedImage:
         grey=is_grey(pixels if deep is None else deep),
         bit_depth=bit_depth,
         n_frames=count_frames(data, image.format or ""),
-        format={"MPO": "JPEG"}.get(image.format or "", image.format or ""),
+        format={"MPO": "JPEG"}.get(image.format or "", image.format or ""),  # MPO: a JPEG with further JPEGs behind it
         icc=icc,
         exif=exif,
         dpi=dpi,
@@ -168,7 +172,7 @@ def _decode(data: bytes, max_pixels: int) -> DecodedImage:
 
 
 def _with_deep(image: Image.Image, data: bytes) -> tuple[Image.Image, NDArray[np.uint16] | None]:
-    """All 16 bits, and the picture: of a colour one Pillow's 8 bits are let go before OpenCV reads it."""
+    """The image and all its 16 bits. For colour, Pillow's 8-bit copy is freed before OpenCV decodes it again."""
     if image.mode not in ("RGB", "RGBA"):
         return image, deep_of(image, data)
     image.close()
@@ -202,6 +206,6 @@ def _check_scans(image: Image.Image, data: bytes) -> None:
 
 
 def _what_is_wrong(data: bytes, error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):  # its message is a memory address
+    if isinstance(error, UnidentifiedImageError):  # its message has a memory address, which differs each time
         return f"expected a JPEG, PNG, WebP, TIFF, BMP or GIF, found {len(data)} bytes that start {data[:12]!r}"
     return f"expected a whole picture, found a broken one ({type(error).__name__}: {str(error)[:200]})"

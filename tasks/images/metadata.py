@@ -1,4 +1,4 @@
-"""What travels with a picture beside its pixels: EXIF, ICC profile, resolution, number of frames."""
+"""What an image file has besides pixels: EXIF, ICC profile, resolution, number of frames."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import re
 from PIL import ExifTags, Image
 
 MAX_FRAMES = 4096
-"""TIFF pages that are counted: a file can list any number of them at no cost to itself."""
+"""TIFF pages that are counted at most: a small file can list any number of them."""
 
 MAX_SEGMENTS = 10_000
-"""Of a JPEG: profiles and thumbnails come in up to 255 each."""
-_JPEG_SEGMENT = re.compile(rb"\xff([\x02-\xcf\xd9-\xfe])")  # not those without a length: TEM, RST0 to RST7, SOI
+"""Segments of a JPEG. A large ICC profile or thumbnail is spread over up to 255 of them."""
+_JPEG_SEGMENT = re.compile(rb"\xff([\x02-\xcf\xd9-\xfe])")  # all but the markers without a length: TEM, RST0-7, SOI
 _JPEG_END, _JPEG_SCAN = 0xD9, 0xDA
 
-# Of a TIFF's tags, those about the picture; the others describe the file that it came in.
+# The TIFF tags that are about the image; the others describe the layout of the file that it came in.
 _TIFF_KEEP = (
     ExifTags.Base.ImageDescription, ExifTags.Base.Make, ExifTags.Base.Model, ExifTags.Base.Software,
     ExifTags.Base.DateTime, ExifTags.Base.Artist, ExifTags.Base.Copyright,
@@ -24,16 +24,16 @@ _TIFF_KEEP = (
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The EXIF (or XMP) orientation, 1 to 8; 1 when there is none that means anything."""
+    """The EXIF (or XMP) orientation, 1 to 8; 1 if there is no valid one."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # broken metadata is no reason to lose a picture
+    except Exception:  # broken metadata is no reason to reject an image
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def exif_of(image: Image.Image, orientation: int) -> bytes | None:
-    """The EXIF block with the orientation reset to 1; byte for byte as it was when there is none to reset."""
+    """The EXIF block with its orientation reset to 1; byte for byte as it was if it is 1 already."""
     try:
         raw = image.info.get("exif")
         if isinstance(raw, bytes) and orientation == 1:
@@ -42,12 +42,12 @@ def exif_of(image: Image.Image, orientation: int) -> bytes | None:
         if orientation != 1:
             exif[ExifTags.Base.Orientation] = 1
         return exif.tobytes() if len(exif) else None
-    except Exception:  # as above
+    except Exception:  # as for the orientation
         return None
 
 
 def icc_of(image: Image.Image) -> bytes | None:
-    """The ICC profile, if it describes the kind of picture that this will be written as."""
+    """The ICC profile, if it fits the colour space in which the image will be written."""
     icc = image.info.get("icc_profile")
     if not isinstance(icc, bytes) or image.mode in ("CMYK", "LAB"):
         return None
@@ -56,7 +56,7 @@ def icc_of(image: Image.Image) -> bytes | None:
 
 
 def dpi_of(image: Image.Image) -> tuple[float, float] | None:
-    """Horizontal and vertical pixels per inch, when both make sense."""
+    """Horizontal and vertical pixels per inch; None unless both are plausible."""
     try:
         x, y = (float(value) for value in image.info["dpi"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
@@ -65,21 +65,23 @@ def dpi_of(image: Image.Image) -> tuple[float, float] | None:
 
 
 def count_frames(data: bytes, kind: str) -> int:
-    """How many frames or pages can be reached, at least 1; a broken list ends where it breaks."""
+    """How many frames or pages can be reached, at least 1; a broken list of pages counts up to its break."""
     with Image.open(io.BytesIO(data), formats=[kind]) as image:
         if kind != "TIFF":
             return _claimed_frames(image)
         for page in range(1, MAX_FRAMES):
             try:
                 image.seek(page)
-            except Exception:  # EOFError at the end, anything at all in a broken list
+            except Exception:  # EOFError at the end, any type at all in a broken list
                 return page
     return MAX_FRAMES
 
 
 def count_scans(data: bytes, limit: int) -> int:
-    """How many scans a JPEG decoder will find, which goes over the whole picture for each; `limit` if there are more,
-    or more segments than can be meant well."""
+    """How many scans a JPEG has; `limit` if there are more, or more than `MAX_SEGMENTS` segments.
+
+    A decoder passes over the whole image once a scan, so a small file with many scans can keep it busy for very long.
+    """
     scans = at = 0
     for _ in range(MAX_SEGMENTS):
         found = _JPEG_SEGMENT.search(data, at)
@@ -88,7 +90,7 @@ def count_scans(data: bytes, limit: int) -> int:
         scans += found[1][0] == _JPEG_SCAN
         if scans == limit:
             return limit
-        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2])  # a scan's pixels follow: no segment
+        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2])  # then a scan's data, skipped by search
     return limit
 
 
@@ -100,7 +102,7 @@ def _claimed_frames(image: Image.Image) -> int:
 
 
 def _tiff_exif(image: Image.Image) -> Image.Exif:
-    """Cameras and scanners write the same tags into a TIFF itself."""
+    """The EXIF of a TIFF: cameras and scanners write the same tags into the TIFF itself."""
     tags, exif = image.getexif(), Image.Exif()
     for tag in _TIFF_KEEP:
         if tag in tags:

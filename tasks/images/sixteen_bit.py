@@ -1,4 +1,4 @@
-"""16 bits per channel, which Pillow has for grey pictures only: OpenCV reads the colour ones."""
+"""Images with 16 bits per channel. Pillow keeps them for greyscale only, so OpenCV decodes the colour ones."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ Uint16Image = NDArray[np.uint16]
 """(H, W) grey, or (H, W, 3 or 4) RGB(A) uint16."""
 
 _COLOUR_TYPES = {1: 0, 3: 2, 4: 6}
-"""PNG's number for so many channels."""
-_LEVEL = 2
-_BAND_ROWS = 256
+"""Channels -> PNG's colour type: greyscale, truecolour, truecolour with alpha."""
+_LEVEL = 2  # zlib's, as for PNGs of 8 bits (`codec`)
+_BAND_ROWS = 256  # 20 MB of a 16-bit RGBA image that is 10,000 px wide
 
 
 def read_deep(data: bytes) -> Uint16Image | None:
-    """A 16-bit colour picture as (H, W, 3 or 4) uint16 RGB(A), as stored; None when it cannot be had."""
+    """A 16-bit colour image as (H, W, 3 or 4) uint16 RGB(A), as stored; None if OpenCV cannot read it."""
     if data[:4] == b"\x89PNG" and not _chunks_fit(data):
         return None
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None or image.dtype != np.uint16 or image.ndim != 3 or image.shape[2] not in (3, 4):
         return None
     deep = np.asarray(image, dtype=np.uint16)
-    for band in bands(len(deep)):
+    for band in bands(len(deep)):  # OpenCV's BGR(A) to RGB(A)
         deep[band] = deep[band][..., [2, 1, 0, 3][: deep.shape[2]]]
     return deep
 
 
 def bands(height: int) -> Iterator[slice]:
-    """Rows of a picture, some at a time: whole copies of a large one take more memory than it does."""
+    """The rows of an image, some at a time, so that no step makes a second copy of a large one."""
     return (slice(first, first + _BAND_ROWS) for first in range(0, height, _BAND_ROWS))
 
 
 def _chunks_fit(png: bytes) -> bool:
-    """Whether no chunk claims more than there is: OpenCV sets 2 GB aside for one that claims 2 GB."""
+    """Whether all chunks end within the file: OpenCV allocates what a chunk claims, up to 2 GB, before it reads it."""
     at = 8
     while at + 8 <= len(png):
         length, kind = struct.unpack_from(">I4s", png, at)
-        at += 12 + length
+        at += 12 + length  # with its length, type and CRC
         if kind == b"IEND":
             return at <= len(png)
     return False
 
 
 def to_8_bits(deep: Uint16Image) -> NDArray[np.uint8]:
-    """[0, 65535] -> [0, 255], rounded."""
+    """[0, 65535] -> [0, 255], rounded: x / 257, as 65535 = 255 x 257."""
     levels = np.empty(deep.shape, np.uint8)
     for band in bands(len(deep)):
         levels[band] = (deep[band].astype(np.uint32) + 128) // 257
@@ -60,7 +60,7 @@ def to_8_bits(deep: Uint16Image) -> NDArray[np.uint8]:
 
 
 def to_16_bits(levels: NDArray[np.uint8]) -> NDArray[np.uint16]:
-    """[0, 255] -> [0, 65535]: 255 becomes 65535."""
+    """[0, 255] -> [0, 65535]: 255 becomes 65535, and `to_8_bits` gives the same levels back."""
     return levels.astype(np.uint16) * np.uint16(257)
 
 
@@ -72,7 +72,7 @@ def deep_png(
     exif: bytes | None,
     dpi: tuple[float, float] | None,
 ) -> bytes:
-    """A 16-bit PNG of `deep`, with the 8-bit `image` where that differs from `before`, the picture as decoded."""
+    """A 16-bit PNG of `deep`, with the 8-bit `image` where it differs from `before`, the image as decoded."""
     height, width = deep.shape[:2]
     channels = 1 if deep.ndim == 2 else deep.shape[2]
     png = io.BytesIO()
@@ -81,20 +81,21 @@ def deep_png(
     if icc:
         png.write(_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc)))
     if dpi:
+        # Pixels per metre (unit 1); an inch is 0.0254 m.
         png.write(_chunk(b"pHYs", struct.pack(">IIB", *(round(d / 0.0254) for d in dpi), 1)))
-    if exif:
+    if exif:  # eXIf has no "Exif" prefix, which only JPEG needs
         png.write(_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0")))
-    squeeze = zlib.compressobj(_LEVEL)
+    compressor = zlib.compressobj(_LEVEL)
     for band in bands(height):
         lines = _filtered(_merged(deep[band], image[band], before[band]), 2 * channels)
-        png.write(_chunk(b"IDAT", squeeze.compress(lines.data)))
-    png.write(_chunk(b"IDAT", squeeze.flush()))
+        png.write(_chunk(b"IDAT", compressor.compress(lines.data)))
+    png.write(_chunk(b"IDAT", compressor.flush()))
     png.write(_chunk(b"IEND", b""))
     return png.getvalue()
 
 
 def _filtered(pixels: Uint16Image, step: int) -> NDArray[np.uint8]:
-    """Rows as PNG packs them: the filter "Sub", then each byte less that of the pixel before it, `step` bytes ago."""
+    """Scanlines by PNG's filter 1, "Sub": each byte minus the one `step` bytes (a pixel) before it, modulo 256."""
     rows = pixels.astype(">u2").view(np.uint8).reshape(len(pixels), -1)
     lines = np.empty((len(rows), 1 + rows.shape[1]), np.uint8)
     lines[:, 0] = 1
@@ -104,6 +105,7 @@ def _filtered(pixels: Uint16Image, step: int) -> NDArray[np.uint8]:
 
 
 def _merged(deep: Uint16Image, image: Uint8Image, before: Uint8Image) -> Uint16Image:
+    """`deep` with the colours of `image` where these differ from `before`; alpha stays."""
     changed = (image != before).any(axis=-1)
     levels = to_16_bits(image[changed])
     merged = deep.copy()

@@ -1,4 +1,4 @@
-"""Pages of a TIFF as TIFFs of their own, copied byte for byte: no pixel is decoded and written again."""
+"""Splits a TIFF into one file per page. Strips and tiles are copied byte for byte, so no pixel is encoded again."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from tasks.images.codec import MAX_PIXELS
 
 MAX_PAGES = 10_000
 
+# Field type -> bytes of a value: TIFF 6.0, section 2; 13 is an IFD; 16 to 18 are BigTIFF's 64-bit types.
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-_SUBFILE = 254
-_NOT_A_PAGE = 1 | 4  # a smaller version of another page, or its mask
-_BLOCKS = ((273, 279), (324, 325))  # where strips or tiles start, and their lengths
-_POINTERS = {330, 34665, 34853, 40965}  # to further directories, which are not copied
-_OLD_JPEG = 513  # points to data of its own
+_SUBFILE = 254  # NewSubfileType
+_NOT_A_PAGE = 1 | 4  # its bits for a smaller version of another page and for a transparency mask
+_BLOCKS = ((273, 279), (324, 325))  # StripOffsets and StripByteCounts, or the same of tiles
+_POINTERS = {330, 34665, 34853, 40965}  # SubIFDs, Exif, GPS, Interoperability: directories that are not copied
+_OLD_JPEG = 513  # JPEGInterchangeFormat of TIFF 6.0: its data is in neither strips nor tiles
 
 Tag = tuple[int, int, memoryview]
-"""Type, count and the values as stored."""
+"""Field type, number of values, and the values as stored."""
 
 
 def split_pages(data: bytes | None) -> list[bytes | None]:
-    """Each page of a TIFF with several, complete with its tags (bit depth, profile, resolution).
+    """Each page of a multi-page TIFF, complete with its tags (bit depth, profile, resolution).
 
-    Anything else comes back as it is: a TIFF with one page beside thumbnails and masks, or one that breaks on
-    the way.
+    Anything else is returned as it is: other formats, a TIFF with one page besides thumbnails and masks, and one that
+    is broken somewhere.
     """
     if data is None or data[:2] not in (b"II", b"MM"):
         return [data]
@@ -38,42 +39,42 @@ def split_pages(data: bytes | None) -> list[bytes | None]:
             if not tiff.numbers(tags.get(_SUBFILE))[0] & _NOT_A_PAGE:
                 pages.append(tiff.page(tags))
         return pages if len(pages) > 1 and all(map(_decodes, pages)) else [data]
-    except Exception:  # garbage breaks this in as many ways as there are lines
+    except Exception:  # garbage can raise anything, on any line
         return [data]
 
 
 class _Tiff:
-    """The directories of a classic or a big TIFF, of either byte order."""
+    """The directories of a classic TIFF or a BigTIFF, in either byte order."""
 
     def __init__(self, data: bytes) -> None:
         self._data = memoryview(data)
         self._order = "<" if data[:2] == b"II" else ">"
         (version,) = struct.unpack_from(self._order + "H", data, 2)
-        if version not in (42, 43):
+        if version not in (42, 43):  # 43 is BigTIFF, with offsets of 64 bits
             raise ValueError(f"expected a TIFF, got version {version}")
         self._big = version == 43
         self._offset, self._count = ("Q", "Q") if self._big else ("I", "H")
         self._entry = self._order + ("HHQ8s" if self._big else "HHI4s")
-        self._word = 8 if self._big else 4  # the header is two, the second one the first page's place
+        self._word = 8 if self._big else 4  # the header is two of them, the second the first directory's offset
         self._budget = 2 * len(data)
 
     def directories(self) -> Iterator[dict[int, Tag]]:
-        """The tags of each page. ValueError when the list runs in circles or has no end."""
+        """The tags of each page. ValueError if the list is circular or too long."""
         seen: set[int] = set()
-        at = self._at(self._offset, self._word)
+        at = self._unpack(self._offset, self._word)
         while at:
             if at in seen or len(seen) == MAX_PAGES:
                 raise ValueError("expected a list of pages with an end")
             seen.add(at)
-            count = self._at(self._count, at)
+            count = self._unpack(self._count, at)
             first, step = at + struct.calcsize(self._order + self._count), struct.calcsize(self._entry)
             self._spend(count * step)
             tags = (self._tag(first + i * step) for i in range(count))
             yield {tag: value for tag, value in tags if value[0] in _SIZES}
-            at = self._at(self._offset, first + count * step)
+            at = self._unpack(self._offset, first + count * step)
 
     def numbers(self, tag: Tag | None) -> tuple[int, ...]:
-        """The values of a tag of whole numbers; 0 for none."""
+        """The values of an integer tag; 0 if there is no such tag."""
         if tag is None:
             return (0,)
         letter = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}[tag[0]]
@@ -82,19 +83,19 @@ class _Tiff:
     def page(self, tags: dict[int, Tag]) -> bytes:
         """A TIFF with only this page."""
         if _OLD_JPEG in tags:
-            raise ValueError("expected picture data in strips or tiles")
+            raise ValueError("expected image data in strips or tiles")
         starts, lengths = next(pair for pair in _BLOCKS if pair[0] in tags)
         places = zip(self.numbers(tags[starts]), self.numbers(tags[lengths]), strict=True)
         blocks = [self._slice(start, length) for start, length in places]
         kept = {tag: value for tag, value in tags.items() if tag not in _POINTERS}
         self._spend(sum(map(len, blocks)) + sum(len(value[2]) for value in kept.values()))
-        kept[starts] = self._offsets(blocks, 0)
+        kept[starts] = self._offsets(blocks, 0)  # with offsets of the right size: where the data starts depends on it
         data_start = len(self._directory(kept))
         kept[starts] = self._offsets(blocks, data_start)
         return b"".join([self._directory(kept), *blocks])
 
     def _directory(self, tags: dict[int, Tag]) -> bytes:
-        """Header, one directory, and the values that do not fit into it."""
+        """A header, one directory, and the values that do not fit into its entries."""
         start = 2 * self._word
         size = struct.calcsize(self._order + self._count + self._offset)
         size += len(tags) * struct.calcsize(self._entry)
@@ -103,7 +104,7 @@ class _Tiff:
             field = bytes(value)
             if len(value) > self._word:
                 field = self._pack(self._offset, start + size + len(values))
-                values += bytes(value) + bytes(len(value) % 2)
+                values += bytes(value) + bytes(len(value) % 2)  # values start at even offsets
             entries.append(struct.pack(self._entry, tag, kind, count, field))
         header = bytes(self._data[: self._word]) + self._pack(self._offset, start)
         return b"".join([header, self._pack(self._count, len(tags)), *entries, self._pack(self._offset, 0), values])
@@ -131,12 +132,12 @@ class _Tiff:
         return found
 
     def _spend(self, size: int) -> None:
-        """Pages that share their bytes could make a thousand times the file of it."""
+        """Bounds what is copied: pages that share their bytes could make a file a thousand times as large."""
         self._budget -= size
         if self._budget < 0:
             raise ValueError("expected pages with bytes of their own")
 
-    def _at(self, kind: str, at: int) -> int:
+    def _unpack(self, kind: str, at: int) -> int:
         return int(struct.unpack_from(self._order + kind, self._data, at)[0])
 
     def _pack(self, kind: str, value: int) -> bytes:
@@ -144,6 +145,7 @@ class _Tiff:
 
 
 def _decodes(page: bytes | None) -> bool:
+    """True, or whatever Pillow raises: `split_pages` then keeps the file whole."""
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     with Image.open(io.BytesIO(page or b""), formats=["TIFF"]) as image:
         image.load()

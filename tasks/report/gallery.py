@@ -1,4 +1,4 @@
-"""The pictures of a run's report: the first faces beside their inputs and ground truth, some of the rejects."""
+"""The images of a run's report: the first rows beside their inputs and ground truth, and some of the rejects."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tasks.storage.store import Store
 
 GALLERY_ROWS = 24
 EXAMPLE_REJECTS = 50
-MAX_GROUP_BYTES = 256 * 2**20  # a row group with more is not read for the sake of a few thumbnails
+MAX_GROUP_BYTES = 256 * 2**20  # a larger row group is not read for a few thumbnails
 _NOT_SHOWN = "too large to show here"
 _CAPTION = (
     ("identity", "identity_similarity", ".3f"),
@@ -31,7 +31,7 @@ _CAPTION = (
 
 
 def gallery_rows(store: Store, plan: Plan, manifest: Sequence[Mapping[str, Any]], run: RestoreRun) -> list[GalleryRow]:
-    """Rows from the run's first shards, lowest identity first."""
+    """Rows of the run's first shards, lowest identity first."""
     found: list[dict[str, Any]] = []
     for shard, entry in zip(from_table(plan.shards), manifest, strict=True):
         if len(found) >= GALLERY_ROWS:
@@ -40,7 +40,7 @@ def gallery_rows(store: Store, plan: Plan, manifest: Sequence[Mapping[str, Any]]
             rows = _first_rows(store, entry["data"], GALLERY_ROWS - len(found), run.gt_column)
             inputs = _inputs(shard.with_secrets(run.source), run.column)
             found += [row | {"_input": inputs.get(row["id"])} for row in rows]
-    pa.default_memory_pool().release_unused()  # of perhaps very large pictures
+    pa.default_memory_pool().release_unused()  # Arrow keeps what it freed, and these may have been large images
     found.sort(key=lambda row: 2.0 if row["identity_similarity"] is None else row["identity_similarity"])
     return [GalleryRow(row["id"], tuple(_cells(row, run))) for row in found]
 
@@ -57,7 +57,7 @@ def example_rejects(store: Store, manifest: Sequence[Mapping[str, Any]]) -> list
 
 
 def caption(row: Mapping[str, Any]) -> str:
-    """The scores of a restored row in a few words."""
+    """The scores of a restored row as a caption."""
     return " · ".join(f"{label} {row[key]:{form}}" for label, key, form in _CAPTION if row[key] is not None)
 
 
@@ -81,7 +81,7 @@ def _first_rows(store: Store, path: str, count: int, gt_column: str | None) -> l
 
 
 def _inputs(shard: Shard, column: str) -> dict[str, bytes | None]:
-    """Input pictures of a shard by row id; none if its file has changed or gone, or they are too large."""
+    """Input images of a shard by row id; none if its file has changed or is gone, or if they are too large."""
     try:
         require_unchanged(shard)
         with shard.open() as source:

@@ -1,4 +1,4 @@
-"""What pages are made of: templates that escape, pictures as data URIs, numbers that are finite."""
+"""Building blocks of HTML pages: templates that escape, images as data URIs, finite numbers."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from PIL import Image, ImageOps
 
 from tasks.storage.redaction import redact
 
-LADDER = ((512, 88), (384, 84), (256, 80), (160, 70), (96, 60))  # (longest side in pixels, WebP quality)
+LADDER = ((512, 88), (384, 84), (256, 80), (160, 70), (96, 60))  # (longest side in px, WebP quality), best first
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One picture of the gallery, encoded (PNG, JPEG, WebP, ...); None shows the caption as the reason."""
+    """One encoded image of the gallery (PNG, JPEG, WebP, ...); None shows the caption as the reason."""
 
     column: str  # "input", "gt" or a method's name
     image: bytes | None
     caption: str  # e.g. "identity 0.93 · 24.1 dB"
-    identity: float | None = None  # the caption's number, in [-1, 1]: the rows with the lowest are marked
+    identity: float | None = None  # the number in the caption, in [-1, 1]: the lowest rows are marked
 
 
 @dataclass(frozen=True)
 class GalleryRow:
-    """The pictures of one row of the dataset."""
+    """The images of one row of the dataset."""
 
     id: str
     cells: tuple[Cell, ...]
@@ -48,13 +48,15 @@ class Reject:
 
 
 def printable(page: str) -> str:
-    """The page without what HTML cannot hold (controls) and UTF-8 cannot write (lone surrogates): hostile ids bring
-    both."""
+    """The page without control characters, which HTML forbids, and lone surrogates, which UTF-8 cannot encode.
+
+    Hostile row ids contain both.
+    """
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", "\ufffd", page)
 
 
 def template(name: str) -> Any:
-    """A page of `templates/`: it escapes what it is given."""
+    """A template of `templates/`; it escapes the values that it is given."""
     folder = FileSystemLoader(Path(__file__).parent / "templates")
     env = Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     env.filters["plain"] = plain
@@ -63,17 +65,18 @@ def template(name: str) -> Any:
     return env.get_template(name)
 
 
-def picture_uri(encoded: bytes, budget: int) -> dict[str, Any]:
-    """A picture as a data URI of at most `budget` bytes before base64 (or the smallest that we make)."""
+def image_uri(encoded: bytes, budget: int) -> dict[str, Any]:
+    """An image as a data URI of at most `budget` bytes before base64, or else the smallest of the ladder."""
     opened: Image.Image = Image.open(io.BytesIO(encoded))
-    size = opened.size[::-1] if opened.getexif().get(0x0112, 1) >= 5 else opened.size  # lying on its side
-    opened.draft("RGB", (2 * LADDER[0][0],) * 2)  # a large JPEG is decoded small
+    # EXIF orientations from 5 on swap width and height.
+    size = opened.size[::-1] if opened.getexif().get(0x0112, 1) >= 5 else opened.size
+    opened.draft("RGB", (2 * LADDER[0][0],) * 2)  # libjpeg decodes a large JPEG at 1/2, 1/4 or 1/8 of its size
     if (factor := max(opened.size) // (4 * LADDER[0][0])) > 1 and opened.mode in ("L", "RGB", "RGBA"):
-        turned = opened.getexif()
-        opened = opened.reduce(factor)  # no second large picture
-        opened.info["exif"] = turned.tobytes()
+        exif = opened.getexif()
+        opened = opened.reduce(factor)  # first, or transposing would make a second large image
+        opened.info["exif"] = exif.tobytes()
     image = ImageOps.exif_transpose(opened)
-    if image.mode.startswith("I"):  # 16 bits: Pillow clips where it should scale
+    if image.mode.startswith("I"):  # 16 bits: converting to RGB would clip at 255 instead of scaling
         image = image.convert("F").point(lambda level: level / 257).convert("L")
     image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     data = _webp(image, 512, 80, lossless=True) if max(size) <= 128 else b""
@@ -92,13 +95,13 @@ def _webp(image: Image.Image, side: int, quality: int, lossless: bool = False) -
 
 
 def finite(value: object) -> float | None:
-    """The number (numpy's too), or None for anything else: JSON's NaN, a missing value, a string."""
+    """The number (numpy's too), or None for anything else: NaN, which JSON files may have, nothing, a string."""
     number = float(value) if isinstance(value, SupportsFloat) else math.nan
     return number if math.isfinite(number) else None
 
 
 def plain(value: object, limit: int = 300) -> str:
-    """A value of run.json as text of bounded length, without what a URL may hold of secrets."""
+    """A value of run.json as text of bounded length, with URLs redacted."""
     if isinstance(value, Mapping):
         return plain(" · ".join(f"{key} {plain(inner)}" for key, inner in value.items()), 4 * limit)
     text = "—" if value is None else str(value)

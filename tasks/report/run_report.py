@@ -1,8 +1,8 @@
-"""The report of a run, or of several side by side: one page that needs nothing but itself.
+"""The report of a run, or of several side by side, as one self-contained HTML page.
 
-run.json documents and encoded pictures go in, HTML comes out. Ids, details and paths come from strangers:
-the template escapes them all, pictures are decoded and encoded again (which drops their metadata too), and
-the page's own policy forbids the network and any script but its own.
+run.json documents and encoded images go in, HTML comes out. Ids, details and paths are untrusted: the template escapes
+them all, images are decoded and encoded again (which drops their metadata, too), and the page's Content-Security-Policy
+forbids the network and all scripts but its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from bfr_models.metrics.protocols import is_lower_better
 from tasks.config.restore import RestoreRun
 from tasks.report.gallery import example_rejects, gallery_rows
-from tasks.report.page import Cell, GalleryRow, Reject, finite, picture_uri, plain, printable, template
+from tasks.report.page import Cell, GalleryRow, Reject, finite, image_uri, plain, printable, template
 from tasks.runs.layout import REPORT
 from tasks.runs.plan import Plan
 from tasks.runs.record import RunRecord
@@ -26,11 +26,11 @@ Run = Mapping[str, object]
 """A run.json document."""
 
 MAX_ROWS, MAX_CELLS = 48, 240
-PICTURE_BYTES = 3_900_000  # all pictures together; base64 makes 5.2 MB of them
+IMAGE_BYTES = 3_900_000  # of all images; base64 turns them into 5.2 MB
 
 
 def render_report(title: str, runs: Sequence[Run], gallery: Sequence[GalleryRow], rejects: Sequence[Reject]) -> str:
-    """The page, as HTML: at most about 6 MB of UTF-8, whatever is given."""
+    """The page as HTML, of at most about 6 MB whatever goes in."""
     page = template("report.html.j2").render(
         title=title,
         runs=[_summary(run, label) for run, label in zip(runs, _labels(runs), strict=True)],
@@ -43,14 +43,14 @@ def render_report(title: str, runs: Sequence[Run], gallery: Sequence[GalleryRow]
 
 
 def _at(document: object, *keys: str) -> Any:
-    """The value at a path of keys, None where the path ends early."""
+    """The value at a path of keys; None if the path ends early."""
     for key in keys:
         document = document.get(key) if isinstance(document, Mapping) else None
     return document
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """A name for each run: the method's, with its preset or its number where two would be the same."""
+    """A name for each run: its method, with the preset or a number added where two would be equal."""
     methods = [(plain(_at(run, "method", "name")), plain(_at(run, "method", "preset"))) for run in runs]
     names = [name for name, _ in methods]
     names = [name if names.count(name) == 1 else f"{name} ({preset})" for name, preset in methods]
@@ -58,7 +58,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 
 
 def _summary(run: Run, label: str) -> dict[str, Any]:
-    """One run as the template reads it; `missing` is what the sum of rows leaves over, 0 when all is well."""
+    """One run as the template reads it; `missing`: rows that are neither restored nor rejected, 0 if all is well."""
     keys = ("rows", "restored", "rejected", "faces", "shards", "accelerator_seconds", "wall_seconds")
     totals: dict[str, Any] = {key: finite(_at(run, "totals", key)) for key in keys}
     rows, restored, rejected = (totals[key] for key in keys[:3])
@@ -69,7 +69,7 @@ def _summary(run: Run, label: str) -> dict[str, Any]:
 
 
 def _figures(run: Run) -> list[tuple[str, str]]:
-    """The protocol's metrics: value and unit, or why there is none."""
+    """Names of the protocol's metrics, each with its value and unit, or with the reason why it has none."""
     listed = _at(run, "protocol", "metrics")
     found = listed.items() if isinstance(listed, Mapping) else ()
     return [
@@ -84,7 +84,7 @@ def _figures(run: Run) -> list[tuple[str, str]]:
 
 
 def _licences(run: Run) -> list[dict[str, Any]]:
-    """Of each weight file: its name, and its licence in words."""
+    """The name of each weight file, and its licence in words."""
     listed = _at(run, "licences")
     found = [terms for terms in listed if isinstance(terms, Mapping)] if isinstance(listed, list) else []
     return [
@@ -99,7 +99,7 @@ def _licences(run: Run) -> list[dict[str, Any]]:
 
 
 def _command(run: Run) -> str:
-    """The command line that asks for this run: an argument is a flag, and so is each of the method's options."""
+    """The command line of this run: each argument is a flag, and so is each option of the method."""
     method = {"method": _at(run, "method", "name"), "preset": _at(run, "method", "preset"), "seed": _at(run, "seed")}
     given = {key: value for key, value in (_at(run, "arguments") or {}).items() if value not in (None, [])}
     words = ["bfr", "restore", given.pop("source", "SRC"), given.pop("destination", "DST")]
@@ -111,7 +111,7 @@ def _command(run: Run) -> str:
 
 
 def _rejects(runs: Sequence[Run], rejects: Sequence[Reject]) -> list[dict[str, Any]]:
-    """The codes, the most frequent first, each with its count per run and a few examples."""
+    """The reject codes, most frequent first, each with its count per run and a few examples."""
     listed: dict[str, list[Reject]] = {}
     for reject in rejects:
         listed.setdefault(reject.error, []).append(reject)
@@ -124,7 +124,7 @@ def _rejects(runs: Sequence[Run], rejects: Sequence[Reject]) -> list[dict[str, A
 
 
 def _metrics(runs: Sequence[Run]) -> dict[str, list[dict[str, Any]]]:
-    """For each metric of `statistics`, a score per run: {value, low, high, n, best} or {value: None, why}."""
+    """Each metric of `statistics` with a score per run: {value, low, high, n, best} or {value: None, why}."""
     keys = dict.fromkeys(k for run in runs for k in (_at(run, "statistics") or {}) if not k.startswith("n_"))
     return {key: _scores(key, [_at(run, "statistics", key) for run in runs]) for key in keys}
 
@@ -143,11 +143,11 @@ def _scores(key: str, statistics: Sequence[object]) -> list[dict[str, Any]]:
 
 
 def _histograms(statistics: Sequence[object]) -> dict[str, Any]:
-    """The scales that all histograms share, so that the eye may compare them."""
+    """The histograms with scales that all of them share, so that the eye can compare them."""
     found = [(_at(stat, "histogram") or [], _at(stat, "bin_width") or 0.05) for stat in statistics]
     edges = [edge for bins, width in found for left, _ in bins for edge in (left, left + width)] or [0, 1]
     first, last = math.floor(min(edges) * 10 + 1e-6), math.ceil(max(edges) * 10 - 1e-6)
-    step = 1 if last - first <= 6 else 2 if last - first <= 12 else 5  # of the ticks, in tenths
+    step = 1 if last - first <= 6 else 2 if last - first <= 12 else 5  # between ticks, in tenths
     return {
         "statistics": statistics,
         "low": first / 10,
@@ -164,7 +164,7 @@ def _ceiling(count: float) -> int:
 
 
 def _gallery(rows: Sequence[GalleryRow]) -> dict[str, Any]:
-    """What is shown: as many rows as the page can hold, the lowest of all that were given among them."""
+    """The rows to show: as many as fit on the page, with the lowest of all rows among them."""
     names = dict.fromkeys(cell.column for row in rows for cell in row.cells)
     columns = sorted(names, key=lambda name: (name != "input", name == "gt"))  # methods keep their order
     scores = [[x for cell in row.cells if (x := finite(cell.identity)) is not None] for row in rows]
@@ -172,14 +172,14 @@ def _gallery(rows: Sequence[GalleryRow]) -> dict[str, Any]:
     lowest = {i: score for score, i in order[: min(6, max(len(order) // 5, 1))]} if len(order) > 2 else {}
     room = max(min(MAX_ROWS, MAX_CELLS // max(len(columns), 1)), 1)
     shown = sorted([*lowest, *(i for i in range(len(rows)) if i not in lowest)][:room])
-    budget = PICTURE_BYTES // max(len(shown) * len(columns), 1)
+    budget = IMAGE_BYTES // max(len(shown) * len(columns), 1)
     tiles = {i: _tiles(rows[i], columns, budget) for i in shown}
     entries = [{"id": rows[i].id, "lowest": lowest.get(i), "tiles": tiles[i]} for i in shown]
     return {"given": len(rows), "rows": entries}
 
 
 def _tiles(row: GalleryRow, columns: Sequence[str], budget: int) -> list[dict[str, Any]]:
-    """A row's pictures, one for each column of the gallery."""
+    """The images of a row, one for each column of the gallery."""
     cells = {cell.column: cell for cell in row.cells}
     tiles = []
     for name in columns:
@@ -187,14 +187,15 @@ def _tiles(row: GalleryRow, columns: Sequence[str], budget: int) -> list[dict[st
         tile = {"column": name, "caption": cell.caption, "identity": cell.identity, "src": None, "why": None}
         if cell.image is not None:
             try:
-                tile |= picture_uri(cell.image, budget)
-            except Exception as error:  # Pillow raises what its parsers meet: no picture may cost the page
+                tile |= image_uri(cell.image, budget)
+            except Exception as error:  # Pillow can raise anything, and no image may cost the page
                 tile["why"] = f"this picture cannot be decoded ({type(error).__name__})"
         tiles.append(tile)
     return tiles
 
 
 def write_report(store: Store, plan: Plan, manifest: list[dict[str, Any]], record: RunRecord, run: RestoreRun) -> None:
+    """Writes the page of a finished run to `report/index.html`."""
     rows = gallery_rows(store, plan, manifest, run)
     page = render_report(f"{run.method} on {redact(run.source)}", [record], rows, example_rejects(store, manifest))
     store.write(REPORT, page.encode())

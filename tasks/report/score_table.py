@@ -1,4 +1,4 @@
-"""One table of several methods' scores on the same rows: as Markdown, LaTeX and JSON."""
+"""One table of the scores of several methods on the same rows, as Markdown, LaTeX and JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bfr_models.metrics.protocols import is_lower_better
 class Metric:
     """A column of per-row values."""
 
-    key: str  # in the rows
+    key: str  # the column of a run's output
     label: str
     digits: int
 
@@ -55,10 +55,8 @@ Scores = Mapping[str, Sequence[float | None]]
 def score_table(scores: Mapping[str, Scores], distances: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     """{methods: {name: {metric: {mean, low, high, n, wins: {other: share}}}}}; a metric that no row has is left out.
 
-    `distances`, of a method's faces as a set (FID and its like), stand beside the metrics, by name.
-
-    Means are over the rows where every method has a finite value, so that they can be compared; `low` and `high` are
-    the 95 % bootstrap interval of the mean.
+    `distances` are scores of a method's faces as a set, such as FID, by name. Means are over the rows where all methods
+    have a finite value, so that they can be compared; `low` and `high` bound the 95 % bootstrap interval of the mean.
     """
     names = list(scores)
     table: dict[str, Any] = {name: {} for name in names}
@@ -88,7 +86,7 @@ def score_table(scores: Mapping[str, Scores], distances: Mapping[str, Mapping[st
 
 
 def to_markdown(table: Mapping[str, Any]) -> str:
-    """A row per method: mean, its interval, and the share of rows that beat the first method's."""
+    """A row per method: the mean, its interval, and the share of rows on which it beats the first method."""
     metrics, distances = _present(table), _distances(table)
     heads = ["method", *(f"{m.label} {m.arrow}" for m in metrics), *(f"{name} ↓" for name in distances)]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
@@ -102,7 +100,7 @@ def to_markdown(table: Mapping[str, Any]) -> str:
 
 
 def to_latex(table: Mapping[str, Any]) -> str:
-    """A `tabular` for booktabs, the best of each column in bold."""
+    """A booktabs `tabular` with the best value of each column in bold."""
     metrics = _present(table)
     best = {m.key: m.best(found[m.key]["mean"] for found in _found(table)) for m in metrics}
     distances = _distances(table)
@@ -130,7 +128,7 @@ def _present(table: Mapping[str, Any]) -> list[Metric]:
 
 
 def _distances(table: Mapping[str, Any]) -> list[str]:
-    """The distances that every method has."""
+    """Names of the distances that every method has."""
     first, *others = table["distances"].values()
     return [name for name in first if all(name in other for other in others)]
 

@@ -1,4 +1,4 @@
-"""One process of this machine at a time, whatever happens to the others."""
+"""A lock file that lets one process of this machine in at a time, even if others die while they hold it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pathlib import Path
 
 @contextmanager
 def node_lock(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Holds the lock at `path`, after waiting for whoever holds it; `on_wait` is called before a wait.
+    """Holds the lock at `path`, waiting for its current holder if there is one; calls `on_wait` before it waits.
 
-    The kernel gives it up when its owner dies, so no lock is ever stale. The file is gone afterwards.
+    The kernel releases the lock when its holder dies, so it is never stale. The file is removed afterwards.
     """
     descriptor = _acquire(path, on_wait)
     try:
         yield
     finally:
         with suppress(FileNotFoundError):
-            os.unlink(path)  # before the lock is given up: whoever waits on this file then sees that it is not `path`
+            os.unlink(path)  # while still locked: a process waiting on this file then sees that `path` is another one
         os.close(descriptor)
 
 
@@ -34,7 +34,7 @@ def _acquire(path: Path, on_wait: Callable[[], None]) -> int:
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # its last owner has removed it while this process waited
+        os.close(descriptor)  # its last holder removed the file while this process waited: lock the new one
 
 
 def _lock(descriptor: int, on_wait: Callable[[], None]) -> None:
@@ -46,6 +46,7 @@ def _lock(descriptor: int, on_wait: Callable[[], None]) -> None:
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether the open file is still the one at `path` (the same inode)."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:

@@ -1,6 +1,7 @@
-"""From a URL to an fsspec filesystem with this project's settings, and what its errors mean.
+"""Opens the fsspec filesystem of a URL with this project's settings.
 
-Credentials and endpoints come from the ecosystem's environment, never from here; no message shows one.
+Credentials and endpoints come from the environment and files that each driver reads by itself (AWS_PROFILE, ...), never
+from here, and no message shows one.
 """
 
 from __future__ import annotations
@@ -14,31 +15,31 @@ from fsspec.core import split_protocol, url_to_fs
 from bfr_models.errors import UsageError
 from tasks.storage.redaction import redact
 
-# A cached listing hides what other machines write; a cached client does not survive a fork.
+# fsspec caches listings, which hides what other machines write, and filesystem objects, which do not survive a fork.
 _FRESH = {"use_listings_cache": False, "skip_instance_cache": True}
 
 _S3 = {
-    "default_block_size": 50 * 2**20,
-    "max_concurrency": 8,
+    "default_block_size": 50 * 2**20,  # bytes per request when s3fs splits a large read
+    "max_concurrency": 8,  # of those requests in flight
     "config_kwargs": {
-        "retries": {"mode": "standard", "max_attempts": 2},  # s3fs tries three times, and `retry` on top
+        "retries": {"mode": "standard", "max_attempts": 2},  # few: s3fs tries 3 times around it, `with_retries` on top
         "connect_timeout": 10,
         "read_timeout": 60,
-        "max_pool_connections": 32,
+        "max_pool_connections": 32,  # botocore's 10 are fewer than the 16 threads that read commits
     },
 }
 _OPTIONS: dict[str, dict[str, Any]] = {"s3": _S3, "s3a": _S3}
 
 
 def connect(url: str) -> tuple[Any, str]:
-    """The filesystem of a URL and the path of the URL in it. UsageError when there is no driver for it."""
+    """The filesystem for a URL, and the URL's path in it. UsageError if no driver for it is installed."""
     if re.match(r"[a-z][a-z0-9+]+:/(?!/)", url):
         raise UsageError(
             f"expected a path or a URL, found {url!r}; a URL has two slashes: {url.replace(':/', '://', 1)}"
         )
     protocol = split_protocol(url)[0] or "file"
     try:
-        fs, path = url_to_fs(url, **_FRESH, **(_OPTIONS.get(protocol, {}) | _of_the_place(url)))
+        fs, path = url_to_fs(url, **_FRESH, **(_OPTIONS.get(protocol, {}) | _configured_options(url)))
     except (ImportError, ValueError) as error:
         raise UsageError(
             f"cannot reach {redact(url)}: expected a protocol whose driver is installed, found {protocol!r} "
@@ -50,18 +51,20 @@ def connect(url: str) -> tuple[Any, str]:
 
 
 def place_of(url: str) -> str:
-    """The longest prefix of a URL that fsspec's configuration has something to say of, in its section `bfr`: another
-    profile for a source that is read with other credentials, say. Empty if there is none."""
+    """The longest prefix of a URL that has options in section `bfr` of fsspec's configuration; empty if none has.
+
+    Such options give a source other credentials than the destination, by another profile for example.
+    """
     places = (place.rstrip("/") for place in conf.get("bfr", {}))
     return max((place for place in places if f"{url}/".startswith(f"{place}/")), key=len, default="")
 
 
-def _of_the_place(url: str) -> dict[str, Any]:
-    """What is said of it."""
-    said = {place.rstrip("/"): options for place, options in conf.get("bfr", {}).items()}
-    return dict(said.get(place_of(url), {}))
+def _configured_options(url: str) -> dict[str, Any]:
+    """The options that the configuration has for the place of a URL."""
+    by_place = {place.rstrip("/"): options for place, options in conf.get("bfr", {}).items()}
+    return dict(by_place.get(place_of(url), {}))
 
 
 def protocols(fs: Any) -> tuple[str, ...]:
-    """The names that a filesystem goes by."""
+    """All protocol names of a filesystem; fsspec has a string for one and a tuple for several."""
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)

@@ -1,4 +1,4 @@
-"""Whole-or-nothing files on a local (or mounted) disk, and the walk that lists them."""
+"""Atomic file writes on a local (or mounted) disk, and the walk that lists files."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 def replace_file(path: str, data: bytes) -> None:
-    """Write a file whole, replacing what was there."""
+    """Writes a file atomically, replacing an existing one."""
     _publish(path, data, os.replace)
 
 
 def create_file(path: str, data: bytes) -> bool:
-    """Write a file whole unless it exists; False when it does. One of many racing callers gets True."""
+    """Writes a file atomically unless it exists; False if it does. Exactly one of several racing callers gets True."""
     try:
         _publish(path, data, os.link)
     except FileExistsError:
@@ -36,10 +36,10 @@ def create_file(path: str, data: bytes) -> bool:
 
 
 def list_files(folder: str) -> list[str]:
-    """Every file below a folder, as sorted paths relative to it with `/`; a path that is a file gives [""].
+    """All files below a folder, as sorted relative paths with `/`; [""] for a path that is itself a file.
 
-    Links are followed, each real folder is entered once. A folder that cannot be read raises, so that
-    nothing is left out unsaid.
+    Symbolic links are followed, but each real folder is entered once. A folder that cannot be read raises, so that no
+    file is left out silently.
     """
     if os.path.isfile(folder):
         return [""]
@@ -47,13 +47,13 @@ def list_files(folder: str) -> list[str]:
 
 
 def temporary_files(folder: str) -> list[str]:
-    """What killed writers left: the temporary files below a folder, as sorted paths relative to it."""
+    """Temporary files that killed writers left below a folder, as sorted relative paths."""
     found = (os.path.join(place, name) for place, _, files in os.walk(folder) for name in files if _is_temporary(name))
     return sorted(PurePath(path).relative_to(folder).as_posix() for path in found)
 
 
 def _publish(path: str, data: bytes, publish: Callable[[str, str], None]) -> None:
-    """Write to a temporary file beside `path`, then `publish(temporary, path)` in one step."""
+    """Writes a temporary file beside `path` (so on its filesystem) and publishes it by `publish(temporary, path)`."""
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
     temporary = os.path.join(folder, f".{uuid.uuid4().hex}.tmp")
@@ -61,7 +61,7 @@ def _publish(path: str, data: bytes, publish: Callable[[str, str], None]) -> Non
         with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())  # else a power cut can leave the name with no bytes behind it
+            os.fsync(file.fileno())  # without it, a power cut can leave the name with no bytes behind it
         publish(temporary, path)
     finally:
         with suppress(FileNotFoundError):
@@ -73,7 +73,7 @@ def _walk(folder: str) -> Iterator[str]:
     for place, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
         real = os.path.realpath(place)
         if real in entered:
-            folders.clear()
+            folders.clear()  # a link to a folder above or beside: os.walk must not descend again
             continue
         entered.add(real)
         folders.sort()

@@ -1,4 +1,4 @@
-"""URLs and messages without what may be secret in them."""
+"""Removes what may be secret from URLs and messages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 
 def redact(url: str) -> str:
-    """The URL without what may be secret: user and password, and the query of a signed link."""
+    """The URL without user, password and query: a signed link has its signature in the query."""
     parts = urlsplit(url)
     if not parts.netloc:
         return url
@@ -15,23 +15,24 @@ def redact(url: str) -> str:
 
 
 def redact_text(text: str) -> str:
-    """Somebody's message with every URL in it redacted. A password may hold whatever ends a URL but `/?#`."""
+    """A message with every URL in it redacted."""
+    # First user:password@, since a password may contain the spaces and quotes that end a URL for the second pattern.
     text = re.sub(r"(?<=://)[^\s'\"<>/?#@:]*:[^/?#\n]*@", "", text)
     return re.sub(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s'\"<>]+", _redacted, text)
 
 
 def redact_error(error: BaseException) -> None:
-    """Redacts the message of an error, and of all that led to it, before others store or print them."""
+    """Redacts the message of an error and of its whole chain of causes, before it is stored or printed."""
     error.args = tuple(redact_text(part) if isinstance(part, str) else part for part in error.args)
     for link in ("__cause__", "__context__"):
         if (cause := getattr(error, link)) is None:
             continue
         redact_error(cause)
-        if (text := redact_text(str(cause))) != str(cause):  # some make their message of other things
-            stand_in = Exception(f"{type(cause).__name__}: {text}").with_traceback(cause.__traceback__)
-            stand_in.__cause__, stand_in.__context__ = cause.__cause__, cause.__context__
+        if (text := redact_text(str(cause))) != str(cause):  # its message does not come from `args`: replace the error
+            replacement = Exception(f"{type(cause).__name__}: {text}").with_traceback(cause.__traceback__)
+            replacement.__cause__, replacement.__context__ = cause.__cause__, cause.__context__
             hidden = error.__suppress_context__
-            setattr(error, link, stand_in)
+            setattr(error, link, replacement)
             error.__suppress_context__ = hidden
 
 
@@ -43,7 +44,7 @@ def _redacted(found: re.Match[str]) -> str:
 
 
 def without_secrets(url: str) -> str:
-    """The URL without user and password, and without the query of a web address; a key with `?` in it stays whole."""
+    """The URL without user, password and, for http(s), query; the `?` in an object's key is part of its name."""
     scheme, mark, rest = url.partition("://")
     if not mark:
         return url
@@ -54,7 +55,7 @@ def without_secrets(url: str) -> str:
 
 
 def with_secrets(url: str, given: str) -> str:
-    """The URL of a file with what `without_secrets` took from it, out of the URL that its dataset was given as."""
+    """Undoes `without_secrets` for a file's URL, with the secrets of the URL that its dataset was `given` as."""
     if url == without_secrets(given):
         return given
     scheme, mark, rest = given.partition("://")

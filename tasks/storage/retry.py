@@ -1,4 +1,4 @@
-"""Storage trouble that passes is waited out: throttling, 5xx, cut connections, timeouts, bodies that end early."""
+"""Retries transient storage errors: throttling, 5xx, dropped connections, timeouts, truncated bodies."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 from tasks.storage.http_errors import causes, http_code, http_status
 from tasks.storage.redaction import redact_text
 
-DEADLINE = 300.0  # seconds for one request with all its repetitions; a shard is tried again after that
+DEADLINE = 300.0  # seconds for one request with all its retries; after that its shard fails and is tried again later
 _FINAL = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
-_PASSING_CODES = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "ThrottlingException"}
+# S3 sends some of these with a 400, a status that would be final by itself.
+_TRANSIENT_CODES = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "ThrottlingException"}
 _AIOHTTP = "aiohttp.client_exceptions.ClientError"
-_CONNECTIONS = {
+# Classes by name, so that none of these libraries is imported for a store that does not use it.
+_CONNECTION_ERRORS = {
     "botocore.exceptions.HTTPClientError",
     "botocore.exceptions.ConnectionError",
     _AIOHTTP,
@@ -31,67 +33,68 @@ _CONNECTIONS = {
     "httpx.RemoteProtocolError",
     "httpx.ProxyError",
 }
-_until: ContextVar[float] = ContextVar("until", default=math.inf)  # by `time.monotonic`
+_deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)  # on the clock of `time.monotonic`
 
 Result = TypeVar("Result")
 
 
 @contextmanager
 def retry_deadline(seconds: float) -> Iterator[None]:
-    """Within its block no request is repeated once that time has passed."""
-    before = _until.set(time.monotonic() + seconds)
+    """No request in the block is retried once `seconds` have passed; shorter than `DEADLINE` for several together."""
+    before = _deadline.set(time.monotonic() + seconds)
     try:
         yield
     finally:
-        _until.reset(before)
+        _deadline.reset(before)
 
 
 def with_retries(call: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
-    """The result of a request that may safely be repeated; its last error once `DEADLINE` has passed, or at once
-    when no other try can mend it."""
+    """The result of an idempotent request. Raises its last error once `DEADLINE` has passed, a final error at once."""
+    # Random ("full jitter") waits keep the workers of a throttled store from coming back all at the same moment.
     waits = wait_random_exponential(multiplier=0.25, max=20)
-    stop = stop_after_delay(min(DEADLINE, _until.get() - time.monotonic()))
+    stop = stop_after_delay(min(DEADLINE, _deadline.get() - time.monotonic()))
     tries = Retrying(retry=retry_if_exception(is_transient), wait=waits, stop=stop, reraise=True)
-    return tries(_plainly, call, *arguments, **named)
+    return tries(_call_with_true_error, call, *arguments, **named)
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same request may do better in a while."""
+    """Whether the same request may succeed later."""
     if isinstance(error, _FINAL):
         return False
     for cause in causes(error):
         if isinstance(cause, socket.gaierror):
-            return cause.errno == socket.EAI_AGAIN  # else there is no machine of that name
+            return cause.errno == socket.EAI_AGAIN  # any other: the name does not resolve, and will not
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return False
+            return False  # although aiohttp wraps it in a connection error
     status = http_status(error)
     if status is not None:
-        return status in (408, 429) or (status >= 500 and status != 501) or http_code(error) in _PASSING_CODES
+        return status in (408, 429) or (status >= 500 and status != 501) or http_code(error) in _TRANSIENT_CODES
     if isinstance(error, TimeoutError | ConnectionError | EOFError):
         return True
-    return bool(_kinds(error) & _CONNECTIONS)
+    return bool(_class_names(error) & _CONNECTION_ERRORS)
 
 
-def _plainly(call: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
-    """The call. What goes wrong with a web address, fsspec calls a file that is not there: 404 and 410 are."""
+def _call_with_true_error(call: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
+    """The result of the call. fsspec's HTTP filesystem raises FileNotFoundError for any failure of `info`: unless it
+    was a 404 or 410, this raises what it was."""
     try:
         return call(*arguments, **named)
     except FileNotFoundError as error:
         cause, status = error.__cause__, http_status(error)
-        if status in (404, 410) or not (isinstance(cause, TimeoutError) or _AIOHTTP in _kinds(cause)):
+        if status in (404, 410) or not (isinstance(cause, TimeoutError) or _AIOHTTP in _class_names(cause)):
             raise
         kind = PermissionError if status in (401, 403) else ConnectionError
         raise kind(redact_text(f"{type(cause).__name__}: {cause}")) from cause
 
 
-def _kinds(error: BaseException | None) -> set[str]:
-    """The names of its classes; none for a ValueError, such as aiohttp's for what is no URL."""
-    kinds = () if isinstance(error, ValueError) else type(error).__mro__
-    return {f"{kind.__module__}.{kind.__name__}" for kind in kinds}
+def _class_names(error: BaseException | None) -> set[str]:
+    """The full names of an error's classes; none for a ValueError: aiohttp's InvalidURL is a ClientError as well."""
+    classes = () if isinstance(error, ValueError) else type(error).__mro__
+    return {f"{cls.__module__}.{cls.__name__}" for cls in classes}
 
 
 class RetryingFile(io.RawIOBase):
-    """A remote file opened for reading; each read is whole, or raises."""
+    """A remote file opened for reading; each read is retried, and returns all its bytes or raises."""
 
     def __init__(self, opened: BinaryIO, size: int) -> None:
         self._opened, self._size, self._at = opened, size, 0

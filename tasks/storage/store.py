@@ -1,13 +1,14 @@
-"""Where datasets live: a root URL and the few verbs that this project uses on it.
+"""A root URL and the few operations that this project uses below it.
 
 Everything that reads or writes goes through a `Store`, so that these promises hold on every kind of storage:
 
-* a file is there whole or not at all: its bytes are built in memory and put once, never streamed into an
-  open remote file (fsspec publishes whatever was written when the writer dies);
-* `create` has exactly one winner among racing processes (a hard link, or `If-None-Match: *`); `memory://`, and
-  stores that know no such condition (`_single_writer`), look and then put, which is for one writer;
-* storage trouble that may pass is waited out (`retry`), all other trouble raises at once;
-* nothing is answered from a listing cache: what another machine wrote a moment ago is seen.
+* a file exists whole or not at all: its bytes are built in memory and put in one request, never streamed into an open
+  remote file (when a writer dies, fsspec publishes what it had written so far);
+* `create` has exactly one winner among racing processes, by a hard link or by `If-None-Match: *` (RFC 9110, 13.1.2).
+  `memory://`, and stores without conditional puts, check and then put, which is safe for a single writer only
+  (`runs/single_writer` makes sure of one);
+* transient errors are retried (`retry`), all others raise at once;
+* no answer comes from a listing cache, so that what another machine has just written is seen.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ from tasks.storage.redaction import redact
 from tasks.storage.retry import RetryingFile, with_retries
 
 MAX_RECORD = 64 * 2**20
-"""Bytes that `create` takes: from 100 MiB on, uploads go in parts, where stores may ignore the condition."""
+"""Bytes that `create` takes. From 100 MiB on s3fs uploads in parts, for which stores may ignore the condition."""
 
-_CONFLICT_TRIES = 6
+_CONFLICT_TRIES = 6  # with waits of up to 3 s in all between them
 
 
 @dataclass(frozen=True)
 class FileVersion:
-    """A file as it was when it was looked at; `version` changes when its bytes do."""
+    """A file as it was when it was listed; `version` changes when its bytes do."""
 
     path: str
     size: int
@@ -46,7 +47,7 @@ class FileVersion:
 
     @property
     def name(self) -> str:
-        """The path for people and row ids: without the query of a signed link."""
+        """The path without the query of a signed link, for row ids and messages."""
         path, ending, _ = self.path.partition(".parquet?")
         return path + ending.rstrip("?")
 
@@ -56,11 +57,11 @@ FileVersions = list[FileVersion]
 
 @dataclass(frozen=True)
 class Leftover:
-    """Something that may be removed; an upload that was never completed if it has an `upload_id`."""
+    """A file that may be removed or, with an `upload_id`, a multipart upload that was never completed."""
 
     path: str
     size: int
-    made: datetime  # by the clock of the store
+    made: datetime  # by the store's clock
     upload_id: str | None = None
 
 
@@ -70,15 +71,16 @@ Leftovers = list[Leftover]
 class Store:
     """A folder, local or in an object store. Paths are relative to it, with `/` on every system.
 
-    Verbs raise the usual `OSError`s (`FileNotFoundError`, `PermissionError`...). A store travels to other
-    processes as its URL: each connects for itself.
+    Methods raise the usual `OSError`s (`FileNotFoundError`, `PermissionError`, ...). A store is pickled as its URL, so
+    that each process opens its own connection.
     """
 
     def __init__(self, url: str) -> None:
         self._fs, self._root = connect(url)
         self._local = "file" in protocols(self._fs)
         self._url = self._root if self._local else url.rstrip("/")
-        self.conditional: bool | None = None  # whether the store knows create-only puts; None: not asked yet
+        # Whether the store has conditional puts; None: `runs/single_writer` has not found out yet.
+        self.conditional: bool | None = None
 
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:
         return Store, (self._url,)
@@ -87,11 +89,11 @@ class Store:
         return f"Store({redact(self._url)!r})"
 
     def url(self, path: str = "") -> str:
-        """The address of a file for other programs: an absolute path, or a URL."""
+        """The address of a file for other programs: an absolute path or a URL."""
         return f"{self._url}/{path}" if path else self._url
 
     def sub(self, path: str) -> Store:
-        """A folder of this store, over the same connection."""
+        """A folder of this store as a store, over the same connection."""
         inner = object.__new__(Store)
         inner._fs, inner._local, inner.conditional = self._fs, self._local, self.conditional
         inner._root, inner._url = self._full(path), self.url(path)
@@ -102,17 +104,17 @@ class Store:
         return cast(bytes, with_retries(self._fs.cat_file, self._full(path)))
 
     def write(self, path: str, data: bytes) -> None:
-        """Put a file whole, in one go, replacing what was there."""
+        """Puts a whole file, replacing an existing one."""
         if self._local:
             replace_file(self._full(path), data)
         else:
             with_retries(self._fs.pipe_file, self._full(path), data)
 
     def create(self, path: str, data: bytes) -> bool:
-        """Put a file unless it exists. True: this call made it. False: it exists.
+        """Puts a file unless it exists. True: this call created it. False: it exists.
 
-        After a lost response a store may say "exists" of our own file, so whoever must know whose it is puts
-        a token into the bytes and reads them back. Raises ValueError above `MAX_RECORD` bytes.
+        If the response to a put is lost, the retry finds our own file and returns False: a caller that must know
+        which it was writes a token into the file and reads it back. ValueError above `MAX_RECORD` bytes.
         """
         if len(data) > MAX_RECORD:
             raise ValueError(f"expected a record of at most {MAX_RECORD} bytes, got {len(data)} for {path}")
@@ -123,10 +125,10 @@ class Store:
         return self._put_if_none_match(self._full(path), data)
 
     def replace(self, path: str, data: bytes, version: str | None) -> bool:
-        """Put a file that is still at this version (None: that is not there). False: it is another by now.
+        """Puts a file if it is still at this version (None: if it does not exist). False: it has changed since.
 
-        Exact on one machine's disks and on S3 and its better copies; others look and then put. No two puts may
-        have the same bytes: after a lost response our own are recognised by them.
+        Atomic on one machine's disks and on S3-compatible stores with `If-Match`; others check and then put. No two
+        puts may have the same bytes: after a lost response they are how our own put is recognised.
         """
         if version is None:
             return self.create(path, data) or self.read(path) == data
@@ -139,7 +141,7 @@ class Store:
             return True
 
     def exists(self, path: str) -> bool:
-        """Whether the file (or folder) is there now. Trouble is raised, not taken for a no."""
+        """Whether the file (or folder) exists now. An error is raised, never taken for a no."""
         try:
             with_retries(self._fs.info, self._full(path))
         except FileNotFoundError:
@@ -151,39 +153,39 @@ class Store:
         return self._version(path, with_retries(self._fs.info, self._full(path)))
 
     def list(self, prefix: str = "") -> list[str]:
-        """The files in a folder and below it, sorted; none when there is no such folder."""
+        """The files in a folder and below it, sorted; none if there is no such folder."""
         return sorted(self._find(prefix))
 
     def versions(self, prefix: str = "") -> FileVersions:
-        """As `list`, with sizes and versions, from the same one listing."""
+        """As `list`, with sizes and versions, at no further request."""
         return [self._version(path, found) for path, found in sorted(self._find(prefix).items())]
 
     def glob(self, pattern: str) -> FileVersions:
-        """The files whose path matches (`*`, `?`, `[...]`, `**`), sorted."""
+        """The files that match a pattern (`*`, `?`, `[...]`, `**`), sorted."""
         found = with_retries(self._fs.glob, f"{self._root}/{pattern}", detail=True)
         files = {self._relative(path): info for path, info in found.items() if info["type"] == "file"}
         return [self._version(path, info) for path, info in sorted(files.items())]
 
     def delete(self, path: str) -> None:
-        """Remove a file; that it is gone already is fine."""
+        """Removes a file; it may be gone already."""
         with suppress(FileNotFoundError):
             with_retries(self._fs.rm_file, self._full(path))
 
     def leftovers(self, prefix: str) -> Leftovers:
-        """The files in a folder and below it, with their age, from one listing."""
+        """The files in a folder and below it, with their age, by one listing."""
         return [self._leftover(path, found) for path, found in sorted(self._find(prefix).items())]
 
     def temporary_files(self) -> Leftovers:
-        """What writers to a local disk left when they were killed; other stores have none."""
+        """Temporary files of killed writers on a local disk; other stores have none."""
         return [self._leftover(path, {}) for path in temporary_files(self._root)] if self._local else []
 
     def uploads(self) -> Leftovers:
-        """Uploads in parts to S3 that were begun below this folder and neither completed nor aborted."""
+        """S3 multipart uploads below this folder that were neither completed nor aborted. No listing shows them."""
         if "s3" not in protocols(self._fs):
             return []
         bucket, _, key = self._root.partition("/")
         found: Leftovers = []
-        where: dict[str, str] = {}
+        where: dict[str, str] = {}  # the markers of the next page
         while True:
             page = self._fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{key}/" if key else "", **where)
             for upload in page.get("Uploads", []):
@@ -194,7 +196,7 @@ class Store:
             where = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
     def remove(self, leftover: Leftover) -> None:
-        """Remove a leftover; that it is gone already is fine."""
+        """Removes a leftover; it may be gone already."""
         if leftover.upload_id is None:
             self.delete(leftover.path)
             return
@@ -203,13 +205,13 @@ class Store:
             self._fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=key, UploadId=leftover.upload_id)
 
     def open_input(self, path: str, *, sequential: bool = False) -> BinaryIO:
-        """A seekable file. Each read is one request for just that range, as Parquet wants it; `sequential`
-        reads ahead instead, for archives."""
+        """A seekable file. Each read is one request for exactly that range, as suits Parquet; `sequential` reads ahead
+        instead, as suits archives."""
         full = self._full(path)
         if self._local:
             return open(full, "rb")
         if "memory" in protocols(self._fs):
-            return io.BytesIO(self.read(path))  # its own files share one position among all readers
+            return io.BytesIO(self.read(path))  # fsspec's memory files share one position among all readers
         if sequential:
             return cast(BinaryIO, self._fs.open(full, "rb", cache_type="readahead", block_size=8 * 2**20))
         opened = with_retries(self._fs.open, full, "rb", cache_type="none")
@@ -231,7 +233,7 @@ class Store:
             found = with_retries(self._fs.find, full, detail=True)
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        # A key that ends in "/" is a folder marker that some tools leave behind.
+        # A key that ends in "/" is a folder marker, as the consoles of S3 and GCS create them.
         files = {path: info for path, info in found.items() if info["type"] == "file" and path[-1:] != "/"}
         return {self._relative(path): info for path, info in files.items()}
 
@@ -239,9 +241,10 @@ class Store:
         if self._local:
             stat = os.stat(self._full(path))
             return FileVersion(path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
+        # "W/" marks a weak ETag. A local file, and a store without ETags, is known by size and time instead.
         etag = str(found.get("ETag") or found.get("etag") or "").removeprefix("W/").strip('"')
         size, made = int(found["size"] or 0), found.get("created", 0)
-        made = made.timestamp() if isinstance(made, datetime) else made  # memory:// has both
+        made = made.timestamp() if isinstance(made, datetime) else made  # memory:// gives a float or a datetime
         return FileVersion(path, size, etag or f"{size}-{made}")
 
     def _leftover(self, path: str, found: dict[str, Any]) -> Leftover:
@@ -249,10 +252,11 @@ class Store:
             stat = os.stat(self._full(path))
             return Leftover(path, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))
         made = found.get("LastModified") or found.get("mtime") or found.get("created") or found.get("last_modified")
-        made = made if isinstance(made, datetime) else datetime.now(UTC)  # an unknown age is the youngest
+        made = made if isinstance(made, datetime) else datetime.now(UTC)  # of unknown age: too young to be removed
         return Leftover(path, int(found["size"] or 0), made if made.tzinfo else made.replace(tzinfo=UTC))
 
     def _put_if_none_match(self, full: str, data: bytes) -> bool:
+        """A create-only put: 412 says that the file exists, 501 that the store has no such condition."""
         for attempt in range(_CONFLICT_TRIES):
             try:
                 with_retries(self._fs.pipe_file, full, data, mode="create")
@@ -265,19 +269,19 @@ class Store:
                     raise NotImplementedError("this store knows no conditional puts") from error
                 if status != 409 or attempt + 1 == _CONFLICT_TRIES:
                     raise
-                # 409: another conditional put is under way and may still fail, so ask again.
+                # 409 ConditionalRequestConflict: another conditional put is in flight and may yet fail, so ask again.
                 time.sleep(random.uniform(0, 0.1 * 2**attempt))
         raise AssertionError("the last try returns or raises")
 
     def _put_if_match(self, path: str, data: bytes, version: str) -> bool:
-        for etag in (f'"{version}"', version):  # Ceph compares the bare one
+        for etag in (f'"{version}"', version):  # quoted as RFC 9110 has it; Ceph RGW compares it without quotes
             try:
                 with_retries(self._fs.pipe_file, self._full(path), data, IfMatch=etag)
                 return True
             except OSError as error:
                 if http_status(error) not in (404, 409, 412):
                     raise
-            if self.read(path) == data:
+            if self.read(path) == data:  # our own put: only its response was lost
                 return True
             if self.info(path).version != version:
                 break
@@ -286,5 +290,5 @@ class Store:
 
 @lru_cache(maxsize=64)
 def shared_store(url: str) -> Store:
-    """One connection per folder and process: a new one for every request would be slow, and pile up."""
+    """A store shared within this process: a new connection for every request would be slow, and they would pile up."""
     return Store(url)

@@ -1,7 +1,7 @@
-"""One file from its origin to the local disk: resumed after any break, bounded, hashed as it comes.
+"""Downloads one file to the local disk: resumable, bounded in size, and hashed while it arrives.
 
-What has come is kept beside the destination, with a note of the version it is of: the next attempt, also of another
-process, asks for the rest and gets it only if the origin still has that version.
+The bytes so far are kept beside the destination with a note of the file's version. The next attempt, even by another
+process, asks for the rest, and gets it only if the origin still has that version.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from bfr_models.errors import BfrError
 from tasks.storage.local_disk import replace_file
 from tasks.weights.origins import CHUNK, Origin, TransferError
 
-TRIES = 6  # in a row that bring nothing new
-BACKOFF_SECONDS = 0.5  # doubled with each of them
-MAX_UNKNOWN_BYTES = 4 * 2**30
+TRIES = 6  # in a row that bring no new bytes
+BACKOFF_SECONDS = 0.5  # after the first of them, doubled with each further one
+MAX_UNKNOWN_BYTES = 4 * 2**30  # of a file of unknown size
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What is known of a file beforehand."""
+    """What is known about a file beforehand; None for unknown."""
 
     size: int | None
     sha256: str | None
 
 
 class PartialFile:
-    """What has come of a file so far. It survives its process."""
+    """The part of a file that has arrived. It outlives its process."""
 
     def __init__(self, path: Path, origin: str) -> None:
         self._path, self._note = path, path.with_name(f"{path.name}.json")
         self._origin = origin
-        self.version = self._noted()
+        self.version = self._recorded_version()
         self._file = path.open("ab" if self.version else "wb")
         self.size = self._file.tell()
         self.resumed = self.size > 0
@@ -64,13 +64,13 @@ class PartialFile:
         self._hash = hashlib.sha256()
 
     def note(self, version: str | None) -> None:
-        """Remembers of which version the bytes are; without one they cannot be resumed."""
+        """Records the version that the bytes belong to; without one they cannot be resumed."""
         self.version = version
         record = {"origin": self._origin, "version": version}
         replace_file(str(self._note), json.dumps(record).encode())
 
     def close(self) -> None:
-        """The bytes are whole: only they stay."""
+        """Ends a complete download: the note is removed, the file stays."""
         self._file.close()
         self._note.unlink(missing_ok=True)
 
@@ -79,13 +79,13 @@ class PartialFile:
         self._path.unlink(missing_ok=True)
 
     def keep(self) -> None:
-        """For a next time."""
+        """Ends an incomplete download: it stays for the next attempt if it can be resumed."""
         if self.version and self.size:
             self._file.close()
         else:
             self.discard()
 
-    def _noted(self) -> str | None:
+    def _recorded_version(self) -> str | None:
         with suppress(OSError, ValueError, KeyError):
             record = json.loads(self._note.read_text())
             if record["origin"] == self._origin:
@@ -94,17 +94,17 @@ class PartialFile:
 
 
 def download(origin: Origin, path: Path, expected: Expected, on_progress: Callable[[int], None]) -> str:
-    """Brings the file to `path` and returns its sha256, which is the expected one if there is one.
+    """Downloads the file to `path` and returns its sha256, checked against the expected one if that is known.
 
-    BfrError when the origin has another file than expected (nothing is kept), or does not give it in `TRIES`
-    attempts in a row (what has come is kept, to go on from).
+    BfrError if the origin has another file than expected (nothing is kept), or if `TRIES` attempts in a row bring
+    nothing (what has arrived is kept, and the next call resumes it).
     """
     partial = PartialFile(path, origin.url)
     try:
-        _receive_with_patience(origin, partial, expected, on_progress)
+        _receive_with_retries(origin, partial, expected, on_progress)
         if partial.resumed and expected.sha256 not in {None, partial.sha256}:
-            partial.start_over()  # maybe the parts do not belong together; the whole may be right
-            _receive_with_patience(origin, partial, expected, on_progress)
+            partial.start_over()  # the parts may be of different versions: once more, in one piece
+            _receive_with_retries(origin, partial, expected, on_progress)
         if expected.sha256 not in {None, partial.sha256}:
             raise _WrongFileError(f"sha256 {expected.sha256}", partial.sha256, origin)
     except _WrongFileError:
@@ -121,14 +121,14 @@ class _WrongFileError(BfrError):
     def __init__(self, expected: str, found: str, origin: Origin) -> None:
         super().__init__(
             f"expected a file of {expected} at {origin.url}, found {found}; it is not the published file and was "
-            "not kept: give another place with --mirror URL"
+            "not kept; name another origin with --mirror URL"
         )
 
 
-def _receive_with_patience(
+def _receive_with_retries(
     origin: Origin, partial: PartialFile, expected: Expected, on_progress: Callable[[int], None]
 ) -> None:
-    """Receives until the file is whole, with pauses that grow while nothing comes."""
+    """Receives until the file is whole, with pauses that grow as long as no new bytes arrive."""
     failures, furthest = 0, partial.size
     while expected.size is None or partial.size != expected.size:
         try:
@@ -142,20 +142,20 @@ def _receive_with_patience(
             if failures == TRIES:
                 raise BfrError(
                     f"expected all of {origin.url}, found {partial.size} bytes and then, {TRIES} times in a row, "
-                    f"{error}; the same command goes on from there; another place is --mirror URL, and "
-                    "`bfr weights import` takes files that were got by hand"
+                    f"{error}; the same command resumes from there; --mirror URL names another origin, and "
+                    "`bfr weights import` takes files that were downloaded by hand"
                 ) from error
             pause = min(60.0, BACKOFF_SECONDS * 2**failures) * random.uniform(0.5, 1)
-            print(f"{origin.url}: {error}; again in {pause:.1f} s", file=sys.stderr, flush=True)
+            print(f"{origin.url}: {error}; trying again in {pause:.1f} s", file=sys.stderr, flush=True)
             time.sleep(pause)
 
 
 def _receive(origin: Origin, partial: PartialFile, expected: Expected, on_progress: Callable[[int], None]) -> None:
-    """One attempt. TransferError unless the file is whole after it."""
+    """One attempt. TransferError if the file is not whole after it."""
     with origin.open(partial.size, partial.version) as stream:
         if expected.size is not None and stream.total not in {None, expected.size}:
             raise _WrongFileError(f"{expected.size} bytes", f"{stream.total}", origin)
-        if stream.start != partial.size:
+        if stream.start != partial.size:  # the origin sends the whole file: it has another version, or no ranges
             partial.start_over()
         partial.resumed |= stream.start > 0
         if stream.version != partial.version:

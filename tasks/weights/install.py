@@ -1,4 +1,4 @@
-"""Puts a published weight file into the cache: as it is, or converted to our networks' names, with its card."""
+"""Puts a published weight file into the cache with its card: as it is, or converted to our networks' names."""
 
 from __future__ import annotations
 
@@ -23,28 +23,29 @@ if TYPE_CHECKING:
 
 Converter = Callable[[Mapping[str, "Tensor"]], dict[str, "Tensor"]]
 Trust = Literal["published sha256", "trusted on first use", "imported, sha256 not known", "imported, another sha256"]
-"""Why the source file was taken: it is the published one; or none is known to compare it with; or it only converts."""
+"""Why the source file was accepted: it is the published file, no sha256 was published, or it converts."""
 
 
 @contextmanager
 def place_for(entry: WeightEntry) -> Iterator[Path]:
-    """Where the file may be put together while no other process of this machine does; `install` takes it away."""
+    """The path at which to assemble the file, while no other process of this machine does; `install` moves it away."""
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with node_lock(folder / f".{entry.file}.lock", lambda: say(f"{entry.name}: another process fetches it")):
+        with node_lock(folder / f".{entry.file}.lock", lambda: say(f"{entry.name}: another process is fetching it")):
             yield folder / f".{entry.file}.part"
     except OSError as error:
         raise BfrError(
-            f"expected room for weights in a folder that can be written at {folder}, found {error}; make room, or "
+            f"expected a writable folder with space for weights at {folder}, found {error}; free some space, or "
             "choose another folder with BFR_WEIGHTS"
         ) from error
 
 
 def install(entry: WeightEntry, source: Path, name: str, sha256: str, trust: Trust) -> Card:
-    """Turns `source`, once called `name` and gone afterwards, into the entry's file in the cache; returns the card.
+    """Turns `source`, published as `name`, into the entry's file in the cache; returns its card. Removes `source`.
 
-    The card goes first and comes last: at no moment does a card describe another file than the one beside it.
+    An old card is removed first and the new one written last, so that no card ever describes another file than the one
+    beside it.
     """
     target = cache_folder() / entry.file
     card = target.with_suffix(".json")
@@ -74,7 +75,7 @@ def install(entry: WeightEntry, source: Path, name: str, sha256: str, trust: Tru
 
 
 def convert(converter: str, path: Path) -> dict[str, Tensor]:
-    """The checkpoint's tensors under our names; BfrError when it is not what the converter is for."""
+    """The checkpoint's tensors under our names. BfrError if it is not what the converter expects."""
     from bfr_models.weights.tensors import read_checkpoint
 
     module, _, function = converter.partition(":")
@@ -90,6 +91,7 @@ def say(line: str) -> None:
 
 
 def _converted(entry: WeightEntry, source: Path) -> bytes | None:
+    """The converted file; None for an entry that is used as published."""
     if entry.converter is None:
         return None
     from bfr_models.weights.tensors import encode_weights
@@ -102,5 +104,5 @@ def _converted(entry: WeightEntry, source: Path) -> bytes | None:
 
 
 def summary(card: Card) -> dict[str, Any]:
-    """What the verbs say about an installed file."""
+    """What commands print about an installed file."""
     return {**card, "path": str(cache_folder() / card["file"])}

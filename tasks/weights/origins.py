@@ -1,4 +1,4 @@
-"""Where a file comes from: a web server, or a store that fsspec knows. Both can start in the middle of it."""
+"""Where a file is downloaded from: a web server, or a store of fsspec. Both can start in the middle of the file."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tasks.storage.store import Store
 CHUNK = 2**20
 TIMEOUT = httpx.Timeout(60, connect=10)
 
-_WAIT_AND_SEE = {408, 425, 429}  # and all 5xx
+_TRANSIENT = {408, 425, 429}  # Request Timeout, Too Early, Too Many Requests; and all 5xx
 
 
 class TransferError(Exception):
-    """The bytes stopped coming, or did not start to; asking again may help. `start_over`: what came is of no use."""
+    """A transfer broke off or did not begin; a retry may help. `start_over`: the bytes so far are of no use."""
 
     def __init__(self, found: str, *, start_over: bool = False) -> None:
         super().__init__(found)
@@ -30,7 +30,7 @@ class TransferError(Exception):
 
 @dataclass(frozen=True)
 class Stream:
-    """Bytes that are coming: from `start` on, of a file of `total` bytes. `version` changes when the file does."""
+    """A transfer from byte `start` on, of a file of `total` bytes. `version` changes when the file does."""
 
     start: int
     total: int | None
@@ -41,14 +41,14 @@ class Stream:
 class Origin(Protocol):
     """One file somewhere."""
 
-    url: str  # for people
+    url: str  # for messages: redacted
 
     def open(self, offset: int, version: str | None) -> AbstractContextManager[Stream]:
-        """The bytes from `offset` on if the file is still of this version, else from 0."""
+        """The bytes from `offset` on if the file still has this version, otherwise from 0."""
 
 
 class WebOrigin:
-    """A file of a web server, by HTTP ranges."""
+    """A file on a web server, by HTTP range requests."""
 
     def __init__(self, url: str) -> None:
         self.url = redact(url)
@@ -56,8 +56,9 @@ class WebOrigin:
 
     @contextmanager
     def open(self, offset: int, version: str | None) -> Iterator[Stream]:
-        headers = {"Accept-Encoding": "identity"}
+        headers = {"Accept-Encoding": "identity"}  # offsets count the bytes of the file, not of a compressed body
         if offset and version:
+            # If-Range (RFC 9110, 13.1.5): the rest if the version is still this one, otherwise all of the file.
             headers |= {"Range": f"bytes={offset}-", "If-Range": version}
         try:
             with httpx.stream("GET", self._url, headers=headers, follow_redirects=True, timeout=TIMEOUT) as response:
@@ -71,17 +72,17 @@ class WebOrigin:
     def _check(self, response: httpx.Response) -> None:
         status = response.status_code
         if self._url.startswith("https:") and response.url.scheme != "https":
-            raise BfrError(f"expected {self.url} over TLS, found a redirection to plain {response.url.scheme}")
+            raise BfrError(f"expected {self.url} over TLS, found a redirect to plain {response.url.scheme}")
         if status == 416:
             raise TransferError("HTTP 416: the file has become shorter", start_over=True)
-        if status in _WAIT_AND_SEE or status >= 500:
+        if status in _TRANSIENT or status >= 500:
             raise TransferError(f"HTTP {status}")
         if status not in {200, 206}:
             raise BfrError(f"expected a file at {self.url}, found HTTP {status}; {_ELSEWHERE}")
 
 
 class StoreOrigin:
-    """A file of a mirror: a folder on any storage."""
+    """A file of a mirror, which is a folder in any store."""
 
     def __init__(self, mirror: str, path: str) -> None:
         self.url = f"{redact(mirror.rstrip('/'))}/{path}"
@@ -89,7 +90,7 @@ class StoreOrigin:
 
     @contextmanager
     def open(self, offset: int, version: str | None) -> Iterator[Stream]:
-        with self._trouble():
+        with self._as_transfer_errors():
             found = self._store.info(self._path)
             file = self._store.open_input(self._path, sequential=True)
         with file:
@@ -97,14 +98,14 @@ class StoreOrigin:
             yield Stream(start, found.size, found.version, self._read(file, start))
 
     def _read(self, file: BinaryIO, start: int) -> Iterator[bytes]:
-        with self._trouble():
+        with self._as_transfer_errors():
             file.seek(start)
             while chunk := file.read(CHUNK):
                 yield chunk
 
     @contextmanager
-    def _trouble(self) -> Iterator[None]:
-        """Each driver has errors of its own; a file that is not there, or is not ours, will not come by itself."""
+    def _as_transfer_errors(self) -> Iterator[None]:
+        """Turns a driver's errors into TransferError, but those that no retry can help into BfrError."""
         try:
             yield
         except (FileNotFoundError, PermissionError) as error:
@@ -114,14 +115,16 @@ class StoreOrigin:
 
 
 _ELSEWHERE = (
-    "give another place with --mirror URL, or get the file by hand and use `bfr weights import`; a proxy is taken "
-    "from HTTPS_PROXY"
+    "give another origin with --mirror URL, or download the file by hand and use `bfr weights import`; HTTPS_PROXY "
+    "names a proxy"
 )
 
 
 def _stream(response: httpx.Response, offset: int, version: str | None) -> Stream:
+    """The transfer that a 200 or 206 begins. TransferError for a 206 with other bytes than were asked for."""
     headers = response.headers
     etag = headers.get("ETag", "")
+    # If-Range accepts no weak ETag.
     found = etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
     if response.status_code == 200:
         length = headers.get("Content-Length", "")

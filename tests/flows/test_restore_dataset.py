@@ -56,7 +56,7 @@ def test_a_run_leaves_a_completed_flow_run_with_its_phases(
 
 def test_an_error_of_ours_fails_the_flow_run_at_once(prefect_server: str, run: RestoreRun) -> None:
     wrong = run.model_copy(update={"column": "picture"})
-    with pytest.raises(UsageError, match="picture column 'picture'"):
+    with pytest.raises(UsageError, match="image column 'picture'"):
         recipe.restore_dataset_with_fallback(wrong)
     state, (plan,) = flow_run(prefect_server, wrong, tasks=1)
     assert (state, plan["state_name"], plan["run_count"]) == ("Failed", "Failed", 1)
@@ -113,5 +113,5 @@ def test_without_a_prefect_api_the_run_finishes_all_the_same(
 
 
 def test_without_prefect_an_error_of_ours_is_itself(run: RestoreRun) -> None:
-    with pytest.raises(BfrError, match="picture column"):
+    with pytest.raises(BfrError, match="image column"):
         recipe.restore_without_prefect(run.model_copy(update={"column": "picture"}))

@@ -249,7 +249,7 @@ def test_pictures_come_in_many_types(kind: str, tmp_path: Path) -> None:
 def test_columns_that_hold_no_pictures_are_refused_before_any_work(kind: pa.DataType, tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     pq.write_table(pa.table({"image": pa.nulls(3, kind)}), tmp_path / "src" / "a.parquet")
-    with pytest.raises(UsageError, match="expected pictures in column 'image'"):
+    with pytest.raises(UsageError, match="expected images in column 'image'"):
         restore_without_prefect(support.make_run(tmp_path))
 
 

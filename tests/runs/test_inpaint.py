@@ -196,7 +196,7 @@ def test_another_task_or_mask_column_is_refused_on_the_same_destination(tmp_path
         (["--task", "inpaint"], "expected a mask_column with task inpaint"),
         (["--mask-column", "mask"], "expected a mask_column with task inpaint, and with it alone"),
         ([*INPAINT, "--input", "photos"], "expected input faces with task inpaint"),
-        (["--task", "inpaint", "--mask-column", "scratches"], "expected a picture column 'scratches', found"),
+        (["--task", "inpaint", "--mask-column", "scratches"], "expected an image column 'scratches', found"),
         ([*INPAINT, "--preset", "face128"], "face128, which is for restore; use inpaint256, or the task restore"),
         (["--preset", "inpaint256"], "inpaint256, which is for inpaint; use face128, or the task inpaint"),
         ([*INPAINT, "--method", "passthrough"], "found passthrough; use difface"),

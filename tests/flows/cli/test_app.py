@@ -72,7 +72,7 @@ def test_a_finished_run_is_not_touched_again(restore: Bfr, tmp_path: Path) -> No
         (["--method", "passthrough", "--preset", "p"], "unknown preset of passthrough 'p'; known: face128"),
         (["--method", "passthrough", "--steps", 5], "unknown option 'steps' of passthrough"),
         (["--method", "difface", "--sampler", "euler"], "unknown sampler 'euler'; known: ddim, dpm++"),
-        (["--method", "passthrough", "--column", "photo"], "picture column 'photo', found the columns image"),
+        (["--method", "passthrough", "--column", "photo"], "image column 'photo', found the columns image"),
         (["--method", "passthrough", "--format", "gif"], "format: Input should be 'png', 'webp' or 'jpeg'"),
         (["--method", "passthrough", "--batch-size", "many"], "expected a whole number from 1 on, or auto"),
         (["--method", "passthrough", "--min-identity", "celebs"], "or a profile of celeba, lfw, childhood, wild"),

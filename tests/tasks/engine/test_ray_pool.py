@@ -181,11 +181,11 @@ def test_a_worker_that_is_replaced_late_in_a_run_has_its_own_time_to_start(monke
     pool = ray_pool.RayPool.__new__(ray_pool.RayPool)
     pool._longest, pool._shard_timeout = 0.0, None
     pool._actors = [ray_pool._Actor(None, loading="ref", created=time.monotonic())]
-    pool._kill_what_hangs()
+    pool._kill_hung_actors()
     pool._actors[0].created -= ray_pool.START_TIMEOUT + 1
     monkeypatch.setattr(ray_pool.ray, "cluster_resources", dict)
     with pytest.raises(BfrError, match="expected a worker to be ready"):
-        pool._kill_what_hangs()
+        pool._kill_hung_actors()
 
 
 def test_workers_that_die_over_suspects_say_nothing_about_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
