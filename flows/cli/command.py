@@ -30,7 +30,7 @@ def run(
     debug: bool,
     exit_code: Callable[[Any], int] = lambda _: 0,
 ) -> None:
-    """Do a verb's work, print its result or its error, and exit with its code."""
+    """Does a verb's work, prints its result or its error, and exits with its code."""
     prepare_environment()
     _take_signals()
     failed: list[int] = []
