@@ -1,4 +1,4 @@
-"""A dataset reprocessed on a schedule: the deployment, and what it needs on a Prefect server."""
+"""Puts `reprocess` on a schedule: the deployment, and what it needs on a Prefect server."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tasks.config.resolve import ResolvedRun, resolve_run
 from tasks.storage.redaction import redact
 
 TAG = "bfr"
-HEARTBEAT = 30  # seconds, the shortest that Prefect allows
+HEARTBEAT = 30  # seconds; Prefect allows no shorter interval
 SILENCE = timedelta(seconds=3 * HEARTBEAT)
 WATCH = "bfr: a run that has fallen silent has crashed"
 
@@ -48,11 +48,11 @@ def deploy(
     work_pool: str = "bfr",
     gpu_limit: int | None = None,
 ) -> dict[str, Any]:
-    """Makes or changes the deployment of one destination; returns what there is now.
+    """Creates or changes the deployment of one destination; returns its description.
 
-    Exactly one of `cron` and `interval` (seconds). A run that is due while the one before is at work is left out: the
-    next takes its files. `gpu_limit` sets how many runs may hold `run.gpu_pool`; 1 where the limit is new. What is
-    `auto` is chosen here, once for all workers. UsageError before anything is changed.
+    Give exactly one of `cron` and `interval` (seconds). A run that falls due while the previous one is still working
+    is skipped; the next one takes its files. `gpu_limit` is how many runs may hold `run.gpu_pool` at once, 1 for a new
+    limit. Networks set to `auto` are chosen here, once for all workers. Raises UsageError before changing anything.
     """
     schedule = _schedule(cron, interval, timezone)
     resolved = resolve_run(run)
@@ -94,7 +94,7 @@ def deploy(
 
 
 def default_name(destination: str) -> str:
-    """Of a destination's deployment: the end of its address for people, a digest of all of it against mistakes."""
+    """The deployment's default name: the end of the address to read, a digest of the whole to keep it unique."""
     return f"{slug(destination)}-{hashlib.sha256(_place(destination).encode()).hexdigest()[:8]}"
 
 
@@ -103,7 +103,7 @@ def _place(destination: str) -> str:
 
 
 def _chosen(resolved: ResolvedRun) -> dict[str, str]:
-    """Networks by name for `auto`: they belong to a generation's settings, and the workers' weights may differ."""
+    """Names for `auto`: networks are part of a generation's settings, and workers may have other weights."""
     names = {network: name for name, network in RECOGNISERS.items()}
     return {
         "recogniser": names[resolved.recogniser.name] if resolved.recogniser else "none",
@@ -121,7 +121,7 @@ def _schedule(cron: str | None, interval: float | None, timezone: str | None) ->
 
 
 def _require_no_keys(run: ReprocessRun) -> None:
-    """Parameters are for all to read."""
+    """Everyone who reaches the Prefect server can read a deployment's parameters."""
     for url in filter(None, (run.source, run.destination, run.fid_reference)):
         if redact(url) != url:
             raise UsageError(
@@ -131,7 +131,7 @@ def _require_no_keys(run: ReprocessRun) -> None:
 
 @contextmanager
 def _server() -> Iterator[SyncPrefectClient]:
-    """A client of the server that is to keep the schedule."""
+    """A client of the server that keeps the schedule."""
     advice = "start one with `prefect server start` (infra/README.md), then set PREFECT_API_URL"
     url = PREFECT_API_URL.value()
     if not url:
@@ -146,7 +146,8 @@ def _server() -> Iterator[SyncPrefectClient]:
 
 
 def _require_one_deployment(client: SyncPrefectClient, run: ReprocessRun, name: str) -> None:
-    """Two schedules on one destination would do the same work twice; two destinations of one name, only the last's."""
+    """Two schedules on one destination would duplicate work; reusing a name for another destination would silently
+    drop the first."""
     place, flow = redact(run.destination), reprocess.name
     with suppress(ObjectNotFound):
         other = _destination(client.read_deployment_by_name(f"{flow}/{name}"))
@@ -186,7 +187,7 @@ def _ensure_limit(client: SyncPrefectClient, pool: str, limit: int | None) -> No
 
 
 def _watch() -> AutomationCore:
-    """Prefect marks a run whose machine is gone: a killed process says nothing, its heartbeats stop."""
+    """Marks a run as crashed if its machine is gone: a killed process sends no event, but its heartbeats stop."""
     ended = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
     return AutomationCore(
         name=WATCH,

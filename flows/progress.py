@@ -1,4 +1,4 @@
-"""How far a piece of work is: a bar on a terminal, a plain line now and then in a log. Written to standard error."""
+"""Progress on standard error: a bar on a terminal, a plain line every few seconds in a log."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class RowProgress(_Progress):
 
 
 class ByteProgress(_Progress):
-    """Follows the bytes of one file, which go back to 0 when a download starts over."""
+    """Counts the bytes of one file; they go back to 0 if a download starts over."""
 
     columns = (DownloadColumn, TransferSpeedColumn, TimeRemainingColumn)
 

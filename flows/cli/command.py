@@ -1,4 +1,4 @@
-"""What every verb does around its work: result to standard output, errors as the contract says, exit codes."""
+"""What every verb does around its work: result to standard output, errors to standard error, exit codes, signals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from pydantic import ValidationError
@@ -20,14 +20,6 @@ from tasks.engine.daemon_threads import end_if_busy
 from tasks.engine.spot_notice import watch_for_notice
 from tasks.storage.redaction import redact_text
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Tracebacks.")]
-Source = Annotated[str, typer.Argument(metavar="SRC", help="Dataset: a folder, a glob or one file; any fsspec URL.")]
-Destination = Annotated[str, typer.Argument(metavar="DST", help="Where to write; any fsspec URL.")]
-Metrics = Annotated[str | None, typer.Option(metavar="NAME,...", help="Measured as well: ms_ssim, niqe, lmd.")]
-PROTOCOL_HELP = "Whose figures to give: default, vqfr, difface or ntire2025."
-Protocol = Annotated[str, typer.Option(help=PROTOCOL_HELP)]
-
 INTERRUPTED = 130
 
 
@@ -38,7 +30,7 @@ def run(
     debug: bool,
     exit_code: Callable[[Any], int] = lambda _: 0,
 ) -> None:
-    """Does a verb's work and ends the process as the contract says."""
+    """Does a verb's work, prints its result or its error, and exits with its code."""
     prepare_environment()
     _take_signals()
     failed: list[int] = []
@@ -64,7 +56,7 @@ def run(
 
 
 def _take_signals() -> None:
-    """SIGINT and SIGTERM interrupt the work, once: a second one, while Ray and Prefect are put away, would leave
+    """SIGINT and SIGTERM interrupt the work, once: a second one during the shutdown of Ray and Prefect would leave
     their processes behind."""
     heard = False
 
@@ -79,13 +71,13 @@ def _take_signals() -> None:
 
 
 def _end(failed: list[int]) -> None:
-    """The last thing in the life of a verb."""
+    """Runs last, after Prefect and Ray have shut down: a failed verb does not wait for a thread that hangs."""
     for code in failed:
         end_if_busy(code)
 
 
 def explain(error: BaseException) -> tuple[int, str]:
-    """Exit code and message of whatever ended a verb."""
+    """Exit code and message for whatever ended a verb."""
     if isinstance(error, BfrError):
         return error.exit_code, str(error)
     if isinstance(error, ValidationError):
@@ -97,6 +89,6 @@ def explain(error: BaseException) -> tuple[int, str]:
 
 def _fault(found: ErrorDetails) -> str:
     place, message = ".".join(map(str, found["loc"])), found["msg"].removeprefix("Value error, ")
-    if not place:  # of the settings as a whole
+    if not place:  # about the settings as a whole
         return message
     return f"{place}: {message}" if found["type"] == "missing" else f"{place}: {message}, found {found['input']!r}"

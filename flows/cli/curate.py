@@ -1,4 +1,4 @@
-"""`bfr curate`: its flags, to a run model."""
+"""`bfr curate`: the best rows of a run as a dataset."""
 
 from __future__ import annotations
 
@@ -7,41 +7,44 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli import show
-from flows.cli.command import Debug, Destination, Json
 from flows.cli.command import run as command
+from flows.cli.options import Debug, Destination, Json, settings_from
 
 
 def curate(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="A finished run, or `bfr reprocess`'s DST; any URL.")],
+    context: typer.Context,
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="A finished run, or the DST of `bfr reprocess`; any fsspec URL.")
+    ],
     destination: Destination,
-    where: Annotated[str | None, typer.Option(help="SQL condition over the run's columns.")] = None,
+    where: Annotated[str | None, typer.Option(help="SQL condition on the run's columns.")] = None,
     profile: Annotated[str | None, typer.Option(help="Ready-made quality gates: archive or training-set.")] = None,
-    dedupe: Annotated[float | None, typer.Option(help="Cosine from which two rows are near-duplicates.")] = None,
-    dedupe_by: Annotated[str, typer.Option(help="embedding, inception or perceptual; the first there is.")] = "auto",
-    by: Annotated[str, typer.Option(help="Column that says which rows are better.")] = "identity_similarity",
-    ascending: Annotated[bool, typer.Option("--ascending", help="The lowest value is the best.")] = False,
-    top_k: Annotated[int | None, typer.Option(help="Keep the best so many.")] = None,
-    stratify: Annotated[str | None, typer.Option(help="Column: as many rows of each of its values.")] = None,
-    per_stratum: Annotated[int | None, typer.Option(help="Rows of each value; as many as the rarest has.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
-    form: Annotated[str, typer.Option("--format", help="parquet, webdataset or folder.")] = "parquet",
+    dedupe: Annotated[
+        float | None, typer.Option(help="Cosine similarity from which two rows are near-duplicates.")
+    ] = None,
+    dedupe_by: Annotated[
+        str, typer.Option(help="What to compare: embedding, inception or perceptual; auto takes the first available.")
+    ] = "auto",
+    by: Annotated[str, typer.Option(help="Column to rank rows by.")] = "identity_similarity",
+    ascending: Annotated[bool, typer.Option("--ascending", help="Rank the lowest value best.")] = False,
+    top_k: Annotated[int | None, typer.Option(help="Keep the N best rows.")] = None,
+    stratify: Annotated[
+        str | None, typer.Option(help="Column to balance: keep the same number of rows per value.")
+    ] = None,
+    per_stratum: Annotated[
+        int | None, typer.Option(help="Rows to keep per value; by default as many as the rarest value has.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the stratified sample.")] = 0,
+    format_: Annotated[str, typer.Option("--format", help="parquet, webdataset or folder.")] = "parquet",
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """The best rows of a finished run as a dataset: filtered, without near-duplicates, its statistics computed anew."""
+    """Make a dataset of a finished run's best rows: filter, drop near-duplicates, balance, recompute statistics."""
 
     def work() -> Any:
         from tasks.config.curate import CurateRun
         from tasks.curate_run import curate_run
 
-        return curate_run(
-            CurateRun.model_validate(
-                {
-                    "source": source, "destination": destination, "where": where, "profile": profile,
-                    "dedupe": dedupe, "dedupe_by": dedupe_by, "by": by, "ascending": ascending, "top_k": top_k,
-                    "stratify": stratify, "per_stratum": per_stratum, "seed": seed, "format": form,
-                }
-            )
-        )  # fmt: skip
+        return curate_run(CurateRun(**settings_from(context, CurateRun)))
 
     command(work, show.curate, as_json, debug)

@@ -1,4 +1,4 @@
-"""`bfr generations`: which there are, which one counts, and back again."""
+"""`bfr generations`: list them, choose the current one, remove old ones."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli import show
-from flows.cli.command import Debug, Json, run
+from flows.cli.command import run
+from flows.cli.options import Debug, Json
 
 app = typer.Typer(help="Generations of a reprocessed dataset: list, switch, rollback, expire.", no_args_is_help=True)
 
-Where = Annotated[str, typer.Argument(metavar="DST", help="What `bfr reprocess` wrote; any fsspec URL.")]
+Where = Annotated[str, typer.Argument(metavar="DST", help="The DST of `bfr reprocess`; any fsspec URL.")]
 
 
 @app.command("list", epilog="Example: `bfr generations list s3://archive/restored`")
 def list_(destination: Where, as_json: Json = False, debug: Debug = False) -> None:
-    """Which there are, which is current, and why one is not."""
+    """List generations: which one is current, and why others were held back."""
 
     def work() -> Any:
         from tasks.generations import list_generations
@@ -29,14 +30,14 @@ def list_(destination: Where, as_json: Json = False, debug: Debug = False) -> No
 @app.command(epilog="Example: `bfr generations switch s3://archive/restored 0002-difface-1a2b3c4d --force`")
 def switch(
     destination: Where,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="As `list` shows it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Generation, as `list` shows it.")],
     force: Annotated[
-        bool, typer.Option("--force", help="Though the comparison or a rollback speaks against it.")
+        bool, typer.Option("--force", help="Switch even if a comparison or a rollback speaks against it.")
     ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Makes a finished generation the current one."""
+    """Make a finished generation the current one."""
 
     def work() -> Any:
         from tasks.generations import switch_generation
@@ -48,7 +49,7 @@ def switch(
 
 @app.command(epilog="Example: `bfr generations rollback s3://archive/restored`")
 def rollback(destination: Where, as_json: Json = False, debug: Debug = False) -> None:
-    """Makes the generation before the current one current again; schedules leave it so."""
+    """Make the previous generation current again; schedules respect that."""
 
     def work() -> Any:
         from tasks.generations import rollback_generation
@@ -61,11 +62,11 @@ def rollback(destination: Where, as_json: Json = False, debug: Debug = False) ->
 @app.command(epilog="Example: `bfr generations expire s3://archive/restored --keep 2`")
 def expire(
     destination: Where,
-    keep: Annotated[int, typer.Option(min=1, help="Finished generations that stay, the current one among them.")],
+    keep: Annotated[int, typer.Option(min=1, help="Finished generations to keep, including the current one.")],
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Removes finished generations, those first that never counted; never the current one, never one in progress."""
+    """Remove old finished generations, never-current ones first; never the current one or one in progress."""
 
     def work() -> Any:
         from tasks.generations import expire_generations

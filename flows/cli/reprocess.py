@@ -1,30 +1,31 @@
-"""`bfr reprocess` and `bfr deploy`: the same settings, once by hand or on a schedule."""
+"""`bfr reprocess` and `bfr deploy`: the same settings, run once by hand or on a schedule."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from bfr_models.errors import UsageError
 from flows.cli import show
-from flows.cli.command import Debug, Destination, Json, Source, run
-from flows.cli.restore import run_settings, too_many_rejects
+from flows.cli.command import run
+from flows.cli.options import (
+    Config,
+    Credentials,
+    Debug,
+    Destination,
+    GpuPool,
+    Json,
+    Keep,
+    MaxDrop,
+    MaxRise,
+    Method,
+    PresetName,
+    Set,
+    Source,
+    settings_from,
+)
+from flows.cli.restore import too_many_rejects
 from tasks.config.reprocess import ReprocessRun
-
-Method = Annotated[str | None, typer.Option(help="See `bfr methods`.")]
-PresetName = Annotated[str | None, typer.Option(help="Named size and weights of the method.")]
-Config = Annotated[Path | None, typer.Option(help="YAML with any settings of `bfr restore`; flags win.")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Any setting of `bfr restore`: gt_column=gt, options.steps=4."),
-]
-MaxDrop = Annotated[float | None, typer.Option(help="Mean identity a new generation may lose; 0.01 by default.")]
-MaxRise = Annotated[float | None, typer.Option(help="Share by which its FID may rise; 0.1 by default.")]
-Keep = Annotated[int | None, typer.Option(min=1, help="Finished generations that stay; 2 by default.")]
-Credentials = Annotated[str | None, typer.Option(metavar="BLOCK", help="Prefect block with the store's keys.")]
-GpuPool = Annotated[str | None, typer.Option(help="Prefect concurrency limit to hold while faces are restored.")]
 
 
 def reprocess(
@@ -43,10 +44,10 @@ def reprocess(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Restores what is new or changed, once. Other settings make a new generation beside the old one."""
+    """Restore what is new or changed, once. Different settings make a new generation beside the old one."""
 
     def work() -> Any:
-        asked = _reprocess_run(context)
+        asked = ReprocessRun(**settings_from(context, ReprocessRun, config))
         from tasks.config.resolve import resolve_run
 
         resolve_run(asked)  # before Prefect and Ray start
@@ -63,14 +64,18 @@ def deploy(
     destination: Destination,
     method: Method = None,
     cron: Annotated[
-        str | None, typer.Option(help='When, as cron says it: "0 3 * * *" is every night at three.')
+        str | None, typer.Option(help='Schedule in cron syntax: "0 3 * * *" is every night at three.')
     ] = None,
-    interval: Annotated[float | None, typer.Option(min=1, help="Or every so many seconds.")] = None,
-    timezone: Annotated[str | None, typer.Option(help="Of the schedule: Europe/Berlin; UTC by default.")] = None,
-    name: Annotated[str | None, typer.Option(help="Of the deployment; made from DST by default.")] = None,
-    work_pool: Annotated[str, typer.Option(help="Whose workers run it; made if it is not there.")] = "bfr",
+    interval: Annotated[float | None, typer.Option(min=1, help="Seconds between runs, instead of --cron.")] = None,
+    timezone: Annotated[
+        str | None, typer.Option(help="Time zone of the schedule, such as Europe/Berlin; UTC by default.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the deployment; made from DST by default.")] = None,
+    work_pool: Annotated[str, typer.Option(help="Prefect work pool to run in; created if missing.")] = "bfr",
     gpu_pool: GpuPool = None,
-    gpu_limit: Annotated[int | None, typer.Option(min=1, help="Runs that may hold it at once; 1 if new.")] = None,
+    gpu_limit: Annotated[
+        int | None, typer.Option(min=1, help="Runs that may hold the limit at once; 1 for a new limit.")
+    ] = None,
     preset: PresetName = None,
     config: Config = None,
     settings: Set = None,
@@ -81,10 +86,10 @@ def deploy(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Puts `bfr reprocess` on a schedule of a Prefect server. The same command again changes it."""
+    """Put `bfr reprocess` on a schedule of a Prefect server. Run the same command again to change it."""
 
     def work() -> Any:
-        asked = _reprocess_run(context)
+        asked = ReprocessRun(**settings_from(context, ReprocessRun, config))
         from flows.deploy_reprocess import deploy as make
 
         return make(
@@ -98,23 +103,6 @@ def deploy(
         )
 
     run(work, show.deployed, as_json, debug)
-
-
-def _reprocess_run(context: typer.Context) -> ReprocessRun:
-    """The settings of a command line, of which both verbs have the same."""
-    import yaml
-
-    options: dict[str, Any] = {}
-    chosen: dict[str, Any] = {}
-    for setting in context.params["settings"] or ():
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise UsageError(f"expected --set NAME=VALUE, found {setting!r}")
-        where, name = (options, key.removeprefix("options.")) if key.startswith("options.") else (chosen, key)
-        where[name] = yaml.safe_load(value)
-    given = {key: value for key, value in context.params.items() if key in ReprocessRun.model_fields}
-    flags = {key: value for key, value in given.items() if value is not None}
-    return ReprocessRun(**run_settings(context.params["config"], chosen | flags, options))
 
 
 def _exit_code(outcome: dict[str, Any]) -> int:

@@ -1,4 +1,4 @@
-"""The verbs about a run that is there: verify, vacuum, explain, report."""
+"""The verbs on an existing run: verify, vacuum, explain, report."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli import show
-from flows.cli.command import Debug, Json, run
+from flows.cli.command import run
+from flows.cli.options import Debug, Json
 
-Run = Annotated[str, typer.Argument(metavar="DST", help="A run: what `bfr restore` wrote; any fsspec URL.")]
+Run = Annotated[str, typer.Argument(metavar="DST", help="A run, the DST of `bfr restore`; any fsspec URL.")]
 
 
 def verify(destination: Run, as_json: Json = False, debug: Debug = False) -> None:
-    """Hashes every file against its commit, and counts every row: exit code 1 with what is wrong."""
+    """Check every file against its commit and count every row; exit code 1 if anything is wrong."""
 
     def work() -> Any:
         from tasks.verify_run import verify_run
@@ -25,12 +26,17 @@ def verify(destination: Run, as_json: Json = False, debug: Debug = False) -> Non
 
 def vacuum(
     destination: Run,
-    older_than: Annotated[str, typer.Option(help="90m, 2h, 7d: what is younger may belong to an attempt.")] = "1h",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    older_than: Annotated[
+        str,
+        typer.Option(
+            help="Remove only files at least this old (90m, 2h, 7d); younger ones may belong to a live attempt."
+        ),
+    ] = "1h",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Removes what killed attempts left: files that no commit names, temporary files, dangling uploads."""
+    """Remove what killed attempts left behind: files that no commit names, temporary files, dangling uploads."""
 
     def work() -> Any:
         from tasks.vacuum_run import vacuum_run
@@ -42,11 +48,11 @@ def vacuum(
 
 def explain(
     destination: Run,
-    row_id: Annotated[str, typer.Argument(metavar="ID", help="The row's id, as in the column `id`.")],
+    row_id: Annotated[str, typer.Argument(metavar="ID", help="Row id, as in the column `id`.")],
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Which attempt, process, seed, scores and times made one row, or why it was rejected."""
+    """Show how one row was made (attempt, process, seed, scores, timings), or why it was rejected."""
 
     def work() -> Any:
         from tasks.explain_row import explain_row
@@ -57,7 +63,7 @@ def explain(
 
 
 def report(destination: Run, as_json: Json = False, debug: Debug = False) -> None:
-    """Renders the report of a finished run again."""
+    """Render the report of a finished run again."""
 
     def work() -> Any:
         from tasks.render_report import render_report

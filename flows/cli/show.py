@@ -1,4 +1,4 @@
-"""What the verbs print for people."""
+"""What the verbs print on a terminal; with --json they print the same results as one document."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MARKS = {"ok": "[green]ok[/]", "missing": "[yellow]--[/]", "bad": "[red]!![/]"}
 
 
 def restore(record: Result) -> None:
-    """Totals, scores and where the report is."""
+    """Totals, scores, warnings and the path of the report."""
     totals, statistics = record["totals"], record["statistics"]
     _console.print(
         f"{totals['rows']} rows in = {totals['restored']} restored + {totals['rejected']} rejected, "
@@ -39,7 +39,7 @@ def restore(record: Result) -> None:
 
 
 def curate(record: Result) -> None:
-    """The funnel of `bfr curate`, and the scores before and after."""
+    """How many rows each step left, and the scores before and after."""
     for step in record["steps"]:
         _console.print(f"{step['left']:>10}  {step['step']}", markup=False)
     for name, after in record["statistics"].items():
@@ -52,13 +52,13 @@ def curate(record: Result) -> None:
 
 
 def verified(found: Result) -> None:
-    """The verdict of `bfr verify`, and a table of what is wrong."""
+    """The verdict of `bfr verify`, and a table of problems."""
     _console.print(
         f"{found['rows_in']} rows in, {found['restored']} restored + {found['rejected']} rejected in {found['shards']} "
         f"shards; {found['files']} files hashed, {found['bytes'] / 2**20:.1f} MiB"
     )
     if found["ok"]:
-        _console.print("[green]all is well[/]: every row once, every file as committed")
+        _console.print("[green]ok[/]: every row exactly once, every file as committed")
         return
     view = Table("problem", "where", "detail")
     for problem in found["problems"]:
@@ -71,11 +71,11 @@ def vacuumed(found: Result) -> None:
     for entry in found["removed"]:
         _console.print(f"{entry['what']}: {entry['path']} ({entry['bytes']} bytes)", markup=False)
     did, size = "would remove" if found["dry_run"] else "removed", f"{found['bytes'] / 2**20:.1f} MiB"
-    _console.print(f"{did} {len(found['removed'])} leftovers, {size}; {found['too_young']} younger ones stay")
+    _console.print(f"{did} {len(found['removed'])} leftovers, {size}; kept {found['too_young']} younger ones")
 
 
 def explained(rows: list[Result]) -> None:
-    """What `bfr explain` found, a block for each row."""
+    """What `bfr explain` found, one table per row."""
     for row in rows:
         view = Table(show_header=False, title=Text(f"{row['id']}: {row['state']}"))
         for name, value in row.items():
@@ -85,7 +85,7 @@ def explained(rows: list[Result]) -> None:
 
 
 def reprocessed(outcome: Result) -> None:
-    """What was restored, and which generation counts now, and why."""
+    """What was restored, which generation is current now, and why."""
     restore(outcome["run"])
     if outcome["comparison"]:
         _console.print(f"old against new: {outcome['comparison']}", markup=False)
@@ -95,14 +95,14 @@ def reprocessed(outcome: Result) -> None:
         _console.print(f"expired: {name}")
     _console.print(f"current generation: {outcome['current']}")
     if outcome["held_back"]:
-        _console.print(f"`bfr generations switch DST {outcome['generation']} --force` makes it current all the same")
+        _console.print(f"to make it current anyway: `bfr generations switch DST {outcome['generation']} --force`")
 
 
 def deployed(found: Result) -> None:
-    """What is on the server now, and what it waits for."""
-    _console.print(f"{found['deployment']}: {found['schedule']}, by workers of the pool {found['work_pool']}")
+    """The deployment, and the commands that run it."""
+    _console.print(f"{found['deployment']}: {found['schedule']}, in the work pool {found['work_pool']}")
     if found["gpu_pool"]:
-        _console.print(f"holds the limit {found['gpu_pool']} while it restores")
+        _console.print(f"holds the concurrency limit {found['gpu_pool']} while it restores")
     _console.print(f"measured by {', '.join(f'{what}: {name}' for what, name in found['measured_by'].items())}")
     for command in found["next"]:
         _console.print(f"  {command}", markup=False)
@@ -133,17 +133,17 @@ def estimate(facts: Result) -> None:
     """What `bfr restore --plan` found."""
     _console.print(
         f"{facts['rows']} rows in {facts['shards']} shards of {facts['files']} files; "
-        f"{facts['rows_to_do']} rows in {facts['shards_to_do']} shards are to do"
+        f"{facts['rows_to_do']} rows in {facts['shards_to_do']} shards are left to do"
     )
     if facts["rows_to_do"]:
         _console.print(
             f"about {timedelta(seconds=round(facts['seconds']))} on {facts['workers']} workers like this machine "
-            f"({facts['seconds_per_row']} s a row), {facts['bytes'] / 2**20:.1f} MiB of restored faces"
+            f"({facts['seconds_per_row']} s/row), {facts['bytes'] / 2**20:.1f} MiB of restored faces"
         )
 
 
 def demo(result: Result) -> None:
-    """One line per method."""
+    """One line per method, and the path of the report."""
     for name, record in result["runs"].items():
         identity, psnr = (record["statistics"][key].get("mean") for key in ("identity_similarity_gt", "psnr"))
         scores = f"identity to gt {identity:.3f}, " if identity is not None else ""
@@ -152,17 +152,17 @@ def demo(result: Result) -> None:
 
 
 def score(result: Result) -> None:
-    """Each metric's mean over the rows, and what could not be scored."""
+    """Mean and percentiles of each metric, and how many rows could not be scored."""
     for name, s in result["statistics"].items():
         if s and "mean" in s:
             _console.print(f"{name:>24}  mean {s['mean']:.4f}  p05 {s['p05']:.4f}  p95 {s['p95']:.4f}  n {s['n']}")
         elif s and s["value"] is not None:
             _console.print(f"{name:>24}  {s['value']:.4f}")
-    _console.print(f"{result['rows']} rows, {result['failed']} of them could not be scored: see `error`")
+    _console.print(f"{result['rows']} rows, {result['failed']} not scored; the column `error` says why")
 
 
 def fid(result: Result) -> None:
-    """The distance, on how many faces, and why it may mean little."""
+    """The distance, the numbers of faces, and a warning if they are too few to trust it."""
     for name, value in result.items():
         if name.startswith(("fid", "fd_")):
             _console.print(f"{name}: {value:.4f}  ({' and '.join(map(str, result['n']))} faces)")
@@ -171,13 +171,13 @@ def fid(result: Result) -> None:
         elif name in ("precision", "recall"):
             _console.print(f"{name}: {value:.3f}")
     if any(result["skipped"]):
-        _console.print(f"rows without a picture that decodes: {result['skipped'][0]} and {result['skipped'][1]}")
+        _console.print(f"rows without a decodable image: {result['skipped'][0]} and {result['skipped'][1]}")
     if result["warning"]:
         _console.print(f"[yellow]{result['warning']}[/]")
 
 
 def evaluate(result: Result) -> None:
-    """The table, and where the page is."""
+    """The table, and the path of the report."""
     from tasks.report.score_table import to_markdown
 
     _console.print(to_markdown(result["comparison"]), markup=False)
@@ -185,7 +185,7 @@ def evaluate(result: Result) -> None:
 
 
 def pack(report: Result) -> None:
-    _console.print(f"{report['rows']} rows in {report['files']} files, {len(report['skipped'])} other files left out")
+    _console.print(f"{report['rows']} rows in {report['files']} files, {len(report['skipped'])} other files skipped")
 
 
 def degrade(report: Result) -> None:
@@ -231,7 +231,7 @@ def weights(rows: list[Result]) -> None:
 
 
 def weights_here(rows: list[Result]) -> None:
-    """What `bfr weights fetch` and `import` brought."""
+    """What `bfr weights fetch` and `import` put into the cache."""
     for row in rows:
         was_here = " (was here)" if row.get("fetched") is False else ""
         _console.print(f"{row['name']}: {row['path']}, sha256 {row['sha256'][:12]}{was_here}", markup=False)

@@ -1,4 +1,4 @@
-"""`bfr weights`: the weight files that others publish. Nothing is downloaded but by `fetch`."""
+"""`bfr weights`: the weight files that others publish. Only `fetch` downloads."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ import typer
 
 from bfr_models.weights.catalogue import WeightEntry
 from flows.cli import show
-from flows.cli.command import Debug, Json, run
+from flows.cli.command import run
+from flows.cli.options import Debug, Json
 
-app = typer.Typer(help="What weights exist; fetch, verify and import them.", no_args_is_help=True)
+app = typer.Typer(help="List, fetch, verify and import weights.", no_args_is_help=True)
 
-Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="As `bfr weights list` has them, or a part.")]
+Names = Annotated[
+    list[str], typer.Argument(metavar="NAME...", help="Names from `bfr weights list`, or parts of names.")
+]
 
 
 @app.command("list")
 def list_(as_json: Json = False, debug: Debug = False) -> None:
-    """What weights exist: licence, size, sha256, and whether and where they are here."""
+    """List weights: licence, size, sha256, and where they are on this machine."""
 
     def work() -> Any:
         from tasks.list_weights import list_weights
@@ -33,18 +36,18 @@ def list_(as_json: Json = False, debug: Debug = False) -> None:
 def fetch(
     names: Names,
     mirror: Annotated[
-        str | None, typer.Option(help="Folder with the files under their publishers' names; any fsspec URL.")
+        str | None, typer.Option(help="Folder to fetch from, with the publishers' file names; any fsspec URL.")
     ] = None,
     accept_licence: Annotated[
         bool, typer.Option("--accept-licence", help="Accept licences that allow non-commercial use only.")
     ] = False,
     trust_on_first_use: Annotated[
-        bool, typer.Option("--trust-on-first-use", help="Take files whose sha256 is not known, and record it.")
+        bool, typer.Option("--trust-on-first-use", help="Accept files of unknown sha256 and record it.")
     ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Fetches weights into the cache (`BFR_WEIGHTS`), checked. Running it again resumes."""
+    """Fetch weights into the cache (`BFR_WEIGHTS`) and check them. Running it again resumes."""
 
     def work() -> Any:
         from flows.progress import ByteProgress
@@ -63,7 +66,7 @@ def fetch(
 
 @app.command()
 def verify(as_json: Json = False, debug: Debug = False) -> None:
-    """Hashes every weight file that is here; exit code 1 if one is damaged."""
+    """Hash every weight file on this machine; exit code 1 if one is damaged."""
 
     def work() -> Any:
         from tasks.list_weights import verify_weights
@@ -75,12 +78,14 @@ def verify(as_json: Json = False, debug: Debug = False) -> None:
 
 @app.command("import", epilog="Example: `bfr weights import difface iddpm_ffhq512_ema500000.pth`")
 def import_(
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="Or library: difface, facexlib, lpips, fid.")],
+    method: Annotated[
+        str, typer.Argument(metavar="METHOD", help="Method or library, such as difface, facexlib, recogniser, lpips.")
+    ],
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Published checkpoint files.")],
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Brings published checkpoints that are on disk into the cache, converted without loss."""
+    """Import published checkpoints from disk into the cache, converted without loss."""
 
     def work() -> Any:
         from tasks.import_weights import import_weights
@@ -91,7 +96,7 @@ def import_(
 
 
 class _Consent:
-    """Shows each licence once, and asks where somebody can answer."""
+    """Shows each licence once, and asks if a terminal is there to answer."""
 
     def __init__(self, accepted: bool) -> None:
         self._accepted = accepted

@@ -1,4 +1,4 @@
-"""The object store's keys, kept by Prefect: a block, named in a run's settings, never its contents."""
+"""Object store keys in a Prefect block: a run's settings hold the name of the block, never its contents."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bfr_models.errors import UsageError
 
 
 class StoreCredentials(Block):
-    """Keys of an S3 store, as a run's processes have them in their environment."""
+    """Keys of an S3 store, which a run puts into the environment of its processes."""
 
     _block_type_name = "BFR store credentials"
     _block_type_slug = "bfr-store-credentials"
@@ -24,7 +24,7 @@ class StoreCredentials(Block):
     region: str | None = None
 
     def environment(self) -> dict[str, str]:
-        """The variables of every S3 tool."""
+        """The variables that every S3 tool reads."""
         found = {
             "AWS_ACCESS_KEY_ID": self.access_key_id,
             "AWS_SECRET_ACCESS_KEY": self.secret_access_key.get_secret_value(),
@@ -36,7 +36,7 @@ class StoreCredentials(Block):
 
 
 def load_credentials(name: str) -> StoreCredentials:
-    """The block of that name. UsageError where there is none, saying how to make it."""
+    """The block of that name. Raises UsageError, which says how to make it, if there is none."""
     try:
         found: Any = StoreCredentials.load(name)
     except ValueError as error:
@@ -49,7 +49,7 @@ def load_credentials(name: str) -> StoreCredentials:
 
 
 def use_credentials(name: str | None) -> None:
-    """This process, and those it starts, use the keys of that block from here on."""
+    """Uses the keys of that block from here on, in this process and in those it starts."""
     if name is not None:
-        os.environ.pop("AWS_SESSION_TOKEN", None)  # that of other keys
+        os.environ.pop("AWS_SESSION_TOKEN", None)  # it would belong to other keys
         os.environ.update(load_credentials(name).environment())

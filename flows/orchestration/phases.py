@@ -1,4 +1,4 @@
-"""A phase of a recipe: a Prefect task that may be tried again, or a plain call."""
+"""A phase of a recipe: a Prefect task with retries, or a plain call."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RETRY_DELAYS: list[float] = [2, 10]  # seconds
 
 
 Phase = Callable[[Callable[..., Any], str], Callable[..., Any]]
-"""(function, name) -> the function as a phase of the recipe: a Prefect task, or itself."""
+"""(function, name) -> the function as a phase of the recipe: wrapped as a Prefect task, or unchanged."""
 
 
 Result = TypeVar("Result")
@@ -27,7 +27,7 @@ RAISED_BY_RUN = "raised by the run itself, not by Prefect"
 
 
 def with_fallback(with_prefect: Callable[[], Result], without: Callable[[], Result]) -> Result:
-    """The first, and where Prefect itself fails, the second."""
+    """Calls the first; if Prefect itself fails, calls the second."""
     try:
         return with_prefect()
     except BfrError:
@@ -35,18 +35,18 @@ def with_fallback(with_prefect: Callable[[], Result], without: Callable[[], Resu
     except Exception as error:
         if RAISED_BY_RUN in getattr(error, "__notes__", ()):
             raise
-        said = redact_text(f"{type(error).__name__}: {error}")
-        print(f"Prefect failed ({said}); going on without it", file=sys.stderr)
+        reason = redact_text(f"{type(error).__name__}: {error}")
+        print(f"Prefect failed ({reason}); continuing without it", file=sys.stderr)
         return without()
 
 
 def call_directly(function: Callable[..., Any], _name: str) -> Callable[..., Any]:
-    """A phase without Prefect."""
+    """The function unchanged: a phase without Prefect."""
     return function
 
 
 def as_prefect_task(function: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """A task that may be tried again, since every phase picks up where it stopped; our own errors are final."""
+    """A task with retries, since every phase resumes where it stopped; our own errors are final: a person must act."""
     settings = task(
         task_run_name=name,
         tags={"bfr"},
@@ -66,7 +66,7 @@ def _marking_its_errors(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*arguments)
         except Exception as error:
             error.add_note(RAISED_BY_RUN)
-            redact_error(error)  # Prefect keeps it
+            redact_error(error)  # Prefect stores it
             raise
 
     return call

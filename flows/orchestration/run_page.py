@@ -1,6 +1,6 @@
-"""What a run shows in Prefect: one progress artifact, a table, a summary, events, the workers' warnings.
+"""What a run shows in Prefect: a progress artifact, a table, a summary, events, and what its workers log.
 
-Nothing of this can fail a run: outside a flow run it does nothing, and where the API does not answer it gives up.
+None of this can fail a run: outside a flow run it does nothing, and it gives up if the API does not answer.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tasks.storage.redaction import redact, redact_text
 
 PROGRESS_SECONDS = 10.0
 LINES, LINES_SECONDS = 30, 60.0
-"""A run's log takes so many lines from workers in so much time; the rest is counted."""
+"""At most this many lines from workers per this many seconds go to a run's log; the rest are only counted."""
 
 DEGRADED, FAILED, HELD_BACK, SWITCHED = (
     f"bfr.{what}" for what in ("run.degraded", "run.failed", "generation.held-back", "generation.switched")
@@ -38,7 +38,7 @@ DEGRADED, FAILED, HELD_BACK, SWITCHED = (
 
 
 def best_effort(function: Callable[..., None]) -> Callable[..., None]:
-    """Does nothing outside a flow run, and only logs its own failure."""
+    """Makes a function do nothing outside a flow run, and log its failures instead of raising them."""
 
     @wraps(function)
     def call(*arguments: Any, **named: Any) -> None:
@@ -47,13 +47,13 @@ def best_effort(function: Callable[..., None]) -> Callable[..., None]:
         try:
             function(*arguments, **named)
         except Exception as error:
-            get_run_logger().warning("nothing to see in Prefect of %s: %s", function.__name__, error)
+            get_run_logger().warning("could not update the run's page in Prefect (%s): %s", function.__name__, error)
 
     return call
 
 
 class ProgressArtifact:
-    """The share of rows that are done, as one artifact, from a thread of its own: the API may be slow."""
+    """The share of rows that are done, as one artifact. A thread updates it, since the API may be slow."""
 
     def __init__(self, label: str, total: int, done: int) -> None:
         self._label, self._total, self._done = label, total, done
@@ -87,13 +87,13 @@ class ProgressArtifact:
                 update_progress_artifact(artifact, self._percent)
             update_progress_artifact(artifact, self._percent)
         except Exception as error:
-            get_run_logger().warning("no progress to see in Prefect: %s", error)
+            get_run_logger().warning("could not update the run's progress in Prefect: %s", error)
 
 
 @best_effort
 def show_record(record: Mapping[str, Any]) -> None:
-    """The statistics as a table, the totals and figures as Markdown with a link to the report; an event if too many
-    rows were rejected."""
+    """Publishes the statistics as a table and the totals as Markdown with a link to the report; sends an event if too
+    many rows were rejected."""
     key, destination = slug(record["arguments"]["destination"]), record["arguments"]["destination"]
     create_table_artifact(list(_table(record["statistics"])), key=f"statistics-{key}", description=destination)
     create_markdown_artifact(_summary(record), key=f"summary-{key}", description=destination)
@@ -104,14 +104,14 @@ def show_record(record: Mapping[str, Any]) -> None:
 
 @best_effort
 def announce(event: str, destination: str, payload: Mapping[str, Any]) -> None:
-    """An event about a dataset, which automations can react to."""
+    """Sends an event about a dataset, for automations to react to."""
     place = redact(destination)
     emit_event(event, {"prefect.resource.id": f"bfr.dataset.{slug(place)}", "address": place}, payload=dict(payload))
 
 
 @contextmanager
 def emit_failure_event(destination: str) -> Iterator[None]:
-    """An event when the block raises. A cancelled run is none that failed."""
+    """Sends an event if the block raises. A cancelled run has not failed."""
     try:
         yield
     except Exception as error:
@@ -121,7 +121,7 @@ def emit_failure_event(destination: str) -> Iterator[None]:
 
 @contextmanager
 def relay_worker_logs() -> Iterator[None]:
-    """What `tasks` and its workers log goes to the flow run's log as well."""
+    """Copies what `tasks` and its workers log to the flow run's log."""
     if FlowRunContext.get() is None:
         yield
         return
@@ -137,17 +137,17 @@ def relay_worker_logs() -> Iterator[None]:
 
 
 def slug(place: str) -> str:
-    """An address as Prefect takes it in keys and names: a-z, 0-9 and dashes."""
+    """An address as Prefect allows it in keys and names: a-z, 0-9 and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", redact(place).lower()).strip("-")[-60:].strip("-")
 
 
 class _RunLog(logging.Handler):
-    """Hands records to a flow run's logger, so many in a while, from any thread."""
+    """Passes records from any thread to a flow run's logger, at a limited rate."""
 
     def __init__(self, run_logger: Any) -> None:
         super().__init__(logging.INFO)
         self._run_logger = run_logger
-        self._context = contextvars.copy_context()  # of the flow run: other threads would look for another server
+        self._context = contextvars.copy_context()  # the flow run's: without it another thread finds no server
         self._since, self._taken, self._left_out = time.monotonic(), 0, 0
 
     def emit(self, record: logging.LogRecord) -> None:

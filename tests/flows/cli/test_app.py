@@ -5,16 +5,25 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 from click.testing import Result
+from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from flows.cli.app import app
 from flows.cli.command import run as command
+from flows.cli.options import settings_from
+from tasks.config.curate import CurateRun
+from tasks.config.degrade import DegradeRun
+from tasks.config.evaluate import EvaluateRun
+from tasks.config.reprocess import ReprocessRun
+from tasks.config.restore import RestoreRun
+from tasks.config.score import ScoreRun
 from tests import support
 
 Bfr = Callable[..., Result]
@@ -172,12 +181,46 @@ def test_flags_win_over_the_settings_file(restore: Bfr, tmp_path: Path) -> None:
     assert (record["method"]["name"], record["seed"], record["arguments"]["format"]) == ("passthrough", 4, "webp")
 
 
-def test_options_of_the_file_and_of_flags_are_put_together(tmp_path: Path) -> None:
-    from flows.cli.restore import restore_run
+def settings(verb: str, model: type[BaseModel], *flags: str, config: Path | None = None) -> dict[str, Any]:
+    """What a verb's flags come to, without its work."""
+    command: Any = typer.main.get_command(app)
+    return settings_from(command.commands[verb].make_context(verb, list(flags)), model, config)
 
+
+def test_options_of_the_file_and_of_flags_are_put_together(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("{method: difface, options: {steps: 2, eta: 0.1}}")
-    run = restore_run(tmp_path / "run.yaml", {"source": "a", "destination": "b", "seed": None}, {"steps": 4})
-    assert run.options == {"steps": 4, "eta": 0.1} and run.seed == 0
+    found = settings("restore", RestoreRun, "a", "b", "--steps", "4", config=tmp_path / "run.yaml")
+    assert found == {"source": "a", "destination": "b", "method": "difface", "options": {"steps": 4, "eta": 0.1}}
+
+
+def test_flags_are_named_as_fields_and_lists_are_split_at_commas() -> None:
+    flags = ("--input", "photos", "--format", "webp", "--metrics", "niqe,lmd", "--retry-rejected", "", "--keep-input")
+    found = settings("restore", RestoreRun, "a", "b", *flags)
+    assert (found["input"], found["format"], found["metrics"]) == ("photos", "webp", ("niqe", "lmd"))
+    assert found["keep_input"] is True and "retry_rejected" not in found
+
+
+def test_a_setting_wins_over_the_file_and_a_flag_over_both(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("{seed: 1, method: estimator, options: {eta: 0.1}, shard_rows: 8}")
+    flags = ("--set", "seed=2", "--set", "method=difface", "--set", "options.steps=4", "--method", "passthrough")
+    found = settings("reprocess", ReprocessRun, "a", "b", *flags, config=tmp_path / "run.yaml")
+    assert (found["seed"], found["method"], found["shard_rows"]) == (2, "passthrough", 8)
+    assert found["options"] == {"eta": 0.1, "steps": 4}
+
+
+@pytest.mark.parametrize("model", [RestoreRun, EvaluateRun, CurateRun, ScoreRun, DegradeRun])
+def test_flags_that_are_not_given_leave_the_defaults_of_the_model(model: type[BaseModel]) -> None:
+    verb = model.__name__.removesuffix("Run").lower()
+    required = {"restore": ["--method", "m"], "evaluate": ["--methods", "m"]}.get(verb, [])
+    found = settings(verb, model, "/a", "/b", *required)
+    assert set(model(**found).model_dump(exclude_defaults=True)) == {
+        "source", "destination", *(flag.removeprefix("--") for flag in required[:1])
+    }  # fmt: skip
+
+
+def test_the_version_is_that_of_the_distribution(bfr: Bfr) -> None:
+    result = bfr("--version")
+    assert (result.exit_code, result.stdout) == (0, f"bfr {version('bfr-pipeline')}\n")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,81 @@
+"""`bfr demo`, `bfr pack` and `bfr degrade`: datasets to work on."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli import show
+from flows.cli.command import run as command
+from flows.cli.options import Debug, Destination, ImageColumn, Json, Source, settings_from
+
+RowsPerFile = Annotated[int, typer.Option(min=1, help="Rows per Parquet file.")]
+RowGroupRows = Annotated[int, typer.Option(min=1, help="Rows per row group.")]
+
+
+def demo(
+    out: Annotated[str, typer.Option(help="Folder for the dataset, the runs and the report.")] = "demo",
+    methods: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help="Methods; by default the three of the papers.")
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Degrade two real portraits with several seeds, restore them with every method, and write a report."""
+
+    def work() -> Any:
+        from flows.run_demo import run_demo
+
+        return run_demo(out, methods.split(",") if methods else None)
+
+    command(work, show.demo, as_json, debug)
+
+
+def pack(
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="Folder, .zip, .tar, WebDataset or Parquet with images.")
+    ],
+    destination: Destination,
+    rows_per_file: RowsPerFile = 5000,
+    row_group_rows: RowGroupRows = 32,
+    column: Annotated[str, typer.Option(help="Image column, if the source is Parquet.")] = "image",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Pack images into sharded Parquet, one row per image, broken ones included."""
+
+    def work() -> Any:
+        from tasks.pack_pictures import pack_pictures
+
+        return dataclasses.asdict(pack_pictures(source, destination, rows_per_file, row_group_rows, column))
+
+    command(work, show.pack, as_json, debug)
+
+
+def degrade(
+    context: typer.Context,
+    source: Source,
+    destination: Destination,
+    preset: Annotated[
+        str,
+        typer.Option(help="gfpgan, difface or codeformer_large; difface_test or resshift_test, the papers' test sets."),
+    ] = "gfpgan",
+    size: Annotated[int | None, typer.Option(help="Resize to this side, in pixels, first.")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of the degradations.")] = 0,
+    column: ImageColumn = "image",
+    rows_per_file: RowsPerFile = 5000,
+    row_group_rows: RowGroupRows = 32,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Make (lq, gt) pairs from clean faces with a paper's degradations, seeded per row."""
+
+    def work() -> Any:
+        from tasks.config.degrade import DegradeRun
+        from tasks.degrade_dataset import degrade_dataset
+
+        return dataclasses.asdict(degrade_dataset(DegradeRun(**settings_from(context, DegradeRun))))
+
+    command(work, show.degrade, as_json, debug)

@@ -1,0 +1,111 @@
+"""Flags that several commands share, and the one way from flags to a run model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, get_origin
+
+import typer
+from pydantic import BaseModel
+
+from bfr_models.errors import UsageError
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to standard output.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Print tracebacks.")]
+Source = Annotated[str, typer.Argument(metavar="SRC", help="Dataset: a folder, glob or file; any fsspec URL.")]
+Destination = Annotated[str, typer.Argument(metavar="DST", help="Where to write; any fsspec URL.")]
+
+Method = Annotated[str | None, typer.Option(help="Restoration method; `bfr methods` lists them.")]
+PresetName = Annotated[str | None, typer.Option(help="Named size and weights of the method; its first by default.")]
+Config = Annotated[Path | None, typer.Option(help="YAML file of settings; flags override it.")]
+ImageColumn = Annotated[str, typer.Option(help="Image column.")]
+Recogniser = Annotated[
+    str | None, typer.Option(help="Network that compares identities: auto (default), arcface, adaface, dlib or none.")
+]
+Lpips = Annotated[str | None, typer.Option(help="LPIPS backbone: auto (default), vgg, alex, squeeze or none.")]
+Metrics = Annotated[str | None, typer.Option(metavar="NAME,...", help="More metrics: ms_ssim, niqe, lmd.")]
+Protocol = Annotated[
+    str | None, typer.Option(help="Evaluation protocol of the figures: default, vqfr, difface or ntire2025.")
+]
+FidReference = Annotated[
+    str | None,
+    typer.Option(help="Compare with these faces, not with the ground truth: a dataset, a run or .npz statistics."),
+]
+Actors = Annotated[int | None, typer.Option(help="Number of workers; by default one per GPU, or one without GPUs.")]
+ShardRows = Annotated[int | None, typer.Option(help="Rows per shard, rounded up to whole row groups; 32 by default.")]
+Engine = Annotated[str | None, typer.Option(help="ray (default), or local: threads of this process.")]
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Any setting of `bfr restore`: gt_column=gt, options.steps=4."),
+]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option(help="Drop in mean identity up to which a generation becomes current; 0.01 by default."),
+]
+MaxRise = Annotated[
+    float | None, typer.Option(help="Rise in FID up to which it becomes current; 0.1 (10 %) by default.")
+]
+Keep = Annotated[int | None, typer.Option(min=1, help="Finished generations to keep; 2 by default.")]
+Credentials = Annotated[str | None, typer.Option(metavar="BLOCK", help="Prefect block with the object store's keys.")]
+GpuPool = Annotated[str | None, typer.Option(help="Prefect concurrency limit to hold while faces are restored.")]
+
+METHOD_OPTIONS = frozenset({"steps", "sampler", "start_timestep", "eta", "precision"})
+"""Flags that set the method's own options, which are not fields of a run model."""
+
+
+def settings_from(context: typer.Context, model: type[BaseModel], config: Path | None = None) -> dict[str, Any]:
+    """The model's fields among the flags that were given, over those of a YAML file.
+
+    A flag is named as its field, with a trailing underscore where Python's own name would be hidden (`input_`).
+    `--set` stands between the two: it overrides the file, and a flag overrides it.
+    """
+    from_file = {} if config is None else _read_settings(config)
+    chosen, options = _assignments(context.params.get("settings") or ())
+    for parameter, value in context.params.items():
+        name = parameter.removesuffix("_")
+        if value is None:
+            continue
+        if name in METHOD_OPTIONS:
+            options[name] = value
+        elif name in model.model_fields and (given := _as_field(model, name, value)) is not None:
+            chosen[name] = given
+    settings = {**from_file, **chosen}
+    if "options" in model.model_fields:
+        settings["options"] = {**from_file.get("options", {}), **options}
+    return settings
+
+
+def _as_field(model: type[BaseModel], name: str, value: Any) -> Any:
+    """A list that is written with commas becomes one; None if nothing is in it."""
+    if isinstance(value, str) and get_origin(model.model_fields[name].annotation) is tuple:
+        return tuple(value.split(",")) if value else None
+    return value
+
+
+def _read_settings(config: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        found = yaml.safe_load(config.read_text()) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise UsageError(f"expected a YAML file of settings at {config}, found: {error}") from None
+    if not isinstance(found, dict) or not isinstance(found.get("options", {}), dict):
+        raise UsageError(f"expected a YAML file of settings at {config} (name: value), found other YAML")
+    return found
+
+
+def _assignments(pairs: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings, and options of the method, from NAME=VALUE and options.NAME=VALUE; values are YAML."""
+    import yaml
+
+    chosen: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"expected --set NAME=VALUE, found {pair!r}")
+        where = options if name.startswith("options.") else chosen
+        where[name.removeprefix("options.")] = yaml.safe_load(value)
+    return chosen, options
