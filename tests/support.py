@@ -82,9 +82,11 @@ def plan_run(run: RestoreRun) -> Plan:
     return plan_shards(resolve_run(run), Store(run.destination))
 
 
-def check_run(run: RestoreRun) -> None:
-    """What the command does before anything starts."""
-    check_destination(resolve_run(run), Store(run.destination))
+def check_run(run: RestoreRun) -> dict[str, Any]:
+    """What the command does before anything starts; the run's settings."""
+    resolved = resolve_run(run)
+    check_destination(resolved, Store(run.destination))
+    return resolved.settings
 
 
 def make_shard(shard_id: str = "s", **facts: Any) -> Shard:
@@ -104,6 +106,19 @@ def finished_run(run: RestoreRun) -> dict[str, Any]:
     from flows.restore_dataset import restore_without_prefect
 
     return restore_without_prefect(run)
+
+
+def restored(folder: Path, *arguments: Any, **settings: Any) -> tuple[dict[str, Any], pa.Table]:
+    """(run.json, the data rows) of a run over `folder`/src."""
+    run = make_run(folder, *arguments, **settings)
+    return finished_run(run), read_table(Path(run.destination) / "data")
+
+
+def finished_generation(run: ReprocessRun) -> dict[str, Any]:
+    """Restores a generation to its end, as `finished_run` does; what `bfr reprocess` says of it."""
+    from flows.reprocess import reprocess_without_prefect
+
+    return reprocess_without_prefect(run)
 
 
 def read_table(folder: Path) -> pa.Table:
