@@ -137,6 +137,13 @@ def restored_images(destination: Path) -> dict[str, bytes]:
     return {row["id"]: row["restored"]["bytes"] for row in data.select(["id", "restored"]).to_pylist()}
 
 
+def restored_images_at(url: str) -> dict[str, bytes]:
+    """The same from any store, of a run that need not be finished."""
+    store = Store(url)
+    tables = (pq.read_table(io.BytesIO(store.read(path))) for path in store.list("data"))
+    return {row["id"]: row["restored"]["bytes"] for table in tables for row in table.to_pylist()}
+
+
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
     """What changes when any file below a folder does."""
     stats = {str(path.relative_to(folder)): path.stat() for path in folder.rglob("*") if path.is_file()}
