@@ -26,6 +26,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from header import header
+
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -152,8 +154,8 @@ def table(rounds: list[Round]) -> str:
     servers, seeds = (", ".join({str(found[key]) for found in rounds}) for key in ("server", "seed"))
     minutes = sum(found["seconds"] for found in rounds) / 60
     return (
-        f"`python benchmarks/fault_run.py`, seed {seeds}, against {servers}, {minutes:.0f} minutes; {ROWS} rows in "
-        f"{SHARDS} shards a round, the tests' method `faulty` (mirrors, half a second a call), one actor\n\n"
+        f"{header()}Seed {seeds}, against {servers}, {minutes:.0f} minutes; {ROWS} rows in {SHARDS} shards a round, "
+        "the tests' method `faulty` (mirrors, half a second a call), one actor\n\n"
         + "\n".join(lines)
         + "\n\nHits: rounds in which the fault struck while shards were left, and a commit followed. Runs: commands "
         "that it took. Seconds to resume: from the strike to the next commit, median and longest.\n"
