@@ -25,7 +25,7 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.test  ## the figures of the README and of benchmarks/results
+bench: $(VENV)/.test  ## memory of the driver and overhead per shard; the other benchmarks need data: benchmarks/README.md
 	$(BIN)/python benchmarks/engine_overhead.py
 
 clean:

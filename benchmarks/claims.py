@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.dataset as ds
 import torch
+from header import header
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -80,7 +81,7 @@ def main() -> None:
     }
     strengths = {"mild": args.mild, "severe": args.severe}
     figures = {strength: measure(folder, networks, perceptual) for strength, folder in strengths.items()}
-    (RESULTS / "claims.md").write_text("\n".join(report(figures)) + "\n")
+    (RESULTS / "claims.md").write_text(header() + "\n".join(report(figures)) + "\n")
     sheet(list(strengths.values())).save(RESULTS / "faces.jpg", quality=88)
 
 
@@ -122,7 +123,7 @@ def features(faces: list[Uint8Image], network: Network, name: str) -> FeatureSta
 
 def report(figures: dict[str, dict[str, Figures]]) -> Iterator[str]:
     n = len(figures["mild"][INPUT].faces["psnr"])
-    yield f"`{__doc__.splitlines()[2].strip()}`: {n} faces, degraded by gfpgan (mild) and difface (severe), face128.\n"
+    yield f"{n} faces, degraded by gfpgan (mild) and difface (severe), face128.\n"
     for strength, methods in figures.items():
         metrics = ["psnr", "ssim", "perceptual", "identity", "sharpness", *FRECHET, "seconds"]
         yield from table(strength, metrics, ((m, [show(f.mean(x), x) for x in metrics]) for m, f in methods.items()))

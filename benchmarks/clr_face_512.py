@@ -9,7 +9,6 @@ and the recogniser and back. Memory is the process's peak, after each part.
 from __future__ import annotations
 
 import argparse
-import platform
 import resource
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from header import header
 from torch import Tensor, nn
 
 from bfr_models.diffusion.guidance import identity_gradient
@@ -41,10 +41,8 @@ def main() -> None:
     args = parser.parse_args()
     with torch.no_grad(), autocast("cpu", args.precision):
         rows = _measured(checkpointing=not args.no_checkpointing)
-    options = f"--precision {args.precision}{' --no-checkpointing' if args.no_checkpointing else ''}"
     table = "\n".join(["| part | s | peak memory so far, GiB |", "|---|---|---|", *rows])
-    cores = torch.get_num_threads()
-    text = f"`python benchmarks/clr_face_512.py {options}` on {platform.machine()}, {cores} CPU threads\n\n{table}\n"
+    text = f"{header()}{torch.get_num_threads()} threads of PyTorch\n\n{table}\n"
     RESULTS.mkdir(exist_ok=True)
     suffix = "-no-checkpointing" if args.no_checkpointing else ""
     (RESULTS / f"clr_face_512-{args.precision}{suffix}.md").write_text(text)

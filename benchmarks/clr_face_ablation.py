@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from diffbfr_ablation import SEED, Pictures, Scores, arguments, degraded, markdown, read_faces, restore
+from header import measured
 from PIL import Image
 
 from bfr_models.faces.dlib_models import DlibRecogniser
@@ -63,6 +64,7 @@ def main() -> None:
     results = json.loads(file.read_text()) if file.exists() else {}
     if results.get("about") != json.loads(json.dumps(about)):
         results = {"about": about, "rows": {}}
+    results.pop("measured", None)
     columns: list[Pictures] = []
     for degradation in args.degradations.split(","):
         lq = degraded(ids, gt, degradation)
@@ -74,7 +76,7 @@ def main() -> None:
                 restored, seconds = restore("clr_face", ids, lq, options, args.device)
                 rows[name] = {"options": changes, **scores(restored), "seconds": seconds}
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(json.dumps(results, indent=1) + "\n")
+                file.write_text(json.dumps({"measured": measured(), **results}, indent=1) + "\n")
                 print(degradation, name, {k: round(v, 4) for k, v in rows[name].items() if isinstance(v, float)})
         if args.grid:
             some = [restore("clr_face", ids[:6], lq[:6], (PARTS | GUIDED)[name], args.device)[0] for name in GRID]

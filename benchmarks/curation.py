@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import shutil
 import subprocess
@@ -33,27 +32,26 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from header import header  # noqa: E402
+
 from bfr_models.metrics.frechet import INCEPTION, FeatureSource  # noqa: E402
-from bfr_models.types import NetworkChoice  # noqa: E402
 from flows.restore_dataset import restore_without_prefect  # noqa: E402
-from tasks.config.restore import RestoreRun  # noqa: E402
-from tasks.datasets.row_ids import digest_of_ids  # noqa: E402
+from tasks.config.resolve import resolve_run  # noqa: E402
 from tasks.datasets.writer import encode_table  # noqa: E402
 from tasks.finish_run import finish_run  # noqa: E402
 from tasks.runs.commits import commit_shard  # noqa: E402
+from tasks.runs.layout import RECORD, SPEC, plan_file  # noqa: E402
 from tasks.runs.shards import Shard, to_table  # noqa: E402
-from tasks.scoring.embedding_sums import embedding_sums  # noqa: E402
-from tasks.scoring.face_vectors import (  # noqa: E402
-    SCHEMA,
-    SOURCE_KEY,
-    FaceFeatures,
-)
-from tasks.scoring.statistics import BIN_WIDTHS, summarise  # noqa: E402
+from tasks.scoring.face_vectors import FaceFeatures  # noqa: E402
 from tasks.storage.store import Store  # noqa: E402
+from tasks.worker.job import make_job  # noqa: E402
+from tasks.worker.output import Done, shard_output  # noqa: E402
+from tasks.worker.read_shard import Row, ShardInput  # noqa: E402
 from tests import support  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "curation.md"
 BASE, SIDE, SHARD_ROWS, INCEPTION_FEATURES = 24, 16, 2000, 2048
+SOURCE = FeatureSource(INCEPTION, "0" * 64, "pytorch-fid")  # of features that are made up
 ROWS_PER_PERSON = 4
 WHERE, DEDUPE = "identity_similarity > 0.9 and faces_found = 1", 0.99
 
@@ -82,108 +80,69 @@ def main() -> None:
     finally:
         if args.work is None:
             shutil.rmtree(work)
-    text = _table(record, cost, args)
+    text = _table(record, cost)
     RESULTS.write_text(text)
     print(text)
 
 
-def _make_run(work: Path, rows: int, inception: bool) -> Path:
-    """A finished run of so many rows, committed as a worker would."""
-    small = work / "small"
-    pictures = support.make_rows(BASE)
-    for i, row in enumerate(pictures):
+def _make_run(work: Path, rows: int, inception: bool) -> None:
+    """A finished run of that many rows, committed as a worker would."""
+    small, rng = work / "small", np.random.default_rng(0)
+    images = support.make_rows(BASE)
+    for i, row in enumerate(images):
         row["gt"] = {"bytes": support.encoded(support.portrait(i + BASE)), "path": None}
-    support.write_parquet(small / "src" / "a.parquet", pictures, group_rows=BASE)
-    asked = support.make_run(small, gt_column="gt", keep_embeddings=True, shard_rows=BASE)
-    restore_without_prefect(asked)
-    large = asked.model_copy(update={"destination": str(work / "run")})
-    store, rng = Store(large.destination), np.random.default_rng(0)
-    store.write("plan/spec.json", (small / "dst" / "plan" / "spec.json").read_bytes())
-    counts = [min(SHARD_ROWS, rows - start) for start in range(0, rows, SHARD_ROWS)]
-    shards = [
-        Shard(f"{i:020x}", f"{large.source}/{i}.parquet", f"{i}.parquet", "1", 0, 1, 0, count)
-        for i, count in enumerate(counts)
-    ]
-    store.write("plan/00000.parquet", encode_table(to_table(shards), 65_536))
-    data = support.read_table(small / "dst" / "data").drop_columns(["gt"])
-    picture = support.encoded(support.portrait(0, SIDE))
-    data = data.set_column(
-        data.schema.get_field_index("restored"),
-        data.schema.field("restored"),
-        pa.array([{"bytes": picture, "path": None}] * len(data), data.schema.field("restored").type),
-    )
+    support.write_parquet(small / "src" / "a.parquet", images, group_rows=BASE)
+    run = support.make_run(small, gt_column="gt", keep_embeddings=True, shard_rows=BASE)
+    restore_without_prefect(run)
+    large = resolve_run(run.model_copy(update={"destination": str(work / "run")}))
+    job, store = make_job(large, "cpu", None), Store(large.run.destination)
+    store.write(SPEC, (small / "dst" / SPEC).read_bytes())
+    shards = [_shard(i, min(SHARD_ROWS, rows - start)) for i, start in enumerate(range(0, rows, SHARD_ROWS))]
+    store.write(plan_file(0), encode_table(to_table(shards), 65_536))
     faces = np.stack(support.read_table(small / "dst" / "features")["embedding"].to_numpy())
-    base = _noisy(faces[rng.integers(0, BASE, rows // ROWS_PER_PERSON)], 0.5, rng)  # people
+    people = _noisy(faces[rng.integers(0, BASE, rows // ROWS_PER_PERSON)], 0.5, rng)
+    restored = support.read_table(small / "dst" / "data").drop_columns(["gt"]).to_pylist()
+    for row in restored:
+        row["restored"]["bytes"] = support.encoded(support.portrait(0, SIDE))
     for shard in shards:
-        _commit(store, shard, large, data, base, rng, inception)
-    finish_run(large, datetime.now(UTC))
+        results = _results(shard, restored, people, rng, inception)
+        # The input had no columns but the image: none are carried along.
+        source = ShardInput([done.row for done in results], job.columns, _no_columns(shard.rows), lambda _: None)
+        files, facts = shard_output(job, shard, source, results, SOURCE if inception else None)
+        commit_shard(store, shard, files, facts | {"seconds": 0.0})
+    finish_run(large, store, datetime.now(UTC))
     if inception:
         record = support.read_record(work / "run")
-        record["measures"]["inception"] = {"name": INCEPTION, "sha256": "0" * 64}
-        store.write("run.json", json.dumps(record).encode())
-    return work / "run"
+        record["measures"]["inception"] = {"name": INCEPTION, "sha256": SOURCE.sha256}
+        store.write(RECORD, json.dumps(record).encode())
 
 
-def _commit(
-    store: Store,
-    shard: Shard,
-    run: RestoreRun,
-    data: pa.Table,
-    base: NDArray[np.float32],
-    rng: np.random.Generator,
-    inception: bool,
-) -> None:
+def _shard(number: int, rows: int) -> Shard:
+    return Shard(f"{number:020x}", f"/src/{number}.parquet", f"{number}.parquet", "1", 0, 1, 0, rows)
+
+
+def _no_columns(rows: int) -> pa.Table:
+    return pa.table({"image": pa.nulls(rows)})
+
+
+def _results(
+    shard: Shard, restored: list[dict[str, Any]], people: NDArray[np.float32], rng: np.random.Generator, inception: bool
+) -> list[Done]:
+    """Rows as if restored: each is one of `restored`, with a face of one of `people`."""
     n = shard.rows
-    chosen = rng.integers(0, len(base), n)
-    table = data.take(pa.array(chosen % BASE))
-    ids = [f"{shard.name}#{i}" for i in range(n)]
-    columns = {"id": ids, "identity_similarity": rng.uniform(0.8, 1.0, n).astype(np.float32)}
-    for name, values in columns.items():
-        field = table.schema.field(name)
-        table = table.set_column(table.schema.get_field_index(name), field, pa.array(values, field.type))
+    chosen, similarities = rng.integers(0, len(people), n), rng.uniform(0.8, 1.0, n)
     # A cosine to the person of 0.9995, or of about 0.95: every second row may have near-copies.
-    embeddings = _noisy(base[chosen], np.where(rng.random(n) < 0.5, 0.03, 0.3)[:, None], rng)
-    gt = _noisy(base[chosen], 0.1, rng)
-    about: dict[bytes, str] = {}
-    sides: list[NDArray[np.float32]] = []
-    if inception:
-        scale = (1 / np.sqrt(np.arange(1, INCEPTION_FEATURES + 1))).astype(np.float32)
-        sides = [np.abs(rng.standard_normal((n, INCEPTION_FEATURES), np.float32)) * scale for _ in range(2)]
-        about[SOURCE_KEY] = json.dumps(vars(FeatureSource(INCEPTION, "0" * 64, "pytorch-fid")))
-    lists = {
-        "embedding": embeddings,
-        "embedding_gt": gt,
-        **dict(zip(("inception", "inception_gt"), sides, strict=False)),
-    }
-    features = {"id": pa.array(ids), "face": pa.array(np.zeros(n, np.int32))}
-    features |= {
-        name: pa.FixedSizeListArray.from_arrays(values.ravel(), values.shape[1]).cast(pa.list_(pa.float32()))
-        for name, values in lists.items()
-    }
-    arrays = [features.get(name, pa.nulls(n, SCHEMA.field(name).type)) for name in SCHEMA.names]
-    recogniser = NetworkChoice(**support.read_record(Path(run.source).parent / "dst")["recogniser"])
-    seen = [FaceFeatures(embedding=a, embedding_gt=b) for a, b in zip(embeddings, gt, strict=True)]
-    scores = [name for name in BIN_WIDTHS if name in table.column_names]
-    facts = {
-        "fingerprint": run.resolve().fingerprint,
-        "source": shard.source,
-        "rows": n,
-        "ids": digest_of_ids(ids),
-        "restored": n,
-        "rejected": 0,
-        "rejects": {},
-        "faces": n,
-        "outcomes": {"restored": n},
-        "statistics": summarise([dict.fromkeys(BIN_WIDTHS) | row for row in table.select(scores).to_pylist()]),
-        "embedding_sums": embedding_sums(seen, recogniser, shard.id),
-        "accelerator_seconds": 0.0,
-        "seconds": 0.0,
-    }
-    files = {
-        "data": encode_table(table, 64),
-        "features": encode_table(pa.Table.from_arrays(arrays, schema=SCHEMA.with_metadata(about)), 64),
-    }
-    commit_shard(store, shard.id, files, facts)
+    embeddings = _noisy(people[chosen], np.where(rng.random(n) < 0.5, 0.03, 0.3)[:, None], rng)
+    gt = _noisy(people[chosen], 0.1, rng)
+    scale = (1 / np.sqrt(np.arange(1, INCEPTION_FEATURES + 1))).astype(np.float32)
+    sides: Any = (np.abs(rng.standard_normal((2, n, INCEPTION_FEATURES), np.float32)) * scale) if inception else None
+    results = []
+    for i in range(n):
+        row = Row(i, f"{shard.name}#{i}", 0)
+        values = restored[chosen[i] % BASE] | {"id": row.id, "identity_similarity": float(similarities[i])}
+        looks = (sides[0][i], sides[1][i]) if inception else (None, None)
+        results.append(Done(row, values, [FaceFeatures(*looks, embeddings[i], gt[i])]))
+    return results
 
 
 def _noisy(
@@ -207,11 +166,10 @@ def _curate(run: Path, destination: Path) -> tuple[dict[str, Any], Cost]:
     return record, Cost(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
-def _table(record: dict[str, Any], cost: Cost, args: argparse.Namespace) -> str:
+def _table(record: dict[str, Any], cost: Cost) -> str:
     dedupe = record["dedupe"]
     distances = {name: found for name, found in record["statistics"].items() if name.startswith(("fid", "fd_"))}
     lines = [
-        f"`python benchmarks/curation.py --rows {args.rows}{' --inception' if args.inception else ''}`: "
         f"`bfr curate RUN OUT --where '{WHERE}' --dedupe {DEDUPE}`, the whole command",
         "",
         "| step | dropped | left |",
@@ -228,10 +186,9 @@ def _table(record: dict[str, Any], cost: Cost, args: argparse.Namespace) -> str:
             if found["value"] is not None
         ),
         "",
-        f"Measured on {os.cpu_count()} CPU cores ({platform.machine()}), load {os.getloadavg()[0]:.1f} at the end: "
-        "other work ran beside it.",
+        f"Load {os.getloadavg()[0]:.1f} at the end: other work ran beside it.",
     ]
-    return "\n".join(lines) + "\n"
+    return header() + "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

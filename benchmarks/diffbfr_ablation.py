@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+from header import measured
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -116,6 +117,7 @@ def main() -> None:
     results = json.loads(file.read_text()) if file.exists() else {}
     if results.get("about") != json.loads(json.dumps(about)):
         results = {"about": about, "rows": {}}
+    results.pop("measured", None)
     for degradation in args.degradations.split(","):
         lq = degraded(ids, gt, degradation)
         rows = results["rows"].setdefault(degradation, {})
@@ -127,7 +129,7 @@ def main() -> None:
             restored, seconds = restore("diffbfr", ids, lq, {"precision": args.precision, **changes}, args.device)
             rows[name] = {"options": changes, **scores(restored), "seconds": seconds}
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(results, indent=1) + "\n")
+            file.write_text(json.dumps({"measured": measured(), **results}, indent=1) + "\n")
             print(
                 degradation, name, {k: round(v, 4) for k, v in rows[name].items() if isinstance(v, float)}, flush=True
             )

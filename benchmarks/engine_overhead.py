@@ -24,6 +24,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+from header import measured
 from PIL import Image
 
 RESULTS = Path(__file__).parent / "results"
@@ -40,7 +41,11 @@ def main() -> None:
         source, out = Path(scratch) / "tiny.parquet", Path(scratch) / "out"
         _write_tiny_rows(source, args.rows, args.side)
         wall, peak = _restore(source, out, args.shard_rows)
-        facts = _facts(out) | {"wall_seconds": round(wall, 1), "driver_peak_rss_mib": round(peak / 2**20)}
+        facts = (
+            {"measured": measured()}
+            | _facts(out)
+            | {"wall_seconds": round(wall, 1), "driver_peak_rss_mib": round(peak / 2**20)}
+        )
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps(facts, indent=2)
     (RESULTS / "engine_overhead.json").write_text(text + "\n")

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from header import measured
 from numpy.typing import NDArray
 
 from bfr_models.metrics.frechet import INCEPTION, FeatureSource, FeatureStatistics, frechet_distance
@@ -33,8 +34,8 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=1000, help="to merge")
     args = parser.parse_args()
     facts: dict[str, object] = {
+        "measured": measured(),
         "features": FEATURES,
-        "cores": os.cpu_count(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "numpy": np.__version__,
     }

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import socket
 import subprocess
 import sys
@@ -29,6 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from engine_overhead import tiny_pictures, watched
+from header import header
 
 RESULTS = Path(__file__).parent / "results"
 BIN = Path(sys.executable).parent
@@ -183,8 +183,7 @@ def _log(scratch: Path) -> str:
 
 def _report(shards: int, facts: Facts, seconds: dict[str, list[float]]) -> None:
     lines = [
-        f"`python benchmarks/many_shards.py --shards {shards}` on {platform.machine()}, {os.cpu_count()} cores, load "
-        f"{os.getloadavg()[2]:.1f} over the last 15 minutes; Prefect {version('prefect')} on SQLite, Ray "
+        f"Load {os.getloadavg()[2]:.1f} over the last 15 minutes; Prefect {version('prefect')} on SQLite, Ray "
         f"{version('ray')}",
         "",
         "| | |",
@@ -199,7 +198,7 @@ def _report(shards: int, facts: Facts, seconds: dict[str, list[float]]) -> None:
             for what, found in seconds.items()
         ),
     ]
-    text = "\n".join(lines) + "\n"
+    text = header() + "\n".join(lines) + "\n"
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "many_shards.md").write_text(text)
     print(text)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from diffbfr_ablation import Pictures, degraded, read_faces, restore
+from header import header
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -54,10 +55,9 @@ def main() -> None:
         if name in METHODS:
             worst = np.argsort(own - nearest)[:3]
             grid += [np.concatenate([lq[i], faces[i], train[similar[i].argmax()], gt[i]], axis=1) for i in worst]
-    command = f"python benchmarks/memorisation.py --train {args.train.name} --data {args.data.name} --faces {len(ids)}"
     text = (
-        f"`{command}`: held-out faces, severely degraded and restored, against {len(train)} training faces at 128 px. "
-        "Identity is dlib's cosine.\n\n" + "\n".join([HEADER, "|---" * 7 + "|", *lines]) + "\n"
+        f"{header()}{len(ids)} held-out faces, severely degraded and restored, against {len(train)} training faces at "
+        "128 px. Identity is dlib's cosine.\n\n" + "\n".join([HEADER, "|---" * 7 + "|", *lines]) + "\n"
     )
     (RESULTS / "memorisation.md").write_text(text)
     if args.grid:

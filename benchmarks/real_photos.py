@@ -57,10 +57,10 @@ def main() -> None:
             lines.append(_line(method, record, len(before), float(gain), _niqe(after), seconds))
             print(lines[-1], flush=True)
             columns.append(after)
-    header = "| method | photos restored | faces restored | identity to the input | sharpness | NIQE | s a photo |"
+    header = "| method | photos restored | faces restored | identity to the input | sharpness | NIQE | s/photo |"
     text = (
-        f"`python benchmarks/real_photos.py --data {args.data.name}`: `bfr restore --input photos`, preset face128, on "
-        "a CPU. There is no ground truth. Identity is dlib's cosine to the face before; sharpness that of the faces' "
+        f"{header()}`bfr restore --input photos`, preset face128. There is no ground truth. "
+        "Identity is dlib's cosine to the face before; sharpness that of the faces' "
         "squares in the photograph's own pixels, over the input's; NIQE (lower is better) that of the squares, "
         f"brought to {NIQE_SIZE} px by Pillow's bicubic filter.\n\n"
     )

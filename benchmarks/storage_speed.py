@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from header import header
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -57,6 +58,7 @@ def measure(scratch: Path, data: str, pairs: int, shards: int) -> list[Pair]:
     """The first pair warms up and is left out."""
     import fsspec
 
+    from tasks.config.resolve import resolve_run
     from tasks.config.restore import RestoreRun
     from tasks.plan_shards import plan_shards
     from tasks.restore_shards import restore_shards, worker_pool
@@ -73,8 +75,8 @@ def measure(scratch: Path, data: str, pairs: int, shards: int) -> list[Pair]:
         for place, root in roots.items():
             Store(f"{root}/src").write("a.parquet", (scratch / "a.parquet").read_bytes())
             settings = {"method": "difface", "engine": "local", "shard_rows": SHARD_ROWS}
-            run = RestoreRun(source=f"{root}/src", destination=f"{root}/dst", **settings)
-            todo[place] = list(plan_shards(run).todo)
+            run = resolve_run(RestoreRun(source=f"{root}/src", destination=f"{root}/dst", **settings))
+            todo[place] = list(plan_shards(run, Store(f"{root}/dst")).todo)
             pools[place] = stack.enter_context(worker_pool(run))
         for number in range(pairs + 1):
             mine, speeds = slice(number * shards, (number + 1) * shards), Pair()
@@ -95,9 +97,9 @@ def table(pairs: list[Pair], shards: int) -> str:
     for number, (pair, ratio) in enumerate(zip(pairs, ratios, strict=True), 1):
         lines.append(f"| {number} | {' | '.join(f'{pair[place]:.3f}' for place in PLACES)} | {ratio:.3f} |")
     return (
-        f"`python benchmarks/storage_speed.py`: `difface` at face128 with its defaults, {shards} shards of "
-        f"{SHARD_ROWS} rows at a time, {os.cpu_count()} cores that other work shares, Ceph RGW among it (load "
-        f"{os.getloadavg()[2]:.0f} over the last quarter of an hour)\n\n" + "\n".join(lines) + "\n\n"
+        f"{header()}`difface` at face128 with its defaults, {shards} shards of {SHARD_ROWS} rows at a time, on cores "
+        f"that other work shares, Ceph RGW among it (load {os.getloadavg()[2]:.0f} over the last quarter of an "
+        "hour)\n\n" + "\n".join(lines) + "\n\n"
         f"Median of the ratios: **{statistics.median(ratios):.3f}**, 95 % interval of the median [{low:.3f}, "
         f"{high:.3f}] (bootstrap).\n"
     )

@@ -10,11 +10,15 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from bfr_models.registry import methods
 from tasks.config.environment import prepare_environment
+from tests import support
+from tests.generations import Ask
 from tests.support import ROOT, free_ports
 
 
@@ -44,6 +48,14 @@ def faulty(plugin_path: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     methods.cache_clear()
     yield "faulty"
     methods.cache_clear()
+
+
+@pytest.fixture
+def ask(tmp_path: Path) -> Ask:
+    """The settings of a run from `src`, of two files with 3 and 2 rows, to `dst`."""
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(3))
+    support.write_parquet(tmp_path / "src" / "b.parquet", support.make_rows(2, first=8))
+    return partial(support.make_reprocess_run, tmp_path, recogniser="none")
 
 
 @pytest.fixture(scope="session")

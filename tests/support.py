@@ -82,9 +82,11 @@ def plan_run(run: RestoreRun) -> Plan:
     return plan_shards(resolve_run(run), Store(run.destination))
 
 
-def check_run(run: RestoreRun) -> None:
-    """What the command does before anything starts."""
-    check_destination(resolve_run(run), Store(run.destination))
+def check_run(run: RestoreRun) -> dict[str, Any]:
+    """What the command does before anything starts; the run's settings."""
+    resolved = resolve_run(run)
+    check_destination(resolved, Store(run.destination))
+    return resolved.settings
 
 
 def make_shard(shard_id: str = "s", **facts: Any) -> Shard:
@@ -106,6 +108,19 @@ def finished_run(run: RestoreRun) -> dict[str, Any]:
     return restore_without_prefect(run)
 
 
+def restored(folder: Path, *arguments: Any, **settings: Any) -> tuple[dict[str, Any], pa.Table]:
+    """(run.json, the data rows) of a run over `folder`/src."""
+    run = make_run(folder, *arguments, **settings)
+    return finished_run(run), read_table(Path(run.destination) / "data")
+
+
+def finished_generation(run: ReprocessRun) -> dict[str, Any]:
+    """Restores a generation to its end, as `finished_run` does; what `bfr reprocess` says of it."""
+    from flows.reprocess import reprocess_without_prefect
+
+    return reprocess_without_prefect(run)
+
+
 def read_table(folder: Path) -> pa.Table:
     """All rows of a folder of a run, in the order of its files' shards in the plan."""
     manifest = pq.read_table(folder.parent / "manifest.parquet")[folder.name].to_pylist()
@@ -120,6 +135,13 @@ def restored_images(destination: Path) -> dict[str, bytes]:
     """The restored bytes of a run by row id."""
     data = read_table(destination / "data")
     return {row["id"]: row["restored"]["bytes"] for row in data.select(["id", "restored"]).to_pylist()}
+
+
+def restored_images_at(url: str) -> dict[str, bytes]:
+    """The same from any store, of a run that need not be finished."""
+    store = Store(url)
+    tables = (pq.read_table(io.BytesIO(store.read(path))) for path in store.list("data"))
+    return {row["id"]: row["restored"]["bytes"] for table in tables for row in table.to_pylist()}
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:

@@ -13,12 +13,11 @@ from typing import Any
 import fsspec
 import pytest
 
-from benchmarks.fault_run import GROUP_ROWS, ROWS, Nemesis, one_round, row_id
 from flows.restore_dataset import restore_without_prefect
 from tasks.config.restore import RestoreRun
 from tests import support
 from tests.faults.fault_proxy import FaultProxy
-from tests.faults.test_storage_faults import pictures
+from tests.faults.nemesis import GROUP_ROWS, ROWS, Nemesis, one_round, source_url, write_source
 
 SEED = 7
 FAULTS = (
@@ -94,18 +93,16 @@ def nemesis(moto: tuple[str, int], faulty: str, tmp_path: Path, monkeypatch: pyt
     fsspec.filesystem("s3", skip_instance_cache=True).mkdir("nemesis")
     with FaultProxy(moto, slow_seconds=0.2) as proxy:
         nemesis = QuickNemesis("s3://nemesis", proxy, {}, None, tmp_path, startup_seconds=1, zombie_seconds=0)
-        rows = [row | {"id": row_id(i, "")} for i, row in enumerate(support.make_rows(ROWS))]
-        file = support.write_parquet(tmp_path / "a.parquet", rows, group_rows=GROUP_ROWS)
-        nemesis.direct("s3://nemesis/src-plain").write("a.parquet", file.read_bytes())
+        write_source(nemesis, "")
         yield nemesis
 
 
 @pytest.mark.long
 def test_faults_at_random_points_cost_no_row_and_no_byte(nemesis: QuickNemesis) -> None:
-    driver = nemesis.start("s3://nemesis/src-plain", "s3://nemesis/undisturbed")
+    driver = nemesis.start(source_url(nemesis, ""), "s3://nemesis/undisturbed")
     driver.wait(60)
     assert driver.poll() == 0, nemesis.log.read_text()
-    expected = pictures("s3://nemesis/undisturbed")
+    expected = support.restored_images_at("s3://nemesis/undisturbed")
     nemesis.rng = random.Random(SEED)
     rounds = [one_round(nemesis, number, name, expected) for number, name in enumerate(FAULTS)]
     for found in rounds:

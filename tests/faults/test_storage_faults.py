@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import pyarrow.parquet as pq
 import pytest
 
 from bfr_models.errors import BfrError, UsageError
@@ -50,16 +48,10 @@ def to_the_end(run: RestoreRun, tries: int = 8) -> dict[str, Any]:
     raise AssertionError(f"not done in {tries} tries") from failure
 
 
-def pictures(destination: str) -> dict[str, bytes]:
-    store = Store(destination)
-    tables = (pq.read_table(io.BytesIO(store.read(path))) for path in store.list("data"))
-    return {row["id"]: row["restored"]["bytes"] for table in tables for row in table.to_pylist()}
-
-
 def undisturbed(run: RestoreRun) -> dict[str, bytes]:
     other = run.model_copy(update={"destination": f"{run.destination}-undisturbed"})
     restore_without_prefect(other)
-    return pictures(other.destination)
+    return support.restored_images_at(other.destination)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +75,7 @@ def test_spoiled_requests_lose_nothing_and_double_nothing(
     assert record["totals"]["restored"] == ROWS
     found = verify_run(run.destination)
     assert found["ok"] and found["rows"] == ROWS, found["problems"]
-    assert pictures(run.destination) == undisturbed(run)
+    assert support.restored_images_at(run.destination) == undisturbed(run)
 
 
 @pytest.mark.long
@@ -100,7 +92,7 @@ def test_a_storm_is_waited_out(proxy: FaultProxy, run: RestoreRun) -> None:
     record = restore_without_prefect(run)
     calm.join()
     assert proxy.faults["busy"] >= 5 and record["totals"]["restored"] == ROWS
-    assert verify_run(run.destination)["ok"] and pictures(run.destination) == undisturbed(run)
+    assert verify_run(run.destination)["ok"] and support.restored_images_at(run.destination) == undisturbed(run)
 
 
 def test_two_drivers_at_once_over_a_bad_store_share_the_work(proxy: FaultProxy, run: RestoreRun) -> None:
@@ -116,7 +108,7 @@ def test_two_drivers_at_once_over_a_bad_store_share_the_work(proxy: FaultProxy, 
     found = verify_run(run.destination)
     extra = {problem["kind"] for problem in found["problems"]}
     assert extra <= {"file_extra"}, found["problems"]  # a loser that was cut off while it removed its own file
-    assert found["rows"] == ROWS and pictures(run.destination) == undisturbed(run)
+    assert found["rows"] == ROWS and support.restored_images_at(run.destination) == undisturbed(run)
 
 
 def test_requests_do_not_grow(proxy: FaultProxy, bucket: str, tmp_path: Path) -> None:

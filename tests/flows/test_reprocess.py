@@ -3,49 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
 from bfr_models.errors import BfrError, UsageError
 from flows import reprocess as recipe
 from flows import restore_dataset
-from flows.cli.app import app
 from flows.orchestration.run_page import DEGRADED, HELD_BACK, SWITCHED
 from flows.reprocess import reprocess_without_prefect
 from tasks import compare_generations as comparing
-from tasks import generations
-from tasks.config.reprocess import ReprocessRun
 from tasks.config.resolve import resolve_run
 from tasks.generations import (
     choose_generation,
     expire_generations,
     list_generations,
-    rollback_generation,
     switch_generation,
 )
-from tasks.restore_shards import restore_shards, worker_pool
-from tasks.runs.pointer import POINTER, Pointer, address, read_pointer
 from tasks.runs.source import open_source
-from tasks.storage.store import Store
 from tests import support
+from tests.generations import Ask, current, folder, interrupted
 
-Ask = Callable[..., ReprocessRun]
 Announced = tuple[Any, ...]
-
-
-@pytest.fixture
-def ask(tmp_path: Path) -> Ask:
-    """The settings of a run from `src`, of two files with 3 and 2 rows, to `dst`."""
-    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(3))
-    support.write_parquet(tmp_path / "src" / "b.parquet", support.make_rows(2, first=8))
-    return partial(support.make_reprocess_run, tmp_path, recogniser="none")
 
 
 @pytest.fixture
@@ -60,21 +42,6 @@ def announced(monkeypatch: pytest.MonkeyPatch) -> list[Announced]:
         monkeypatch.setattr(module, "announce", announce)
     monkeypatch.setattr(restore_dataset, "show_record", lambda record: sent.append(("record",)))
     return sent
-
-
-def current(run: ReprocessRun) -> str | None:
-    return json.loads(Path(run.destination, POINTER).read_text())["generation"]
-
-
-def folder(run: ReprocessRun, name: str) -> Path:
-    return Path(run.destination, "generations", name)
-
-
-def interrupted(run: ReprocessRun, name: str, shards: int) -> None:
-    """What a run leaves that was killed after it had committed so many shards."""
-    inner = run.generation(address(run.destination, name))
-    with worker_pool(resolve_run(inner)) as pool:
-        restore_shards(pool, list(support.plan_run(inner).todo)[:shards], lambda record: None)
 
 
 def test_the_first_generation_becomes_current_and_is_a_run_like_any_other(ask: Ask) -> None:
@@ -231,28 +198,6 @@ def test_readers_see_no_row_twice_while_the_current_generation_is_updated(ask: A
     assert after == sorted(map(str, (folder(ask(), first) / "data").glob("*.parquet")))
 
 
-def test_rollback_lasts(ask: Ask) -> None:
-    first = reprocess_without_prefect(ask())["generation"]
-    second = reprocess_without_prefect(run := ask(seed=1))["generation"]
-    assert rollback_generation(run.destination).generation == first == current(run)
-    with pytest.raises(UsageError, match=f"expected a generation before {first}"):
-        rollback_generation(run.destination)
-    outcome = reprocess_without_prefect(run)  # the schedule goes on, with the settings of the second
-    assert outcome["held_back"] == ["it was rolled back"] and current(run) == first
-    switch_generation(run.destination, second, force=True)
-    assert reprocess_without_prefect(run)["held_back"] == [] and current(run) == second
-
-
-def test_a_rollback_to_an_interrupted_update_is_refused(ask: Ask, tmp_path: Path) -> None:
-    first = reprocess_without_prefect(ask())["generation"]
-    second = reprocess_without_prefect(ask(seed=1))["generation"]
-    support.write_parquet(tmp_path / "src" / "c.parquet", support.make_rows(1, first=20))
-    interrupted(ask(), first, 0)
-    with pytest.raises(UsageError, match=f"expected a finished generation, found that {first} is not"):
-        rollback_generation(ask().destination)
-    assert current(ask()) == second
-
-
 def test_a_damaged_file_is_left_out_and_tried_again(ask: Ask, tmp_path: Path, announced: list[Announced]) -> None:
     half = tmp_path / "src" / "c.parquet"
     whole = support.write_parquet(tmp_path / "c.parquet", support.make_rows(3, first=20)).read_bytes()
@@ -302,153 +247,3 @@ def test_a_night_without_new_files_compares_and_announces_nothing(
     assert announced == [("record",), (HELD_BACK,)]
     (reason,) = reprocess_without_prefect(dlib(method="faulty", max_identity_drop=2))["held_back"]
     assert reason.startswith("fd_dlib"), "other thresholds, another judgement"
-
-
-def test_old_generations_expire_and_the_current_one_never(ask: Ask) -> None:
-    names = [reprocess_without_prefect(ask(seed=seed, keep_generations=9))["generation"] for seed in range(4)]
-    run = ask()
-    with pytest.raises(UsageError, match=f"expected a comparison of {names[0]} with {names[3]}, found none"):
-        switch_generation(run.destination, names[0])
-    switch_generation(run.destination, names[0], force=True)
-    assert expire_generations(run.destination, 2) == names[1:3]
-    assert [row["name"] for row in list_generations(run.destination)] == [names[0], names[3]]
-    assert sorted(path.name for path in Path(run.destination, "generations").rglob("*") if path.is_file()) == sorted(
-        path.name for name in (names[0], names[3]) for path in folder(run, name).rglob("*") if path.is_file()
-    )
-    with pytest.raises(UsageError, match=f"unknown generation '{names[1]}'"):
-        switch_generation(run.destination, names[1])
-    again = reprocess_without_prefect(ask(seed=1))["generation"]
-    assert again == f"0005{names[1][4:]}", "an expired one is not gone on with"
-    assert expire_generations(run.destination, 1) == [names[0]] and current(run) == again
-
-
-def alive(run: ReprocessRun) -> list[str]:
-    return [row["name"] for row in list_generations(run.destination)]
-
-
-def test_a_rolled_back_generation_expires_before_the_one_that_a_rollback_goes_to(ask: Ask) -> None:
-    first = reprocess_without_prefect(ask())["generation"]
-    reprocess_without_prefect(ask(seed=1))
-    rollback_generation(ask().destination)
-    third = reprocess_without_prefect(run := ask(seed=2))["generation"]
-    assert alive(run) == [first, third]
-    assert rollback_generation(run.destination).generation == first
-
-
-@pytest.mark.usefixtures("faulty")
-def test_a_generation_that_is_held_back_does_not_expire_the_one_that_a_rollback_goes_to(ask: Ask) -> None:
-    dlib = partial(ask, recogniser="dlib", gt_column="image")
-    first = reprocess_without_prefect(dlib())["generation"]
-    second = reprocess_without_prefect(dlib(seed=1))["generation"]
-    third = reprocess_without_prefect(run := dlib(method="faulty", max_identity_drop=0.0001))
-    assert third["held_back"] and alive(run) == [first, second, third["generation"]]
-    assert rollback_generation(run.destination).generation == first
-
-
-def test_with_one_generation_kept_a_rollback_lasts_and_nothing_is_restored_again(ask: Ask) -> None:
-    first = reprocess_without_prefect(ask())["generation"]
-    second = reprocess_without_prefect(ask(seed=1))["generation"]
-    rollback_generation(ask().destination)
-    before = support.snapshot(Path(ask().destination, "generations"))
-    for _ in range(2):  # nights
-        outcome = reprocess_without_prefect(run := ask(seed=1, keep_generations=1))
-        assert (outcome["generation"], outcome["current"], outcome["expired"]) == (second, first, [])
-    assert support.snapshot(Path(run.destination, "generations")) == before
-
-
-def test_a_rollback_holds_for_a_later_generation_of_the_same_settings(ask: Ask) -> None:
-    first = reprocess_without_prefect(ask())["generation"]
-    second = reprocess_without_prefect(ask(seed=1))["generation"]
-    rollback_generation(ask().destination)
-    third = reprocess_without_prefect(run := ask(seed=2, keep_generations=1))["generation"]
-    assert alive(run) == [third] and first != second
-    again = reprocess_without_prefect(ask(seed=1))
-    assert again["generation"] == f"0004{second[4:]}"
-    assert again["held_back"] == ["it was rolled back"] and current(run) == third
-    switch_generation(run.destination, again["generation"], force=True)
-    assert reprocess_without_prefect(ask(seed=1))["held_back"] == []
-
-
-def test_an_expiry_that_was_killed_is_finished_by_the_next(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = reprocess_without_prefect(ask())["generation"]
-    reprocess_without_prefect(run := ask(seed=1))
-    deleted: list[str] = []
-
-    def killed(store: Store, path: str) -> None:
-        deleted.append(path)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Store, "delete", killed)
-        with pytest.raises(KeyboardInterrupt):
-            expire_generations(run.destination, 1)
-    assert deleted[0].endswith(f"{first}/run.json")
-    assert first not in read_pointer(Store(run.destination)).live
-    expire_generations(run.destination, 1)
-    assert not any(path.is_file() for path in folder(run, first).rglob("*"))
-
-
-def test_of_two_writers_the_second_sees_what_the_first_did(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [reprocess_without_prefect(ask(seed=seed, keep_generations=9))["generation"] for seed in range(3)]
-    destination, read, raced = ask().destination, generations._read, [False]
-
-    def slow_read(store: Store) -> tuple[Pointer, str | None]:
-        found = read(store)
-        if not raced[0]:  # another writer, between our look and our write
-            raced[0] = True
-            switch_generation(destination, names[0], force=True)
-        return found
-
-    monkeypatch.setattr(generations, "_read", slow_read)
-    with pytest.raises(BfrError, match=f"expected {names[2]} to be current, found {names[0]}"):
-        switch_generation(destination, names[1], force=True, instead_of=names[2])
-    assert read_pointer(Store(destination)).generation == names[0]
-
-
-def test_many_writers_lose_no_generation(ask: Ask) -> None:
-    asked = [ask(seed=seed) for seed in range(4)]
-    with ThreadPoolExecutor(4) as writers:
-        names = list(writers.map(choose_generation, [resolve_run(run) for run in asked] * 2))
-    assert names[:4] == names[4:] and len(set(names)) == 4
-    assert sorted(name[:4] for name in names[:4]) == ["0001", "0002", "0003", "0004"]
-    assert sorted(read_pointer(Store(ask().destination)).begun) == sorted(set(names))
-
-
-def test_another_source_or_a_run_in_its_place_is_refused(ask: Ask, tmp_path: Path) -> None:
-    choose_generation(resolve_run(ask()))
-    support.write_parquet(tmp_path / "other" / "a.parquet", support.make_rows(1))
-    with pytest.raises(UsageError, match=r"expected the source .*src of the generations .* use another destination"):
-        choose_generation(resolve_run(ask(source=str(tmp_path / "other"))))
-    from flows.restore_dataset import restore_without_prefect
-
-    restore_without_prefect(support.make_run(tmp_path, destination=str(tmp_path / "run"), recogniser="none"))
-    with pytest.raises(UsageError, match="found a run of `bfr restore`"):
-        choose_generation(resolve_run(ask(destination=str(tmp_path / "run"))))
-
-
-@pytest.mark.usefixtures("prefect_server", "signals")
-def test_the_commands(ask: Ask, tmp_path: Path) -> None:
-    place = [str(tmp_path / "src"), str(tmp_path / "dst")]
-    settings = ["--set", "engine=local", "--set", "recogniser=none"]
-
-    def bfr(*arguments: str) -> tuple[int, Any]:
-        result = CliRunner().invoke(app, [*arguments, "--json"])
-        return result.exit_code, json.loads(result.stdout)
-
-    code, outcome = bfr("reprocess", *place, "--method", "passthrough", *settings)
-    first = outcome["generation"]
-    assert code == 0 and outcome["run"]["totals"]["restored"] == 5
-    code, outcome = bfr("reprocess", *place, "--method", "passthrough", *settings, "--set", "seed=1")
-    second = outcome["current"]
-    assert code == 0 and second != first
-    assert bfr("generations", "rollback", place[1]) == (0, {"current": first})
-    code, outcome = bfr("reprocess", *place, "--method", "passthrough", *settings, "--set", "seed=1")
-    assert code == 3 and outcome["held_back"] == ["it was rolled back"]
-    code, listed = bfr("generations", "list", place[1])
-    assert [(row["name"], row["state"]) for row in listed] == [(first, "current"), (second, "finished")]
-    assert bfr("generations", "switch", place[1], second)[0] == 2
-    assert bfr("generations", "switch", place[1], second, "--force") == (0, {"current": second})
-    assert bfr("generations", "expire", place[1], "--keep", "1") == (0, {"expired": [first]})
-    shown = CliRunner().invoke(app, ["generations", "list", place[1]]).stdout
-    assert second in shown and first not in shown
-    assert bfr("reprocess", *place, "--method", "passthrough", "--set", "seed")[0] == 2

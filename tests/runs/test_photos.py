@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,40 +14,13 @@ from PIL import Image, ImageCms
 from bfr_models.errors import UsageError
 from bfr_models.faces.align import align
 from bfr_models.faces.detectors import DetectorChoice
-from bfr_models.faces.template import FFHQ_5, at_size
-from bfr_models.faces.types import DetectedFace
 from bfr_models.pixels import Uint8Image
 from flows.restore_dataset import restore_without_prefect
 from tasks.worker import windows
-from tasks.worker.read_shard import Row
 from tests import faulty_methods, support
+from tests.tiled_photos import TILE, TileDetector, photo
 
-TILE = faulty_methods.SIZE  # of the method too: a tile is a crop, pixel by pixel
 EDGE = 0.15  # of a crop, over which it is blended in
-
-
-class TileDetector:
-    """Finds a face in every tile of a photo whose middle is not black; in a red one, landmarks that are none."""
-
-    template = FFHQ_5
-
-    def detect(self, image: Uint8Image) -> list[DetectedFace]:
-        if image[0, 0, 0] == 255:
-            raise RuntimeError("not this photo")
-        return list(self._tiles(image))
-
-    def detect_all(self, images: Sequence[Uint8Image]) -> list[list[DetectedFace]]:
-        return [self.detect(image) for image in images]
-
-    def _tiles(self, image: Uint8Image) -> Iterator[DetectedFace]:
-        for y in range(0, image.shape[0] - TILE + 1, TILE):
-            for x in range(0, image.shape[1] - TILE + 1, TILE):
-                middle = image[y + TILE // 2, x + TILE // 2]
-                points = at_size(FFHQ_5, TILE) + np.array([x, y])
-                if middle[0] > 0 and middle[1:].any():
-                    yield DetectedFace((x, y, x + TILE, y + TILE), points, 0.9)
-                elif middle[0] > 0:
-                    yield DetectedFace((x, y, x + TILE, y + TILE), np.full((5, 2), 7.0), 0.9)
 
 
 @pytest.fixture
@@ -58,18 +30,6 @@ def tiles(monkeypatch: pytest.MonkeyPatch, faulty: str) -> str:
     monkeypatch.setattr("tasks.worker.shard_worker.load_detector", lambda *_: TileDetector())
     monkeypatch.setattr("tasks.config.resolve.choose_detector", lambda *_: DetectorChoice("tiles"))
     return faulty
-
-
-def photo(*numbers: int | None, columns: int = 3, border: int = 20) -> Uint8Image:
-    """Portraits in rows of tiles (None leaves one black) on black, with some grey below and beside them."""
-    rows = -(-len(numbers) // columns)
-    canvas = np.full((rows * TILE + border, columns * TILE + border, 3), 60, np.uint8)
-    canvas[: rows * TILE, : columns * TILE] = 0
-    for place, number in enumerate(numbers):
-        y, x = TILE * (place // columns), TILE * (place % columns)
-        if number is not None:
-            canvas[y : y + TILE, x : x + TILE] = support.portrait(number, TILE)
-    return canvas
 
 
 def restored(
@@ -253,40 +213,6 @@ def test_seeds_of_faces_differ_and_do_not_depend_on_the_other_settings(
     for settings in ({}, {"max_faces": 2}, {"batch_size": 1}):
         restored(tmp_path, {"a": support.encoded(photo(1, 2, 3))}, tiles, destination=str(tmp_path / str(settings)))
     assert all(len(some) == 1 for some in seeds.values()) and len(set.union(*seeds.values())) == 3
-
-
-class Headers:
-    """A shard of pictures of which only the headers count."""
-
-    def __init__(self, pixels: list[int]) -> None:
-        self.pixels = pixels
-
-    def picture(self, row: Row) -> Any:
-        return self.pixels[row.index]
-
-    def mask(self, row: Row) -> Any:
-        return 0
-
-
-@pytest.mark.parametrize(
-    ("megapixels", "expected"),
-    [
-        ([10, 10, 10, 10], [[0, 1, 2], [3]]),
-        ([108, 108, 1, 1], [[0], [1], [2, 3]]),
-        ([1, 108, 1], [[0], [1], [2]]),
-        ([32, 1], [[0], [1]]),
-        ([0, 0, 0], [[0, 1, 2]]),
-        ([], []),
-    ],
-)
-def test_a_window_holds_so_many_pixels_or_one_picture(
-    megapixels: list[int], expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(windows, "count_pixels", lambda data: data * 1_000_000)
-    rows = (Row(i, str(i), 0) for i in range(len(megapixels)))
-    found = list(windows.windows(Headers(megapixels), rows))  # type: ignore[arg-type]
-    assert [[row.index for row in window.rows] for window in found] == expected
-    assert [window.is_large for window in found] == [megapixels[rows[0]] > 32 for rows in expected]
 
 
 def test_a_large_scan_is_out_of_memory_before_the_next_comes_in(

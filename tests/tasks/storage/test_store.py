@@ -2,57 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import os
 import pickle
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from botocore.exceptions import ClientError
-from moto.server import ThreadedMotoServer
 
-from bfr_models.errors import UsageError
-from tasks.runs.source import open_source
-from tasks.storage import local_disk
-from tasks.storage.filesystem import connect
-from tasks.storage.redaction import redact
-from tasks.storage.store import MAX_RECORD, FileVersion, Store
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    """An S3 server in this process, and a bucket in it."""
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            host, port = server.get_host_and_port()
-            patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-            patch.setenv("AWS_ACCESS_KEY_ID", "test")
-            patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-            patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-            fsspec.filesystem("s3", skip_instance_cache=True).mkdir("archive")
-            yield "s3://archive"
-    finally:
-        server.stop()  # its thread is no daemon: pytest would wait for it for ever
-
-
-@pytest.fixture(params=["local", "memory", "s3"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "local":
-        return str(tmp_path / "root")
-    if request.param == "memory":
-        return f"memory://{uuid.uuid4().hex}"
-    return f"{request.getfixturevalue('bucket')}/{uuid.uuid4().hex}"
+from tasks.storage.store import MAX_RECORD, Store
 
 
 def test_a_written_file_is_read_listed_and_deleted(url: str) -> None:
@@ -168,27 +129,6 @@ def test_of_racing_processes_exactly_one_creates(tmp_path: Path) -> None:
     assert len(list(tmp_path.rglob("*"))) == 101  # and no temporary file is left
 
 
-@pytest.mark.parametrize("verb", ["write", "create"])
-def test_a_failed_local_write_leaves_nothing(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store(str(tmp_path))
-    store.write("kept", b"before")
-
-    def full_disk(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(local_disk.os, "fsync", full_disk)
-    for name in ("kept", "new"):
-        with pytest.raises(OSError, match="No space left"):
-            getattr(store, verb)(name, b"after")
-    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
-    assert store.read("kept") == b"before"
-
-
-def test_a_temporary_file_of_a_killed_writer_is_not_listed(tmp_path: Path) -> None:
-    (tmp_path / f".{uuid.uuid4().hex}.tmp").write_bytes(b"half")
-    assert Store(str(tmp_path)).list() == []
-
-
 def _refusal(status: int, error: OSError) -> OSError:
     error.__cause__ = ClientError({"Error": {}, "ResponseMetadata": {"HTTPStatusCode": status}}, "PutObject")  # type: ignore[typeddict-item]
     return error
@@ -242,91 +182,3 @@ def test_create_is_for_small_records(tmp_path: Path) -> None:
 def test_paths_stay_inside(path: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="inside"):
         Store(str(tmp_path)).write(path, b"1")
-
-
-def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
-    (tmp_path / "root").mkdir()
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "x").write_bytes(b"1")
-    (tmp_path / "root" / "link").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "root")
-    assert Store(str(tmp_path / "root")).list() == ["link/x"]
-
-
-def test_a_bucket_or_folder_has_settings_of_its_own_by_the_longest_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
-    places = {"s3://scans": {"requester_pays": True, "profile": "reader"}, "s3://scans/ours/": {"anon": True}}
-    monkeypatch.setitem(fsspec.config.conf, "bfr", places)
-    whole, ours, other = (connect(url)[0] for url in ("s3://scans/a/x", "s3://scans/ours/y", "s3://scans-2/z"))
-    assert whole.requester_pays and not whole.anon and whole.storage_options["profile"] == "reader"
-    assert ours.anon and not ours.requester_pays
-    assert not other.requester_pays and not other.anon
-
-
-@pytest.mark.parametrize(
-    ("url", "advice"),
-    [("nfsx://host/a", "protocol"), ("gs://bucket/a", "gcsfs"), ("s3:/bucket/a", "s3://bucket/a")],
-)
-def test_a_url_without_a_driver_says_what_to_do(url: str, advice: str) -> None:
-    with pytest.raises(UsageError, match=advice):
-        Store(url)
-
-
-def test_no_message_shows_a_secret() -> None:
-    assert redact("https://me:hunter2@host:8/a?X-Amz-Signature=f00") == "https://host:8/a"
-    assert redact("/data/a?b") == "/data/a?b"
-    with pytest.raises(UsageError) as caught:
-        open_source("http://me:hunter2@127.0.0.1:9/a.parquet?sig=f00")
-    assert "127.0.0.1:9" in str(caught.value)
-    assert not {"hunter2", "f00"} & set(str(caught.value).replace("@", " ").replace("=", " ").split())
-
-
-def parquet(**columns: Any) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns or {"id": ["a"]}), sink)
-    return sink.getvalue().to_pybytes()
-
-
-def sources(url: str) -> list[str]:
-    return [file.path for _, file in open_source(url)]
-
-
-def test_a_source_is_a_folder_a_glob_or_one_file(url: str) -> None:
-    store = Store(url)
-    names = ["b.parquet", "a.parquet", "in/c.parquet", "_tmp/d.parquet", ".e.parquet", "in/_f.parquet", "readme.txt"]
-    for name in names:
-        store.write(name, parquet())
-    assert sources(url) == ["a.parquet", "b.parquet", "in/c.parquet"]
-    assert sources(f"{url}/*.parquet") == ["a.parquet", "b.parquet"]
-    assert sources(f"{url}/i?/*.parquet") == ["in/c.parquet"]
-    assert sources(f"{url}/in/c.parquet") == ["c.parquet"]
-    [(where, file)] = open_source(f"{url}/in/c.parquet")
-    assert file == FileVersion("c.parquet", len(parquet()), store.info("in/c.parquet").version)
-    assert pq.ParquetFile(where.open_input(file.path)).read().to_pydict() == {"id": ["a"]}
-
-
-def test_of_a_finished_run_only_the_data_is_a_source(url: str) -> None:
-    store = Store(url)
-    for name in ("data/1.parquet", "data/2.parquet", "features/1.parquet", "rejected/1.parquet", "plan/0.parquet"):
-        store.write(name, parquet())
-    pq.write_table(pa.table({"data": ["data/1.parquet", None]}), manifest := io.BytesIO())
-    store.write("manifest.parquet", manifest.getvalue())
-    store.write("commits/1.json", b"{}")
-    with pytest.raises(UsageError, match="not finished"):
-        open_source(url)
-    store.write("run.json", b"{}")
-    assert sources(url) == ["data/1.parquet"], "the second is of a state that is not finished"
-    store.delete("data/1.parquet")
-    with pytest.raises(UsageError, match="found one missing"):
-        open_source(url)
-
-
-def test_nothing_found_says_so(url: str) -> None:
-    Store(url).write("a.txt", b"")
-    for place in (url, f"{url}/none", f"{url}/*.parquet", f"{url}/a.parquet"):
-        with pytest.raises(UsageError, match=r"expected .*parquet"):
-            open_source(place)
-
-
-def test_a_folder_name_with_brackets_is_a_name_first(tmp_path: Path) -> None:
-    Store(str(tmp_path / "[2019] scans")).write("a.parquet", parquet())
-    assert sources(str(tmp_path / "[2019] scans")) == ["a.parquet"]

@@ -1,6 +1,6 @@
 """Where dlib's five landmarks lie in an FFHQ-aligned face: the numbers of `bfr_models.faces.template.DLIB_5`.
 
-    python benchmarks/derive_dlib_template.py FACES.parquet
+    python scripts/derive_dlib_template.py FACES.parquet
 
 FACES.parquet holds aligned faces of any size as `image: struct<bytes, path>`. Each is shown to dlib's
 detector and landmark predictor; the landmarks are brought to 512 px, and each point's mean is taken over

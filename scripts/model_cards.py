@@ -1,6 +1,6 @@
 """The weights' cards for people: `bfr_models/assets/README.md`, from the JSON beside each file.
 
-python benchmarks/model_cards.py
+python scripts/model_cards.py
 """
 
 from __future__ import annotations

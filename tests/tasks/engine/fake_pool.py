@@ -1,0 +1,78 @@
+"""A pool whose workers do as they are told."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+
+from tasks.engine.dispatch import Dispatch
+from tasks.engine.pool import Outcome, WorkerLostError
+from tasks.runs.shards import Shard
+from tasks.worker.job import Order
+
+Behaviour = Callable[[Order, int], Outcome]
+
+
+def shard(number: int, rows: int = 10) -> Shard:
+    return Shard(str(number), "/a/x.parquet", "x.parquet", "1", number, number + 1, number * rows, rows)
+
+
+def done(order: Order, rejected: int = 0) -> Outcome:
+    """A commit; of a trial only that the worker lived."""
+    if order.trial is not None:
+        return Outcome(order)
+    rejected += order.shard.rows if order.unreadable else len(order.poison)
+    rejects = {"undecodable": rejected} if rejected else {}
+    shard = order.shard
+    return Outcome(order, record={"shard": shard.id, "rows": shard.rows, "rejected": rejected, "rejects": rejects})
+
+
+def lost(order: Order) -> Outcome:
+    return Outcome(order, error=WorkerLostError("died"), worker_lost=True)
+
+
+class FakePool:
+    """One worker with room for two shards. `behave` says what becomes of a shard at its n-th try; a shard that
+    loses its worker takes its neighbour with it, as a dying process does."""
+
+    def __init__(self, behave: Behaviour = lambda order, _: done(order)) -> None:
+        self._behave, self._in_hand = behave, deque[Order]()
+        self.tries = Counter[str]()
+        self.orders: list[Order] = []
+
+    def free_slots(self) -> int:
+        return 2 - len(self._in_hand)
+
+    def submit(self, order: Order) -> None:
+        assert self.free_slots()
+        self.tries[order.shard.id] += 1
+        self.orders.append(order)
+        self._in_hand.append(order)
+
+    def poll(self, timeout: float) -> list[Outcome]:
+        outcomes = [self._behave(order, self.tries[order.shard.id]) for order in self._in_hand]
+        if any(outcome.worker_lost for outcome in outcomes):
+            outcomes = [lost(order) for order in self._in_hand]
+        self._in_hand.clear()
+        return outcomes
+
+    def close(self) -> None: ...
+
+
+def dispatched(behave: Behaviour, count: int, rows: int = 10) -> tuple[list[str], Dispatch, FakePool]:
+    """Ids of the shards that were done, in the order they were."""
+    order: list[str] = []
+    pool = FakePool(behave)
+    dispatch = Dispatch(pool, lambda record: order.append(record["shard"]))
+    dispatch.run(shard(number, rows) for number in range(count))
+    return order, dispatch, pool
+
+
+def poisoned(rows: dict[str, set[int]]) -> Behaviour:
+    """Workers die of these rows of these shards, and of no others."""
+
+    def behave(order: Order, _: int) -> Outcome:
+        touched = set(range(order.shard.rows) if order.trial is None else order.trial) - order.poison.keys()
+        return lost(order) if touched & rows.get(order.shard.id, set()) else done(order)
+
+    return behave

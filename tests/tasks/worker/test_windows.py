@@ -1,0 +1,44 @@
+"""A window of rows holds at most so many pixels, or one image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tasks.worker import windows
+from tasks.worker.read_shard import Row
+
+
+class Headers:
+    """A shard of pictures of which only the headers count."""
+
+    def __init__(self, pixels: list[int]) -> None:
+        self.pixels = pixels
+
+    def picture(self, row: Row) -> Any:
+        return self.pixels[row.index]
+
+    def mask(self, row: Row) -> Any:
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("megapixels", "expected"),
+    [
+        ([10, 10, 10, 10], [[0, 1, 2], [3]]),
+        ([108, 108, 1, 1], [[0], [1], [2, 3]]),
+        ([1, 108, 1], [[0], [1], [2]]),
+        ([32, 1], [[0], [1]]),
+        ([0, 0, 0], [[0, 1, 2]]),
+        ([], []),
+    ],
+)
+def test_a_window_holds_so_many_pixels_or_one_picture(
+    megapixels: list[int], expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windows, "count_pixels", lambda data: data * 1_000_000)
+    rows = (Row(i, str(i), 0) for i in range(len(megapixels)))
+    found = list(windows.windows(Headers(megapixels), rows))  # type: ignore[arg-type]
+    assert [[row.index for row in window.rows] for window in found] == expected
+    assert [window.is_large for window in found] == [megapixels[rows[0]] > 32 for rows in expected]
