@@ -80,7 +80,7 @@ def settings_from(context: typer.Context, model: type[BaseModel], config: Path |
 def _as_field(model: type[BaseModel], name: str, value: Any) -> Any:
     """A list that is written with commas becomes one; None if nothing is in it."""
     if isinstance(value, str) and get_origin(model.model_fields[name].annotation) is tuple:
-        return tuple(value.split(",")) if value else None
+        return value.split(",") if value else None
     return value
 
 

@@ -196,7 +196,7 @@ def test_options_of_the_file_and_of_flags_are_put_together(tmp_path: Path) -> No
 def test_flags_are_named_as_fields_and_lists_are_split_at_commas() -> None:
     flags = ("--input", "photos", "--format", "webp", "--metrics", "niqe,lmd", "--retry-rejected", "", "--keep-input")
     found = settings("restore", RestoreRun, "a", "b", *flags)
-    assert (found["input"], found["format"], found["metrics"]) == ("photos", "webp", ("niqe", "lmd"))
+    assert (found["input"], found["format"], found["metrics"]) == ("photos", "webp", ["niqe", "lmd"])
     assert found["keep_input"] is True and "retry_rejected" not in found
 
 
