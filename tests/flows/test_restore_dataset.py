@@ -46,9 +46,15 @@ def test_a_run_leaves_a_completed_flow_run_with_its_phases(
 ) -> None:
     monkeypatch.setattr(recipe, "SHARDS_PER_SLICE", 2)
     record = recipe.restore_dataset(run)
-    state, tasks = flow_run(prefect_server, run, tasks=4)
+    state, tasks = flow_run(prefect_server, run, tasks=5)
     assert state == "Completed"
-    assert [task["name"] for task in tasks] == ["plan", "passthrough-slice-0", "passthrough-slice-1", "finish"]
+    assert [task["name"] for task in tasks] == [
+        "resolve",
+        "plan",
+        "passthrough-slice-0",
+        "passthrough-slice-1",
+        "finish",
+    ]
     assert {task["state_name"] for task in tasks} == {"Completed"}
     assert record == support.read_record(Path(run.destination))
     support.assert_whole(Path(run.destination), 12)
@@ -58,7 +64,7 @@ def test_an_error_of_ours_fails_the_flow_run_at_once(prefect_server: str, run: R
     wrong = run.model_copy(update={"column": "picture"})
     with pytest.raises(UsageError, match="image column 'picture'"):
         recipe.restore_dataset_with_fallback(wrong)
-    state, (plan,) = flow_run(prefect_server, wrong, tasks=1)
+    state, (_, plan) = flow_run(prefect_server, wrong, tasks=2)
     assert (state, plan["state_name"], plan["run_count"]) == ("Failed", "Failed", 1)
 
 
@@ -72,11 +78,16 @@ def test_trouble_that_may_pass_is_tried_again(
             raise failures.pop()
         return finish(*arguments)
 
-    monkeypatch.setattr(recipe, "RETRY_DELAYS", [0])
+    monkeypatch.setattr("flows.orchestration.phases.RETRY_DELAYS", [0])
     monkeypatch.setattr(recipe, "finish_run", busy_once)
     assert recipe.restore_dataset_with_fallback(run)["totals"]["restored"] == 12
-    _, tasks = flow_run(prefect_server, run, tasks=3)
-    assert {task["name"]: task["run_count"] for task in tasks} == {"plan": 1, "passthrough-slice-0": 1, "finish": 2}
+    _, tasks = flow_run(prefect_server, run, tasks=4)
+    assert {task["name"]: task["run_count"] for task in tasks} == {
+        "resolve": 1,
+        "plan": 1,
+        "passthrough-slice-0": 1,
+        "finish": 2,
+    }
     assert "without it" not in capsys.readouterr().err
 
 
@@ -84,10 +95,10 @@ def test_trouble_that_may_pass_is_tried_again(
 def test_trouble_that_does_not_pass_is_not_blamed_on_prefect(
     run: RestoreRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(_: RestoreRun) -> Any:
+    def broken(*_: Any) -> Any:
         raise KeyError("a bug")
 
-    monkeypatch.setattr(recipe, "RETRY_DELAYS", [0])
+    monkeypatch.setattr("flows.orchestration.phases.RETRY_DELAYS", [0])
     monkeypatch.setattr(recipe, "plan_shards", broken)
     with pytest.raises(KeyError, match="a bug"):
         recipe.restore_dataset_with_fallback(run)
