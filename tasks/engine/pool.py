@@ -51,6 +51,6 @@ def cannot_load(job: Job, error: BaseException) -> BfrError:
     if isinstance(error, BfrError):
         return error
     return BfrError(
-        f"a worker could not load {job.method.name} on {job.device}: {type(error).__name__}: {error}; mend that, "
+        f"a worker could not load {job.method.name} on {job.device}: {type(error).__name__}: {error}; fix that, "
         "then run the same command again"
     )
