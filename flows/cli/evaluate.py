@@ -10,6 +10,7 @@ from flows.cli import show
 from flows.cli.command import run as command
 from flows.cli.options import (
     Actors,
+    AllowOpenCluster,
     Debug,
     Destination,
     Engine,
@@ -46,6 +47,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Random seed of every run.")] = 0,
     actors: Actors = None,
     shard_rows: ShardRows = None,
+    allow_open_cluster: AllowOpenCluster = None,
     engine: Engine = None,
     as_json: Json = False,
     debug: Debug = False,

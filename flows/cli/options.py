@@ -34,6 +34,10 @@ FidReference = Annotated[
 ]
 Actors = Annotated[int | None, typer.Option(help="Number of workers; by default one per GPU, or one without GPUs.")]
 ShardRows = Annotated[int | None, typer.Option(help="Rows per shard, rounded up to whole row groups; 32 by default.")]
+AllowOpenCluster = Annotated[
+    bool | None,
+    typer.Option("--allow-open-cluster", help="Do not warn of a Ray cluster that asks its callers for no token."),
+]
 Engine = Annotated[str | None, typer.Option(help="ray (default), or local: threads of this process.")]
 
 Set = Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 
 def prepare_environment() -> None:
@@ -21,8 +22,16 @@ def prepare_environment() -> None:
     if not ray_is_elsewhere():
         # Despite its name it is asked on every system: a cluster of this machine alone then listens on loopback alone.
         defaults["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        defaults |= _token_of_our_own()
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+
+
+def _token_of_our_own() -> dict[str, str]:
+    """A cluster of this machine alone asks for a token, from a file that no other user can read
+    (`engine.ray_token` makes it): Ray's own, `~/.ray/auth_token`, is readable for everyone."""
+    state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(state / "bfr" / "ray_token")}
 
 
 def ray_is_elsewhere() -> bool:

@@ -11,7 +11,7 @@ from tasks.config.fields import Url
 from tasks.config.restore import RestoreRun
 
 _MEASURED = {"recogniser", "lpips", "metrics", "protocol", "fid_reference"}
-_EVERY_RUNS = {"preset", "seed", "actors", "shard_rows", "engine"} | _MEASURED
+_EVERY_RUNS = {"preset", "seed", "actors", "shard_rows", "allow_open_cluster", "engine"} | _MEASURED
 
 
 class EvaluateRun(BaseModel):
@@ -35,6 +35,7 @@ class EvaluateRun(BaseModel):
     seed: int = 0
     actors: int | None = Field(None, ge=1)
     shard_rows: int = Field(32, ge=1)
+    allow_open_cluster: bool = False
     engine: Literal["ray", "local"] = "ray"
 
     @field_validator("methods")

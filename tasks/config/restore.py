@@ -78,6 +78,9 @@ class RestoreRun(BaseModel):
         description="faces per call of the networks: 8, on a GPU 16, by default; auto finds what is fastest and fits",
     )
     shard_rows: int = Field(32, ge=1, description="rows per shard, rounded up to whole row groups")
+    allow_open_cluster: bool = Field(
+        False, description="no warning of a Ray cluster that takes anyone's code: that it asks for no token is known"
+    )
     engine: Literal["ray", "local"] = Field("ray", description="'local' runs in threads of this process")
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 import ray
 
 from bfr_models.errors import UsageError
+from tasks.engine.ray_token import OPEN_CLUSTER, is_open, prepare_token
 
 CONNECT_TIMEOUT = 5.0  # seconds; Ray itself retries for minutes and ignores signals meanwhile
 KILL_TIMEOUT = 2.0  # seconds for Ray to end its actors
@@ -28,6 +30,7 @@ def connect_ray() -> bool:
     """
     if ray.is_initialized():
         return False
+    prepare_token()
     handler = signal.getsignal(signal.SIGTERM)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address := os.environ.get("RAY_ADDRESS"):
@@ -38,6 +41,14 @@ def connect_ray() -> bool:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
     return True
+
+
+def warn_if_open() -> None:
+    """Says so on standard error if the connected cluster takes callers without a token."""
+    given = os.environ.get("RAY_ADDRESS", "")
+    address = given if given.startswith("ray://") else ray.get_runtime_context().gcs_address
+    if is_open(address):
+        print(f"warning: {OPEN_CLUSTER.format(address=address)}", file=sys.stderr, flush=True)
 
 
 def _require_answer(address: str) -> None:
