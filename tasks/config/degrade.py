@@ -20,3 +20,4 @@ class DegradeRun(BaseModel):
     column: str = "image"
     rows_per_file: int = Field(5000, ge=1)
     row_group_rows: int = Field(32, ge=1)
+    overwrite: bool = Field(False, description="replace another dataset at the destination")

@@ -35,6 +35,7 @@ class EvaluateRun(BaseModel):
     seed: int = 0
     actors: int | None = Field(None, ge=1)
     shard_rows: int = Field(32, ge=1)
+    overwrite: bool = Field(False, description="replace other degraded faces at the destination")
     allow_open_cluster: bool = False
     engine: Literal["ray", "local"] = "ray"
 
@@ -54,7 +55,7 @@ class EvaluateRun(BaseModel):
         """How the clean faces become pairs; None where the source has its own."""
         if self.degrade is None:
             return None
-        settings = self.model_dump(include={"source", "size", "seed", "column"})
+        settings = self.model_dump(include={"source", "size", "seed", "column", "overwrite"})
         return DegradeRun(**settings, destination=self.pairs, preset=self.degrade)
 
     def restorations(self) -> list[RestoreRun]:

@@ -21,3 +21,4 @@ class ScoreRun(BaseModel):
     lpips: str = "auto"
     metrics: tuple[str, ...] = ()
     protocol: str = "default"
+    overwrite: bool = Field(False, description="replace another dataset at the destination")
