@@ -28,7 +28,7 @@ from itertools import islice
 from typing import Any
 
 from bfr_models.errors import BfrError
-from tasks.runs.layout import COMMITS, FOLDERS, commit_file, shard_file
+from tasks.runs.layout import COMMITS, FEATURES, FOLDERS, commit_file, shard_file
 from tasks.runs.shards import Shard
 from tasks.storage.store import Store
 
@@ -54,7 +54,7 @@ def commit_shard(
     entries: dict[str, dict[str, Any]] = {}
     for folder, data in files.items():
         path = shard_file(folder, name, attempt)
-        store.write(path, data)
+        store.write(path, data, private=folder == FEATURES)  # biometric data, where embeddings are kept
         entries[folder] = {"path": path, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     record = {
         "shard": shard.id,
