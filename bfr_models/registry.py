@@ -16,9 +16,11 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from bfr_models.errors import UsageError, unknown
-from bfr_models.methods import preset as presets
+from bfr_models.methods.baseline_presets import ESTIMATOR, PASSTHROUGH
 from bfr_models.methods.clr_face_presets import CLR_FACE
+from bfr_models.methods.difface_presets import DIFFACE
 from bfr_models.methods.diffbfr_presets import DIFFBFR
+from bfr_models.methods.preset import Preset, Task
 from bfr_models.types import Restorer
 from bfr_models.weights.files import read_card, require_weight
 
@@ -31,17 +33,17 @@ class MethodSpec:
     target: str  # "module:Class", imported when a worker loads it; called with (ResolvedMethod, device)
     paper: str
     summary: str
-    presets: tuple[presets.Preset, ...]
+    presets: tuple[Preset, ...]
 
 
 BUILT_IN = (
     #          name           target (under bfr_models.methods)                     paper
     MethodSpec("passthrough", "bfr_models.methods.passthrough:Passthrough", "-",
-               "bicubic resize; the baseline", presets.PASSTHROUGH),
+               "bicubic resize; the baseline", PASSTHROUGH),
     MethodSpec("estimator", "bfr_models.methods.estimator:Estimator", "arXiv:2212.06512",
-               "DifFace's regression network alone: faithful, too smooth", presets.ESTIMATOR),
+               "DifFace's regression network alone: faithful, too smooth", ESTIMATOR),
     MethodSpec("difface", "bfr_models.methods.difface:DifFace", "arXiv:2212.06512",
-               "the estimate, diffused to step N and denoised by an unconditional prior", presets.DIFFACE),
+               "the estimate, diffused to step N and denoised by an unconditional prior", DIFFACE),
     MethodSpec("diffbfr", "bfr_models.methods.diffbfr:DiffBFR", "arXiv:2305.04517",
                "two conditional models from a noised lq, then an unconditional one for texture", DIFFBFR),
     MethodSpec("clr_face", "bfr_models.methods.clr_face:CLRFace", "arXiv:2402.06106",
@@ -54,7 +56,7 @@ class ResolvedMethod:
     """A method with everything decided that changes its output: what a worker needs to load it."""
 
     method: str
-    preset: presets.Preset
+    preset: Preset
     options: Any  # the preset's options class, with the user's changes
     weights: Mapping[str, Mapping[str, str]]  # component -> {file, sha256}
     target: str
@@ -92,7 +94,7 @@ def resolve_method(
     name: str,
     preset: str | None = None,
     options: Mapping[str, object] | None = None,
-    task: presets.Task | None = None,
+    task: Task | None = None,
 ) -> ResolvedMethod:
     """Checks names and options and reads the weights' checksums. The preset is the method's first (for the `task`).
 
@@ -116,7 +118,7 @@ def resolve_method(
     return ResolvedMethod(name, chosen, chosen_options, weights, chosen.target or spec.target)
 
 
-def _first(spec: MethodSpec, task: presets.Task | None) -> presets.Preset:
+def _first(spec: MethodSpec, task: Task | None) -> Preset:
     found = next((preset for preset in spec.presets if task in (None, preset.task)), None)
     if found is None:
         able = [other.name for other in methods().values() if any(p.task == task for p in other.presets)]

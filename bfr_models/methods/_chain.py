@@ -14,7 +14,7 @@ from bfr_models.diffusion.schedule import (
     truncated_timesteps,
 )
 from bfr_models.methods._loading import autocast, load_component
-from bfr_models.methods.preset import DifFaceOptions
+from bfr_models.methods.difface_presets import DifFaceOptions
 from bfr_models.networks.unet import UNet
 from bfr_models.registry import ResolvedMethod
 from bfr_models.rng import RowNoise

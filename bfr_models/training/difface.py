@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from bfr_models.diffusion.sampling import as_eps_model, ddim_sample
 from bfr_models.diffusion.schedule import add_noise, linear_alphas_cumprod, truncated_timesteps
 from bfr_models.errors import UsageError
-from bfr_models.methods.preset import DifFacePreset, PriorPreset
+from bfr_models.methods.difface_presets import DifFacePreset, PriorPreset
 from bfr_models.networks.swinir import SwinIR
 from bfr_models.networks.unet import UNet
 from bfr_models.rng import RowNoise

@@ -8,8 +8,9 @@ from typing import Any
 
 from bfr_models.errors import UsageError, unknown
 from bfr_models.methods.clr_face_presets import CLR_FACE, CLRFacePreset
+from bfr_models.methods.difface_presets import DIFFACE, DifFacePreset
 from bfr_models.methods.diffbfr_presets import DIFFBFR, DiffBFRPreset
-from bfr_models.methods.preset import DIFFACE, DifFacePreset, Preset
+from bfr_models.methods.preset import Preset
 from bfr_models.training import clr_face, clr_face_guidance, difface, diffbfr
 from bfr_models.training.component import NO_AIDS, Aids, Component
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from bfr_models.methods.preset import DIFFACE
+from bfr_models.methods.difface_presets import DIFFACE
 from bfr_models.weights.tensors import parameters_of, save_weights
 from flows.restore_dataset import restore_without_prefect
 from tasks.config.licences import licences_in_use

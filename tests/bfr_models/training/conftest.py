@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 import pytest
 
-from bfr_models.methods.preset import DifFacePreset
+from bfr_models.methods.difface_presets import DifFacePreset
 from bfr_models.networks.configs import SwinIRConfig, UNetConfig
 from bfr_models.training.component import NO_AIDS, Component
 from bfr_models.training.data import Faces

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bfr_models.methods.preset import DIFFACE
+from bfr_models.methods.difface_presets import DIFFACE
 from bfr_models.networks.configs import SwinIRConfig
 from bfr_models.training.component import Aids
 from bfr_models.training.difface import Estimator
