@@ -16,11 +16,11 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from bfr_models.errors import UsageError, unknown
+from bfr_models.methods import preset as presets
 from bfr_models.methods.baseline_presets import ESTIMATOR, PASSTHROUGH
 from bfr_models.methods.clr_face_presets import CLR_FACE
 from bfr_models.methods.difface_presets import DIFFACE
 from bfr_models.methods.diffbfr_presets import DIFFBFR
-from bfr_models.methods.preset import Preset, Task
 from bfr_models.types import Restorer
 from bfr_models.weights.files import read_card, require_weight
 
@@ -33,7 +33,7 @@ class MethodSpec:
     target: str  # "module:Class", imported when a worker loads it; called with (ResolvedMethod, device)
     paper: str
     summary: str
-    presets: tuple[Preset, ...]
+    presets: tuple[presets.Preset, ...]
 
 
 BUILT_IN = (
@@ -56,7 +56,7 @@ class ResolvedMethod:
     """A method with everything decided that changes its output: what a worker needs to load it."""
 
     method: str
-    preset: Preset
+    preset: presets.Preset
     options: Any  # the preset's options class, with the user's changes
     weights: Mapping[str, Mapping[str, str]]  # component -> {file, sha256}
     target: str
@@ -94,7 +94,7 @@ def resolve_method(
     name: str,
     preset: str | None = None,
     options: Mapping[str, object] | None = None,
-    task: Task | None = None,
+    task: presets.Task | None = None,
 ) -> ResolvedMethod:
     """Checks names and options and reads the weights' checksums. The preset is the method's first (for the `task`).
 
@@ -118,7 +118,7 @@ def resolve_method(
     return ResolvedMethod(name, chosen, chosen_options, weights, chosen.target or spec.target)
 
 
-def _first(spec: MethodSpec, task: Task | None) -> Preset:
+def _first(spec: MethodSpec, task: presets.Task | None) -> presets.Preset:
     found = next((preset for preset in spec.presets if task in (None, preset.task)), None)
     if found is None:
         able = [other.name for other in methods().values() if any(p.task == task for p in other.presets)]

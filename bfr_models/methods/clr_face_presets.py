@@ -92,6 +92,11 @@ class CLRFaceOptions(NetworkOptions):
         return self.guidance > 0 and self.steps > 0
 
     @property
+    def uses_irn(self) -> bool:
+        """Whether anything looks at the Identity Recovery Network's face."""
+        return self.start == "irn" or self.guided or self.residual > 0
+
+    @property
     def own_starts(self) -> bool:
         """Whether each face has a start of its own."""
         return self.cover > 0 and self.start == "irn" and self.steps > 0

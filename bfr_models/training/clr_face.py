@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from bfr_models.diffusion.sde import VPSDE, Solver, sample
+from bfr_models.diffusion.sampling import get_sampler, sample
+from bfr_models.diffusion.sde import VPSDE
 from bfr_models.diffusion.times import FIRST_TIME, times_from
 from bfr_models.methods.clr_face_presets import CLRFacePreset
 from bfr_models.networks.latent_networks import LatentScore, conditioned
@@ -162,7 +163,9 @@ class Score(OnLatents):
     def loss(self, network: Any, gt: Tensor, lq: Tensor) -> Tensor:
         t = (self.preset.max_time * torch.rand(len(gt), dtype=torch.float64).square()).clamp_min(FIRST_TIME)
         clean, degraded = self._latents(network, gt, lq)
-        weight = torch.tensor([math.exp(-2 * self.sde.half_log_snr(u)) for u in t.tolist()]).clamp(1, self.HEAVIEST)
+        weight = torch.tensor([math.exp(-2 * self.sde.level(u).half_log_snr) for u in t.tolist()]).clamp(
+            1, self.HEAVIEST
+        )
         losses = self._eps_losses(network, clean, degraded, t, torch.randn(clean.shape).to(clean))
         return (weight.to(losses) * losses).mean()
 
@@ -178,11 +181,13 @@ class Score(OnLatents):
     def preview(self, network: Any, gt: Tensor, lq: Tensor) -> list[Tensor]:
         """The degraded face, the reverse chain from it and from noise alone, the face as it was."""
         _, degraded = self._latents(network, gt, lq)
-        noise = RowNoise(range(len(gt)), gt.device)(*degraded.shape[1:])
+        noise = RowNoise(range(len(gt)), gt.device)
+        draw = noise(*degraded.shape[1:])
         restored = []
         for start in (0.4, self.preset.max_time):
-            z = self.sde.diffuse(degraded, noise, start) if start < self.preset.max_time else noise
-            z = sample(conditioned(network, degraded), z, times_from(start, 20), Solver("dpm++"))
+            levels = self.sde.levels(times_from(start, 20))
+            z = levels[0].diffuse(degraded, draw) if start < self.preset.max_time else draw
+            z = sample(conditioned(network, degraded), z, levels, get_sampler("dpm++"), noise)
             z = network.denormalise(z)
             restored.append(self._vqgan.decode(self._vqgan.quantise(z)[0]).clamp(-1, 1))
         return [lq, *restored, gt]

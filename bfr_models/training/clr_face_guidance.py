@@ -163,12 +163,13 @@ class Mask(OnLatents):
 
     def _guided_step(self, lq: Tensor, t: float, noise: Callable[..., Tensor]) -> _GuidedStep:
         recovered, degraded, estimate = self._conditions(lq)
+        level = self.sde.level(t)
         with torch.no_grad():
             target = self._guide(crop_from_ffhq(recovered))
-            z = self.sde.diffuse(estimate, noise(*estimate.shape).to(estimate), t)
-        eps, gradient = identity_gradient(conditioned(self._score, degraded), self._embed, self.sde, z, t, target)
-        push = self.GUIDANCE * self.sde.sigma(t) / self.sde.alpha(t) * gradient
-        return _GuidedStep(degraded, estimate, self.sde.predict_start(z, eps, t), push)
+            z = level.diffuse(estimate, noise(*estimate.shape).to(estimate))
+        eps, gradient = identity_gradient(conditioned(self._score, degraded), self._embed, z, level, target)
+        push = self.GUIDANCE * level.sigma / level.alpha * gradient
+        return _GuidedStep(degraded, estimate, level.predict_start(z, eps), push)
 
     def _embed(self, start: Tensor) -> Tensor:
         return self._guide(crop_from_ffhq(self._decode(start)))

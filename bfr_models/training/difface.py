@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bfr_models.diffusion.sampling import as_eps_model, ddim_sample
-from bfr_models.diffusion.schedule import add_noise, linear_alphas_cumprod, truncated_timesteps
+from bfr_models.diffusion.sampling import as_model, clipped, get_sampler, sample
+from bfr_models.diffusion.schedule import add_noise, levels_at, linear_alphas_cumprod, truncated_timesteps
 from bfr_models.errors import UsageError
 from bfr_models.methods.difface_presets import DifFacePreset, PriorPreset
 from bfr_models.networks.swinir import SwinIR
@@ -83,9 +83,9 @@ class Prior(Component):
 
     def preview(self, network: nn.Module, gt: Tensor, lq: Tensor) -> list[Tensor]:
         noise = RowNoise(range(len(gt)), gt.device)
-        timesteps = truncated_timesteps(self.t_max, 20)
-        x = add_noise(gt, noise(*gt.shape[1:]), self.alphas_cumprod[timesteps[0]])
-        return [gt, x.clamp(-1, 1), ddim_sample(as_eps_model(network), x, timesteps, self.alphas_cumprod, 0.5, noise)]
+        levels = levels_at(truncated_timesteps(self.t_max, 20), self.alphas_cumprod)
+        x = levels[0].diffuse(gt, noise(*gt.shape[1:]))
+        return [gt, x.clamp(-1, 1), sample(as_model(network), x, levels, get_sampler("ddim", 0.5), noise, clipped())]
 
     def _eps_loss(self, network: nn.Module, gt: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         x = add_noise(gt, noise, self.alphas_cumprod[t].view(-1, 1, 1, 1).to(gt.device))

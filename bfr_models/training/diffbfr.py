@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bfr_models.diffusion.sampling import Noise, as_fractional_eps_model, truncated_sample
-from bfr_models.diffusion.schedule import add_noise, linear_alphas_cumprod, truncated_timesteps
+from bfr_models.diffusion.sampling import Noise, as_model, get_sampler, truncated_sample
+from bfr_models.diffusion.schedule import add_noise, levels_at, linear_alphas_cumprod, truncated_timesteps
 from bfr_models.methods.diffbfr import corrected
 from bfr_models.methods.diffbfr_presets import DiffBFROptions, DiffBFRPreset
 from bfr_models.networks.configs import UNetConfig
@@ -100,7 +100,7 @@ class _Restoring(Component):
         losses = {}
         for t in torch.linspace(0, self.t_max, 6).long().tolist():
             x = add_noise(x_0, noise, float(self.alphas_cumprod[t]))
-            losses[t] = float((as_fractional_eps_model(network, condition)(x, t) - noise).pow(2).mean())
+            losses[t] = float((as_model(network, condition)(x, t) - noise).pow(2).mean())
         metrics = {"eps_loss": sum(losses.values()) / len(losses)} | {f"eps_loss_{t}": v for t, v in losses.items()}
         restored = self._restore(network, y, condition)
         lq = resize(lq, x_0.shape[-1]).clamp(-1, 1)
@@ -114,9 +114,8 @@ class _Restoring(Component):
         return [resize(lq, x_0.shape[-1]), self._restore(network, y, condition), x_0]
 
     def _restore(self, network: nn.Module, y: Tensor, condition: Tensor) -> Tensor:
-        timesteps = truncated_timesteps(self.start, self.steps)
         noise = RowNoise(range(len(y)), y.device)
-        return truncated_sample(as_fractional_eps_model(network, condition), y, timesteps, self.alphas_cumprod, noise)
+        return run_chain(network, y, condition, truncated_timesteps(self.start, self.steps), noise)
 
     def _timesteps_around_start(self, n: int) -> Tensor:
         """From a quarter of the start to twice it: it is a user's to choose."""
@@ -186,8 +185,14 @@ class IrmHigh(_Restoring):
         _, y, condition = self.first.pictures(lq, lq)
         if self.first_network is None:
             return y
-        model = as_fractional_eps_model(self.first_network.to(lq.device), condition)
-        return truncated_sample(model, y, truncated_timesteps(self.first.start, steps), self.alphas_cumprod, noise)
+        timesteps = truncated_timesteps(self.first.start, steps)
+        return run_chain(self.first_network.to(lq.device), y, condition, timesteps, noise)
+
+
+def run_chain(network: nn.Module, y: Tensor, condition: Tensor, timesteps: list[int], noise: Noise) -> Tensor:
+    """x_0 of a chain from y, by the deterministic sampler of few steps."""
+    levels = levels_at(timesteps, linear_alphas_cumprod())
+    return truncated_sample(as_model(network, condition), y, levels, get_sampler("dpm++"), noise)
 
 
 def dense_low_timesteps(n: int, t_max: int) -> Tensor:
