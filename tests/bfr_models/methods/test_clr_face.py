@@ -23,8 +23,8 @@ from bfr_models.networks.mobile_face import MobileFace, crop_from_ffhq
 from bfr_models.networks.swinir import SwinIR
 from bfr_models.networks.vqgan import VQGAN
 from bfr_models.registry import ResolvedMethod
-from bfr_models.training.clr_face_guidance import Student, unit_variance
-from bfr_models.training.component import NO_AIDS
+from bfr_models.training.clr_face_guidance import unit_variance
+from bfr_models.training.registry import build_component
 from bfr_models.types import FaceBatch
 from bfr_models.weights.tensors import load_weights, parameters_of, save_weights
 from tests.clr_face import SIZE, TINY
@@ -40,7 +40,7 @@ def networks() -> dict[str, torch.nn.Module]:
         "score": LatentScore(TINY.score, 3),
         "irn": SwinIR(TINY.irn),
         "mask": LatentMask(TINY.mask, 3),
-        "recogniser": Student(TINY, NO_AIDS).build(),
+        "recogniser": build_component("clr_face", "recogniser", TINY).build(),
     }
     with torch.no_grad():
         unit_variance(made["recogniser"], crop_from_ffhq(faces().images))  # else all faces look alike to it
