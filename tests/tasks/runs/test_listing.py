@@ -12,14 +12,14 @@ from tests import support
 
 
 def test_a_wrong_column_is_answered_with_the_columns_there_are(source: Path) -> None:
-    with pytest.raises(UsageError, match=r"picture column 'picture', found the columns image \(struct.*--column"):
+    with pytest.raises(UsageError, match=r"image column 'picture', found the columns image \(struct.*--column"):
         support.plan_run(support.make_run(source.parent, column="picture"))
     assert not (source.parent / "dst").exists()
 
 
 def test_a_file_without_the_column_is_found_before_any_work(source: Path) -> None:
     pq.write_table(pq.read_table(source / "b.parquet").rename_columns(["other"]), source / "z.parquet")
-    with pytest.raises(UsageError, match="picture column 'image', found the columns other"):
+    with pytest.raises(UsageError, match="image column 'image', found the columns other"):
         support.plan_run(support.make_run(source.parent))
 
 
