@@ -26,9 +26,7 @@ from tasks.runs.shards import Shard, current_version, from_table
 from tasks.runs.single_writer import learn_conditions
 from tasks.runs.spec import check_destination, freeze_spec
 from tasks.storage.redaction import redact, without_secrets
-from tasks.storage.store import Store
-
-_READERS = 16
+from tasks.storage.store import PARALLEL_READS, Store
 
 
 def plan_shards(resolved: ResolvedRun, store: Store) -> Plan:
@@ -104,5 +102,5 @@ def _tried_again(store: Store, plan: Plan, live: list[Shard], codes: set[str]) -
 def _sources_unchanged(plan: Plan) -> bool:
     """Whether the files that are still to be read have not changed since the plan was made."""
     versions = {shard.source: shard.version for shard in plan.todo}
-    with ThreadPoolExecutor(_READERS) as readers:
+    with ThreadPoolExecutor(PARALLEL_READS) as readers:
         return all(readers.map(lambda source: current_version(source) == versions[source], versions))
