@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import DatasetCard
 
 from bfr_models.errors import UsageError
-from bfr_models.faces.types import ADAFACE
+from bfr_models.faces.recognisers import ADAFACE
 from bfr_models.metrics.frechet import INCEPTION, FeatureSource, FeatureStatistics, frechet_distance
 from flows.restore_dataset import restore_without_prefect
 from tasks.config.curate import CurateRun
