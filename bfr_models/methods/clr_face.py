@@ -7,9 +7,8 @@
     z <- z - w(t) m * grad_z (1 - cos(phi(G(z_0(z))), phi(IRN(y))))          on guided steps; m = mask(z_y, z_irn)
     x = G(VQ(z_0)) + r (IRN(y) - G(VQ(z_irn)))                               quantised once, at the end
 
-The paper gives these parts but for the last line's r; the samplers, the start t0, w, where in the chain to guide and r
-are our choices (`CLRFaceOptions`). phi is a recogniser, and never the one that a result is scored by
-(`bfr_models.metrics.independence`).
+The paper gives all of this except r. The samplers, t0, w and the steps to guide are our choices (`CLRFaceOptions`). phi
+is a recogniser, and should not be the one that scores the results (`bfr_models.metrics.independence`).
 """
 
 from __future__ import annotations
