@@ -65,8 +65,10 @@ class CLRFace:
         return batch.with_images(torch.cat(restored)[: len(batch)].cpu())
 
     def _restore(self, lq: Tensor, seeds: Sequence[int]) -> Tensor:
+        """One group of faces, by the equations at the top of this file."""
         noise = RowNoise(seeds, self._device)
         degraded = self._encode(lq)
+        # An ablation may have no use for the IRN's face; z_irn is then z_y.
         recovered = (self._irn((lq + 1) / 2).float() * 2 - 1).clamp(-1, 1) if self._options.uses_irn else lq
         estimate = self._encode(recovered)
         levels = self._sde.levels(self._times(degraded, estimate))
