@@ -44,7 +44,7 @@ class RestoreRun(BaseModel):
     min_identity: MinIdentity | None = Field(
         None,
         description="identity similarity to the input below which a face keeps its original pixels: a number from -1 "
-        "to 1, or a profile, whose threshold is for AdaFace",
+        "to 1, or a profile (its threshold is for AdaFace)",
     )
     detector: Literal["dlib", "retinaface"] = Field("dlib", description="network that finds the faces in photos")
     detector_weights: str | None = Field(
@@ -56,7 +56,7 @@ class RestoreRun(BaseModel):
     )
     reject_no_face: bool = Field(False, description="reject photos without a face, instead of passing them through")
     lpips: str = Field(
-        "auto", description="backbone of LPIPS: vgg, alex, squeeze or none; auto: the first whose weights are here"
+        "auto", description="backbone of LPIPS: vgg, alex, squeeze or none; auto: the first with weights here"
     )
     metrics: tuple[str, ...] = Field((), description="further metrics: ms_ssim, niqe, lmd")
     protocol: str = Field(
