@@ -6,6 +6,7 @@ from typing import Any
 
 from prefect import flow
 
+from flows.orchestration.lost_runs import own_run
 from flows.restore_dataset import restore_dataset_with_fallback
 from tasks.compare_runs import compare_runs
 from tasks.config.evaluate import EvaluateRun
@@ -17,6 +18,7 @@ from tasks.degrade_dataset import degrade_once
 def evaluate_methods(run: EvaluateRun) -> dict[str, Any]:
     """Degrades the source to `destination`/lq if asked to, restores it into `destination`/<method> each with one
     seed, and compares in `destination`/report. Running it again resumes."""
+    own_run()
     runs = run.restorations()
     for restoration in runs:
         resolve_run(restoration)  # an unknown name is said before any work starts

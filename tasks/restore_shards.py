@@ -12,7 +12,7 @@ from bfr_models.errors import BfrError
 from tasks.config.environment import prepare_environment, ray_is_elsewhere
 from tasks.config.resolve import ResolvedRun
 from tasks.engine.dispatch import Dispatch
-from tasks.engine.pool import Pool
+from tasks.engine.pool import STOP_SECONDS, Pool
 from tasks.engine.thread_pool import ThreadPool
 from tasks.runs.commits import Record
 from tasks.runs.shards import Shard
@@ -83,7 +83,7 @@ def restore_shards(
                 break
     finally:
         dispatch.stop.set()
-        thread.join(5)
+        thread.join(STOP_SECONDS)
     if failure and isinstance(failure[0], Exception) and not isinstance(failure[0], BfrError):
         raise BfrError(
             f"the dispatcher stopped: {type(failure[0]).__name__}: {failure[0]}; what is done is kept, the same "

@@ -13,7 +13,7 @@ from tasks.runs.commits import Record
 from tasks.worker.job import Job, Order
 
 IN_HAND = 2
-STOP_SECONDS = 10.0  # for threads to stop; a call of the method cannot be interrupted, only abandoned
+STOP_SECONDS = 3.0  # for threads to stop; a call of the method cannot be interrupted, only abandoned
 
 
 class WorkerLostError(Exception):
