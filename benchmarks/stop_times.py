@@ -1,8 +1,8 @@
 """Seconds from a signal to the end of `bfr restore`, at random moments of its life, on a terminal of its own.
 
 Each round starts the command in a new pseudo-terminal, waits for a random time, then presses Ctrl-C there, or sends
-SIGTERM to its process group, or sends it twice. Counted as failures: an exit code other than 130 (or 0, where the run was
-done before), more than LIMIT seconds, a process that is left.
+SIGTERM to its process group, or presses Ctrl-C twice. Counted as failures: an exit code other than 130 (or 0, where the
+run was done before), more than LIMIT seconds, a process that is left, a traceback.
 
     python benchmarks/stop_times.py --rounds 30 --engines ray,local --source pairs/
 """
@@ -55,7 +55,7 @@ def start(arguments: list[str], environment: dict[str, str]) -> tuple[int, int]:
     """Process id and terminal of a command that leads a session, as a login does."""
     process, terminal = pty.fork()
     if not process:
-        os.execve(sys.executable, [sys.executable, "-c", COMMAND, *arguments], environment)
+        os.execve(sys.executable, [sys.executable, "-c", COMMAND, *arguments], environment)  # noqa: S606
     return process, terminal
 
 

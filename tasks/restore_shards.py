@@ -45,7 +45,9 @@ def worker_pool(resolved: ResolvedRun) -> Iterator[Pool]:
         workers = run.actors or (max(1, int(gpus / per_actor)) if per_actor else 1)
         threads = None if per_actor else max(1, (os.cpu_count() or 1) // workers)
         job = make_job(resolved, "cuda" if per_actor else "cpu", threads)
-        pool = RayPool(job, workers, per_actor, run.shard_timeout, connected_here and not ray_is_elsewhere())
+        pool = RayPool(
+            job, workers, per_actor, run.start_timeout, run.shard_timeout, connected_here and not ray_is_elsewhere()
+        )
         try:
             yield pool
         finally:

@@ -22,6 +22,7 @@ from tasks.config.environment import prepare_environment
 from tasks.engine.daemon_threads import end_if_busy
 from tasks.engine.spot_notice import watch_for_notice
 from tasks.storage.redaction import redact_text
+from tasks.storage.waits import show_waits
 
 
 def run(
@@ -33,6 +34,7 @@ def run(
 ) -> None:
     """Does a verb's work, prints its result or its error, and exits with its code."""
     prepare_environment()
+    show_waits()
     failed: list[int] = []
     atexit.register(_end, failed)  # before Prefect and Ray register theirs, so that it is called after them
     try:

@@ -71,6 +71,9 @@ class RestoreRun(BaseModel):
     shard_timeout: float | None = Field(
         None, gt=0, description="seconds until a worker is taken to hang; 20 x the longest shard so far by default"
     )
+    start_timeout: float = Field(
+        600.0, gt=0, description="seconds until a first worker must be ready: placed in the cluster, the method loaded"
+    )
     actors: int | None = Field(None, ge=1, description="workers; one per GPU, or one, by default")
     gpus_per_actor: float | None = Field(None, ge=0, description="1 where the cluster has GPUs by default")
     batch_size: BatchSizeAsked | None = Field(
