@@ -11,6 +11,7 @@ from bfr_models.device import local_device
 from bfr_models.errors import BfrError
 from tasks.config.environment import prepare_environment, ray_is_elsewhere
 from tasks.config.resolve import ResolvedRun
+from tasks.engine.daemon_threads import DISPATCHER
 from tasks.engine.dispatch import Dispatch
 from tasks.engine.pool import STOP_SECONDS, Pool
 from tasks.engine.thread_pool import ThreadPool
@@ -36,9 +37,10 @@ def worker_pool(resolved: ResolvedRun) -> Iterator[Pool]:
     import ray
 
     from tasks.engine.ray_cluster import cluster_gpus, connect_ray
+    from tasks.engine.ray_head import RayHead
     from tasks.engine.ray_pool import RayPool
 
-    connected_here = connect_ray()
+    connected_here, head = connect_ray(), RayHead()
     try:
         gpus = cluster_gpus()
         per_actor = run.gpus_per_actor if run.gpus_per_actor is not None else min(1, gpus)
@@ -46,14 +48,20 @@ def worker_pool(resolved: ResolvedRun) -> Iterator[Pool]:
         threads = None if per_actor else max(1, (os.cpu_count() or 1) // workers)
         job = make_job(resolved, "cuda" if per_actor else "cpu", threads)
         pool = RayPool(
-            job, workers, per_actor, run.start_timeout, run.shard_timeout, connected_here and not ray_is_elsewhere()
+            head,
+            job,
+            workers,
+            per_actor,
+            run.start_timeout,
+            run.shard_timeout,
+            connected_here and not ray_is_elsewhere(),
         )
         try:
             yield pool
         finally:
             pool.close()
     finally:
-        if connected_here:
+        if connected_here and not head.is_lost:
             ray.shutdown()
 
 
@@ -77,10 +85,11 @@ def restore_shards(
         finally:
             ended.set()
 
-    thread = threading.Thread(target=run, name="dispatcher", daemon=True)
+    thread = threading.Thread(target=run, name=DISPATCHER, daemon=True)
     thread.start()
     try:
         while not ended.wait(WAIT_SECONDS):
+            pool.check()
             if stop is not None and stop.is_set():
                 break
     finally:

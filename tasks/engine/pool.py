@@ -41,6 +41,11 @@ class Pool(Protocol):
         """The orders that have ended; waits at most `timeout` seconds for the first."""
         ...
 
+    def check(self) -> None:
+        """BfrError if there is no point in waiting for the workers any longer. Called by another thread than the rest,
+        which may hang meanwhile."""
+        ...
+
     def close(self) -> None:
         """Stops the workers. What they have in hand is abandoned, and none of it is committed later."""
         ...

@@ -15,6 +15,7 @@ from bfr_models.errors import BfrError
 from tasks.engine.placement import waiting_for
 from tasks.engine.pool import IN_HAND, Outcome, WorkerLostError, cannot_load
 from tasks.engine.ray_cluster import end_processes
+from tasks.engine.ray_head import RayHead
 from tasks.engine.worker_log import Line, WorkerLog, relay
 from tasks.runs.commits import Record
 from tasks.storage.waits import WaitLines
@@ -87,6 +88,7 @@ class RayPool:
 
     def __init__(
         self,
+        head: RayHead,
         job: Job,
         workers: int,
         gpus: float,
@@ -94,7 +96,7 @@ class RayPool:
         shard_timeout: float | None = None,
         ours: bool = False,
     ):
-        self._job, self._shard_timeout, self._ours = job, shard_timeout, ours
+        self._head, self._job, self._shard_timeout, self._ours = head, job, shard_timeout, ours
         self._gpus, self._start_timeout, self._waits = gpus, start_timeout, WaitLines()
         self._max_losses = max(MAX_LOSSES_IN_A_ROW, 3 * workers)
         self._class = ray.remote(_WorkerActor).options(
@@ -117,6 +119,9 @@ class RayPool:
         actor = max(self._actors, key=lambda actor: actor.free_slots)
         actor.in_hand[actor.handle.run.remote(order)] = (order, time.monotonic())
 
+    def check(self) -> None:
+        self._head.check()
+
     def poll(self, timeout: float) -> list[Outcome]:
         self._kill_hung_actors()
         self._say_what_it_waits_for()
@@ -136,6 +141,8 @@ class RayPool:
         return outcomes
 
     def close(self) -> None:
+        if self._head.is_lost:
+            return  # nobody carries it out; without their head, the cluster's nodes end their workers themselves
         for actor in self._actors:
             with suppress(RayError):  # the cluster may be gone already
                 ray.kill(actor.handle)
