@@ -52,19 +52,29 @@ def supervise(command: Callable[[], None]) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, awaited)  # they wait for `sigtimedwait`; none is missed
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # orphans among the driver's processes become this one's
     sys.stdout.flush()
-    supervisor = os.getpid()
+    supervisor, (farewell, say_farewell) = os.getpid(), os.pipe()
     driver = os.fork()
     if driver:
-        os._exit(_Supervisor(driver, awaited).wait())
+        os.close(say_farewell)
+        os._exit(_Supervisor(driver, awaited, farewell).wait())
     _drivers.add(os.getpid())
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell has it ignored, as it does after `&`
     end_with_parent(signal.SIGINT, supervisor)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    code = _exit_code_of(command)
+    os.write(say_farewell, bytes([code]))
+    sys.exit(code)
+
+
+def _exit_code_of(command: Callable[[], None]) -> int:
     try:
         command()
     except KeyboardInterrupt:  # while it was being imported, or read its arguments
-        sys.exit(INTERRUPTED)
+        return INTERRUPTED
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
 
 
 def end_with_parent(number: int, parent: int) -> None:
@@ -77,8 +87,9 @@ def end_with_parent(number: int, parent: int) -> None:
 class _Supervisor:
     """Waits for the driver's end, and brings it about when a signal comes."""
 
-    def __init__(self, driver: int, awaited: Iterable[int]) -> None:
+    def __init__(self, driver: int, awaited: Iterable[int], farewell: int) -> None:
         self._driver, self._awaited = driver, set(awaited)
+        self._farewell = farewell  # a pipe: the driver writes its exit code to it, once it has said all it has to
         self._stopped_at: float | None = None
         self._status: int | None = None  # of the driver, once it has ended
 
@@ -148,12 +159,25 @@ class _Supervisor:
     def _exit_code(self, code: int) -> int:
         if self._stopped_at is not None or -code in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
             return INTERRUPTED
-        if code < 0:
-            name = signal.Signals(-code).name
-            why = "; the kernel does so when memory runs out" if -code == signal.SIGKILL else ""
-            _say(f"error: the process that does the work was ended by {name}{why}; {KEPT}")
-            return 1
-        return code
+        told = self._told()
+        if told is None:
+            _say(f"error: the process that does the work ended {_how(code)}; {KEPT}")
+        return 1 if told is None else told
+
+    def _told(self) -> int | None:
+        """The exit code that the driver has told; its end itself, in native code, may have gone wrong after that."""
+        os.set_blocking(self._farewell, False)
+        with suppress(BlockingIOError):
+            return next(iter(os.read(self._farewell, 1)), None)
+        return None
+
+
+def _how(code: int) -> str:
+    """The way a driver has ended that did not say so itself."""
+    if code >= 0:
+        return "without a word, as Ray ends it when the cluster's head is gone (its own lines, if any, are above)"
+    why = " (the kernel does so when memory runs out)" if -code == signal.SIGKILL else ""
+    return f"by {signal.Signals(-code).name}{why}"
 
 
 def _children() -> list[int]:

@@ -126,7 +126,18 @@ def test_whichever_is_killed_nothing_is_left(killed: str, ended: list[psutil.Pro
         assert os.waitstatus_to_exitcode(os.waitpid(command.pid, 0)[1]) == -signal.SIGKILL
     else:
         assert command.wait() == 1
-        assert "error: the process that does the work was ended by SIGKILL" in command.said
+        assert "error: the process that does the work ended by SIGKILL" in command.said
+
+
+def test_a_driver_that_a_library_ends_is_spoken_for() -> None:
+    command = Command("import os; print('up', flush=True); os._exit(7)")
+    assert command.wait() == 1
+    assert "error: the process that does the work ended without a word" in command.said
+
+
+def test_a_crash_after_the_last_word_changes_nothing() -> None:
+    command = Command("import atexit, os; atexit.register(os.abort); print('up', flush=True); sys.exit(3)")
+    assert command.wait() == 3 and command.said.strip() == "up"
 
 
 def test_a_command_ends_with_its_own_code_and_leaves_nothing(ended: list[psutil.Process]) -> None:
