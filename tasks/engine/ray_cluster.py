@@ -6,10 +6,11 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -51,14 +52,32 @@ def connect_ray() -> bool:
 def _init(address: str | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address:
-        ray.init(address=address, **quiet)
+        with _native_lines_dropped():
+            ray.init(address=address, **quiet)
     else:  # a small object store: images go through storage, only orders and records through Ray
         ray.init("local", include_dashboard=False, object_store_memory=256 * 2**20, **quiet)
 
 
+@contextmanager
+def _native_lines_dropped() -> Iterator[None]:
+    """While Ray tries to join a cluster, its native code warns once a second; the error at the end says as much."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def _cannot_connect(address: str | None, error: Exception) -> BfrError:
-    """Ray's reason, of which the first cause tells most, and what to do."""
-    reason = " ".join(str([*causes(error)][-1]).split())[:300]
+    """What to do, and Ray's reason: that of the first cause, of whose traceback the last line tells it."""
+    reason = str([*causes(error)][-1]).strip()
+    reason = (reason.splitlines()[-1] if "Traceback" in reason else " ".join(reason.split())).partition(" Ensure ")[0][
+        :300
+    ]
     if not address:
         return BfrError(
             f"expected Ray to start on this machine, found: {reason}; Ray's logs are in /tmp/ray/session_latest/logs; "
