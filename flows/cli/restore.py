@@ -101,6 +101,9 @@ def restore(
     shard_timeout: Annotated[
         float | None, typer.Option(help="Seconds until a worker counts as hung; 20 x the longest shard by default.")
     ] = None,
+    start_timeout: Annotated[
+        float | None, typer.Option(help="Seconds that a first worker may take to be ready; 600 by default.")
+    ] = None,
     actors: Actors = None,
     gpus_per_actor: Annotated[float | None, typer.Option(help="GPUs per worker; 0.5 puts two on each GPU.")] = None,
     batch_size: Annotated[

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+LOOPBACK = "localhost,127.0.0.1,::1"
+
 
 def prepare_environment() -> None:
     """Sets defaults for Prefect and Ray; variables that the user has set stay. Call before importing either, since both
@@ -27,6 +29,15 @@ def prepare_environment() -> None:
         defaults["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    _never_proxy_loopback()
+
+
+def _never_proxy_loopback() -> None:
+    """Prefect's server and Ray, which a run starts, are on this machine: no proxy that the user has set leads there."""
+    found = [os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY")]
+    hosts = dict.fromkeys(host.strip() for hosts in (*found, LOOPBACK) for host in hosts.split(",") if host.strip())
+    for name in ("no_proxy", "NO_PROXY"):  # which of the two is read, differs from library to library
+        os.environ[name] = ",".join(hosts)
 
 
 def ray_is_elsewhere() -> bool:

@@ -82,6 +82,9 @@ class RestoreRun(BaseModel):
     gpus_per_actor: float | None = Field(
         None, ge=0, description="GPUs per worker; defaults to 1 if the cluster has GPUs"
     )
+    start_timeout: float = Field(
+        600.0, gt=0, description="seconds until a first worker must be ready: placed in the cluster, the method loaded"
+    )
     batch_size: BatchSizeAsked | None = Field(
         None,
         description="faces per call of the networks; defaults to 8, on a GPU to 16; auto finds the fastest that fits",
