@@ -36,12 +36,14 @@ def worker_pool(resolved: ResolvedRun) -> Iterator[Pool]:
     prepare_environment()
     import ray
 
-    from tasks.engine.ray_cluster import cluster_gpus, connect_ray
+    from tasks.engine.ray_cluster import cluster_gpus, connect_ray, warn_if_open
     from tasks.engine.ray_head import RayHead
     from tasks.engine.ray_pool import RayPool
 
     connected_here, head = connect_ray(), RayHead()
     try:
+        if not run.allow_open_cluster:
+            warn_if_open()
         gpus = cluster_gpus()
         per_actor = run.gpus_per_actor if run.gpus_per_actor is not None else min(1, gpus)
         workers = run.actors or (max(1, int(gpus / per_actor)) if per_actor else 1)

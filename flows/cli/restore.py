@@ -10,6 +10,7 @@ from flows.cli import show
 from flows.cli.command import run as command
 from flows.cli.options import (
     Actors,
+    AllowOpenCluster,
     Config,
     Debug,
     Destination,
@@ -111,6 +112,7 @@ def restore(
         typer.Option(help="Faces per network call; 8 by default, 16 on a GPU; auto finds what is fastest and fits."),
     ] = None,
     shard_rows: ShardRows = None,
+    allow_open_cluster: AllowOpenCluster = None,
     engine: Engine = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Restore nothing: count rows, time a sample, estimate the run.")
