@@ -36,6 +36,11 @@ Actors = Annotated[int | None, typer.Option(help="Number of workers; by default 
 ShardRows = Annotated[int | None, typer.Option(help="Rows per shard, rounded up to whole row groups; 32 by default.")]
 Engine = Annotated[str | None, typer.Option(help="ray (default), or local: threads of this process.")]
 
+AcceptCodeChange = Annotated[
+    bool | None,
+    typer.Option("--accept-code-change", help="Go on with a run that other code began; by default it is refused."),
+]
+
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Any setting of `bfr restore`: gt_column=gt, options.steps=4."),
