@@ -1,4 +1,4 @@
-"""Closes a run whose shards are all committed: manifest, clean folders, statistics, report."""
+"""Closes a run when all its shards are committed: manifest, cleaned folders, statistics, report."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ PACKAGES = ("bfr-pipeline", "torch", "diffusers", "numpy", "pyarrow", "ray", "pr
 
 
 def finish_run(resolved: ResolvedRun, store: Store, started: datetime, left_out: Sequence[str] = ()) -> RunRecord:
-    """Writes manifest.parquet, the report and run.json; removes what no commit names. Returns run.json."""
+    """Writes manifest.parquet, the report and run.json, and removes files that no commit names. Returns run.json."""
     plan = latest_plan(store)
     finished = closing_record(store, plan)
     derived = list(derived_damage(store, plan)) if finished else []
     if finished and not derived:
-        changed = {  # --max-rejects and --protocol may be others now, and other files be left out
+        changed = {  # what may differ between calls: --max-rejects, --protocol, the files left out
             "arguments": resolved.run.arguments,
             "protocol": figures(resolved.run.protocol, finished, finished["statistics"]),
             "warnings": [*_warnings(resolved, store), *left_out],
@@ -64,18 +64,18 @@ def finish_run(resolved: ResolvedRun, store: Store, started: datetime, left_out:
     _require_done(latest_plan(store), plan.number)  # a newer plan is there before its first file: none of these
     if newest_plan(store, plan) > plan.number:
         raise BfrError(
-            f"expected plan {plan.number} of {store!r} to be the newest, found commits of a newer one that is "
-            "gone; run the same command again, it makes the plan again"
+            f"expected plan {plan.number} of {store!r} to be the newest, found commits of a newer one, now gone; run "
+            "the same command again, it makes the plan again"
         )
     write_manifest(store, manifest)
-    commits.vacuum(store, orphans)  # after the manifest, which readers go by: what it names is always there
+    commits.vacuum(store, orphans)  # after the manifest: readers go by it, and what it names must be there
     features = [(entry["shard"], entry["features"]) for entry in manifest if entry["features"]]
     measured = distances(resolved.run, store, resolved.measures, sums, features)
     record = _run_record(resolved, store, plan, totals, measured, started)
     record["warnings"] += left_out
     record = seal(record)
     write_report(store, plan, manifest, record, resolved.run)
-    write_record(store, record)  # last: a run with run.json is finished
+    write_record(store, record)  # last: its presence means that the run is finished
     return record
 
 
@@ -94,7 +94,7 @@ def _require_done(plan: Plan, number: int) -> None:
     if plan.todo_count or plan.number != number:
         raise BfrError(
             f"expected plan {number} with all its shards done, found plan {plan.number} with {plan.todo_count} to do: "
-            "the same command runs elsewhere and has planned more; run it again when that is done"
+            "the same command is running elsewhere and has planned more; run it again when that is done"
         )
 
 

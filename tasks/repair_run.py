@@ -8,7 +8,7 @@ what was damaged is kept in `damaged/`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,9 +20,6 @@ from tasks.runs.damage import Damage
 from tasks.runs.inspection import Findings, inspect_run
 from tasks.runs.layout import MANIFEST, RECORD, REPORT, SPEC, STORAGE_FACTS
 from tasks.runs.mending import keep_copy, retire
-from tasks.runs.plan import Plan
-from tasks.runs.record import read_record
-from tasks.runs.sealed import DamagedError
 from tasks.runs.single_writer import exclusive_driver
 from tasks.runs.spec import Settings, settings_digest, write_spec
 from tasks.storage.redaction import redact
@@ -49,21 +46,27 @@ def repair_run(destination: str, *, accept_code_change: bool = False) -> Repair:
     store = Store(destination)
     found = inspect_run(store)
     damage = [one for one in found.problems if one.kind not in _NOT_DAMAGE]
-    if not damage:
+    if not damage and not _has_lost_commits(found):
         return Repair(found.problems, [], None, todo=False, close=False)
     resolved, why = _started_with(store, found, accept_code_change)
     mended = list(_mend_records(store, damage, found.settings or (resolved.settings if resolved else None)))
     plan, broken = found.plan, {one.commit for one in damage if one.commit}
-    if plan is not None and broken:
+    if plan is None or any(one.kind.startswith("plan_") for one in damage):
+        if resolved is not None:  # the recipe makes the plan again, and then looks at the shards of that one
+            resolved = replace(resolved, run=resolved.run.model_copy(update={"deep": True}))
+        return Repair(found.problems, mended, resolved, todo=True, close=False, why=why)
+    if broken:
         with exclusive_driver(store):
             plan = retire(store, plan, broken, plan.made_by)
         mended.append(f"{len(broken)} shards are planned again (plan {plan.number})")
-    todo = _is_open(plan) or any(one.kind.startswith("plan_") for one in damage)
+    todo = plan.todo_count > 0
     return Repair(found.problems, mended, resolved, todo, close=not todo, why=why)
 
 
-def _is_open(plan: Plan | None) -> bool:
-    return plan is None or plan.todo_count > 0
+def _has_lost_commits(found: Findings) -> bool:
+    """Whether a closed run is no longer whole."""
+    plan, record = found.plan, found.record
+    return plan is not None and record is not None and record.get("plan") == plan.number and plan.todo_count > 0
 
 
 def _mend_records(store: Store, damage: list[Damage], settings: Settings | None) -> Iterator[str]:
@@ -92,7 +95,7 @@ def _take_away(store: Store, path: str) -> str:
 def _started_with(store: Store, found: Findings, accept_code_change: bool) -> tuple[ResolvedRun | None, str]:
     """The run as it was started, and as it comes to the same settings today; or None, and why not."""
     why = f"expected what {redact(store.url())} was started with in its plan or run.json, found neither"
-    for arguments in _arguments(store, found):
+    for arguments in _arguments(found):
         asked = {"destination": store.url(), "retry_rejected": (), "deep": False}
         try:
             run = RestoreRun.model_validate({**arguments, **asked, "accept_code_change": accept_code_change})
@@ -106,15 +109,11 @@ def _started_with(store: Store, found: Findings, accept_code_change: bool) -> tu
     return None, why
 
 
-def _arguments(store: Store, found: Findings) -> Iterator[dict[str, Any]]:
+def _arguments(found: Findings) -> Iterator[dict[str, Any]]:
     """What the run may have been started with: as the plan says, as run.json says, or as its settings come to."""
     if found.plan is not None and (arguments := found.plan.made_by.get("arguments")):
         yield arguments
-    try:
-        record = read_record(store)
-    except DamagedError:
-        record = None
-    if record is not None and isinstance(arguments := record.get("arguments"), dict):
+    if found.record is not None and isinstance(arguments := found.record.get("arguments"), dict):
         yield arguments
     if found.settings is not None:
         yield from _guesses(found.settings)

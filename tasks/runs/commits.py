@@ -33,11 +33,10 @@ from tasks.runs.layout import COMMITS, FOLDERS, commit_file, shard_file
 from tasks.runs.sealed import read_json, seal
 from tasks.runs.shards import Shard
 from tasks.storage.redaction import without_secrets
-from tasks.storage.store import Store
+from tasks.storage.store import PARALLEL_READS, Store
 
 Record = dict[str, Any]
 
-_READERS = 16
 _READ_AHEAD = 1024  # records held in memory: a run may have millions
 
 
@@ -105,7 +104,7 @@ def read_commit(store: Store, name: str) -> Record:
 def read_commits(store: Store, names: Iterable[str]) -> Iterator[Record]:
     """The records of many shards, in the given order, read in parallel."""
     left = iter(names)
-    with ThreadPoolExecutor(_READERS) as readers:
+    with ThreadPoolExecutor(PARALLEL_READS) as readers:
         while some := list(islice(left, _READ_AHEAD)):
             yield from readers.map(lambda name: read_commit(store, name), some)
 

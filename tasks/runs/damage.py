@@ -28,9 +28,8 @@ from tasks.runs.record import RunRecord, read_record
 from tasks.runs.sealed import DamagedError
 from tasks.runs.shards import Shard, from_table
 from tasks.runs.spec import Settings, settings_digest
-from tasks.storage.store import Store
+from tasks.storage.store import PARALLEL_READS, Store
 
-_READERS = 16
 _DEEP_READERS = 4  # each holds a file in memory
 _READ_AHEAD = 256  # shards
 _SHOWN = 3  # examples in a message
@@ -71,7 +70,7 @@ def inspect_shards(store: Store, plan: Plan, settings: Settings | None, *, deep:
     its files there, of their size? `deep` reads them as well: their sha256, and the rows that they hold."""
     done = [shard for shard in from_table(plan.shards) if shard.commit in plan.done]
     check = partial(_inspect, store, settings, None if deep else _sizes(store))
-    with ThreadPoolExecutor(_DEEP_READERS if deep else _READERS) as readers:
+    with ThreadPoolExecutor(_DEEP_READERS if deep else PARALLEL_READS) as readers:
         for start in range(0, len(done), _READ_AHEAD):
             yield from readers.map(check, done[start : start + _READ_AHEAD])
 

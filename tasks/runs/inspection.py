@@ -12,11 +12,12 @@ from tasks.runs.commits import files_of
 from tasks.runs.damage import Damage, Inspection, derived_damage, inspect_shards, newest_plan
 from tasks.runs.layout import COMMITS, DATA, FOLDERS, MANIFEST, RECORD, REJECTED, SPEC, plan_file
 from tasks.runs.manifest import read_manifest
-from tasks.runs.plan import Plan, find_plan, finished_record
+from tasks.runs.plan import Plan, find_plan
+from tasks.runs.record import RunRecord, read_record
 from tasks.runs.sealed import DamagedError
 from tasks.runs.shards import Shard, from_table
 from tasks.runs.single_writer import stored_conditions
-from tasks.runs.spec import Settings, read_spec, settings_digest
+from tasks.runs.spec import Settings, read_spec, settings_digest, settings_of_commits
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
@@ -45,6 +46,7 @@ class Findings:
 
     plan: Plan | None
     settings: Settings | None
+    record: RunRecord | None  # run.json, whichever plan it is of
     counts: Counts = field(default_factory=Counts)
     problems: list[Damage] = field(default_factory=list)
 
@@ -53,7 +55,13 @@ def inspect_run(store: Store) -> Findings:
     """Reads every file that a live commit names, and every record. UsageError if there is no run."""
     plan, problems = _plan(store)
     settings, wrong = _settings(store, plan)
-    found = Findings(plan, settings, problems=problems + wrong)
+    problems += wrong
+    try:
+        record = read_record(store)
+    except DamagedError as error:
+        record = None
+        problems.append(Damage("record_damaged", RECORD, f"found {error.found}"))
+    found = Findings(plan, settings, record, problems=problems)
     if plan is None:
         return found
     keep = set[str]()
@@ -62,7 +70,8 @@ def inspect_run(store: Store) -> Findings:
         found.problems += shard.damage
         found.counts.add(shard)
         keep.update(files_of(shard.record).values() if shard.record else ())
-    found.problems += _ending(store, plan, keep, found.counts)
+    if not plan.todo_count and not any(one.where == RECORD for one in problems):
+        found.problems += _ending(store, plan, record, keep, found.counts)
     return found
 
 
@@ -97,10 +106,13 @@ def _settings(store: Store, plan: Plan | None) -> tuple[Settings | None, list[Da
         return planned or None, [*problems, Damage("spec_missing", SPEC, "expected the settings of this run")]
     except DamagedError as error:
         return planned or None, [*problems, Damage("spec_damaged", SPEC, f"found {error.found}")]
-    if planned and settings_digest(planned) != settings_digest(settings):
-        problems.append(Damage("spec_changed", SPEC, "expected the settings that the plan was made with, found others"))
-        return planned, problems
-    return settings, problems
+    if plan is None or not planned or settings_digest(planned) == settings_digest(settings):
+        return settings, problems
+    if settings_of_commits(store) == {settings_digest(settings)}:
+        detail = "expected the plan of these settings and commits, found another run's"
+        return settings, [*problems, Damage("plan_misplaced", plan_file(plan.number), detail)]
+    problems.append(Damage("spec_changed", SPEC, "expected the settings that the plan was made with, found others"))
+    return planned, problems
 
 
 def _plan_problems(plan: Plan) -> Iterator[Damage]:
@@ -123,16 +135,9 @@ def _plan_problems(plan: Plan) -> Iterator[Damage]:
         yield Damage("unfinished", f"{COMMITS}/", detail)
 
 
-def _ending(store: Store, plan: Plan, keep: set[str], counts: Counts) -> Iterator[Damage]:
+def _ending(store: Store, plan: Plan, record: RunRecord | None, keep: set[str], counts: Counts) -> Iterator[Damage]:
     """Checks a finished run as a whole: its totals, its manifest, and that no file is without a commit."""
-    if plan.todo_count:
-        return
-    try:
-        record = finished_record(store, plan)
-    except DamagedError as error:
-        yield Damage("record_damaged", RECORD, f"found {error.found}")
-        return
-    if record is None:
+    if record is None or record.get("plan") != plan.number:
         yield Damage("unfinished", RECORD, "all shards are done, but the run is not finished; run the command again")
         return
     for path in (path for folder in FOLDERS for path in store.list(folder)):

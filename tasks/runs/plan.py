@@ -19,11 +19,11 @@ from bfr_models.errors import BfrError, UsageError
 from tasks.runs import commits
 from tasks.runs.layout import PLAN, RECORD, plan_file
 from tasks.runs.record import RunRecord, read_record
-from tasks.runs.sealed import encode_sealed, read_sealed
+from tasks.runs.sealed import MADE_BY, encode_sealed, read_sealed
 from tasks.runs.shards import SCHEMA, Shard, from_table, to_table
 from tasks.storage.store import Store
 
-_RETRIED, _MADE_BY = b"bfr:retry_rejected", b"bfr:made_by"  # keys of the plan file's metadata
+_RETRIED = b"bfr:retry_rejected"  # key of the plan file's metadata
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Plan:
     @property
     def made_by(self) -> dict[str, Any]:
         """The settings, the arguments and the code of the command that made this plan; empty for older versions."""
-        return json.loads((self.shards.schema.metadata or {}).get(_MADE_BY, b"{}"))
+        return json.loads((self.shards.schema.metadata or {}).get(MADE_BY, b"{}"))
 
 
 def find_plan(store: Store) -> Plan | None:
@@ -95,7 +95,7 @@ def freeze_plan(
     made_by: Mapping[str, Any] = MappingProxyType({}),
 ) -> Plan:
     """Makes these shards the live plan, by a create-only put. Returns it, or the plan of a driver that was faster."""
-    notes = {_RETRIED: json.dumps(sorted(retried)).encode(), _MADE_BY: json.dumps(dict(made_by)).encode()}
+    notes = {_RETRIED: json.dumps(sorted(retried)).encode(), MADE_BY: json.dumps(dict(made_by)).encode()}
     store.create(plan_file(number), encode_sealed(to_table(shards), notes))
     return _read(store, number)
 

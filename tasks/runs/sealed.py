@@ -21,6 +21,7 @@ from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
 CHECKSUM = "checksum"
+MADE_BY = b"bfr:made_by"  # what a plan says of the command that made it: never without a checksum
 _TABLE_CHECKSUM = b"bfr:checksum"
 _ROW_GROUP_ROWS = 65536
 
@@ -79,7 +80,7 @@ def read_sealed(store: Store, path: str, schema: pa.Schema) -> pa.Table:
             raise damaged(store, path, f"a table with other columns ({', '.join(table.column_names)[:120]})")
         metadata = dict(table.schema.metadata or {})
         checksum = metadata.pop(_TABLE_CHECKSUM, None)
-        if checksum is not None and checksum != _table_checksum(table, metadata):
+        if (checksum is not None or MADE_BY in metadata) and checksum != _table_checksum(table, metadata):
             raise damaged(store, path, "content that does not match its checksum")
     except (*DAMAGE, ValueError) as error:  # ValueError: bytes that are not UTF-8
         if isinstance(error, OSError) and not is_damage(error):

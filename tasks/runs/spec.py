@@ -35,7 +35,9 @@ def check_destination(resolved: ResolvedRun, store: Store) -> None:
         raise UsageError(f"expected a destination outside {run.source}, found {run.destination}; use another")
     if store.exists(SPEC):
         _refuse_mixture(read_spec(store), resolved)
-    elif any(store.exists(path) for path in (RECORD, DATA, COMMITS)) and not _is_of_these_settings(store, resolved):
+    elif any(store.exists(path) for path in (RECORD, DATA, COMMITS)) and (
+        settings_of_commits(store) != {settings_digest(resolved.settings)}
+    ):
         raise UsageError(
             f"expected a new or an unfinished run at {run.destination}, found other files and no {SPEC}; use another "
             f"destination, or, if that was this run, `bfr repair {redact(run.destination)}`"
@@ -58,14 +60,14 @@ def read_spec(store: Store) -> Settings:
     return read_json(store, SPEC)
 
 
-def _is_of_these_settings(store: Store, resolved: ResolvedRun) -> bool:
-    """Whether the commits of a run that has lost its spec.json are of these settings. Those of older versions do not
-    say."""
+def settings_of_commits(store: Store) -> set[str | None]:
+    """The digests of the settings that a run's commits were made with, by a few of them: what to believe if spec.json
+    and plan disagree, or are gone. Commits of older versions do not say."""
     names, said = islice(sorted(committed(store)), _ASKED), set[str | None]()
     for name in names:
         with suppress(DamagedError, FileNotFoundError):
             said.add(read_commit(store, name).get("settings"))
-    return said == {settings_digest(resolved.settings)}
+    return said
 
 
 def _refuse_mixture(found: Settings, resolved: ResolvedRun) -> None:
