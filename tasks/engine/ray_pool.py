@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from ray.exceptions import RayError, RayTaskError
 from bfr_models.errors import BfrError
 from tasks.engine.pool import IN_HAND, Outcome, WorkerLostError, cannot_load
 from tasks.engine.ray_cluster import end_processes
+from tasks.engine.same_code import check_introduction, introduce, lacks_package
 from tasks.engine.worker_log import Line, WorkerLog, relay
 from tasks.runs.commits import Record
 from tasks.worker.job import Job, Order
@@ -36,13 +36,14 @@ class _WorkerActor:
     def __init__(self, job: Job) -> None:
         self._job, self._log = job, WorkerLog()
 
-    def load(self) -> int:
-        """Loads the method; returns the process id."""
+    def load(self) -> dict[str, Any]:
+        """Loads the method, if its code is the driver's; returns which code it is, and where it runs."""
+        introduction = introduce(self._job)
         from tasks.worker.shard_worker import ShardWorker
 
         self._worker = ShardWorker(self._job)
         self._worker.load()
-        return os.getpid()
+        return introduction
 
     def batches(self) -> int:
         return self._worker.batches
@@ -124,10 +125,14 @@ class RayPool:
     def _loaded(self, actor: _Actor) -> None:
         loading, actor.loading = actor.loading, None
         try:
-            actor.pid = ray.get(loading)
+            said = ray.get(loading)
+            check_introduction(self._job, said)
+            actor.pid = said["pid"]
         except RayTaskError as error:
             raise cannot_load(self._job, _cause(error)) from None
         except RayError as error:
+            if lacking := lacks_package(error):
+                raise lacking from None
             self._losses += 1
             self._replace(actor, error)
 
