@@ -11,7 +11,8 @@ from tasks.config.fields import Url
 from tasks.config.restore import RestoreRun
 
 _MEASURED = {"recogniser", "lpips", "metrics", "protocol", "fid_reference"}
-_SHARED = {"preset", "seed", "actors", "shard_rows", "allow_open_cluster", "engine"} | _MEASURED  # what differs is the method alone
+# What differs between the runs is the method alone.
+_SHARED = {"preset", "seed", "actors", "shard_rows", "allow_open_cluster", "engine"} | _MEASURED
 
 
 class EvaluateRun(BaseModel):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -75,6 +75,12 @@ class RestoreRun(BaseModel):
     leave_out_damaged: bool = Field(
         False, description="go on without unreadable source files, and name them; by default they end the run"
     )
+    deep: bool = Field(
+        False, description="check the sha256 of what is done before going on; by default presence and size"
+    )
+    accept_code_change: bool = Field(
+        False, description="go on with a run that other code began; by default it is refused"
+    )
     shard_timeout: float | None = Field(
         None, gt=0, description="seconds after which a shard counts as hung; defaults to 20 x the longest so far"
     )
@@ -110,6 +116,12 @@ class RestoreRun(BaseModel):
                 "expected no shard_timeout with engine local: threads that hang cannot be killed; use engine ray"
             )
         return self
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The settings as JSON, without what may be secret in their URLs."""
+        places = {"source": redact(self.source), "destination": redact(self.destination)}
+        return self.model_dump(mode="json") | places
 
     @property
     def title(self) -> str:

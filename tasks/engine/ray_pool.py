@@ -16,6 +16,7 @@ from tasks.engine.placement import waiting_for
 from tasks.engine.pool import IN_HAND, Outcome, WorkerLostError, cannot_load
 from tasks.engine.ray_cluster import end_processes
 from tasks.engine.ray_head import RayHead
+from tasks.engine.same_code import check_introduction, introduce, lacks_package
 from tasks.engine.worker_log import Line, WorkerLog, relay
 from tasks.runs.commits import Record
 from tasks.storage.waits import WaitLines
@@ -42,12 +43,14 @@ class _WorkerActor:
         """The process id: the first thing that is known, and only once there is room for the actor."""
         return os.getpid()
 
-    def load(self) -> None:
-        """Loads the method."""
+    def load(self) -> dict[str, Any]:
+        """Loads the method, if its code is the driver's; returns which code it is, and where it runs."""
+        introduction = introduce(self._job)
         from tasks.worker.shard_worker import ShardWorker
 
         self._worker = ShardWorker(self._job)
         self._worker.load()
+        return introduction
 
     def pulse(self) -> tuple[int, list[Line]]:
         """How many batches are done, and what was logged since the last call."""
@@ -156,10 +159,12 @@ class RayPool:
     def _loaded(self, actor: _Actor) -> None:
         loading, actor.loading = actor.loading, None
         try:
-            ray.get(loading)
+            check_introduction(self._job, ray.get(loading))
         except RayTaskError as error:
             raise cannot_load(self._job, _cause(error)) from None
         except RayError as error:
+            if lacking := lacks_package(error):
+                raise lacking from None
             self._losses += 1
             self._replace(actor, error)
 

@@ -15,6 +15,8 @@ MANIFEST = "manifest.parquet"
 RECORD = "run.json"
 REPORT = "report/index.html"
 
+DAMAGED = "damaged"  # copies of what was found damaged
+
 POINTER = "current.json"
 GENERATIONS = "generations"
 
@@ -40,6 +42,11 @@ def commit_file(commit: str) -> str:
 def shard_file(folder: str, commit: str, attempt: str) -> str:
     """A file of one attempt at a shard; no other attempt writes to it."""
     return f"{folder}/{commit}-{attempt}.parquet"
+
+
+def damaged_file(path: str, digest: str) -> str:
+    """Where a damaged file is kept. The name ends in the hash, so that no reader takes it for a Parquet file."""
+    return f"{DAMAGED}/{path}.{digest}"
 
 
 def generation_folder(name: str) -> str:
