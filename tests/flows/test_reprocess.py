@@ -1,4 +1,4 @@
-"""Generations: what is new goes into the current one, other settings make another, and the worse one waits."""
+"""Generations: new files go into the current one, other settings make another, and a worse one is held back."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Announced = tuple[Any, ...]
 
 @pytest.fixture
 def announced(monkeypatch: pytest.MonkeyPatch) -> list[Announced]:
-    """What a flow run would send to Prefect: records by that word, events with what they say of files."""
+    """What a flow run would send to Prefect: `record` for a summary, and events with the files they name."""
     sent: list[Announced] = []
 
     def announce(event: str, _destination: str, payload: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What the tests of several rooms look at: finished runs, and stores of every kind."""
+"""Shared by the tests of several rooms: finished runs, and stores of every kind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.tasks.curation.curated import HOSTILE, ROWS
 
 @pytest.fixture(scope="session")
 def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of 18 rows: hostile ids, each of two; row 3 is broken, rows 4 and 5 have the picture of row 6."""
+    """A run of 18 rows: hostile ids, each of two; row 3 is broken, rows 4 and 5 have the image of row 6."""
     folder = tmp_path_factory.mktemp("curate")
     rows = support.make_rows(ROWS)
     for i, row in enumerate(rows):

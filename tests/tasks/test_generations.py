@@ -1,4 +1,4 @@
-"""Which generation is current, which go, and what a rollback holds."""
+"""Which generation is current, which expire, and how long a rollback lasts."""
 
 from __future__ import annotations
 

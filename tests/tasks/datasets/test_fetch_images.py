@@ -61,7 +61,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a web server on this machine, from which pictures may be fetched."""
+    """The address of a web server on this machine that images may be fetched from."""
     Handler.asked = []
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -155,7 +155,7 @@ def test_a_store_that_is_busy_is_asked_for_as_long_as_a_server(monkeypatch: pyte
 
 
 def test_pictures_of_one_bucket_come_over_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And those of a place in it that has options of its own over another."""
+    """A folder of it with options of its own gets another."""
     bucket, made = f"memory://{uuid.uuid4().hex}", list[str]()
     names = ("a/1.png", "a/2.png", "b/c/3.png", "own/4.png", "own/d/5.png", "owned/6.png")
     for name in names:
@@ -200,7 +200,7 @@ def test_a_redirect_to_a_machine_that_is_not_public_is_not_followed(web: str) ->
 
 
 def test_a_name_that_changes_its_meaning_is_noticed(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """DNS says a public address when it is asked, and another when the connection is made."""
+    """DNS answers with a public address when checked, and with another when the connection is made."""
     monkeypatch.setattr(fetch_images, "_require_public", lambda address: None)
     monkeypatch.setenv("BFR_FETCH_ALLOW", "")
     assert "not public" in code(f"{web}/ok.png")
