@@ -62,7 +62,8 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    """An S3 server in this process, and a bucket in it."""
+    """A new bucket of an S3 server in this process. The servers of all modules share their buckets."""
+    name = uuid.uuid4().hex
     server = ThreadedMotoServer(port=0, verbose=False)
     server.start()
     try:
@@ -72,8 +73,8 @@ def bucket() -> Iterator[str]:
             patch.setenv("AWS_ACCESS_KEY_ID", "test")
             patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
             patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-            fsspec.filesystem("s3", skip_instance_cache=True).mkdir("archive")
-            yield "s3://archive"
+            fsspec.filesystem("s3", skip_instance_cache=True).mkdir(name)
+            yield f"s3://{name}"
     finally:
         server.stop()  # its thread is no daemon: pytest would wait for it for ever
 
