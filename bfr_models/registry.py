@@ -17,7 +17,9 @@ from typing import Any
 
 from bfr_models.errors import UsageError, unknown
 from bfr_models.methods import preset as presets
+from bfr_models.methods.baseline_presets import ESTIMATOR, PASSTHROUGH
 from bfr_models.methods.clr_face_presets import CLR_FACE
+from bfr_models.methods.difface_presets import DIFFACE
 from bfr_models.methods.diffbfr_presets import DIFFBFR
 from bfr_models.types import Restorer
 from bfr_models.weights.files import read_card, require_weight
@@ -37,11 +39,11 @@ class MethodSpec:
 BUILT_IN = (
     #          name           target (under bfr_models.methods)                     paper
     MethodSpec("passthrough", "bfr_models.methods.passthrough:Passthrough", "-",
-               "bicubic resize; the baseline", presets.PASSTHROUGH),
+               "bicubic resize; the baseline", PASSTHROUGH),
     MethodSpec("estimator", "bfr_models.methods.estimator:Estimator", "arXiv:2212.06512",
-               "DifFace's regression network alone: faithful, too smooth", presets.ESTIMATOR),
+               "DifFace's regression network alone: faithful, too smooth", ESTIMATOR),
     MethodSpec("difface", "bfr_models.methods.difface:DifFace", "arXiv:2212.06512",
-               "the estimate, diffused to step N and denoised by an unconditional prior", presets.DIFFACE),
+               "the estimate, diffused to step N and denoised by an unconditional prior", DIFFACE),
     MethodSpec("diffbfr", "bfr_models.methods.diffbfr:DiffBFR", "arXiv:2305.04517",
                "two conditional models from a noised lq, then an unconditional one for texture", DIFFBFR),
     MethodSpec("clr_face", "bfr_models.methods.clr_face:CLRFace", "arXiv:2402.06106",

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from bfr_models.methods.preset import ESTIMATOR, Preset
+from bfr_models.methods.baseline_presets import ESTIMATOR
+from bfr_models.methods.preset import Preset
 from bfr_models.pixels import resize
 from bfr_models.registry import MethodSpec, ResolvedMethod
 from bfr_models.types import FaceBatch

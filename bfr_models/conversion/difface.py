@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from bfr_models.conversion.strict import State, exactly, on_meta, tensors
-from bfr_models.methods.preset import ESTIMATOR512, PRIOR256, PRIOR512
+from bfr_models.methods.difface_presets import ESTIMATOR512, PRIOR256, PRIOR512
 from bfr_models.networks.configs import LaMaConfig, SwinIRConfig, UNetConfig
 from bfr_models.networks.lama import LaMa
 from bfr_models.networks.swinir import SwinIR

@@ -21,7 +21,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from bfr_models.diffusion.sampling import FractionalEpsModel, Noise
+from bfr_models.diffusion.sampling import Model, Noise
 from bfr_models.diffusion.schedule import abars_at, add_noise, contraction
 
 
@@ -44,7 +44,7 @@ def start_divergence(x_start: Tensor, picture: Tensor, abar: float) -> Tensor:
 
 
 def chain_divergences(
-    model: FractionalEpsModel,
+    model: Model,
     x_start: Tensor,
     picture: Tensor,
     timesteps: Sequence[float],

@@ -5,10 +5,13 @@ Notation: betas beta_t, alphas_cumprod abar_t = prod_{s<=t} (1 - beta_s), t = 0.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from bfr_models.diffusion.levels import CLEAN, Level
 
 NUM_TRAIN_TIMESTEPS = 1000
 
@@ -47,6 +50,14 @@ def abars_at(timesteps: Sequence[float], alphas_cumprod: Tensor) -> Tensor:
         raise ValueError(f"expected timesteps in [0, {len(alphas_cumprod) - 1}], got {list(timesteps)}")
     below, above = alphas_cumprod[t.floor().long()], alphas_cumprod[t.ceil().long()]
     return below * (above / below) ** t.frac()
+
+
+def levels_at(timesteps: Sequence[float], alphas_cumprod: Tensor) -> list[Level]:
+    """The levels of a chain down `timesteps`, which are descending and need not be whole, and `CLEAN` below them."""
+    if not timesteps:
+        raise ValueError("expected at least one timestep, got none")
+    abars = abars_at(timesteps, alphas_cumprod).tolist()
+    return [Level(t, math.sqrt(a), math.sqrt(1 - a)) for t, a in zip(timesteps, abars, strict=True)] + [CLEAN]
 
 
 def respaced_timesteps(num_steps: int, num_train_timesteps: int = NUM_TRAIN_TIMESTEPS) -> list[int]:

@@ -11,7 +11,8 @@ from typing import Literal
 
 from bfr_models.diffusion.times import times_from
 from bfr_models.errors import UsageError
-from bfr_models.methods.preset import ESTIMATOR128, ESTIMATOR512, OURS, NetworkOptions, Preset, one_of
+from bfr_models.methods.difface_presets import ESTIMATOR128, ESTIMATOR512
+from bfr_models.methods.preset import OURS, NetworkOptions, Preset, one_of
 from bfr_models.networks.configs import LatentMaskConfig, MobileFaceConfig, SwinIRConfig, UNetConfig, VQGANConfig
 
 SAMPLERS = ("euler-maruyama", "heun", "ddim", "dpm++")
@@ -64,7 +65,7 @@ class CLRFaceOptions(NetworkOptions):
     residual: float = 0.0
     guide_faces: int = 1
     checkpointing: bool = False
-    compile: bool = False  # as in EstimatorOptions
+    compile: bool = False  # as in DifFaceOptions
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,6 +90,11 @@ class CLRFaceOptions(NetworkOptions):
     @property
     def guided(self) -> bool:
         return self.guidance > 0 and self.steps > 0
+
+    @property
+    def uses_irn(self) -> bool:
+        """Whether anything looks at the Identity Recovery Network's face."""
+        return self.start == "irn" or self.guided or self.residual > 0
 
     @property
     def own_starts(self) -> bool:

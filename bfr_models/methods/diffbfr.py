@@ -23,8 +23,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from bfr_models.diffusion.sampling import as_fractional_eps_model, truncated_sample
-from bfr_models.diffusion.schedule import fractional_timesteps, linear_alphas_cumprod, truncated_timesteps
+from bfr_models.diffusion.sampling import as_model, get_sampler, truncated_sample
+from bfr_models.diffusion.schedule import (
+    fractional_timesteps,
+    levels_at,
+    linear_alphas_cumprod,
+    truncated_timesteps,
+)
 from bfr_models.methods._loading import autocast, load_component
 from bfr_models.methods.diffbfr_presets import DiffBFROptions, DiffBFRPreset
 from bfr_models.networks.unet import UNet
@@ -76,21 +81,20 @@ class DiffBFR:
         """The lq face, corrected by the first model."""
         options, small = self._options, resize(lq, self._low_size).clamp(-1, 1)
         start = options.start_low if options.truncated else self._last_timestep
-        picture = small if options.truncated else torch.zeros_like(small)  # nothing but noise
-        restored = self._run(network, picture, truncated_timesteps(start, options.steps), noise, condition=small)
+        image = small if options.truncated else torch.zeros_like(small)  # from pure noise, for the ablation
+        restored = self._run(network, image, truncated_timesteps(start, options.steps), noise, condition=small)
         return corrected(lq, restored)
 
     def _run(
         self,
         network: nn.Module,
-        picture: Tensor,
+        image: Tensor,
         timesteps: Sequence[float],
         noise: RowNoise,
         condition: Tensor | None = None,
     ) -> Tensor:
-        """One chain from a noised `picture`, in [-1, 1] as what it gives."""
-        eta = self._options.eta if self._options.sampler == "ddim" else None
-        model = as_fractional_eps_model(network, condition)
+        """One chain from a noised `image`, in [-1, 1] as its result is."""
+        levels = levels_at(timesteps, self._alphas_cumprod)
+        sampler = get_sampler(self._options.sampler, self._options.eta)
         with autocast(self._device, self._options.precision):
-            restored = truncated_sample(model, picture, timesteps, self._alphas_cumprod, noise, eta)
-        return restored.clamp(-1, 1)
+            return truncated_sample(as_model(network, condition), image, levels, sampler, noise)

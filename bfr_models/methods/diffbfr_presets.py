@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from bfr_models.errors import UsageError
-from bfr_models.methods.preset import OURS, PRIOR128, PRIOR512, S_LAB, NetworkOptions, PriorPreset, one_of
+from bfr_models.methods.difface_presets import PRIOR128, PRIOR512, PriorPreset
+from bfr_models.methods.preset import OURS, S_LAB, NetworkOptions, one_of
 from bfr_models.networks.configs import UNetConfig
 
 
@@ -41,7 +42,7 @@ class DiffBFROptions(NetworkOptions):
     cascade: bool = True
     texture: bool = True
     truncated: bool = True
-    compile: bool = False  # as in EstimatorOptions
+    compile: bool = False  # as in DifFaceOptions
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -7,8 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from bfr_models.diffusion.sampling import Model
 from bfr_models.diffusion.schedule import NUM_TRAIN_TIMESTEPS
-from bfr_models.diffusion.sde import Model
 from bfr_models.networks.configs import LatentMaskConfig, UNetConfig
 from bfr_models.networks.unet import UNet
 

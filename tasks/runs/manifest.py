@@ -1,4 +1,4 @@
-"""`manifest.parquet`: the files of a run that count, shard by shard, in the order of the plan."""
+"""`manifest.parquet`: the files that make up a finished run, shard by shard, in the order of the plan."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Entry = dict[str, Any]
 
 
 def manifest_entry(record: Record) -> Entry:
-    """What the manifest says of a committed shard; None where it has no such file."""
+    """A committed shard's row of the manifest; None for a file that the shard does not have."""
     files = record["files"]
     return {
         "shard": record["shard"],
@@ -56,11 +56,11 @@ def write_manifest(store: Store, entries: Sequence[Entry]) -> None:
 
 
 def read_manifest(store: Store, columns: Sequence[str] | None = None) -> list[Entry]:
-    """The entries of a finished run. FileNotFoundError where there is no manifest."""
+    """The entries of a finished run. FileNotFoundError if there is no manifest."""
     entries: list[Entry] = pq.read_table(pa.BufferReader(store.read(MANIFEST)), columns=columns).to_pylist()
     return entries
 
 
 def data_files(store: Store) -> list[str]:
-    """The data files that count, in the order of the plan. A shard with no restored row has none."""
+    """The data files of a finished run, in the order of the plan. A shard without restored rows has none."""
     return [entry[DATA] for entry in read_manifest(store, [DATA]) if entry[DATA]]

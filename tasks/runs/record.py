@@ -1,4 +1,4 @@
-"""`run.json`: what ran and what came of it. It is written last; a run that has it was finished."""
+"""`run.json`: what ran, and the result. It is written last: a run that has it was finished."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RunRecord = dict[str, Any]
 
 
 def read_record(store: Store) -> RunRecord | None:
-    """The record of the run as it was last finished; None where it never was."""
+    """The record of the run as it was last finished; None if it never was."""
     if not store.exists(RECORD):
         return None
     record: RunRecord = json.loads(store.read(RECORD))
@@ -20,5 +20,5 @@ def read_record(store: Store) -> RunRecord | None:
 
 
 def write_record(store: Store, record: RunRecord) -> None:
-    """Closes the run."""
+    """Closes the run: everything else has been written."""
     store.write(RECORD, json.dumps(record, indent=2).encode())

@@ -1,4 +1,4 @@
-"""`plan/spec.json`: what decides a run's output. Runs with other settings do not share a destination."""
+"""`plan/spec.json`: the settings that decide a run's output. Runs with different settings share no destination."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tasks.storage.store import Store
 
 Settings = dict[str, Any]
 
-_SHOWN = 120  # characters of a setting in a message
+_SHOWN = 120  # characters of a setting's value in a message
 
 
 def settings_digest(settings: Settings) -> str:
-    """8 hex digits, the same for settings that may share a destination."""
+    """8 hex digits; equal for settings that may share a destination."""
     given = {key: value for key, value in _flat(settings).items() if value is not None and key != "fingerprint"}
     return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def check_destination(resolved: ResolvedRun, store: Store) -> None:
-    """UsageError, before any work, if the run may not go into its destination."""
+    """UsageError, before any work, if the run must not write to its destination."""
     run = resolved.run
     if f"{run.destination}/".startswith(f"{run.source.rstrip('/')}/"):
         raise UsageError(f"expected a destination outside {run.source}, found {run.destination}; use another")
@@ -34,7 +34,7 @@ def check_destination(resolved: ResolvedRun, store: Store) -> None:
 
 
 def freeze_spec(resolved: ResolvedRun, store: Store) -> None:
-    """Keeps the settings with the run. UsageError if another driver has just begun a run with other settings there."""
+    """Stores the settings with the run. UsageError if another driver has just begun one with other settings there."""
     store.create(SPEC, json.dumps(resolved.settings, indent=2).encode())
     _refuse_mixture(read_spec(store), resolved)
 

@@ -194,7 +194,7 @@ def test_another_task_or_mask_column_is_refused_on_the_same_destination(tmp_path
     ("arguments", "message"),
     [
         (["--task", "inpaint"], "expected a mask_column with task inpaint"),
-        (["--mask-column", "mask"], "expected a mask_column with task inpaint, and with it alone"),
+        (["--mask-column", "mask"], "expected a mask_column with task inpaint, and only with it"),
         ([*INPAINT, "--input", "photos"], "expected input faces with task inpaint"),
         (["--task", "inpaint", "--mask-column", "scratches"], "expected an image column 'scratches', found"),
         ([*INPAINT, "--preset", "face128"], "face128, which is for restore; use inpaint256, or the task restore"),

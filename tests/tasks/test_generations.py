@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from bfr_models.errors import BfrError, UsageError
-from tasks import generations
 from tasks.config.resolve import resolve_run
 from tasks.generations import (
     choose_generation,
@@ -18,6 +17,7 @@ from tasks.generations import (
     rollback_generation,
     switch_generation,
 )
+from tasks.runs import pointer
 from tasks.runs.pointer import Pointer, read_pointer
 from tasks.storage.store import Store
 from tests import support
@@ -128,7 +128,7 @@ def test_an_expiry_that_was_killed_is_finished_by_the_next(ask: Ask, monkeypatch
 
 def test_of_two_writers_the_second_sees_what_the_first_did(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [support.finished_generation(ask(seed=seed, keep_generations=9))["generation"] for seed in range(3)]
-    destination, read, raced = ask().destination, generations._read, [False]
+    destination, read, raced = ask().destination, pointer._read, [False]
 
     def slow_read(store: Store) -> tuple[Pointer, str | None]:
         found = read(store)
@@ -137,7 +137,7 @@ def test_of_two_writers_the_second_sees_what_the_first_did(ask: Ask, monkeypatch
             switch_generation(destination, names[0], force=True)
         return found
 
-    monkeypatch.setattr(generations, "_read", slow_read)
+    monkeypatch.setattr(pointer, "_read", slow_read)
     with pytest.raises(BfrError, match=f"expected {names[2]} to be current, found {names[0]}"):
         switch_generation(destination, names[1], force=True, instead_of=names[2])
     assert read_pointer(Store(destination)).generation == names[0]

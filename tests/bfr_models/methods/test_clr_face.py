@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bfr_models.diffusion import sde
+from bfr_models.diffusion.levels import Level
+from bfr_models.diffusion.sde import VPSDE
 from bfr_models.errors import UsageError
 from bfr_models.methods import clr_face, clr_face_presets
 from bfr_models.methods.clr_face import CLRFace
@@ -22,8 +23,8 @@ from bfr_models.networks.mobile_face import MobileFace, crop_from_ffhq
 from bfr_models.networks.swinir import SwinIR
 from bfr_models.networks.vqgan import VQGAN
 from bfr_models.registry import ResolvedMethod
-from bfr_models.training.clr_face_guidance import Student, unit_variance
-from bfr_models.training.component import NO_AIDS
+from bfr_models.training.clr_face_guidance import unit_variance
+from bfr_models.training.registry import build_component
 from bfr_models.types import FaceBatch
 from bfr_models.weights.tensors import load_weights, parameters_of, save_weights
 from tests.clr_face import SIZE, TINY
@@ -39,7 +40,7 @@ def networks() -> dict[str, torch.nn.Module]:
         "score": LatentScore(TINY.score, 3),
         "irn": SwinIR(TINY.irn),
         "mask": LatentMask(TINY.mask, 3),
-        "recogniser": Student(TINY, NO_AIDS).build(),
+        "recogniser": build_component("clr_face", "recogniser", TINY).build(),
     }
     with torch.no_grad():
         unit_variance(made["recogniser"], crop_from_ffhq(faces().images))  # else all faces look alike to it
@@ -297,13 +298,13 @@ class TestOwnStarts:
     @staticmethod
     def starts(restorer: CLRFace, batch: FaceBatch, monkeypatch: pytest.MonkeyPatch) -> list[float]:
         found: list[float] = []
-        sampled = sde.VPSDE.diffuse
+        diffuse = Level.diffuse
 
-        def diffuse(self: sde.VPSDE, start: Tensor, noise: Tensor, t: float) -> Tensor:
-            found.append(t)
-            return sampled(self, start, noise, t)
+        def spy(self: Level, x_0: Tensor, noise: Tensor) -> Tensor:
+            found.append(self.t)
+            return diffuse(self, x_0, noise)
 
-        monkeypatch.setattr(sde.VPSDE, "diffuse", diffuse)
+        monkeypatch.setattr(Level, "diffuse", spy)
         restorer.restore(batch)
         return found
 
@@ -318,7 +319,7 @@ class TestOwnStarts:
             change = restorer._encode(recovered) - restorer._encode(batch.images)
         coarse = torch.nn.functional.interpolate(change, 4, mode="area").square().mean((1, 2, 3)).sqrt()
         for t, noise in zip(found, coarse.tolist(), strict=True):
-            assert restorer._solver.sde.sigma(t) / restorer._solver.sde.alpha(t) == pytest.approx(noise, rel=1e-3)
+            assert VPSDE().sigma(t) / VPSDE().alpha(t) == pytest.approx(noise, rel=1e-3)
 
     @pytest.mark.parametrize(("cover", "start"), [(1e-6, 0.01), (10.0, 0.3)])
     def test_it_stays_between_the_shortest_chain_and_start_time(

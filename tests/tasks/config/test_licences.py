@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from bfr_models.methods.preset import DIFFACE
+from bfr_models.methods.difface_presets import DIFFACE
 from bfr_models.weights.tensors import parameters_of, save_weights
 from tasks.config.licences import licences_in_use
 from tasks.config.resolve import resolve_run

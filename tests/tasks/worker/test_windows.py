@@ -16,10 +16,10 @@ class Headers:
     def __init__(self, pixels: list[int]) -> None:
         self.pixels = pixels
 
-    def picture(self, row: Row) -> Any:
+    def image_bytes(self, row: Row) -> Any:
         return self.pixels[row.index]
 
-    def mask(self, row: Row) -> Any:
+    def mask_bytes(self, row: Row) -> Any:
         return 0
 
 
@@ -34,7 +34,7 @@ class Headers:
         ([], []),
     ],
 )
-def test_a_window_holds_so_many_pixels_or_one_picture(
+def test_a_window_is_limited_by_its_pixels_or_holds_one_image(
     megapixels: list[int], expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(windows, "count_pixels", lambda data: data * 1_000_000)
