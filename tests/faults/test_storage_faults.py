@@ -165,7 +165,7 @@ def test_a_store_without_conditions_is_found_out_and_has_one_driver(
     assert "single-writer mode" in record["warnings"][0]
     assert b"single-writer mode" in Store(run.destination).read("report/index.html")
     (error,) = refused
-    assert isinstance(error, UsageError) and "found one that is at work" in str(error)
+    assert isinstance(error, UsageError) and "found one at work" in str(error)
     assert verify_run(run.destination)["ok"]
     assert not Store(run.destination).exists("plan/owner.json")
 
