@@ -1,4 +1,4 @@
-"""Closes a run whose shards are all committed: manifest, clean folders, statistics, report."""
+"""Closes a run when all its shards are committed: manifest, cleaned folders, statistics, report."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ PACKAGES = ("bfr-pipeline", "torch", "diffusers", "numpy", "pyarrow", "ray", "pr
 
 
 def finish_run(resolved: ResolvedRun, store: Store, started: datetime, left_out: Sequence[str] = ()) -> RunRecord:
-    """Writes manifest.parquet, the report and run.json; removes what no commit names. Returns run.json."""
+    """Writes manifest.parquet, the report and run.json, and removes files that no commit names. Returns run.json."""
     plan = latest_plan(store)
     if finished := finished_record(store, plan):
-        changed = {  # --max-rejects and --protocol may be others now, and other files be left out
+        changed = {  # what may differ between calls: --max-rejects, --protocol, the files left out
             "arguments": _arguments(resolved.run),
             "protocol": figures(resolved.run.protocol, finished, finished["statistics"]),
             "warnings": [*_warnings(resolved, store), *left_out],
@@ -50,15 +50,15 @@ def finish_run(resolved: ResolvedRun, store: Store, started: datetime, left_out:
         manifest.append(manifest_entry(record))
         keep.update(commits.files_of(record).values())
     orphans = commits.orphans(store, set(live), keep)
-    _require_done(latest_plan(store), plan.number)  # a newer plan is there before its first file: none of these
+    _require_done(latest_plan(store), plan.number)  # a newer plan is written before its first file: none is among these
     write_manifest(store, manifest)
-    commits.vacuum(store, orphans)  # after the manifest, which readers go by: what it names is always there
+    commits.vacuum(store, orphans)  # after the manifest: readers go by it, and what it names must be there
     features = [(entry["shard"], entry["features"]) for entry in manifest if entry["features"]]
     measured = distances(resolved.run, store, resolved.measures, sums, features)
     record = _run_record(resolved, store, plan, totals, measured, started)
     record["warnings"] += left_out
     write_report(store, plan, manifest, record, resolved.run)
-    write_record(store, record)  # last: a run with run.json is finished
+    write_record(store, record)  # last: its presence means that the run is finished
     return record
 
 
@@ -66,7 +66,7 @@ def _require_done(plan: Plan, number: int) -> None:
     if plan.todo_count or plan.number != number:
         raise BfrError(
             f"expected plan {number} with all its shards done, found plan {plan.number} with {plan.todo_count} to do: "
-            "the same command runs elsewhere and has planned more; run it again when that is done"
+            "the same command is running elsewhere and has planned more; run it again when that is done"
         )
 
 
@@ -128,7 +128,7 @@ def _warnings(resolved: ResolvedRun, store: Store) -> Iterator[str]:
 
 
 def _arguments(run: RestoreRun) -> dict[str, Any]:
-    """The run's settings, without what may be secret in its URLs."""
+    """The run's settings, without the secrets in its URLs."""
     places = {"source": redact(run.source), "destination": redact(run.destination)}
     return run.model_dump(mode="json") | places
 

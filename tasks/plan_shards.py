@@ -1,13 +1,13 @@
-"""Plans a run: which shards there are, decided once and frozen.
+"""Plans a run: its shards are decided once and frozen.
 
-    plan/spec.json       what decides the output; another setting on the same destination is refused
+    plan/spec.json       what decides the output; other settings on the same destination are refused
     plan/00000.parquet   the live shards; create-only; a resume works from it and does not list the source
-    plan/00001.parquet   the next one, made when a finished run is started again and the source has grown, or when
-                         rejected rows are to be tried again: their shards have a new generation then
+    plan/00001.parquet   the next plan, made when a finished run is started again and the source has grown, or when
+                         rejected rows are to be tried again: their shards then get a new generation
 
-The last plan is the live one. A file that changed loses its old shards to its new ones; what was restored
-from a file that has since gone from the source is kept, unless the run is told to retire it. A file that goes
-half done is an error.
+The last plan is the live one. The shards of a file that has changed are replaced by new ones. Shards of a file that is
+gone from the source stay, unless the run is told to retire them; if such a file was not restored completely, that is an
+error.
 """
 
 from __future__ import annotations
@@ -26,14 +26,12 @@ from tasks.runs.shards import Shard, current_version, from_table
 from tasks.runs.single_writer import learn_conditions
 from tasks.runs.spec import check_destination, freeze_spec
 from tasks.storage.redaction import redact, without_secrets
-from tasks.storage.store import Store
-
-_READERS = 16
+from tasks.storage.store import PARALLEL_READS, Store
 
 
 def plan_shards(resolved: ResolvedRun, store: Store) -> Plan:
-    """The frozen plan of the run in `store`, its destination, and what is left of it; makes it, or the next one, where
-    that is due. UsageError, before anything is written, for a run that cannot go there."""
+    """The frozen plan of the run in `store` (its destination), and what is left to do. Makes the first or the next plan
+    if one is due. UsageError, before anything is written, if the run must not go there."""
     check_destination(resolved, store)
     run, plan, retry = resolved.run, find_plan(store), set[str]()
     if plan is not None:
@@ -59,9 +57,8 @@ def plan_shards(resolved: ResolvedRun, store: Store) -> Plan:
 
 
 def _carried_over(plan: Plan, live: list[Shard], damaged: Iterable[str], retire_deleted: bool) -> list[Shard]:
-    """The planned shards of files that the source no longer holds, and those that were restored from files that it now
-    holds damaged. UsageError where a file is gone before it was done: the plan without it would lose its rows without a
-    word."""
+    """The planned shards of files that are gone from the source, and the finished ones of files that are damaged now.
+    UsageError if a file went before it was done: a plan without it would lose its rows silently."""
     sources, unread = {without_secrets(shard.source) for shard in live}, set(map(without_secrets, damaged))
     absent = [shard for shard in from_table(plan.shards) if shard.source not in sources]
     kept = [shard for shard in absent if (shard.commit in plan.done if shard.source in unread else not retire_deleted)]
@@ -76,22 +73,22 @@ def _require_done(plan: Plan, gone: list[Shard]) -> None:
     rows = sum(shard.rows for shard in of_the_file)
     left = sum(shard.rows for shard in of_the_file if shard.commit not in plan.done)
     raise UsageError(
-        f"expected {redact(undone.source)} until it is done, found it gone with {left} of its {rows} rows to do; "
-        "put it back as it was, or have all rows of files that are gone leave the run (`retire_deleted: true` in "
-        "--config's file)"
+        f"expected {redact(undone.source)} to stay until it is done, found it gone with {left} of its {rows} rows to "
+        "do; put it back unchanged, or drop the rows of all files that are gone (`retire_deleted: true` in the file "
+        "of --config)"
     )
 
 
 def _is_new_retry(store: Store, plan: Plan, run: RestoreRun) -> bool:
-    """Whether rejected rows are to be tried again, and the plan is not the one that was made for it: that one is
-    resumed until it is finished."""
+    """Whether rejected rows are to be tried again and need a new plan: one that was made for the same codes is resumed
+    until it is finished."""
     if not run.retry_rejected:
         return False
     return plan.retried != sorted(run.retry_rejected) or finished_record(store, plan) is not None
 
 
 def _tried_again(store: Store, plan: Plan, live: list[Shard], codes: set[str]) -> list[Shard]:
-    """The shards in their generations: the next one where rows were rejected for one of the reasons."""
+    """The shards with their generations: the next one for shards with rows that were rejected for one of the codes."""
     generations = {shard.id: shard.generation for shard in from_table(plan.shards)}
     live = [replace(shard, generation=generations.get(shard.id, 0)) for shard in live]
     if not codes:
@@ -103,7 +100,7 @@ def _tried_again(store: Store, plan: Plan, live: list[Shard], codes: set[str]) -
 
 
 def _sources_unchanged(plan: Plan) -> bool:
-    """Whether the files that are still to be read are what they were when the plan was made."""
+    """Whether the files that are still to be read have not changed since the plan was made."""
     versions = {shard.source: shard.version for shard in plan.todo}
-    with ThreadPoolExecutor(_READERS) as readers:
+    with ThreadPoolExecutor(PARALLEL_READS) as readers:
         return all(readers.map(lambda source: current_version(source) == versions[source], versions))

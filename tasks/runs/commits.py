@@ -31,11 +31,10 @@ from typing import Any
 from bfr_models.errors import BfrError
 from tasks.runs.layout import COMMITS, FOLDERS, commit_file, shard_file
 from tasks.runs.shards import Shard
-from tasks.storage.store import Store
+from tasks.storage.store import PARALLEL_READS, Store
 
 Record = dict[str, Any]
 
-_READERS = 16
 _READ_AHEAD = 1024  # records held in memory: a run may have millions
 
 
@@ -102,7 +101,7 @@ def read_commit(store: Store, name: str) -> Record:
 def read_commits(store: Store, names: Iterable[str]) -> Iterator[Record]:
     """The records of many shards, in the given order, read in parallel."""
     left = iter(names)
-    with ThreadPoolExecutor(_READERS) as readers:
+    with ThreadPoolExecutor(PARALLEL_READS) as readers:
         while some := list(islice(left, _READ_AHEAD)):
             yield from readers.map(lambda name: read_commit(store, name), some)
 

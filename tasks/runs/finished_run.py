@@ -22,12 +22,10 @@ from tasks.runs.plan import latest_plan, require_finished
 from tasks.runs.pointer import address, read_pointer
 from tasks.runs.record import read_record
 from tasks.runs.shards import from_table
-from tasks.storage.store import Store
+from tasks.storage.store import PARALLEL_READS, Store
 
 Rows = NDArray[np.int64]
 """Row numbers within a run: 0 is the first row of the first file of the manifest."""
-
-_READERS = 16
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class FinishedRun:
     def _source_rows(self) -> Rows:
         """(n,) the number of each row in its source file: rejected rows have no place in `data`, so they leave gaps."""
         first_rows = {shard.id: shard.first_row for shard in from_table(latest_plan(self.store).shards)}
-        with ThreadPoolExecutor(_READERS) as readers:
+        with ThreadPoolExecutor(PARALLEL_READS) as readers:
             firsts = [first_rows[file.shard] for file in self.files]
             return np.concatenate(list(readers.map(self._restored_rows, self.files, firsts)))
 
@@ -134,7 +132,7 @@ def _open(store: Store, record: dict[str, Any]) -> FinishedRun:
     entries = [entry for entry in manifest if entry["data"]]
     if not entries:
         return FinishedRun(store, record, commits, [], pa.schema([]), pa.table({"id": pa.array([], pa.string())}))
-    with ThreadPoolExecutor(_READERS) as readers:
+    with ThreadPoolExecutor(PARALLEL_READS) as readers:
         found = list(readers.map(lambda entry: _plain(store, entry["data"]), entries))
     try:
         schema = pa.unify_schemas([schema for schema, _ in found], promote_options="permissive")

@@ -13,9 +13,7 @@ from tasks.datasets.row_groups import DAMAGE, is_damage
 from tasks.runs.shards import Shard, shards_of_file
 from tasks.runs.source import open_source
 from tasks.storage.redaction import redact
-from tasks.storage.store import FileVersion, Store
-
-_READERS = 16
+from tasks.storage.store import PARALLEL_READS, FileVersion, Store
 
 
 def list_source(run: RestoreRun) -> tuple[list[Shard], dict[str, str]]:
@@ -24,7 +22,7 @@ def list_source(run: RestoreRun) -> tuple[list[Shard], dict[str, str]]:
     files = open_source(run.source)
     shards: list[Shard] = []
     damaged: dict[str, str] = {}
-    with ThreadPoolExecutor(_READERS) as readers:
+    with ThreadPoolExecutor(PARALLEL_READS) as readers:
         footers = readers.map(lambda found: _row_groups(found[0], found[1], run), files)
         for (store, file), found in zip(files, footers, strict=True):
             url = store.url(file.path)

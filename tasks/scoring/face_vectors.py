@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from bfr_models.errors import BfrError
 from bfr_models.metrics.frechet import FeatureSource
 from tasks.runs.finished_run import FinishedRun, Rows, RunFile
+from tasks.storage.store import PARALLEL_READS
 
 RESTORED, KEPT_ORIGINAL = "restored", "kept_original"
 """The outcomes of faces that were scored: only they have a row in `features/`."""
@@ -34,8 +35,6 @@ SCHEMA = pa.schema(
 SOURCE_KEY = b"inception"  # metadata key that names the network behind the inception columns
 
 Vector = NDArray[np.float32]
-
-_READERS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +80,7 @@ class FaceVectors:
                 return list(pq.read_schema(opened).names)
 
         paths = [file.features for file in self._run.files if file.features]
-        with ThreadPoolExecutor(_READERS) as readers:
+        with ThreadPoolExecutor(PARALLEL_READS) as readers:
             return all(column in found for found in readers.map(names, paths))
 
     def read(self, file: RunFile, column: str) -> tuple[Rows, NDArray[np.float32], FeatureSource | None]:

@@ -88,7 +88,11 @@ def _gaussian(statistics: FeatureStatistics) -> Gaussian | None:
 
 def _total(store: Store, files: Iterable[tuple[str, str]], column: str) -> FeatureStatistics | None:
     """The statistics of one column over all shards; one shard at a time is in memory."""
-    parts = _of_each_shard(store, files, column)
+    return folded(_of_each_shard(store, files, column))
+
+
+def folded(parts: Iterator[FeatureStatistics]) -> FeatureStatistics | None:
+    """The parts added up, in their order; None if there are none."""
     first = next(parts, None)
     return None if first is None else FeatureStatistics.fold(chain([first], parts))
 

@@ -41,6 +41,11 @@ def summarise(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {name: Summary.of((value[name] for value in values), width).to_json() for name, width in BIN_WIDTHS.items()}
 
 
+def empty_summaries() -> dict[str, Summary]:
+    """The summary of no values, for each metric."""
+    return {name: Summary(width) for name, width in BIN_WIDTHS.items()}
+
+
 @dataclass
 class Totals:
     """Sums over the commit records of a run. Metrics are summed as integers, so the order does not matter."""
@@ -52,9 +57,7 @@ class Totals:
     accelerator_seconds: float = 0.0
     rejects: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)  # of faces
-    summaries: dict[str, Summary] = field(
-        default_factory=lambda: {name: Summary(width) for name, width in BIN_WIDTHS.items()}
-    )
+    summaries: dict[str, Summary] = field(default_factory=empty_summaries)
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Adds one shard. Add each shard once."""

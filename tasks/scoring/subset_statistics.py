@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -23,8 +22,8 @@ from tasks.runs import commits
 from tasks.runs.finished_run import FinishedRun, Rows, RunFile
 from tasks.scoring.embedding_sums import SIDES, EmbeddingSums
 from tasks.scoring.face_vectors import FaceVectors
-from tasks.scoring.frechet import NO_REFERENCE, set_distance
-from tasks.scoring.statistics import BIN_WIDTHS
+from tasks.scoring.frechet import NO_REFERENCE, folded, set_distance
+from tasks.scoring.statistics import BIN_WIDTHS, empty_summaries
 
 OF_THE_RUN = "gt of the whole run, left-out rows included: the run kept no embeddings of its gt"
 _WHY_NO_EMBEDDINGS = (
@@ -40,9 +39,7 @@ class _Sums:
 
     is_whole: bool
     embeddings: EmbeddingSums = field(default_factory=EmbeddingSums)
-    summaries: dict[str, Summary] = field(
-        default_factory=lambda: {name: Summary(width) for name, width in BIN_WIDTHS.items()}
-    )
+    summaries: dict[str, Summary] = field(default_factory=empty_summaries)
 
 
 def subset_statistics(run: FinishedRun, rows: Rows) -> dict[str, Any]:
@@ -127,9 +124,7 @@ def _total(
     run: FinishedRun, kept: NDArray[np.bool_], column: str, source: FeatureSource | None = None
 ) -> FeatureStatistics | None:
     """The statistics of one column over the faces of the kept rows; a few thousand faces at a time are in memory."""
-    parts = _parts(run, kept, column, source)
-    first = next(parts, None)
-    return None if first is None else FeatureStatistics.fold(chain([first], parts))
+    return folded(_parts(run, kept, column, source))
 
 
 def _read_ahead(

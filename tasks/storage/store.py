@@ -34,6 +34,9 @@ from tasks.storage.retry import RetryingFile, with_retries
 MAX_RECORD = 64 * 2**20
 """Bytes that `create` takes. From 100 MiB on s3fs uploads in parts, for which stores may ignore the condition."""
 
+PARALLEL_READS = 16
+"""Small reads at the same time. A store takes tens of milliseconds for each, however small, and runs have many."""
+
 _CONFLICT_TRIES = 6  # with waits of up to 3 s in all between them
 
 

@@ -69,7 +69,7 @@ def assert_whole(cache: Path) -> None:
 
 def test_what_is_to_be_got_by_hand_comes_from_a_mirror_alone(server: Server, cache: Path, fetch: Fetch) -> None:
     by_hand = {"by_hand": "net_v1.pth"}
-    with pytest.raises(UsageError, match=r"/v1/net\.pth is a page for people; .*`bfr weights import lib net_v1\.pth`"):
+    with pytest.raises(UsageError, match=r"/v1/net\.pth is a page, not a file; .*`bfr weights import lib net_v1\.pth`"):
         fetch(**by_hand)
     assert not server.requests
     assert fetch(mirror=f"{server.url}/mirror", **by_hand)["source"]["file"] == "net_v1.pth"

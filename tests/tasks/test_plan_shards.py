@@ -145,7 +145,7 @@ def half_done(source: Path) -> RestoreRun:
 
 def test_a_file_that_goes_half_done_is_named_and_its_other_rows_are_not_lost(source: Path) -> None:
     run = half_done(source)
-    with pytest.raises(UsageError, match=r"b\.parquet until .* with 4 of its 8 rows to do; put it back"):
+    with pytest.raises(UsageError, match=r"b\.parquet to stay until .* with 4 of its 8 rows to do; put it back"):
         support.finished_run(run)
     support.write_parquet(source / "b.parquet", support.make_rows(8))
     assert support.finished_run(run)["totals"]["rows"] == 12
@@ -199,6 +199,6 @@ def test_a_run_that_is_planned_anew_while_it_is_finished_keeps_the_newer_files(
         return read_commits(*arguments)
 
     monkeypatch.setattr("tasks.runs.commits.read_commits", meanwhile)
-    with pytest.raises(Exception, match="the same command runs elsewhere"):
+    with pytest.raises(Exception, match="the same command is running elsewhere"):
         finish_run(resolve_run(finished), Store(finished.destination), support.now())
     assert len(list(destination.glob("data/*-under-way.parquet"))) == 1
