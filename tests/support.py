@@ -56,9 +56,11 @@ def decoded(data: bytes) -> Uint8Image:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
-def make_rows(count: int, first: int = 0, **columns: Any) -> list[Row]:
+def make_rows(count: int, first: int = 0, side: int = SIDE, **columns: Any) -> list[Row]:
     """Rows with a valid image each; `columns` are the same in all of them."""
-    return [{"image": {"bytes": encoded(portrait(first + i)), "path": f"{i}.png"}, **columns} for i in range(count)]
+    return [
+        {"image": {"bytes": encoded(portrait(first + i, side)), "path": f"{i}.png"}, **columns} for i in range(count)
+    ]
 
 
 def write_parquet(path: Path, content: Iterable[Row], group_rows: int = 4, schema: pa.Schema | None = None) -> Path:

@@ -77,9 +77,10 @@ class Gaussian:
         if not (np.isfinite(self.mean).all() and np.isfinite(self.covariance).all()):
             raise UsageError("expected a finite mean and covariance, found nan or inf")
 
-    def to_npz(self) -> bytes:
+    def to_npz(self, **notes: str) -> bytes:
         """`mu` and `sigma`, as pytorch-fid and clean-fid read them, and beside them what we know of their origin."""
-        return _npz({"mu": self.mean, "sigma": self.covariance, "about": _text({**vars(self.source), "n": self.n})})
+        about = {"about": _text({**vars(self.source), "n": self.n})}
+        return _npz({"mu": self.mean, "sigma": self.covariance, **about, **{k: np.array(v) for k, v in notes.items()}})
 
     @classmethod
     def from_npz(cls, data: bytes, source: FeatureSource) -> Gaussian:

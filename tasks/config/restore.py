@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -44,7 +44,7 @@ class RestoreRun(BaseModel):
     min_identity: MinIdentity | None = Field(
         None,
         description="identity similarity to the input below which a face keeps its original pixels: a number from -1 "
-        "to 1, or a profile, whose threshold is for AdaFace",
+        "to 1, or a profile (its threshold is for AdaFace)",
     )
     detector: Literal["dlib", "retinaface"] = Field("dlib", description="network that finds the faces in photos")
     detector_weights: str | None = Field(
@@ -56,7 +56,7 @@ class RestoreRun(BaseModel):
     )
     reject_no_face: bool = Field(False, description="reject photos without a face, instead of passing them through")
     lpips: str = Field(
-        "auto", description="backbone of LPIPS: vgg, alex, squeeze or none; auto: the first whose weights are here"
+        "auto", description="backbone of LPIPS: vgg, alex, squeeze or none; auto: the first with weights here"
     )
     metrics: tuple[str, ...] = Field((), description="further metrics: ms_ssim, niqe, lmd")
     protocol: str = Field(
@@ -75,6 +75,12 @@ class RestoreRun(BaseModel):
     leave_out_damaged: bool = Field(
         False, description="go on without unreadable source files, and name them; by default they end the run"
     )
+    deep: bool = Field(
+        False, description="check the sha256 of what is done before going on; by default presence and size"
+    )
+    accept_code_change: bool = Field(
+        False, description="go on with a run that other code began; by default it is refused"
+    )
     shard_timeout: float | None = Field(
         None, gt=0, description="seconds after which a shard counts as hung; defaults to 20 x the longest so far"
     )
@@ -82,11 +88,17 @@ class RestoreRun(BaseModel):
     gpus_per_actor: float | None = Field(
         None, ge=0, description="GPUs per worker; defaults to 1 if the cluster has GPUs"
     )
+    start_timeout: float = Field(
+        600.0, gt=0, description="seconds until a first worker must be ready: placed in the cluster, the method loaded"
+    )
     batch_size: BatchSizeAsked | None = Field(
         None,
         description="faces per call of the networks; defaults to 8, on a GPU to 16; auto finds the fastest that fits",
     )
     shard_rows: int = Field(32, ge=1, description="rows per shard, in whole row groups")
+    allow_open_cluster: bool = Field(
+        False, description="do not warn of a Ray cluster that runs anyone's code, because it asks for no token"
+    )
     engine: Literal["ray", "local"] = Field("ray", description="ray, or local: threads of this process")
 
     @model_validator(mode="after")
@@ -104,6 +116,12 @@ class RestoreRun(BaseModel):
                 "expected no shard_timeout with engine local: threads that hang cannot be killed; use engine ray"
             )
         return self
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The settings as JSON, without what may be secret in their URLs."""
+        places = {"source": redact(self.source), "destination": redact(self.destination)}
+        return self.model_dump(mode="json") | places
 
     @property
     def title(self) -> str:

@@ -18,19 +18,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import socket
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
 from bfr_models.errors import BfrError
+from tasks.config.code import this_process
 from tasks.runs.layout import COMMITS, FOLDERS, commit_file, shard_file
+from tasks.runs.sealed import read_json, seal
 from tasks.runs.shards import Shard
+from tasks.storage.redaction import without_secrets
 from tasks.storage.store import PARALLEL_READS, Store
 
 Record = dict[str, Any]
@@ -56,15 +58,17 @@ def commit_shard(
         path = shard_file(folder, name, attempt)
         store.write(path, data)
         entries[folder] = {"path": path, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    record = {
+    made = {
         "shard": shard.id,
         "generation": shard.generation,
         "attempt": attempt,
         "files": entries,
-        "process": {"host": socket.gethostname(), "pid": os.getpid()},
+        "place": asdict(shard) | {"source": without_secrets(shard.source)},  # enough to plan the shard again
+        "process": this_process(),
         "committed": datetime.now(UTC).isoformat(timespec="seconds"),
         **facts,
     }
+    record = seal(made)
     try:
         require_live()
     except BfrError:
@@ -93,9 +97,8 @@ def committed(store: Store) -> set[str]:
 
 
 def read_commit(store: Store, name: str) -> Record:
-    """The record of a committed shard."""
-    record: Record = json.loads(store.read(commit_file(name)))
-    return record
+    """The record of a committed shard. DamagedError if it is not what was written."""
+    return read_json(store, commit_file(name))
 
 
 def read_commits(store: Store, names: Iterable[str]) -> Iterator[Record]:

@@ -15,6 +15,8 @@ MANIFEST = "manifest.parquet"
 RECORD = "run.json"
 REPORT = "report/index.html"
 
+DAMAGED = "damaged"  # copies of what was found damaged
+
 POINTER = "current.json"
 GENERATIONS = "generations"
 
@@ -33,13 +35,18 @@ def commit_name(shard_id: str, generation: int = 0) -> str:
 
 
 def commit_file(commit: str) -> str:
-    """The record whose existence means that a shard is done."""
+    """The record that marks a shard as done: no record, not done."""
     return f"{COMMITS}/{commit}.json"
 
 
 def shard_file(folder: str, commit: str, attempt: str) -> str:
     """A file of one attempt at a shard; no other attempt writes to it."""
     return f"{folder}/{commit}-{attempt}.parquet"
+
+
+def damaged_file(path: str, digest: str) -> str:
+    """Where a damaged file is kept. The name ends in the hash, so that no reader takes it for a Parquet file."""
+    return f"{DAMAGED}/{path}.{digest}"
 
 
 def generation_folder(name: str) -> str:

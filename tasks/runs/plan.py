@@ -7,19 +7,20 @@ What is done is not written into it: that is what the commits say, so the two ca
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+from types import MappingProxyType
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bfr_models.errors import BfrError, UsageError
-from tasks.datasets.writer import encode_table
 from tasks.runs import commits
 from tasks.runs.layout import PLAN, RECORD, plan_file
 from tasks.runs.record import RunRecord, read_record
-from tasks.runs.shards import Shard, from_table, to_table
+from tasks.runs.sealed import MADE_BY, encode_sealed, read_sealed
+from tasks.runs.shards import SCHEMA, Shard, from_table, to_table
 from tasks.storage.store import Store
 
 _RETRIED = b"bfr:retry_rejected"  # key of the plan file's metadata
@@ -61,11 +62,21 @@ class Plan:
         """The rejection codes whose rows this plan was made to try again; none for most plans."""
         return json.loads((self.shards.schema.metadata or {}).get(_RETRIED, b"[]"))
 
+    @property
+    def made_by(self) -> dict[str, Any]:
+        """The settings, the arguments and the code of the command that made this plan; empty for older versions."""
+        return json.loads((self.shards.schema.metadata or {}).get(MADE_BY, b"{}"))
+
 
 def find_plan(store: Store) -> Plan | None:
     """The live plan; None if nothing is planned yet."""
-    numbers = [int(PurePosixPath(path).stem) for path in store.list(PLAN) if path.endswith(".parquet")]
+    numbers = plan_numbers(store)
     return _read(store, max(numbers)) if numbers else None
+
+
+def plan_numbers(store: Store) -> list[int]:
+    """The numbers of all plans that have a file."""
+    return [int(PurePosixPath(path).stem) for path in store.list(PLAN) if path.endswith(".parquet")]
 
 
 def latest_plan(store: Store) -> Plan:
@@ -76,10 +87,16 @@ def latest_plan(store: Store) -> Plan:
     return plan
 
 
-def freeze_plan(store: Store, number: int, shards: Sequence[Shard], retried: Collection[str] = ()) -> Plan:
+def freeze_plan(
+    store: Store,
+    number: int,
+    shards: Sequence[Shard],
+    retried: Collection[str] = (),
+    made_by: Mapping[str, Any] = MappingProxyType({}),
+) -> Plan:
     """Makes these shards the live plan, by a create-only put. Returns it, or the plan of a driver that was faster."""
-    table = to_table(shards).replace_schema_metadata({_RETRIED: json.dumps(sorted(retried))})
-    store.create(plan_file(number), encode_table(table, row_group_rows=65536))
+    notes = {_RETRIED: json.dumps(sorted(retried)).encode(), MADE_BY: json.dumps(dict(made_by)).encode()}
+    store.create(plan_file(number), encode_sealed(to_table(shards), notes))
     return _read(store, number)
 
 
@@ -129,6 +146,6 @@ def _closing_record(store: Store, plan: Plan) -> RunRecord | None:
 
 
 def _read(store: Store, number: int) -> Plan:
-    shards = pq.read_table(pa.BufferReader(store.read(plan_file(number))))
+    shards = read_sealed(store, plan_file(number), SCHEMA)
     live = {shard.commit for shard in from_table(shards)}
     return Plan(number, shards, frozenset(live & commits.committed(store)))

@@ -6,17 +6,19 @@ import json
 from typing import Any
 
 from tasks.runs.layout import RECORD
+from tasks.runs.sealed import read_json
 from tasks.storage.store import Store
 
 RunRecord = dict[str, Any]
 
 
 def read_record(store: Store) -> RunRecord | None:
-    """The record of the run as it was last finished; None if it never was."""
-    if not store.exists(RECORD):
+    """The record of the run as it was last finished; None if it never was. DamagedError if it is not what was
+    written."""
+    try:
+        return read_json(store, RECORD)
+    except FileNotFoundError:
         return None
-    record: RunRecord = json.loads(store.read(RECORD))
-    return record
 
 
 def write_record(store: Store, record: RunRecord) -> None:

@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 
 from bfr_models.errors import BfrError, UsageError
 from tasks.runs.layout import OWNER, STORAGE_FACTS
+from tasks.runs.sealed import damaged, read_json
 from tasks.storage.redaction import redact_text
 from tasks.storage.retry import retry_deadline
 from tasks.storage.store import Store
@@ -40,16 +41,23 @@ STALE = 6 * HEARTBEAT  # age from which another driver may take over; the holder
 def learn_conditions(store: Store) -> bool:
     """Whether the run's store has create-only puts: its first driver tries it out, all others read the answer. A
     `Store` remembers it, and writes accordingly from then on."""
-    if store.conditional is not None:
-        return store.conditional
-    try:
-        facts = store.read(STORAGE_FACTS)
-    except FileNotFoundError:
-        store.conditional = _probe(store)
-        store.create(STORAGE_FACTS, json.dumps({"conditional_puts": store.conditional}).encode())
-        facts = store.read(STORAGE_FACTS)  # if several drivers start together, all go by the first one's answer
-    store.conditional = bool(json.loads(facts)["conditional_puts"])
+    if store.conditional is None:
+        try:
+            store.conditional = stored_conditions(store)
+        except FileNotFoundError:
+            store.conditional = _probe(store)
+            store.create(STORAGE_FACTS, json.dumps({"conditional_puts": store.conditional}).encode())
+            # If several drivers start together, all go by the first one's answer.
+            store.conditional = stored_conditions(store)
     return store.conditional
+
+
+def stored_conditions(store: Store) -> bool:
+    """The answer that a run has kept. FileNotFoundError, or DamagedError."""
+    found = read_json(store, STORAGE_FACTS).get("conditional_puts")
+    if not isinstance(found, bool):
+        raise damaged(store, STORAGE_FACTS, f"conditional_puts: {found!r}, neither true nor false")
+    return found
 
 
 def _probe(store: Store) -> bool:
@@ -151,7 +159,6 @@ def _logged(what: str) -> Iterator[None]:
 
 def _owner(store: Store) -> dict[str, str] | None:
     try:
-        found: dict[str, str] = json.loads(store.read(OWNER))
+        return read_json(store, OWNER)
     except FileNotFoundError:
         return None
-    return found

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from bfr_models.errors import UsageError
 from tasks.config.resolve import ResolvedRun
+from tasks.runs.commits import committed, read_commit
 from tasks.runs.layout import COMMITS, DATA, RECORD, SPEC
+from tasks.runs.sealed import DamagedError, read_json
+from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
 Settings = dict[str, Any]
 
+_ASKED = 16  # commits
 _SHOWN = 120  # characters of a setting's value in a message
 
 
@@ -29,20 +35,39 @@ def check_destination(resolved: ResolvedRun, store: Store) -> None:
         raise UsageError(f"expected a destination outside {run.source}, found {run.destination}; use another")
     if store.exists(SPEC):
         _refuse_mixture(read_spec(store), resolved)
-    elif store.exists(RECORD) or any(store.exists(folder) for folder in (DATA, COMMITS)):
-        raise UsageError(f"expected a new or an unfinished run at {run.destination}, found other files; use another")
+    elif any(store.exists(path) for path in (RECORD, DATA, COMMITS)) and (
+        settings_of_commits(store) != {settings_digest(resolved.settings)}
+    ):
+        raise UsageError(
+            f"expected a new or an unfinished run at {run.destination}, found other files and no {SPEC}; use another "
+            f"destination, or, if that was this run, `bfr repair {redact(run.destination)}`"
+        )
 
 
 def freeze_spec(resolved: ResolvedRun, store: Store) -> None:
     """Stores the settings with the run. UsageError if another driver has just begun one with other settings there."""
-    store.create(SPEC, json.dumps(resolved.settings, indent=2).encode())
+    write_spec(store, resolved.settings)
     _refuse_mixture(read_spec(store), resolved)
+
+
+def write_spec(store: Store, settings: Settings) -> None:
+    """Stores settings with a run, unless it has some."""
+    store.create(SPEC, json.dumps(settings, indent=2).encode())
 
 
 def read_spec(store: Store) -> Settings:
     """The settings of an existing run."""
-    settings: Settings = json.loads(store.read(SPEC))
-    return settings
+    return read_json(store, SPEC)
+
+
+def settings_of_commits(store: Store) -> set[str | None]:
+    """The digests of the settings that a run's commits were made with, by a few of them: what to believe if spec.json
+    and plan disagree, or are gone. Commits of older versions do not say."""
+    names, said = islice(sorted(committed(store)), _ASKED), set[str | None]()
+    for name in names:
+        with suppress(DamagedError, FileNotFoundError):
+            said.add(read_commit(store, name).get("settings"))
+    return said
 
 
 def _refuse_mixture(found: Settings, resolved: ResolvedRun) -> None:
@@ -51,8 +76,8 @@ def _refuse_mixture(found: Settings, resolved: ResolvedRun) -> None:
     if differing:
         changes = (f"{key}: expected {_short(there.get(key))}, found {_short(here.get(key))}" for key in differing)
         raise UsageError(
-            f"{resolved.run.destination} holds a run with other settings ({'; '.join(changes)}); use another "
-            "destination, or the same settings"
+            f"{resolved.run.destination} holds a run with other settings ({'; '.join(changes)}: see {SPEC}); "
+            "use another destination, or the same settings"
         )
 
 

@@ -27,7 +27,15 @@ from typing import Any, BinaryIO, cast
 from tasks.storage.file_lock import node_lock
 from tasks.storage.filesystem import connect, protocols
 from tasks.storage.http_errors import http_status
-from tasks.storage.local_disk import create_file, list_files, replace_file, temporary_files
+from tasks.storage.local_disk import (
+    create_file,
+    leads_out,
+    list_files,
+    open_file,
+    read_file,
+    replace_file,
+    temporary_files,
+)
 from tasks.storage.redaction import redact
 from tasks.storage.retry import RetryingFile, with_retries
 
@@ -104,6 +112,8 @@ class Store:
 
     def read(self, path: str) -> bytes:
         """All bytes of a file."""
+        if self._local:
+            return with_retries(read_file, self._full(path))
         return cast(bytes, with_retries(self._fs.cat_file, self._full(path)))
 
     def write(self, path: str, data: bytes) -> None:
@@ -159,9 +169,13 @@ class Store:
         """The files in a folder and below it, sorted; none if there is no such folder."""
         return sorted(self._find(prefix))
 
-    def versions(self, prefix: str = "") -> FileVersions:
-        """As `list`, with sizes and versions, at no further request."""
-        return [self._version(path, found) for path, found in sorted(self._find(prefix).items())]
+    def versions(self, prefix: str = "", *, follow_links: bool = True) -> FileVersions:
+        """As `list`, with sizes and versions, at no further request; of links, `local_disk.list_files` says more."""
+        return [self._version(path, found) for path, found in sorted(self._find(prefix, follow_links).items())]
+
+    def leads_out(self, path: str) -> bool:
+        """Whether a path leads out of this folder, which only links on a local disk do."""
+        return self._local and leads_out(self._root, self._full(path))
 
     def glob(self, pattern: str) -> FileVersions:
         """The files that match a pattern (`*`, `?`, `[...]`, `**`), sorted."""
@@ -212,7 +226,7 @@ class Store:
         instead, as suits archives."""
         full = self._full(path)
         if self._local:
-            return open(full, "rb")
+            return open_file(full)
         if "memory" in protocols(self._fs):
             return io.BytesIO(self.read(path))  # fsspec's memory files share one position among all readers
         if sequential:
@@ -228,11 +242,12 @@ class Store:
     def _relative(self, full: str) -> str:
         return full[len(self._root) :].lstrip("/")
 
-    def _find(self, prefix: str) -> dict[str, dict[str, Any]]:
+    def _find(self, prefix: str, follow_links: bool = True) -> dict[str, dict[str, Any]]:
         full = self._full(prefix)
         try:
             if self._local:
-                return {self._relative(f"{full}/{path}").rstrip("/"): {} for path in list_files(full)}
+                names = list_files(full, follow_links=follow_links)
+                return {self._relative(f"{full}/{path}").rstrip("/"): {} for path in names}
             found = with_retries(self._fs.find, full, detail=True)
         except (FileNotFoundError, NotADirectoryError):
             return {}
@@ -242,7 +257,8 @@ class Store:
 
     def _version(self, path: str, found: dict[str, Any]) -> FileVersion:
         if self._local:
-            stat = os.stat(self._full(path))
+            full = self._full(path)
+            stat = os.stat(full) if os.path.exists(full) else os.lstat(full)  # a dangling link is there, to be named
             return FileVersion(path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
         # "W/" marks a weak ETag. A local file, and a store without ETags, is known by size and time instead.
         etag = str(found.get("ETag") or found.get("etag") or "").removeprefix("W/").strip('"')

@@ -9,8 +9,10 @@ from typing import Literal, TypeVar
 from bfr_models.metrics.measures import Measures
 from bfr_models.registry import ResolvedMethod
 from bfr_models.types import NetworkChoice
+from tasks.config.code import Code, running_code
 from tasks.config.resolve import PhotoSettings, ResolvedRun
 from tasks.runs.shards import Shard
+from tasks.runs.spec import settings_digest
 
 CPU_BATCH, GPU_BATCH = 8, 16
 
@@ -44,6 +46,8 @@ class Job:
     threads: int | None = None  # torch's, on a CPU; None: as many as torch likes
     photos: PhotoSettings | None = None  # None: each image is one face
     measures: Measures = field(default_factory=Measures)
+    code: Code = field(default_factory=dict)  # the driver's: a worker with other code is refused
+    settings: str = ""  # digest of the run's settings
 
 
 @dataclass(frozen=True)
@@ -79,4 +83,6 @@ def make_job(resolved: ResolvedRun, device: str, threads: int | None) -> Job:
         threads=threads,
         photos=resolved.photos,
         measures=resolved.measures,
+        code=running_code(),
+        settings=settings_digest(resolved.settings),
     )

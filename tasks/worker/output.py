@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from bfr_models.metrics.frechet import FeatureSource
+from tasks.config.code import running_code
 from tasks.datasets.image_column import IMAGE, with_image_features
 from tasks.datasets.row_groups import take_rows
 from tasks.datasets.row_ids import digest_of_ids
@@ -109,6 +110,8 @@ def shard_output(
     outcomes = Counter(face["outcome"].partition(":")[0] for row in values for face in row["faces"])
     return files, {
         "fingerprint": job.method.fingerprint,
+        "settings": job.settings,
+        "code": running_code(),
         "source": redact(shard.source),
         "rows": len(source.rows),
         "ids": digest_of_ids(row.id for row in source.rows),
