@@ -26,8 +26,10 @@ def demo(
     """Degrade two real portraits with several seeds, restore them with every method, and write a report."""
 
     def work() -> Any:
+        from flows.orchestration.phases import embed_server
         from flows.run_demo import run_demo
 
+        embed_server()
         return run_demo(out, methods.split(",") if methods else None)
 
     command(work, show.demo, as_json, debug)

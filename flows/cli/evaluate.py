@@ -61,7 +61,9 @@ def evaluate(
 
         run = EvaluateRun(**settings_from(context, EvaluateRun))
         from flows.evaluate_methods import evaluate_methods
+        from flows.orchestration.phases import embed_server
 
+        embed_server()
         return evaluate_methods(run)
 
     command(work, show.evaluate, as_json, debug)

@@ -42,6 +42,11 @@ AllowOpenCluster = Annotated[
 ]
 Engine = Annotated[str | None, typer.Option(help="ray (default), or local: threads of this process.")]
 
+AcceptCodeChange = Annotated[
+    bool | None,
+    typer.Option("--accept-code-change", help="Go on with a run that other code began; by default it is refused."),
+]
+
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Any setting of `bfr restore`: gt_column=gt, options.steps=4."),

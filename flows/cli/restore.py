@@ -9,6 +9,7 @@ import typer
 from flows.cli import show
 from flows.cli.command import run as command
 from flows.cli.options import (
+    AcceptCodeChange,
     Actors,
     AllowOpenCluster,
     Config,
@@ -99,8 +100,15 @@ def restore(
     retry_rejected: Annotated[
         str | None, typer.Option(metavar="CODE,...", help="Retry rows that were rejected with these codes.")
     ] = None,
+    deep: Annotated[
+        bool | None, typer.Option("--deep", help="Check the sha256 of what is done first, not only presence and size.")
+    ] = None,
+    accept_code_change: AcceptCodeChange = None,
     shard_timeout: Annotated[
         float | None, typer.Option(help="Seconds until a worker counts as hung; 20 x the longest shard by default.")
+    ] = None,
+    start_timeout: Annotated[
+        float | None, typer.Option(help="Seconds that a first worker may take to be ready; 600 by default.")
     ] = None,
     actors: Actors = None,
     gpus_per_actor: Annotated[float | None, typer.Option(help="GPUs per worker; 0.5 puts two on each GPU.")] = None,

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import io
 import os
-import random
-import time
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from tasks.storage import local_disk
+from tasks.storage.conditional_put import put_if_none_match
 from tasks.storage.file_lock import node_lock
 from tasks.storage.filesystem import connect, protocols
 from tasks.storage.http_errors import http_status
@@ -34,7 +33,8 @@ from tasks.storage.retry import RetryingFile, with_retries
 MAX_RECORD = 64 * 2**20
 """Bytes that `create` takes. From 100 MiB on s3fs uploads in parts, for which stores may ignore the condition."""
 
-_CONFLICT_TRIES = 6  # with waits of up to 3 s in all between them
+PARALLEL_READS = 16
+"""Small reads at the same time. A store takes tens of milliseconds for each, however small, and runs have many."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Store:
             return local_disk.create_file(self._full(path), data)
         if self.conditional is False:
             return not self.exists(path) and with_retries(self._fs.pipe_file, self._full(path), data) is None
-        return self._put_if_none_match(self._full(path), data)
+        return put_if_none_match(self._fs, self._full(path), data)
 
     def replace(self, path: str, data: bytes, version: str | None) -> bool:
         """Puts a file if it is still at this version (None: if it does not exist). False: it has changed since.
@@ -262,24 +262,6 @@ class Store:
         made = found.get("LastModified") or found.get("mtime") or found.get("created") or found.get("last_modified")
         made = made if isinstance(made, datetime) else datetime.now(UTC)  # of unknown age: too young to be removed
         return Leftover(path, int(found["size"] or 0), made if made.tzinfo else made.replace(tzinfo=UTC))
-
-    def _put_if_none_match(self, full: str, data: bytes) -> bool:
-        """A create-only put: 412 says that the file exists, 501 that the store has no such condition."""
-        for attempt in range(_CONFLICT_TRIES):
-            try:
-                with_retries(self._fs.pipe_file, full, data, mode="create")
-                return True
-            except OSError as error:
-                status = http_status(error)
-                if status == 412:
-                    return False
-                if status == 501:
-                    raise NotImplementedError("this store knows no conditional puts") from error
-                if status != 409 or attempt + 1 == _CONFLICT_TRIES:
-                    raise
-                # 409 ConditionalRequestConflict: another conditional put is in flight and may yet fail, so ask again.
-                time.sleep(random.uniform(0, 0.1 * 2**attempt))
-        raise AssertionError("the last try returns or raises")
 
     def _put_if_match(self, path: str, data: bytes, version: str) -> bool:
         for etag in (f'"{version}"', version):  # quoted as RFC 9110 has it; Ceph RGW compares it without quotes
