@@ -6,6 +6,7 @@ from typing import Any
 
 from prefect import flow
 
+from flows.orchestration.lost_runs import own_run
 from flows.restore_dataset import restore_dataset_with_fallback
 from tasks.compare_runs import compare_runs
 from tasks.config.evaluate import EvaluateRun
@@ -17,6 +18,7 @@ from tasks.degrade_dataset import degrade_once
 def evaluate_methods(run: EvaluateRun) -> dict[str, Any]:
     """Degrade the source into `destination`/lq (if requested), restore it with each method into `destination`/<method>,
     all with the same seed, and compare them in `destination`/report. Running it again resumes."""
+    own_run()
     runs = run.restorations()
     for restoration in runs:
         resolve_run(restoration)  # report an unknown name before any work starts

@@ -14,6 +14,7 @@ from prefect.concurrency.sync import concurrency
 
 from bfr_models.errors import UsageError
 from flows.orchestration.credentials import use_credentials
+from flows.orchestration.lost_runs import own_run
 from flows.orchestration.phases import Phase, as_prefect_task, call_directly, with_fallback
 from flows.orchestration.run_page import HELD_BACK, SWITCHED, announce, emit_failure_event
 from flows.restore_dataset import restore_phases
@@ -33,6 +34,7 @@ Outcome = dict[str, Any]
 def reprocess(run: ReprocessRun) -> Outcome:
     """Restore what is new or changed. With other settings, restore everything into a new generation and make that
     current, unless it is worse. Returns the outcome."""
+    own_run()
     with emit_failure_event(run.destination):
         return _reprocess(run, as_prefect_task)
 

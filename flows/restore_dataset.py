@@ -9,6 +9,7 @@ from itertools import islice
 
 from prefect import flow
 
+from flows.orchestration.lost_runs import own_run
 from flows.orchestration.phases import Phase, as_prefect_task, call_directly, with_fallback
 from flows.orchestration.run_page import (
     DEGRADED,
@@ -37,6 +38,7 @@ SHARDS_PER_SLICE = 5000
 @flow(name="restore-dataset", flow_run_name="{run.title}")
 def restore_dataset(run: RestoreRun) -> RunRecord:
     """Plan what is missing, restore it, report. Returns run.json."""
+    own_run()
     with emit_failure_event(run.destination):
         return _restore_run(run, as_prefect_task)
 

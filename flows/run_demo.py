@@ -6,6 +6,7 @@ from typing import Any
 
 from prefect import flow
 
+from flows.orchestration.lost_runs import own_run
 from flows.restore_dataset import restore_dataset_with_fallback
 from tasks.compare_runs import compare_runs
 from tasks.config.resolve import resolve_run
@@ -18,6 +19,7 @@ METHODS = ("difface", "diffbfr", "clr_face")
 @flow(name="demo")
 def run_demo(out: str, methods: list[str] | None = None) -> dict[str, Any]:
     """Make `out`/lq, restore it with each method into `out`/<method>, and compare them in `out`/report."""
+    own_run()
     runs = [_run(out, method) for method in methods or METHODS]
     for run in runs:
         resolve_run(run)  # report an unknown name before any work starts

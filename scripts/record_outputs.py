@@ -34,13 +34,14 @@ SCRATCH = Path(tempfile.gettempdir()) / "bfr-record"
 INPUT, RUNS = SCRATCH / "in", SCRATCH / "runs"
 
 VOLATILE = {
-    "accelerator_seconds", "attempt", "by", "bytes", "bytes_per_row", "committed", "finished", "machine", "process",
+    "accelerator_seconds", "attempt", "bytes", "bytes_per_row", "committed", "finished", "machine", "process",
     "seconds", "seconds_per_row", "sha256", "started", "versions", "wall_seconds", "written",
 }  # fmt: skip
 """Keys and columns that are new each time. A file's size and digest follow from the column `seconds` in it."""
 
 MASKS = (
     (re.compile(r"-[0-9a-f]{12}(?=\.parquet)"), "-ATTEMPT"),
+    (re.compile(r'"[0-9a-f]{32}"'), '"WRITER"'),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\.\d+)?(\+00:00|Z| UTC)?"), "TIME"),
     (re.compile(r"\d+(\.\d+)? (s|min|h|ms|faces/s|rows/s)\b"), "DURATION"),
     (re.compile(r'"seconds(_per_row)?": [0-9.e-]+'), "SECONDS"),

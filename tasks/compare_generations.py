@@ -132,7 +132,7 @@ def _values(statistics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _gallery(names: Sequence[str], runs: Sequence[FinishedRun], rows: tuple[Rows, Rows]) -> Iterator[GalleryRow]:
-    """The rows whose identity similarity fell most; the first rows if none was measured."""
+    """The rows that lost most identity similarity; the first rows if none was measured."""
     before, after = (_identities(side, which) for side, which in zip(runs, rows, strict=True))
     worst = np.argsort(after - before, kind="stable")[:GALLERY_ROWS]
     cells = [_cells(name, side, which[worst]) for name, side, which in zip(names, runs, rows, strict=True)]

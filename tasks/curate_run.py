@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from bfr_models.errors import UsageError
 from tasks.config.curate import CurateRun
-from tasks.curation.conditions import check_condition, rows_where
+from tasks.curation.conditions import check_conditions, rows_where
 from tasks.curation.dataset_card import dataset_card
 from tasks.curation.duplicates import Duplicates, find_duplicates
 from tasks.curation.files import curated_schema, curated_tables, dropped_table, open_files
@@ -101,8 +101,7 @@ def _conditions(asked: CurateRun, run: FinishedRun) -> list[str]:
     recogniser = (run.record["recogniser"] or {}).get("name")
     conditions = profile_conditions(asked.profile, recogniser) if asked.profile else []
     conditions += [asked.where] if asked.where is not None else []
-    for condition in conditions:
-        check_condition(condition, run.table.schema)
+    check_conditions(conditions, run.table.schema)
     require_sortable(run.table, asked.by)
     if asked.top_k is not None or asked.dedupe is not None:
         require_values(run.table, asked.by)
@@ -159,8 +158,8 @@ def _clear(store: Store) -> None:
 
 def _select(asked: CurateRun, run: FinishedRun, conditions: list[str]) -> tuple[Selection, Duplicates | None]:
     selection = Selection.of(run.table.num_rows)
-    for condition in conditions:
-        selection.keep(condition, rows_where(run.table, condition))
+    for condition, holds in zip(conditions, rows_where(run.table, conditions), strict=True):
+        selection.keep(condition, holds)
     rank, duplicates = ranks(run.table, asked.by, asked.ascending), None
     if asked.dedupe is not None:
         duplicates = find_duplicates(asked, run, selection.kept, rank, asked.dedupe)

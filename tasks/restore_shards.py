@@ -11,8 +11,9 @@ from bfr_models.device import local_device
 from bfr_models.errors import BfrError
 from tasks.config.environment import prepare_environment, ray_is_elsewhere
 from tasks.config.resolve import ResolvedRun
+from tasks.engine.daemon_threads import DISPATCHER
 from tasks.engine.dispatch import Dispatch
-from tasks.engine.pool import Pool
+from tasks.engine.pool import STOP_SECONDS, Pool
 from tasks.engine.thread_pool import ThreadPool
 from tasks.runs.commits import Record
 from tasks.runs.shards import Shard
@@ -35,23 +36,34 @@ def worker_pool(resolved: ResolvedRun) -> Iterator[Pool]:
     prepare_environment()
     import ray
 
-    from tasks.engine.ray_cluster import cluster_gpus, connect_ray
+    from tasks.engine.ray_cluster import cluster_gpus, connect_ray, warn_if_open
+    from tasks.engine.ray_head import RayHead
     from tasks.engine.ray_pool import RayPool
 
-    connected_here = connect_ray()
+    connected_here, head = connect_ray(), RayHead()
     try:
+        if not run.allow_open_cluster:
+            warn_if_open()
         gpus = cluster_gpus()
         per_actor = run.gpus_per_actor if run.gpus_per_actor is not None else min(1, gpus)
         workers = run.actors or (max(1, int(gpus / per_actor)) if per_actor else 1)
         threads = None if per_actor else max(1, (os.cpu_count() or 1) // workers)
         job = make_job(resolved, "cuda" if per_actor else "cpu", threads)
-        pool = RayPool(job, workers, per_actor, run.shard_timeout, connected_here and not ray_is_elsewhere())
+        pool = RayPool(
+            head,
+            job,
+            workers,
+            per_actor,
+            run.start_timeout,
+            run.shard_timeout,
+            connected_here and not ray_is_elsewhere(),
+        )
         try:
             yield pool
         finally:
             pool.close()
     finally:
-        if connected_here:
+        if connected_here and not head.is_lost:
             ray.shutdown()
 
 
@@ -75,15 +87,16 @@ def restore_shards(
         finally:
             ended.set()
 
-    thread = threading.Thread(target=run, name="dispatcher", daemon=True)
+    thread = threading.Thread(target=run, name=DISPATCHER, daemon=True)
     thread.start()
     try:
         while not ended.wait(WAIT_SECONDS):
+            pool.check()
             if stop is not None and stop.is_set():
                 break
     finally:
         dispatch.stop.set()
-        thread.join(5)
+        thread.join(STOP_SECONDS)
     if failure and isinstance(failure[0], Exception) and not isinstance(failure[0], BfrError):
         raise BfrError(
             f"the dispatcher stopped: {type(failure[0]).__name__}: {failure[0]}; finished shards are kept; "

@@ -28,6 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin on a busy machine take five times as long
     os.environ["PREFECT_HOME"] = home = tempfile.mkdtemp(prefix="bfr-prefect-")
     os.environ.pop("PREFECT_API_URL", None)
+    os.environ["RAY_AUTH_TOKEN_PATH"] = os.path.join(home, "ray_token")
     config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
 
 
@@ -63,6 +64,9 @@ def ray_cluster(plugin_path: str) -> Iterator[str]:
     """The address of a cluster on this machine; this process is connected to it."""
     import ray
 
+    from tasks.engine.ray_token import prepare_token
+
+    prepare_token()
     terminate = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", plugin_path)

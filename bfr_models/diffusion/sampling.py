@@ -126,6 +126,7 @@ def ddim(step: Step, eta: float = 0.0) -> Tensor:
     """DDIM eq. 12 and 16. eps is not derived again from an edited x_0, as in the authors' code."""
     now, to = step.now, step.to
     spread = eta * to.sigma / now.sigma * math.sqrt(1 - (now.alpha / to.alpha) ** 2)
+    # max: rounding must not reach below 0 where nearly all of sigma is fresh noise (eta 1, a long step).
     x = to.alpha * step.x_0 + math.sqrt(max(to.sigma**2 - spread**2, 0.0)) * step.eps
     return x if step.noise is None else x + spread * step.noise
 
@@ -168,6 +169,7 @@ def euler_maruyama(step: Step) -> Tensor:
 def heun(step: Step) -> Tensor:
     """The trapezoidal rule on the reverse ODE, with Euler's step as its other end."""
     now, to = step.now, step.to
+    # The one sampler that calls the model a second time: at the guess.
     slope = _slope(now, step.x, step.eps)
     guess = step.x + (to.t - now.t) * slope
     return step.x + (to.t - now.t) / 2 * (slope + _slope(to, guess, step.model(guess, to.t)))
@@ -196,6 +198,6 @@ def as_model(network: torch.nn.Module, condition: Tensor | None = None) -> Model
     def model(x: Tensor, t: float) -> Tensor:
         given = x if condition is None else torch.cat([x, condition], dim=1)
         output: Tensor = network(given, torch.full((len(x),), t, device=x.device, dtype=torch.float32))
-        return output.float()
+        return output.float()  # the samplers add in float32, whatever the network's precision
 
     return model

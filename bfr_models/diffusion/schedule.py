@@ -1,4 +1,4 @@
-"""The noise schedule that all three papers' code shares, in float64.
+"""The discrete noise schedule, which the code of all three papers shares, in float64.
 
 Notation: betas beta_t, alphas_cumprod abar_t = prod_{s<=t} (1 - beta_s), t = 0..T-1.
 """
@@ -27,7 +27,7 @@ def linear_alphas_cumprod(
 def truncated_timesteps(start: int, num_steps: int) -> list[int]:
     """`num_steps` timesteps from `start` down to 0, evenly spaced and rounded.
 
-    The chain is noised at the first one and each is denoised once.
+    The chain's start is noised to the first one, and each is denoised once.
     """
     if not 1 <= num_steps <= start + 1:
         raise ValueError(f"expected 1 <= num_steps <= start + 1 = {start + 1}, got {num_steps}")
@@ -37,14 +37,14 @@ def truncated_timesteps(start: int, num_steps: int) -> list[int]:
 
 
 def fractional_timesteps(start: float, num_steps: int) -> list[float]:
-    """As `truncated_timesteps`, from a start that need not be whole, and not rounded."""
+    """As `truncated_timesteps`, but not rounded, and from a start that need not be whole."""
     if not 1 <= num_steps <= start + 1:
         raise ValueError(f"expected 1 <= num_steps <= start + 1 = {start + 1}, got {num_steps}")
     return [float(start)] + [start * (num_steps - 1 - i) / (num_steps - 1) for i in range(1, num_steps)]
 
 
 def abars_at(timesteps: Sequence[float], alphas_cumprod: Tensor) -> Tensor:
-    """(n,) abar of timesteps in [0, T - 1]; between two whole ones log abar is linear."""
+    """(n,) abar of timesteps in [0, T - 1]; log abar is linear between two whole ones."""
     t = torch.tensor(timesteps, dtype=alphas_cumprod.dtype)
     if not 0 <= float(t.min()) <= float(t.max()) <= len(alphas_cumprod) - 1:
         raise ValueError(f"expected timesteps in [0, {len(alphas_cumprod) - 1}], got {list(timesteps)}")

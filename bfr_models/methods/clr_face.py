@@ -7,9 +7,8 @@
     z <- z - w(t) m * grad_z (1 - cos(phi(G(z_0(z))), phi(IRN(y))))          on guided steps; m = mask(z_y, z_irn)
     x = G(VQ(z_0)) + r (IRN(y) - G(VQ(z_irn)))                               quantised once, at the end
 
-The paper gives these parts but for the last line's r; the samplers, the start t0, w, where in the chain to guide and r
-are our choices (`CLRFaceOptions`). phi is a recogniser, and never the one that a result is scored by
-(`bfr_models.metrics.independence`).
+The paper gives all of this except r. The samplers, t0, w and the steps to guide are our choices (`CLRFaceOptions`). phi
+is a recogniser, and should not be the one that scores the results (`bfr_models.metrics.independence`).
 """
 
 from __future__ import annotations
@@ -66,8 +65,10 @@ class CLRFace:
         return batch.with_images(torch.cat(restored)[: len(batch)].cpu())
 
     def _restore(self, lq: Tensor, seeds: Sequence[int]) -> Tensor:
+        """One group of faces, by the equations at the top of this file."""
         noise = RowNoise(seeds, self._device)
         degraded = self._encode(lq)
+        # An ablation may have no use for the IRN's face; z_irn is then z_y.
         recovered = (self._irn((lq + 1) / 2).float() * 2 - 1).clamp(-1, 1) if self._options.uses_irn else lq
         estimate = self._encode(recovered)
         levels = self._sde.levels(self._times(degraded, estimate))

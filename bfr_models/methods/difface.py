@@ -59,7 +59,7 @@ class TruncatedChain:
         preset, options = cast(PriorPreset, resolved.preset), cast(DifFaceOptions, resolved.options)
         start, timesteps = chain_timesteps(options)
         alphas_cumprod = linear_alphas_cumprod()
-        self._start = levels_at([start], alphas_cumprod)[0]
+        self._start = levels_at([start], alphas_cumprod)[0]  # not the first call's level where there is a gap
         self._levels = levels_at(timesteps, alphas_cumprod)
         self._sampler = get_sampler(options.sampler, options.eta)
         self._prior = as_model(load_component(UNet(preset.prior), resolved, "prior", device))

@@ -16,13 +16,13 @@ _MIN_ANCESTRAL_STEPS = 10  # with fewer, the authors' spacing misses start_times
 class DifFaceOptions(NetworkOptions):
     """How the truncated chain is run. `start_timestep` is the paper's N, `eta` scales the step noise.
 
-    `start_gap` is how far the first network call is below N, where the noise is added: 0 in the paper's equations.
-    The authors' code adds the noise at index 100 of its respaced chain (t = 400) and goes on from index 99 (t = 396);
-    the presets with their networks do the same.
+    `start_gap` is the distance from N, where the noise is added, down to the first network call: 0 in the paper's
+    equations. The authors' code adds the noise at index 100 of its respaced chain (t = 400) and continues from index 99
+    (t = 396); the presets with their networks do the same.
 
-    `sampler`: "ddim"; "dpm++", deterministic, for 5 to 20 steps; "ancestral", that of the authors' first release,
-    for priors with a learned variance. That one spaces its timesteps as they did (`respaced_timesteps`): 100 steps
-    from 400 are 397, 393, ... 0 after noise at 401, if there is a gap, else at 397.
+    `sampler`: "ddim"; "dpm++", deterministic, for 5 to 20 steps; "ancestral", as in the authors' first release, for
+    priors with a learned variance. It spaces its timesteps as they did (`respaced_timesteps`): 100 steps from 400 are
+    397, 393, ... 0, after noise at 401 if there is a gap, else at 397.
     """
 
     start_timestep: int = 150
@@ -131,7 +131,7 @@ DIFFACE = (
         "face128",
         128,
         OURS,
-        # From higher timesteps held-out faces come out no sharper to speak of, and further from the person.
+        # From higher timesteps held-out faces come out hardly sharper, and further from the person.
         options=DifFaceOptions(start_timestep=20, steps=4, sampler="dpm++"),
         weights={"estimator": "difface-face128-estimator", "prior": "difface-face128-prior"},
         estimator=ESTIMATOR128,

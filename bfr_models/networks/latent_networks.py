@@ -14,9 +14,9 @@ from bfr_models.networks.unet import UNet
 
 
 class LatentScore(nn.Module):
-    """eps_theta([z_t, z_y], t): the noise in a normalised latent, given the degraded face's.
+    """eps_theta([z_t, z_y], t): the noise in a normalised latent, given the degraded face's latent.
 
-    `mean` and `std` are those of E(x) per channel over clean faces; they are weights, as nothing else knows them.
+    `mean` and `std` are those of E(x) per channel over clean faces. They are weights, since nothing else holds them.
     """
 
     def __init__(self, config: UNetConfig, latent_channels: int) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import curate, datasets, evaluate, generations, machine, reprocess, restore, runs, score, train, weights
+from flows.cli.supervisor import supervise
 
 VERBS: tuple[tuple[Callable[..., None], str], ...] = (
     (datasets.demo, "Example: `bfr demo --out demo`"),
@@ -67,5 +68,5 @@ def _options(
 
 
 def main() -> None:
-    """The entry point `bfr`."""
-    app()
+    """As `flows.cli.main.main`, for a caller that has imported this already."""
+    supervise(app)

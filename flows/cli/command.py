@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import signal
 import sys
 import traceback
@@ -15,12 +16,13 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from bfr_models.errors import BfrError, UsageError
+from flows.cli.supervisor import INTERRUPTED, KEPT, STOP_SECONDS, is_driver
+from flows.orchestration.interruption import interruptible, is_interrupted
 from tasks.config.environment import prepare_environment
 from tasks.engine.daemon_threads import end_if_busy
 from tasks.engine.spot_notice import watch_for_notice
 from tasks.storage.redaction import redact_text
-
-INTERRUPTED = 130
+from tasks.storage.waits import show_waits
 
 
 def run(
@@ -32,12 +34,13 @@ def run(
 ) -> None:
     """Does a verb's work, prints its result or its error, and exits with its code."""
     prepare_environment()
-    _take_signals()
+    show_waits()
     failed: list[int] = []
     atexit.register(_end, failed)  # before Prefect and Ray register theirs, so that it is called after them
     try:
-        watch_for_notice()
-        result = work()
+        with interruptible(STOP_SECONDS if is_driver() else 0):
+            watch_for_notice(os.getppid() if is_driver() else os.getpid())
+            result = work()
     except BaseException as error:
         code, message = explain(error)
         failed.append(code)
@@ -55,21 +58,6 @@ def run(
     raise typer.Exit(exit_code(result))
 
 
-def _take_signals() -> None:
-    """SIGINT and SIGTERM interrupt the work, once: a second one during the shutdown of Ray and Prefect would leave
-    their processes behind."""
-    heard = False
-
-    def interrupt(*_: object) -> None:
-        nonlocal heard
-        if not heard:
-            heard = True
-            raise KeyboardInterrupt
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
-
-
 def _end(failed: list[int]) -> None:
     """Runs last, after Prefect and Ray have shut down: a failed verb does not wait for a thread that hangs."""
     for code in failed:
@@ -77,14 +65,20 @@ def _end(failed: list[int]) -> None:
 
 
 def explain(error: BaseException) -> tuple[int, str]:
-    """Exit code and message for whatever ended a verb."""
+    """Exit code and message for whatever ended a verb. What fails once a signal was heard fails because of it."""
+    if is_interrupted() or _is_signal(error):
+        return INTERRUPTED, f"interrupted; {KEPT}"
     if isinstance(error, BfrError):
         return error.exit_code, str(error)
     if isinstance(error, ValidationError):
         return UsageError.exit_code, "; ".join(_fault(found) for found in error.errors())
-    if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "TerminationSignal":  # Prefect's SIGTERM
-        return INTERRUPTED, "interrupted; what is done is kept, the same command goes on from there"
     return BfrError.exit_code, f"{type(error).__name__}: {error} (--debug shows where)"
+
+
+def _is_signal(error: BaseException) -> bool:
+    """Also as Prefect and Ray raise it, each in place of the handler that they find."""
+    by_ray = isinstance(error, SystemExit) and error.code == signal.SIGTERM
+    return isinstance(error, KeyboardInterrupt) or type(error).__name__ == "TerminationSignal" or by_ray
 
 
 def _fault(found: ErrorDetails) -> str:

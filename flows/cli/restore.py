@@ -11,6 +11,7 @@ from flows.cli.command import run as command
 from flows.cli.options import (
     AcceptCodeChange,
     Actors,
+    AllowOpenCluster,
     Config,
     Debug,
     Destination,
@@ -106,6 +107,9 @@ def restore(
     shard_timeout: Annotated[
         float | None, typer.Option(help="Seconds until a worker counts as hung; 20 x the longest shard by default.")
     ] = None,
+    start_timeout: Annotated[
+        float | None, typer.Option(help="Seconds that a first worker may take to be ready; 600 by default.")
+    ] = None,
     actors: Actors = None,
     gpus_per_actor: Annotated[float | None, typer.Option(help="GPUs per worker; 0.5 puts two on each GPU.")] = None,
     batch_size: Annotated[
@@ -113,6 +117,7 @@ def restore(
         typer.Option(help="Faces per network call; 8 by default, 16 on a GPU; auto finds what is fastest and fits."),
     ] = None,
     shard_rows: ShardRows = None,
+    allow_open_cluster: AllowOpenCluster = None,
     engine: Engine = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Restore nothing: count rows, time a sample, estimate the run.")

@@ -5,15 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import wraps
+from traceback import walk_tb
 from typing import Any, TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.settings import get_current_settings
 
 from bfr_models.errors import BfrError
+from flows.orchestration.interruption import heed_interruption
 from tasks.storage.redaction import redact_error, redact_text
 
 RETRY_DELAYS: list[float] = [2, 10]  # seconds
+OURS = ("flows", "tasks", "bfr_models")
 
 
 Phase = Callable[[Callable[..., Any], str], Callable[..., Any]]
@@ -23,21 +27,39 @@ Phase = Callable[[Callable[..., Any], str], Callable[..., Any]]
 Result = TypeVar("Result")
 
 
-RAISED_BY_RUN = "raised by the run itself, not by Prefect"
+def embed_server() -> None:
+    """Makes Prefect's embedded server, where one is needed, end with this process. Call before the first flow."""
+    if get_current_settings().api.url is None:
+        from flows.orchestration.embedded_server import EmbeddedServer  # imports all of Prefect's server
+
+        EmbeddedServer()
 
 
 def with_fallback(with_prefect: Callable[[], Result], without: Callable[[], Result]) -> Result:
-    """Calls the first; if Prefect itself fails, calls the second."""
+    """Calls the first; if Prefect itself fails, calls the second. An interruption is no failure of Prefect, even if it
+    has ended Prefect's server before it came here."""
+    embed_server()
     try:
         return with_prefect()
-    except BfrError:
-        raise
     except Exception as error:
-        if RAISED_BY_RUN in getattr(error, "__notes__", ()):
+        if isinstance(error, BfrError) or not raised_by_prefect(error):
             raise
+        heed_interruption()
         reason = redact_text(f"{type(error).__name__}: {error}")
         print(f"Prefect failed ({reason}); continuing without it", file=sys.stderr)
         return without()
+
+
+def raised_by_prefect(error: Exception) -> bool:
+    """Whether Prefect, or a library at its behest, raised it: of the frames of Prefect and of this project, the
+    innermost tells. What Ray or a store raises was called by this project."""
+    for frame, _ in reversed(list(walk_tb(error.__traceback__))):
+        package = frame.f_globals.get("__name__", "").partition(".")[0]
+        if package in OURS:
+            return False
+        if package == "prefect":
+            return True
+    return False
 
 
 def call_directly(function: Callable[..., Any], _name: str) -> Callable[..., Any]:
@@ -56,16 +78,15 @@ def as_prefect_task(function: Callable[..., Any], name: str) -> Callable[..., An
         cache_policy=NO_CACHE,
         persist_result=False,
     )
-    return settings(_marking_its_errors(function))
+    return settings(_with_redacted_errors(function))
 
 
-def _marking_its_errors(function: Callable[..., Any]) -> Callable[..., Any]:
+def _with_redacted_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def call(*arguments: Any) -> Any:
         try:
             return function(*arguments)
         except Exception as error:
-            error.add_note(RAISED_BY_RUN)
             redact_error(error)  # Prefect stores it
             raise
 

@@ -20,3 +20,4 @@ class DegradeRun(BaseModel):
     column: str = Field("image", description="column with the images")
     rows_per_file: int = Field(5000, ge=1, description="rows per Parquet file")
     row_group_rows: int = Field(32, ge=1, description="rows per row group")
+    overwrite: bool = Field(False, description="replace another dataset at the destination")

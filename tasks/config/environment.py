@@ -7,6 +7,9 @@ timeouts, no traceback beside the command's own message.
 from __future__ import annotations
 
 import os
+from pathlib import Path
+
+LOOPBACK = "localhost,127.0.0.1,::1"
 
 
 def prepare_environment() -> None:
@@ -25,8 +28,25 @@ def prepare_environment() -> None:
     if not ray_is_elsewhere():
         # Despite its name, Ray reads it on every system: at 0, a cluster on this machine only listens on loopback only.
         defaults["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        defaults |= _token_of_our_own()
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    _never_proxy_loopback()
+
+
+def _never_proxy_loopback() -> None:
+    """Prefect's server and Ray, which a run starts, are on this machine: no proxy that the user has set leads there."""
+    found = [os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY")]
+    hosts = dict.fromkeys(host.strip() for hosts in (*found, LOOPBACK) for host in hosts.split(",") if host.strip())
+    for name in ("no_proxy", "NO_PROXY"):  # which of the two is read, differs from library to library
+        os.environ[name] = ",".join(hosts)
+
+
+def _token_of_our_own() -> dict[str, str]:
+    """A cluster of this machine alone asks for a token, from a file that no other user can read
+    (`engine.ray_token` makes it): Ray's own, `~/.ray/auth_token`, is readable for everyone."""
+    state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(state / "bfr" / "ray_token")}
 
 
 def ray_is_elsewhere() -> bool:

@@ -11,7 +11,8 @@ from tasks.config.fields import Url
 from tasks.config.restore import RestoreRun
 
 _MEASURED = {"recogniser", "lpips", "metrics", "protocol", "fid_reference"}
-_SHARED = {"preset", "seed", "actors", "shard_rows", "engine"} | _MEASURED  # what differs is the method alone
+# What differs between the runs is the method alone.
+_SHARED = {"preset", "seed", "actors", "shard_rows", "allow_open_cluster", "engine"} | _MEASURED
 
 
 class EvaluateRun(BaseModel):
@@ -37,6 +38,10 @@ class EvaluateRun(BaseModel):
     seed: int = Field(0, description="seed of the degradation and of all methods")
     actors: int | None = Field(None, ge=1, description="workers; defaults to one per GPU, or one without GPUs")
     shard_rows: int = Field(32, ge=1, description="rows per shard, in whole row groups")
+    overwrite: bool = Field(False, description="replace other degraded faces at the destination")
+    allow_open_cluster: bool = Field(
+        False, description="do not warn of a Ray cluster that runs anyone's code, because it asks for no token"
+    )
     engine: Literal["ray", "local"] = Field("ray", description="ray, or local: threads of this process")
 
     @field_validator("methods")
@@ -55,7 +60,7 @@ class EvaluateRun(BaseModel):
         """How clean faces become pairs; None if the source has pairs already."""
         if self.degrade is None:
             return None
-        settings = self.model_dump(include={"source", "size", "seed", "column"})
+        settings = self.model_dump(include={"source", "size", "seed", "column", "overwrite"})
         return DegradeRun(**settings, destination=self.pairs, preset=self.degrade)
 
     def restorations(self) -> list[RestoreRun]:

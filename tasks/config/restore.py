@@ -44,7 +44,7 @@ class RestoreRun(BaseModel):
     min_identity: MinIdentity | None = Field(
         None,
         description="identity similarity to the input below which a face keeps its original pixels: a number from -1 "
-        "to 1, or a profile, whose threshold is for AdaFace",
+        "to 1, or a profile (its threshold is for AdaFace)",
     )
     detector: Literal["dlib", "retinaface"] = Field("dlib", description="network that finds the faces in photos")
     detector_weights: str | None = Field(
@@ -56,7 +56,7 @@ class RestoreRun(BaseModel):
     )
     reject_no_face: bool = Field(False, description="reject photos without a face, instead of passing them through")
     lpips: str = Field(
-        "auto", description="backbone of LPIPS: vgg, alex, squeeze or none; auto: the first whose weights are here"
+        "auto", description="backbone of LPIPS: vgg, alex, squeeze or none; auto: the first with weights here"
     )
     metrics: tuple[str, ...] = Field((), description="further metrics: ms_ssim, niqe, lmd")
     protocol: str = Field(
@@ -88,11 +88,17 @@ class RestoreRun(BaseModel):
     gpus_per_actor: float | None = Field(
         None, ge=0, description="GPUs per worker; defaults to 1 if the cluster has GPUs"
     )
+    start_timeout: float = Field(
+        600.0, gt=0, description="seconds until a first worker must be ready: placed in the cluster, the method loaded"
+    )
     batch_size: BatchSizeAsked | None = Field(
         None,
         description="faces per call of the networks; defaults to 8, on a GPU to 16; auto finds the fastest that fits",
     )
     shard_rows: int = Field(32, ge=1, description="rows per shard, in whole row groups")
+    allow_open_cluster: bool = Field(
+        False, description="do not warn of a Ray cluster that runs anyone's code, because it asks for no token"
+    )
     engine: Literal["ray", "local"] = Field("ray", description="ray, or local: threads of this process")
 
     @model_validator(mode="after")

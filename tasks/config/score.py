@@ -23,3 +23,4 @@ class ScoreRun(BaseModel):
     lpips: str = Field("auto", description="backbone of LPIPS: vgg, alex, squeeze, none or auto")
     metrics: tuple[str, ...] = Field((), description="further metrics: ms_ssim, niqe, lmd")
     protocol: str = Field("default", description="protocol of the reported figures")
+    overwrite: bool = Field(False, description="replace another dataset at the destination")

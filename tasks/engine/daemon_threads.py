@@ -13,7 +13,7 @@ from threading import Thread
 from threading import enumerate as threads
 from typing import Generic, TypeVar
 
-_NAME = "bfr-worker"
+DISPATCHER, _WORKER = "bfr-dispatcher", "bfr-worker"  # names of such threads
 
 Result = TypeVar("Result")
 
@@ -23,7 +23,7 @@ class DaemonThreads(Generic[Result]):
 
     def __init__(self, count: int) -> None:
         self._calls = SimpleQueue[Callable[[], None] | None]()
-        self._threads = [Thread(target=self._work, name=_NAME, daemon=True) for _ in range(count)]
+        self._threads = [Thread(target=self._work, name=_WORKER, daemon=True) for _ in range(count)]
         for thread in self._threads:
             thread.start()
 
@@ -55,10 +55,10 @@ def _settle(future: Future[Result], call: Callable[[], Result]) -> None:
 def end_if_busy(code: int) -> None:
     """Exits at once if such a thread is still at work.
 
-    A normal exit would stop the thread inside PyTorch's native code, which aborts the process (SIGABRT) instead of
-    giving `code`.
+    A normal exit would stop the thread inside the native code of PyTorch or Ray, which aborts the process (SIGABRT)
+    instead of giving `code`.
     """
-    if any(thread.name == _NAME for thread in threads()):
+    if any(thread.name in (DISPATCHER, _WORKER) for thread in threads()):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

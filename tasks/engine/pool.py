@@ -13,7 +13,7 @@ from tasks.runs.commits import Record
 from tasks.worker.job import Job, Order
 
 IN_HAND = 2
-STOP_SECONDS = 10.0  # for threads to stop; a call of the method cannot be interrupted, only abandoned
+STOP_SECONDS = 3.0  # for threads to stop; a call of the method cannot be interrupted, only abandoned
 
 
 class WorkerLostError(Exception):
@@ -39,6 +39,11 @@ class Pool(Protocol):
 
     def poll(self, timeout: float) -> list[Outcome]:
         """The orders that have ended; waits at most `timeout` seconds for the first."""
+        ...
+
+    def check(self) -> None:
+        """BfrError if there is no point in waiting for the workers any longer. Called by another thread than the rest,
+        which may hang meanwhile."""
         ...
 
     def close(self) -> None:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 import ray
+from ray.exceptions import RayError
 
-from bfr_models.errors import UsageError
+from bfr_models.errors import BfrError, UsageError
+from tasks.engine.ray_token import OPEN_CLUSTER, is_open, prepare_token
+from tasks.storage.http_errors import causes
+
+_log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 5.0  # seconds; Ray itself retries for minutes and ignores signals meanwhile
 KILL_TIMEOUT = 2.0  # seconds for Ray to end its actors
@@ -28,16 +35,75 @@ def connect_ray() -> bool:
     """
     if ray.is_initialized():
         return False
+    prepare_token()
     handler = signal.getsignal(signal.SIGTERM)
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address := os.environ.get("RAY_ADDRESS"):
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
         _require_answer(address)
-        ray.init(address=address, **quiet)
+    try:
+        _init(address)
+    except (RayError, ConnectionError, RuntimeError, ValueError) as error:
+        raise _cannot_connect(address, error) from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+    ray._private.worker.print_to_stdstream = _log_what_nodes_report
+    return True
+
+
+def _init(address: str | None) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address:
+        with _native_lines_dropped():
+            ray.init(address=address, **quiet)
     else:  # a small object store: images go through storage, only orders and records through Ray
         ray.init("local", include_dashboard=False, object_store_memory=256 * 2**20, **quiet)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)
-    return True
+
+
+@contextmanager
+def _native_lines_dropped() -> Iterator[None]:
+    """While Ray tries to join a cluster, its native code warns once a second; the error at the end says as much."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _cannot_connect(address: str | None, error: Exception) -> BfrError:
+    """What to do, and Ray's reason: that of the first cause, of whose traceback the last line tells it."""
+    reason = str([*causes(error)][-1]).strip()
+    reason = (reason.splitlines()[-1] if "Traceback" in reason else " ".join(reason.split())).partition(" Ensure ")[0][
+        :300
+    ]
+    if not address:
+        return BfrError(
+            f"expected Ray to start on this machine, found: {reason}; Ray's logs are in /tmp/ray/session_latest/logs; "
+            "`--engine local` does without Ray"
+        )
+    return UsageError(
+        f"expected to join the Ray cluster at RAY_ADDRESS={address}, found: {reason}; if it asks for a token, this "
+        "machine needs the same one (in ~/.ray/auth_token, mode 600, or RAY_AUTH_TOKEN) and RAY_AUTH_MODE=token; both "
+        f"must run the same Ray (here {ray.__version__})"
+    )
+
+
+def _log_what_nodes_report(found: dict[str, Any], *_: object, **__: object) -> None:
+    """In place of Ray's function, which prints it to standard output, where results go: a node that dies reports itself
+    with 20 lines of its log."""
+    _log.info("Ray: %s", "\n".join(map(str, found["lines"])).strip().partition("\n")[0])
+
+
+def warn_if_open() -> None:
+    """Says so on standard error if the connected cluster takes callers without a token."""
+    given = os.environ.get("RAY_ADDRESS", "")
+    address = given if given.startswith("ray://") else ray.get_runtime_context().gcs_address
+    if is_open(address):
+        print(f"warning: {OPEN_CLUSTER.format(address=address)}", file=sys.stderr, flush=True)
 
 
 def _require_answer(address: str) -> None:

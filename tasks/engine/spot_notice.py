@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 POLL_SECONDS = 5.0  # AWS gives two minutes' notice, Google 30 s
 
 
-def watch_for_notice() -> None:
-    """Sends this process SIGTERM once the notice is there. UsageError for an unknown cloud."""
+def watch_for_notice(process: int) -> None:
+    """Sends that process SIGTERM once the notice is there. UsageError for an unknown cloud."""
     if not (cloud := os.environ.get("BFR_SPOT")):
         return
     if cloud not in CLOUDS:
         raise UsageError(f"expected {' or '.join(CLOUDS)} in BFR_SPOT, found {cloud!r}; correct or unset it")
-    threading.Thread(target=_watch, args=(cloud,), name="spot notice", daemon=True).start()
+    threading.Thread(target=_watch, args=(cloud, process), name="spot notice", daemon=True).start()
 
 
-def _watch(cloud: str) -> None:
+def _watch(cloud: str, process: int) -> None:
     import httpx
 
     reported = False  # that the service does not answer: one line is enough
@@ -42,7 +42,7 @@ def _watch(cloud: str) -> None:
             else:
                 if notice:
                     print(f"this machine is about to be taken away: {notice}", file=sys.stderr)
-                    os.kill(os.getpid(), signal.SIGTERM)
+                    os.kill(process, signal.SIGTERM)
                     return
             time.sleep(POLL_SECONDS)
 

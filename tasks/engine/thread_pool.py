@@ -39,6 +39,9 @@ class ThreadPool:
         done, _ = wait(self._in_hand, timeout, return_when=FIRST_COMPLETED)
         return [_outcome(self._in_hand.pop(future), future) for future in done]
 
+    def check(self) -> None:
+        pass  # its threads die with this process, not before
+
     def close(self) -> None:
         self._worker.stop.set()
         self._threads.close(STOP_SECONDS)

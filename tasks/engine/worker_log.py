@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Iterable
 
 KEPT = 50  # lines between two shards; the oldest are dropped
-Line = tuple[int, str]
-"""(level, text)"""
+Line = tuple[int, str, str]
+"""(level, text, logger)"""
 
 
 class WorkerLog(logging.Handler):
@@ -23,7 +23,7 @@ class WorkerLog(logging.Handler):
         logging.getLogger().addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        line = (record.levelno, record.getMessage().strip()[:500])
+        line = (record.levelno, record.getMessage().strip()[:500], record.name)
         if not self._lines or self._lines[-1] != line:
             self._lines.append(line)
 
@@ -31,10 +31,10 @@ class WorkerLog(logging.Handler):
         """The lines since the last call."""
         where, lines = f"{socket.gethostname()}, process {os.getpid()}", list(self._lines)
         self._lines.clear()
-        return [(level, f"{where}: {text}") for level, text in lines]
+        return [(level, f"{where}: {text}", logger) for level, text, logger in lines]
 
 
 def relay(lines: Iterable[Line]) -> None:
-    """Logs a worker's lines in this process."""
-    for level, text in lines:
-        logging.getLogger(__name__).log(level, "%s", text)
+    """Logs a worker's lines in this process; what others than this project logged, under this module's name."""
+    for level, text, logger in lines:
+        logging.getLogger(logger if logger.startswith("tasks.") else __name__).log(level, "%s", text)

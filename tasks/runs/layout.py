@@ -35,7 +35,7 @@ def commit_name(shard_id: str, generation: int = 0) -> str:
 
 
 def commit_file(commit: str) -> str:
-    """The record whose existence means that a shard is done."""
+    """The record that marks a shard as done: no record, not done."""
     return f"{COMMITS}/{commit}.json"
 
 

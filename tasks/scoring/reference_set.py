@@ -32,7 +32,7 @@ class Side:
 
     gaussian: Gaussian
     features: list[NDArray[np.float32]]  # empty unless a metric needs each face
-    skipped: int  # rows whose image is missing or does not decode
+    skipped: int  # rows without an image that decodes
 
 
 def reference_statistics(url: str, source: FeatureSource) -> Gaussian:

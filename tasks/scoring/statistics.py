@@ -27,7 +27,7 @@ BIN_WIDTHS = {
 """The metrics that a commit record sums up, with the bin width of their histograms: percentiles are that exact."""
 
 LOWER_IS_BETTER = frozenset(filter(is_lower_better, BIN_WIDTHS))
-"""The metrics whose worst value is the largest."""
+"""The metrics for which a larger value is worse."""
 
 WITHOUT_GT = ("identity_similarity", "identity_degrees", "niqe")
 WHY_TOO_SMALL = {

@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, BinaryIO, TypeVar
 
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from tasks.storage.http_errors import causes, http_code, http_status
 from tasks.storage.redaction import redact_text
+from tasks.storage.waits import WaitLines
 
 DEADLINE = 300.0  # seconds for one request with all its retries; after that its shard fails and is tried again later
 _FINAL = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
@@ -34,6 +35,7 @@ _CONNECTION_ERRORS = {
     "httpx.ProxyError",
 }
 _deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)  # on the clock of `time.monotonic`
+_waits = WaitLines()
 
 Result = TypeVar("Result")
 
@@ -51,10 +53,25 @@ def retry_deadline(seconds: float) -> Iterator[None]:
 def with_retries(call: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
     """The result of an idempotent request. Raises its last error once `DEADLINE` has passed, a final error at once."""
     # Random ("full jitter") waits keep the workers of a throttled store from coming back all at the same moment.
-    waits = wait_random_exponential(multiplier=0.25, max=20)
-    stop = stop_after_delay(min(DEADLINE, _deadline.get() - time.monotonic()))
-    tries = Retrying(retry=retry_if_exception(is_transient), wait=waits, stop=stop, reraise=True)
+    pauses = wait_random_exponential(multiplier=0.25, max=10)
+    tries = Retrying(
+        retry=retry_if_exception(is_transient),
+        wait=pauses,
+        stop=stop_after_delay(min(DEADLINE, _deadline.get() - time.monotonic())),
+        before_sleep=_say_what_it_waits_for,
+        reraise=True,
+    )
     return tries(_call_with_true_error, call, *arguments, **named)
+
+
+def _say_what_it_waits_for(state: RetryCallState) -> None:
+    """One line for all threads of this process, every ten seconds from the tenth on."""
+    if not _waits.are_due(waited := state.seconds_since_start or 0.0):
+        return
+    error = state.outcome and state.outcome.exception()
+    left = min(DEADLINE - waited, _deadline.get() - time.monotonic())
+    tried = f"tried {state.attempt_number} times in {waited:.0f} s, for at most {max(left, 0):.0f} s more"
+    _waits.say(redact_text(f"waiting for the store ({tried}): {type(error).__name__}: {error}"))
 
 
 def is_transient(error: BaseException) -> bool:

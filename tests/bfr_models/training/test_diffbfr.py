@@ -16,34 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from bfr_models.diffusion.schedule import linear_alphas_cumprod
-from bfr_models.errors import BfrError, UsageError
-from bfr_models.methods.diffbfr_presets import DIFFBFR, DiffBFROptions, DiffBFRPreset
-from bfr_models.networks.configs import UNetConfig
-from bfr_models.networks.unet import UNet
+from bfr_models.errors import UsageError
+from bfr_models.methods.diffbfr_presets import DIFFBFR
 from bfr_models.pixels import resize
-from bfr_models.training.component import NO_AUXILIARY, AuxiliaryWeights
+from bfr_models.training.component import AuxiliaryWeights
 from bfr_models.training.data import Faces
 from bfr_models.training.difface import Prior
-from bfr_models.training.diffbfr import FROM_START, IrmHigh, IrmLow, augment_condition, dense_low_timesteps, widen
+from bfr_models.training.diffbfr import FROM_START, IrmHigh, IrmLow, augment_condition, dense_low_timesteps
 from bfr_models.training.loop import TrainingRun, train
-from bfr_models.training.registry import build_component, get_component
-from bfr_models.weights.tensors import load_weights, parameters_of, save_weights
+from bfr_models.training.registry import get_component
+from tests.diffbfr import PRIOR, SIZE, TINY, irm_high, irm_low, randomised, saved
 from tests.support import portrait
 
-SIZE = 32
-PRIOR = UNetConfig(sample_size=SIZE, channels=(16, 32), head_dim=8, norm_groups=8, unshuffle=2)
-TINY = DiffBFRPreset(
-    "tiny",
-    SIZE,
-    "-",
-    options=DiffBFROptions(start_low=250, start_high=50, steps=4, steps_high=3),
-    irm_low=replace(PRIOR, sample_size=SIZE // 2, condition_channels=3),
-    irm_high=replace(PRIOR, condition_channels=6),
-    prior=PRIOR,
-    low_max_timestep=999,
-    high_max_timestep=300,
-    max_timestep=300,
-)
 ABARS = linear_alphas_cumprod()
 Trained = IrmLow | IrmHigh
 
@@ -59,28 +43,6 @@ def pairs() -> tuple[Tensor, Tensor]:
     """(gt, lq): far apart, so that it shows which of them was used."""
     generator = torch.Generator().manual_seed(0)
     return 0.2 * torch.randn(16, 3, SIZE, SIZE, generator=generator), torch.full((16, 3, SIZE, SIZE), 0.8)
-
-
-def irm_low(preset: DiffBFRPreset = TINY, auxiliary: AuxiliaryWeights = NO_AUXILIARY) -> IrmLow:
-    component = build_component("diffbfr", "irm_low", preset, auxiliary)
-    assert isinstance(component, IrmLow)
-    return component
-
-
-def irm_high(preset: DiffBFRPreset = TINY, auxiliary: AuxiliaryWeights = NO_AUXILIARY) -> IrmHigh:
-    component = build_component("diffbfr", "irm_high", preset, auxiliary)
-    assert isinstance(component, IrmHigh)
-    return component
-
-
-def saved(network: nn.Module, path: Path) -> Path:
-    save_weights(parameters_of(network), {}, path)
-    return path
-
-
-def randomised(config: UNetConfig, seed: int) -> UNet:
-    torch.manual_seed(seed)
-    return UNet(config).eval()
 
 
 class Spy(nn.Module):
@@ -256,69 +218,6 @@ class TestTimesteps:
         torch.manual_seed(0)
         first = torch.stack([dense_low_timesteps(4, 999)[0] for _ in range(2000)]).double()
         assert float((first < 250).double().mean()) == pytest.approx(0.5, abs=5 * 0.5 / math.sqrt(2000))
-
-
-class TestInitialise:
-    @pytest.mark.parametrize("learn_sigma", [False, True])
-    def test_a_network_from_the_prior_says_what_the_prior_does_whatever_the_condition(
-        self, learn_sigma: bool, tmp_path: Path
-    ) -> None:
-        prior_config = replace(PRIOR, learn_sigma=learn_sigma, unshuffle=1 if learn_sigma else 2)
-        preset = replace(
-            TINY, prior=prior_config, irm_high=replace(prior_config, condition_channels=6, learn_sigma=False)
-        )
-        prior = randomised(prior_config, 1)
-        path = saved(prior, tmp_path / "prior.safetensors")
-        component = irm_high(preset)
-        network = component.build().eval()
-        component.initialise(network, path)
-        x, condition, t = torch.randn(2, 3, SIZE, SIZE), torch.randn(2, 6, SIZE, SIZE), torch.tensor([3, 200])
-        with torch.no_grad():
-            rounded = {name: p.half().float() for name, p in prior.named_parameters()}
-            expected = torch.func.functional_call(prior, rounded, (x, t))[:, :3]
-            torch.testing.assert_close(network(torch.cat([x, condition], 1), t), expected, rtol=0, atol=1e-5)
-
-    def test_the_first_model_can_start_from_a_prior_of_another_size(self, tmp_path: Path) -> None:
-        """Convolutions have none."""
-        prior, network = randomised(PRIOR, 1), irm_low().build().eval()
-        irm_low().initialise(network, saved(prior, tmp_path / "prior.safetensors"))
-        load_weights(prior, tmp_path / "prior.safetensors")  # rounded
-        x, condition, t = torch.randn(2, 3, 16, 16), torch.randn(2, 3, 16, 16), torch.tensor([3, 900])
-        with torch.no_grad():
-            torch.testing.assert_close(network(torch.cat([x, condition], 1), t), prior(x, t), rtol=0, atol=1e-5)
-
-    def test_a_network_of_fewer_levels_starts_from_the_finest_of_the_prior(self, tmp_path: Path) -> None:
-        deep = replace(PRIOR, channels=(16, 32, 32))
-        preset = replace(TINY, prior=deep, irm_low=replace(TINY.irm_low, channels=(16, 32)))
-        prior, component = randomised(deep, 1), irm_low(preset)
-        network = component.build()
-        component.initialise(network, saved(prior, tmp_path / "prior.safetensors"))
-        given, found = dict(prior.named_parameters()), dict(network.named_parameters())
-        for mine, its in (("down_blocks.1.", "down_blocks.1."), ("up_blocks.0.", "up_blocks.1."), ("mid_", "mid_")):
-            names = [name for name in found if name.startswith(f"net.{mine}")]
-            assert names
-            assert all(torch.equal(found[n], given[n.replace(mine, its)].half().float()) for n in names)
-
-    def test_a_prior_of_another_shape_is_refused(self, tmp_path: Path) -> None:
-        wider = replace(TINY, prior=replace(PRIOR, channels=(32, 32)))
-        component, path = irm_low(wider), saved(randomised(PRIOR, 1), tmp_path / "prior.safetensors")
-        with pytest.raises(BfrError, match=r"prior\.safetensors: net\.conv_in\.weight: expected shape"):
-            component.initialise(component.build(), path)
-
-    def test_its_own_weights_are_loaded_as_they_are(self, tmp_path: Path) -> None:
-        component, source = irm_high(), randomised(TINY.irm_high, 2)
-        network = component.build()
-        component.initialise(network, saved(source, tmp_path / "own.safetensors"))
-        given = dict(source.named_parameters())
-        assert all(torch.equal(p, given[name].half().float()) for name, p in network.named_parameters())
-
-    def test_the_paper_sized_network_can_be_made_from_difface_s(self) -> None:
-        """Every parameter finds its source: `widen` raises where one does not. Without memory, so without values."""
-        preset = DIFFBFR[1]
-        with torch.device("meta"):
-            network, prior = UNet(preset.irm_high), UNet(preset.prior)
-            widen(network, prior)
-        assert dict(network.named_parameters()).keys() == dict(prior.named_parameters()).keys()
 
 
 def few_steps(component: Any, learning_rate: float = 2e-3) -> Any:

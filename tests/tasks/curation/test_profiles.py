@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from bfr_models.faces.types import ADAFACE
+from bfr_models.faces.recognisers import ADAFACE
 from tasks.curation.profiles import profile_conditions
 from tests import support
 from tests.tasks.curation.curated import curated

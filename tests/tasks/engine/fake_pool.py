@@ -56,6 +56,8 @@ class FakePool:
         self._in_hand.clear()
         return outcomes
 
+    def check(self) -> None: ...
+
     def close(self) -> None: ...
 
 

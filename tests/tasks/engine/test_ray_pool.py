@@ -19,10 +19,12 @@ from bfr_models.errors import BfrError, UsageError
 from tasks.config.resolve import resolve_run
 from tasks.config.restore import RestoreRun
 from tasks.engine import ray_pool
+from tasks.engine.placement import waiting_for
 from tasks.engine.ray_cluster import connect_ray
 from tasks.restore_shards import restore_shards, worker_pool
 from tasks.runs.commits import Record
 from tasks.runs.shards import Shard
+from tasks.storage import waits
 from tasks.vacuum_run import vacuum_run
 from tasks.worker.job import Order
 from tests import support
@@ -146,7 +148,7 @@ def test_a_first_shard_may_take_its_time_as_long_as_its_batches_get_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray_pool, "FIRST_DEADLINE", {"cpu": 9.0})
-    monkeypatch.setattr(ray_pool, "BATCHES_SECONDS", 0.5)
+    monkeypatch.setattr(ray_pool, "PULSE_SECONDS", 0.5)
     support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(8), group_rows=8)
     pids = tmp_path / "pids"
     pids.mkdir()
@@ -169,23 +171,41 @@ def test_a_method_that_does_not_load_is_a_clear_error(tmp_path: Path) -> None:
         restore(ray_run(tmp_path, options={"load_error": "no kernel for this card"}), lambda _: None)
 
 
-def test_workers_that_cannot_be_placed_are_an_error_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_that_cannot_be_placed_are_said_and_an_error_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(4))
-    monkeypatch.setattr(ray_pool, "START_TIMEOUT", 1.0)
-    run = ray_run(tmp_path)
-    with pytest.raises(BfrError, match=r"expected a worker to be ready within 1 s.*the cluster offers"):
+    monkeypatch.setattr(waits, "LINE_SECONDS", 0.5)
+    run = ray_run(tmp_path, start_timeout=2.0)
+    wanted = r"expected a worker to be ready within 2 s, found none .*waiting for 7 GPUs; the cluster has 0"
+    with caplog.at_level("WARNING"), pytest.raises(BfrError, match=wanted):
         restore(run.model_copy(update={"gpus_per_actor": 7.0}), lambda _: None)
+    lines = [record.message for record in caplog.records if record.name == waits.LOGGER]
+    assert lines[0].startswith("0 of 1 workers placed: waiting for 7 GPUs; the cluster has 0 (for at most ")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "placed", "ready", "words"),
+    [
+        (1, 0, 0, "0 of 2 workers placed: waiting for 1 GPU for each of 2 workers; the cluster has 1"),
+        (1, 1, 0, "1 of 2 workers placed: waiting for 1 GPU; the cluster has 1"),
+        (0, 1, 1, "1 of 2 workers placed: waiting for 1 CPU; the cluster has 4"),
+        (0, 2, 1, "2 of 2 workers placed, 1 ready: waiting for 1 to load the method"),
+    ],
+)
+def test_a_wait_for_workers_says_what_for(gpus: float, placed: int, ready: int, words: str) -> None:
+    assert waiting_for(gpus, 2, placed, ready, {"CPU": 4.0, "GPU": 1.0}) == words
 
 
 def test_a_worker_that_is_replaced_late_in_a_run_has_its_own_time_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = ray_pool.RayPool.__new__(ray_pool.RayPool)
-    pool._longest, pool._shard_timeout = 0.0, None
-    pool._actors = [ray_pool._Actor(None, loading="ref", created=time.monotonic())]
-    pool._kill_hung_actors()
-    pool._actors[0].created -= ray_pool.START_TIMEOUT + 1
+    pool._gpus, pool._start_timeout, pool._waits = 0, 600.0, waits.WaitLines()
+    pool._actors = [ray_pool._Actor(None, placing="ref", loading="ref", created=time.monotonic())]
+    pool._say_what_it_waits_for()
+    pool._actors[0].created -= 601
     monkeypatch.setattr(ray_pool.ray, "cluster_resources", dict)
     with pytest.raises(BfrError, match="expected a worker to be ready"):
-        pool._kill_hung_actors()
+        pool._say_what_it_waits_for()
 
 
 def test_workers_that_die_over_suspects_say_nothing_about_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +216,7 @@ def test_workers_that_die_over_suspects_say_nothing_about_the_run(monkeypatch: p
     shard = Shard("0", "/a/x.parquet", "x.parquet", "1", 0, 1, 0, 10)
 
     def lose_a_worker(is_suspect: bool) -> None:
-        actor = ray_pool._Actor(None, loading=None)
+        actor = ray_pool._Actor(None, placing=None, loading=None)
         actor.in_hand["ref"] = (Order(shard, is_suspect=is_suspect), 0.0)
         assert pool._collect(actor, "ref").worker_lost
 

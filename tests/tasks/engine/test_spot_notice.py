@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -45,7 +46,7 @@ def test_a_notice_is_heard_as_sigterm_once_it_comes_and_trouble_is_said_once(
 ) -> None:
     monkeypatch.setenv("BFR_SPOT", cloud)
     metadata.ill = True
-    watch_for_notice()
+    watch_for_notice(os.getpid())
     time.sleep(0.5)
     metadata.ill = False
     assert not heard.wait(0.5)
@@ -59,8 +60,8 @@ def test_a_notice_is_heard_as_sigterm_once_it_comes_and_trouble_is_said_once(
 def test_nobody_is_asked_unless_told_so(metadata: Metadata, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BFR_SPOT", raising=False)
     before = threading.active_count()
-    watch_for_notice()
+    watch_for_notice(os.getpid())
     assert threading.active_count() == before
     monkeypatch.setenv("BFR_SPOT", "ec2")
     with pytest.raises(UsageError, match="expected aws or gcp in BFR_SPOT, found 'ec2'"):
-        watch_for_notice()
+        watch_for_notice(os.getpid())

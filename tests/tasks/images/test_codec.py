@@ -196,3 +196,10 @@ def test_segments_without_end_are_not_walked_for_ever() -> None:
     start = jpeg.index(b"\xff\xda")
     with pytest.raises(RowError, match="at most 100 scans and 10000 segments"):
         decode(jpeg[:start] + b"\xff\xfe\0\2" * 20_000 + jpeg[start:])
+
+
+def test_what_is_no_picture_does_not_show_in_the_reason() -> None:
+    """Whoever chose its address would read what only this machine can."""
+    with pytest.raises(RowError) as refused:
+        decode(b"AccessKeyId: secret")
+    assert refused.value.detail.endswith("found 19 bytes of something else")

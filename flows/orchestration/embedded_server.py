@@ -1,0 +1,50 @@
+"""Prefect's embedded server, as Prefect starts it, but ended by nobody else than the process that uses it.
+
+Prefect starts it in the terminal's process group, where Ctrl-C reaches it before the run can say good-bye, and leaves
+it behind when the run is killed. Here it has a session of its own, and a pipe that closes when its starter is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from typing import Any
+
+from prefect.server.api.server import SubprocessASGIServer, create_app
+from prefect.settings import get_current_settings
+
+END_SECONDS = 5.0  # for the server to end in good order once its starter is gone
+
+
+class EmbeddedServer(SubprocessASGIServer):
+    """Prefect keeps one server for each port, and asks for that of no given port by its base class: once one of these
+    is made, it is the one that Prefect uses."""
+
+    def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
+        factory = f"{__name__}:{app_of_starter.__name__}"
+        where = ["--host", "127.0.0.1", "--port", str(self.port), "--log-level", "error", "--lifespan", "on"]
+        settings = get_current_settings().to_environment_variables(exclude_unset=True)
+        ephemeral = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+        return subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", "uvicorn", "--factory", factory, *where],
+            env={**os.environ, **ephemeral, **settings},
+            stdin=subprocess.PIPE,  # held open for as long as this process lives
+            start_new_session=True,
+        )
+
+
+def app_of_starter() -> Any:
+    """Prefect's application, in a server that ends when the other end of its standard input is closed."""
+    threading.Thread(target=_end_with_starter, name="starter", daemon=True).start()
+    return create_app()
+
+
+def _end_with_starter() -> None:
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Event().wait(END_SECONDS)
+    os.kill(os.getpid(), signal.SIGKILL)

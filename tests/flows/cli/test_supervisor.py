@@ -1,0 +1,153 @@
+"""Small commands under the supervisor, ended by signals of a real terminal and of the kernel."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support import ROOT
+
+START = """
+import signal, subprocess, sys, time
+from flows.cli import supervisor
+supervisor.STOP_SECONDS = {stop_seconds}
+def command():
+    {command}
+supervisor.supervise(command)
+"""
+CHILD = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"
+WORKS = f"{CHILD}; {CHILD}; print('up', flush=True); time.sleep(60)"
+IS_DEAF = f"signal.signal(signal.SIGINT, signal.SIG_IGN); {WORKS}"
+
+
+class Command:
+    """A supervised command that leads a terminal's session."""
+
+    def __init__(self, command: str, stop_seconds: float = 8.0) -> None:
+        code = START.format(command=command, stop_seconds=stop_seconds)
+        self.pid, self.terminal = pty.fork()
+        if not self.pid:
+            os.execve(sys.executable, [sys.executable, "-c", code], os.environ | {"PYTHONPATH": str(ROOT)})
+        self.said = ""
+
+    def wait_until_up(self) -> list[psutil.Process]:
+        """All its processes: the supervisor, the driver, and what that has started."""
+        while "up" not in self.said:
+            self.said += os.read(self.terminal, 1024).decode()
+        supervisor = psutil.Process(self.pid)
+        return [supervisor, *supervisor.children(recursive=True)]
+
+    def press_ctrl_c(self) -> None:
+        os.write(self.terminal, b"\x03")
+
+    def wait(self) -> int:
+        """The exit code."""
+        with suppress(OSError):  # closed by the last that had it open
+            while part := os.read(self.terminal, 1024):
+                self.said += part.decode()
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+@pytest.fixture
+def ended() -> Iterator[list[psutil.Process]]:
+    """Processes that must be gone when the test is over."""
+    processes: list[psutil.Process] = []
+    yield processes
+    _, alive = psutil.wait_procs(processes, timeout=3)
+    for process in alive:
+        process.kill()
+    assert not alive
+
+
+def test_ctrl_c_reaches_the_driver_alone_and_all_ends_with_130(ended: list[psutil.Process]) -> None:
+    command = Command(WORKS)
+    ended += command.wait_until_up()
+    assert len({os.getsid(process.pid) for process in ended}) == 2 and len(ended) == 4
+    began = time.monotonic()
+    command.press_ctrl_c()
+    assert command.wait() == 130 and time.monotonic() - began < 5
+    assert "stopping..." in command.said and "Traceback" not in command.said
+
+
+def test_a_driver_that_does_not_listen_is_ended_by_force(ended: list[psutil.Process]) -> None:
+    command = Command(IS_DEAF, stop_seconds=1)
+    ended += command.wait_until_up()
+    began = time.monotonic()
+    command.press_ctrl_c()
+    assert command.wait() == 130 and 1 <= time.monotonic() - began < 4
+    assert "ended by force" in command.said
+
+
+def test_a_second_ctrl_c_ends_it_at_once(ended: list[psutil.Process]) -> None:
+    command = Command(IS_DEAF)
+    ended += command.wait_until_up()
+    command.press_ctrl_c()
+    time.sleep(0.5)
+    began = time.monotonic()
+    command.press_ctrl_c()
+    assert command.wait() == 130 and time.monotonic() - began < 2
+
+
+def test_a_terminal_that_is_closed_ends_it(ended: list[psutil.Process]) -> None:
+    command = Command(WORKS)
+    ended += command.wait_until_up()
+    os.close(command.terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(command.pid, 0)[1]) == 130
+
+
+def test_timeout_which_signals_twice_at_once_is_one_wish(tmp_path: Path) -> None:
+    takes_its_time = (
+        "import time\n    try: time.sleep(60)\n    except KeyboardInterrupt: time.sleep(1); print('good-bye')"
+    )
+    code = START.format(command=takes_its_time, stop_seconds=8)
+    ended = subprocess.run(
+        ["timeout", "2", sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert "good-bye" in ended.stdout and "force" not in ended.stderr
+
+
+@pytest.mark.parametrize("killed", ["supervisor", "driver"])
+def test_whichever_is_killed_nothing_is_left(killed: str, ended: list[psutil.Process]) -> None:
+    command = Command(WORKS)
+    ended += command.wait_until_up()[: 2 if killed == "supervisor" else None]
+    os.kill(ended[killed == "driver"].pid, signal.SIGKILL)
+    if killed == "supervisor":
+        assert os.waitstatus_to_exitcode(os.waitpid(command.pid, 0)[1]) == -signal.SIGKILL
+    else:
+        assert command.wait() == 1
+        assert "error: the process that does the work ended by SIGKILL" in command.said
+
+
+def test_a_driver_that_a_library_ends_is_spoken_for() -> None:
+    command = Command("import os; print('up', flush=True); os._exit(7)")
+    assert command.wait() == 1
+    assert "error: the process that does the work ended without a word" in command.said
+
+
+def test_a_crash_after_the_last_word_changes_nothing() -> None:
+    command = Command("import atexit, os; atexit.register(os.abort); print('up', flush=True); sys.exit(3)")
+    assert command.wait() == 3 and command.said.strip() == "up"
+
+
+def test_a_command_ends_with_its_own_code_and_leaves_nothing(ended: list[psutil.Process]) -> None:
+    command = Command(f"{CHILD}; print('up', flush=True); time.sleep(0.5); sys.exit(3)")
+    ended += command.wait_until_up()
+    assert command.wait() == 3 and command.said.strip() == "up"
+
+
+def test_a_signal_while_the_command_is_imported_leaves_no_traceback() -> None:
+    command = Command("print('up', flush=True); time.sleep(60)")
+    command.wait_until_up()
+    command.press_ctrl_c()
+    assert command.wait() == 130 and "Traceback" not in command.said
