@@ -2,8 +2,8 @@
 
     python benchmarks/clr_face_512.py [--precision bf16] [--no-checkpointing]
 
-Random weights: what is measured does not depend on them. The guided step goes through the score network, the decoder
-and the recogniser and back. Memory is the process's peak, after each part.
+The weights are random: they do not affect what is measured. The guided step goes through the score network, the decoder
+and the recogniser and back. Memory is the peak of the process after each part.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def faulty(plugin_path: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.fixture
 def ask(tmp_path: Path) -> Ask:
-    """The settings of a run from `src`, of two files with 3 and 2 rows, to `dst`."""
+    """Makes the settings of a reprocess from `src`, two files with 3 and 2 rows, to `dst`."""
     support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(3))
     support.write_parquet(tmp_path / "src" / "b.parquet", support.make_rows(2, first=8))
     return partial(support.make_reprocess_run, tmp_path, recogniser="none")
@@ -111,7 +111,7 @@ def postgres() -> Iterator[str]:
 
 @contextmanager
 def _server(name: str, port: int) -> Iterator[str]:
-    """A server of `infra`, in a folder of its own; what it says when it has started."""
+    """A server of `infra` in a folder of its own; yields what it prints once started."""
     folder, script = tempfile.mkdtemp(prefix="bfr-server-"), str(ROOT / "infra" / name)
     try:
         started = subprocess.run(

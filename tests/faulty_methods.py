@@ -1,4 +1,4 @@
-"""A method that misbehaves on the rows whose ids ask for it. It comes in as users' own methods do."""
+"""A method that misbehaves on rows whose ids ask for it. It is installed as users' own methods are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The driver stays small: what plans, hands out and closes a run loads no torch and no Ray when it is imported."""
+"""The driver stays small: importing what plans, dispatches and finishes a run loads neither torch nor Ray."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def loaded() -> dict[str, list[str]]:
-    """By module of the driver, in the order of import: what heavy is loaded by then, in a fresh process."""
+    """In a fresh process: which heavy packages are loaded after importing each module in turn."""
     command = [sys.executable, "-c", CODE]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout)
 

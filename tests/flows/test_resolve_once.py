@@ -1,4 +1,4 @@
-"""A restore decides its names twice at most: for the command, and for the flow, which is handed plain settings."""
+"""A restore resolves its names at most twice: for the command, and for the flow, which is given plain settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DECIDING = (resolve_method, choose_recogniser, choose_measures, choose_detector)
 
 @pytest.fixture
 def decided(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each of the functions that decide a name was called, by whichever module."""
+    """Calls of each function that resolves a name, whichever module calls it."""
     calls = Counter[str]()
 
     def counted(decide: Any) -> Any:

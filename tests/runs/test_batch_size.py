@@ -1,4 +1,4 @@
-"""The batch size decides no pixel, and runs that differ in it share a destination."""
+"""The batch size changes no pixel, and runs that differ only in it share a destination."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's Fréchet distances: however it is split, and equal to those of its pictures."""
+"""A run's Fréchet distances do not depend on how it is split, and equal those of its images."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ DLIB = "fd_dlib_resnet_v1"
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six faces with another as the ground truth of each; one of them has none."""
+    """Six faces, each with a different face as its ground truth; one has none."""
     rows = support.make_rows(6)
     for i, row in enumerate(rows):
         row["gt"] = {"bytes": None if i == 4 else support.encoded(support.portrait(60 + i)), "path": None}

@@ -1,4 +1,4 @@
-"""Packing loses nothing: one row per picture or page, its bytes untouched, broken ones too."""
+"""Packing loses nothing: one row per image or page, its bytes untouched, broken ones included."""
 
 from __future__ import annotations
 

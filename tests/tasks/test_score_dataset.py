@@ -1,4 +1,4 @@
-"""A separate pass scores as the run did, row for row; rows that cannot be scored say why and are there."""
+"""A separate pass scores as the run did, row for row; rows that cannot be scored stay and say why."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A verdict on a run that is whole, and on runs with one thing wrong."""
+"""`bfr verify` on a whole run, and on runs with one defect each."""
 
 from __future__ import annotations
 

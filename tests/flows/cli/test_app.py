@@ -1,4 +1,4 @@
-"""The command line as people and scripts meet it: exit codes, one JSON document, errors in plain words."""
+"""The command line as people and scripts see it: exit codes, one JSON document, errors in plain words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verbs about a run that is there, as people and scripts meet them."""
+"""Commands that inspect an existing run, as people and scripts see them."""
 
 from __future__ import annotations
 

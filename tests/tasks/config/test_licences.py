@@ -1,4 +1,4 @@
-"""What run.json says of the licences of its weights."""
+"""What run.json says about the licences of the weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def keep(cache: Path, stem: str, **card: object) -> str:
-    """Some weights under the name of others: nothing is loaded here."""
+    """Some weights under the name of others; nothing loads them here."""
     return save_weights(parameters_of(torch.nn.Linear(1, 1)), card, cache / f"{stem}.safetensors")
 
 

@@ -1,4 +1,4 @@
-"""Which recogniser scores a run: by name, by what is here, and never two of them in one destination."""
+"""Which recogniser scores a run: by name or by what is installed, and never two of them in one destination."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from tests.tasks.curation.curated import curated
 
 @pytest.fixture(scope="module")
 def scored(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run with cosines of faces that are not the same any more, alike, and nearly equal; row 5 is blurred."""
+    """The run with cosines of changed, similar and nearly equal faces; row 5 is blurred."""
     run = tmp_path_factory.mktemp("scored") / "dst"
     shutil.copytree(embedded, run)
     (path,) = (run / "data").iterdir()

@@ -69,7 +69,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a web server on this machine, from which pictures may be fetched."""
+    """The address of a web server on this machine that images may be fetched from."""
     Handler.asked, Handler.hosts = [], []
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -163,7 +163,7 @@ def test_a_store_that_is_busy_is_asked_for_as_long_as_a_server(monkeypatch: pyte
 
 
 def test_pictures_of_one_bucket_come_over_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And those of a place in it that has options of its own over another."""
+    """A folder of it with options of its own gets another."""
     bucket, made = f"memory://{uuid.uuid4().hex}", list[str]()
     names = ("a/1.png", "a/2.png", "b/c/3.png", "own/4.png", "own/d/5.png", "owned/6.png")
     for name in names:

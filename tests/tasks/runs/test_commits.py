@@ -19,7 +19,7 @@ FACTS = {"rows": 3}
 
 
 class Crash(BaseException):
-    """The process goes here."""
+    """The process dies here."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A window of rows is limited by its pixels, or holds one image."""
+"""A window of rows holds a limited number of pixels, or a single image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tasks.worker.read_shard import Row
 
 
 class Headers:
-    """A shard whose images have a header and nothing else."""
+    """A shard of images known by their headers only."""
 
     def __init__(self, pixels: list[int]) -> None:
         self.pixels = pixels
