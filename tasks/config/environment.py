@@ -7,6 +7,7 @@ timeouts, no traceback beside the command's own message.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 LOOPBACK = "localhost,127.0.0.1,::1"
@@ -31,7 +32,20 @@ def prepare_environment() -> None:
         defaults |= _token_of_our_own()
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    _hide_prefect()
     _never_proxy_loopback()
+
+
+def _hide_prefect() -> None:
+    """Prefect's own home becomes its user's alone: it holds the settings of runs, and keys to Prefect's cloud. A home
+    that PREFECT_HOME names is left as it is."""
+    if os.environ.get("PREFECT_HOME"):
+        return
+    home = Path("~/.prefect").expanduser()
+    with suppress(OSError):  # a home that cannot be written: Prefect has more to say of it
+        home.mkdir(mode=0o700, exist_ok=True)
+        if home.stat().st_uid == os.getuid() and home.stat().st_mode & 0o077:
+            home.chmod(0o700)
 
 
 def _never_proxy_loopback() -> None:

@@ -29,7 +29,7 @@ from typing import Any
 
 from bfr_models.errors import BfrError
 from tasks.config.code import this_process
-from tasks.runs.layout import COMMITS, FOLDERS, commit_file, shard_file
+from tasks.runs.layout import COMMITS, FEATURES, FOLDERS, commit_file, shard_file
 from tasks.runs.sealed import read_json, seal
 from tasks.runs.shards import Shard
 from tasks.storage.redaction import without_secrets
@@ -56,7 +56,7 @@ def commit_shard(
     entries: dict[str, dict[str, Any]] = {}
     for folder, data in files.items():
         path = shard_file(folder, name, attempt)
-        store.write(path, data)
+        store.write(path, data, private=folder == FEATURES)  # biometric data, where embeddings are kept
         entries[folder] = {"path": path, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     made = {
         "shard": shard.id,

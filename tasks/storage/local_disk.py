@@ -20,9 +20,9 @@ class NotAFileError(OSError):
     """There is something else than a file or a folder."""
 
 
-def replace_file(path: str, data: bytes) -> None:
-    """Writes a file atomically, replacing an existing one."""
-    _publish(path, data, os.replace)
+def replace_file(path: str, data: bytes, *, private: bool = False) -> None:
+    """Writes a file atomically, replacing an existing one; a private one is its owner's, whatever the umask."""
+    _publish(path, data, os.replace, 0o600 if private else 0o666)
 
 
 def create_file(path: str, data: bytes) -> bool:
@@ -79,13 +79,13 @@ def temporary_files(folder: str) -> list[str]:
     return sorted(PurePath(path).relative_to(folder).as_posix() for path in found)
 
 
-def _publish(path: str, data: bytes, publish: Callable[[str, str], None]) -> None:
+def _publish(path: str, data: bytes, publish: Callable[[str, str], None], mode: int = 0o666) -> None:
     """Writes a temporary file beside `path` (so on its filesystem) and publishes it by `publish(temporary, path)`."""
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
     temporary = os.path.join(folder, f".{uuid.uuid4().hex}.tmp")
     try:
-        with open(temporary, "xb") as file:
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())  # without it, a power cut can leave the name with no bytes behind it

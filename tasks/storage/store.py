@@ -22,19 +22,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from tasks.storage import local_disk
 from tasks.storage.conditional_put import put_if_none_match
 from tasks.storage.file_lock import node_lock
 from tasks.storage.filesystem import connect, protocols
 from tasks.storage.http_errors import http_status
-from tasks.storage.local_disk import (
-    create_file,
-    leads_out,
-    list_files,
-    open_file,
-    read_file,
-    replace_file,
-    temporary_files,
-)
 from tasks.storage.redaction import redact
 from tasks.storage.retry import RetryingFile, with_retries
 
@@ -110,13 +102,13 @@ class Store:
     def read(self, path: str) -> bytes:
         """All bytes of a file."""
         if self._local:
-            return with_retries(read_file, self._full(path))
+            return with_retries(local_disk.read_file, self._full(path))
         return cast(bytes, with_retries(self._fs.cat_file, self._full(path)))
 
-    def write(self, path: str, data: bytes) -> None:
-        """Puts a whole file, replacing an existing one."""
+    def write(self, path: str, data: bytes, *, private: bool = False) -> None:
+        """Puts a whole file, replacing an existing one; on a local disk nobody else can read a private one."""
         if self._local:
-            replace_file(self._full(path), data)
+            local_disk.replace_file(self._full(path), data, private=private)
         else:
             with_retries(self._fs.pipe_file, self._full(path), data)
 
@@ -129,7 +121,7 @@ class Store:
         if len(data) > MAX_RECORD:
             raise ValueError(f"expected a record of at most {MAX_RECORD} bytes, got {len(data)} for {path}")
         if self._local:
-            return create_file(self._full(path), data)
+            return local_disk.create_file(self._full(path), data)
         if self.conditional is False:
             return not self.exists(path) and with_retries(self._fs.pipe_file, self._full(path), data) is None
         return put_if_none_match(self._fs, self._full(path), data)
@@ -172,7 +164,7 @@ class Store:
 
     def leads_out(self, path: str) -> bool:
         """Whether a path leads out of this folder, which only links on a local disk do."""
-        return self._local and leads_out(self._root, self._full(path))
+        return self._local and local_disk.leads_out(self._root, self._full(path))
 
     def glob(self, pattern: str) -> FileVersions:
         """The files that match a pattern (`*`, `?`, `[...]`, `**`), sorted."""
@@ -191,7 +183,7 @@ class Store:
 
     def temporary_files(self) -> Leftovers:
         """Temporary files of killed writers on a local disk; other stores have none."""
-        return [self._leftover(path, {}) for path in temporary_files(self._root)] if self._local else []
+        return [self._leftover(path, {}) for path in local_disk.temporary_files(self._root)] if self._local else []
 
     def uploads(self) -> Leftovers:
         """S3 multipart uploads below this folder that were neither completed nor aborted. No listing shows them."""
@@ -223,7 +215,7 @@ class Store:
         instead, as suits archives."""
         full = self._full(path)
         if self._local:
-            return open_file(full)
+            return local_disk.open_file(full)
         if "memory" in protocols(self._fs):
             return io.BytesIO(self.read(path))  # fsspec's memory files share one position among all readers
         if sequential:
@@ -243,7 +235,7 @@ class Store:
         full = self._full(prefix)
         try:
             if self._local:
-                names = list_files(full, follow_links=follow_links)
+                names = local_disk.list_files(full, follow_links=follow_links)
                 return {self._relative(f"{full}/{path}").rstrip("/"): {} for path in names}
             found = with_retries(self._fs.find, full, detail=True)
         except (FileNotFoundError, NotADirectoryError):
