@@ -146,7 +146,7 @@ def undisturbed(nemesis: Nemesis) -> dict[str, bytes]:
 
 def table(rounds: list[Round]) -> str:
     """The rounds by fault, and their sums."""
-    titles = ("fault", "rounds", *(name.replace("_", " ") for name in COUNTS), "seconds to resume")
+    titles = ("fault", "rounds", *(name.replace("_", " ") for name in COUNTS), "seconds to stop", "seconds to resume")
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for fault in dict.fromkeys(found["fault"] for found in rounds):
         lines.append(_line(fault, [found for found in rounds if found["fault"] == fault]))
@@ -158,7 +158,7 @@ def table(rounds: list[Round]) -> str:
         "the tests' method `faulty` (mirrors, half a second a call), one actor\n\n"
         + "\n".join(lines)
         + "\n\nHits: rounds in which the fault struck while shards were left, and a commit followed. Runs: commands "
-        "that it took. Seconds to resume: from the strike to the next commit, median and longest.\n"
+        "that it took. Seconds to stop: from the signal to the end of the command; to resume: from the strike to the next commit, median and longest.\n"
     )
 
 
@@ -166,7 +166,9 @@ def _line(name: str, rounds: list[Round]) -> str:
     resumed = [found["seconds_to_resume"] for found in rounds if found["seconds_to_resume"]]
     seconds = f"{statistics.median(resumed):.1f}, {max(resumed):.1f}" if resumed else ""
     counts = (sum(found[key] for found in rounds) for key in COUNTS)
-    return f"| {' | '.join(map(str, (name, len(rounds), *counts, seconds)))} |"
+    stops = [found["seconds_to_stop"] for found in rounds if found.get("seconds_to_stop")]
+    to_stop = f"{statistics.median(stops):.1f}, {max(stops):.1f}" if stops else ""
+    return f"| {' | '.join(map(str, (name, len(rounds), *counts, to_stop, seconds)))} |"
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 
-from tasks.runs.commits import committed
+from tasks.runs.commits import committed, files_of, read_commit
 from tasks.storage.store import Store
 from tasks.verify_run import verify_run
 from tests import support
@@ -44,6 +45,7 @@ class Nemesis:
     node: Any = None
     prefect: Any = None
     rivals: list[subprocess.Popen[str]] = field(default_factory=list)
+    destination: str = ""
     stores: dict[str, Any] = field(default_factory=dict)
     startup_seconds: float = 10.0  # a strike before the first commit comes within so long
     zombie_seconds: float = ZOMBIE_SECONDS
@@ -64,7 +66,9 @@ class Nemesis:
 
     def run(self, command: Any) -> subprocess.Popen[str]:
         with self.log.open("a") as log:
-            return subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, text=True)
+            return subprocess.Popen(
+                command, env=self.environment, stdout=log, stderr=log, text=True, start_new_session=True
+            )
 
     def commits(self, destination: str) -> int:
         return len(committed(self.direct(destination)))
@@ -81,6 +85,31 @@ def kill_driver(nemesis: Nemesis, driver: subprocess.Popen[str]) -> None:
 
 def terminate_driver(nemesis: Nemesis, driver: subprocess.Popen[str]) -> None:
     driver.send_signal(signal.SIGTERM)
+
+
+def interrupt_group(nemesis: Nemesis, driver: subprocess.Popen[str]) -> None:
+    """As a terminal does it."""
+    os.killpg(driver.pid, signal.SIGINT)
+
+
+def terminate_group(nemesis: Nemesis, driver: subprocess.Popen[str]) -> None:
+    """As systemd and `timeout` do it."""
+    os.killpg(driver.pid, signal.SIGTERM)
+
+
+def damage(change: Callable[[bytes], bytes | None]) -> Attack:
+    """One of the committed files becomes other bytes, or none, after a death of the driver."""
+
+    def attack(nemesis: Nemesis, driver: subprocess.Popen[str]) -> None:
+        driver.kill()
+        driver.wait(60)
+        store = nemesis.direct(nemesis.destination)
+        if commits := sorted(committed(store)):
+            [path] = files_of(read_commit(store, nemesis.rng.choice(commits))).values()
+            data = change(store.read(path))
+            store.delete(path) if data is None else store.write(path, data)
+
+    return attack
 
 
 def kill_actor(nemesis: Nemesis, driver: subprocess.Popen[str]) -> None:
@@ -133,6 +162,10 @@ def nothing(nemesis: Nemesis, driver: subprocess.Popen[str]) -> None:
 FAULTS: dict[str, tuple[str, Attack]] = {  # (the word in the poison row's id, what is done to the run)
     "SIGKILL of the driver": ("", kill_driver),
     "SIGTERM of the driver": ("", terminate_driver),
+    "Ctrl-C in its terminal": ("", interrupt_group),
+    "SIGTERM of its control group": ("", terminate_group),
+    "a committed file is gone": ("", damage(lambda data: None)),
+    "a committed file is cut": ("", damage(lambda data: data[: len(data) // 2])),
     "SIGKILL of an actor": ("", kill_actor),
     "SIGKILL of a node's raylet": ("", kill_raylet),
     "SIGKILL of the Prefect server": ("", kill_prefect),
@@ -147,6 +180,9 @@ FAULTS: dict[str, tuple[str, Attack]] = {  # (the word in the poison row's id, w
     "a row out of memory": ("eats", nothing),
     "a row of NaN": ("nan", nothing),
 }
+
+
+STOPS = (terminate_driver, interrupt_group, terminate_group)
 
 
 def one_round(nemesis: Nemesis, number: int, name: str, expected: dict[str, bytes]) -> Round:
@@ -164,10 +200,12 @@ def one_round(nemesis: Nemesis, number: int, name: str, expected: dict[str, byte
     while driver.poll() is None and nemesis.commits(destination) < after:
         time.sleep(0.1)
     time.sleep(delay)
+    nemesis.destination = destination
     before, struck = nemesis.commits(destination), time.monotonic()
     strikes = driver.poll() is None and before < SHARDS
     if strikes:
         attack(nemesis, driver)
+    stopped = seconds_to_stop(driver, struck) if strikes and attack in STOPS else None
     runs, resumed = to_the_end(nemesis, driver, source, destination, before)
     resumed = resumed and resumed - struck
     hit = strikes and resumed > 0
@@ -177,7 +215,14 @@ def one_round(nemesis: Nemesis, number: int, name: str, expected: dict[str, byte
         nemesis.rivals.pop().wait(600)
     nemesis.proxy.choose = never
     found = judge(destination, word, expected)
-    return {"round": number, "fault": name, "hits": int(hit), "runs": runs, "seconds_to_resume": resumed} | found
+    seconds = {"seconds_to_resume": resumed, "seconds_to_stop": stopped}
+    return {"round": number, "fault": name, "hits": int(hit), "runs": runs} | seconds | found
+
+
+def seconds_to_stop(driver: subprocess.Popen[str], struck: float) -> float:
+    """From the signal to the end of the driver."""
+    driver.wait(60)
+    return time.monotonic() - struck
 
 
 def to_the_end(

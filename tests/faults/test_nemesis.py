@@ -23,8 +23,9 @@ SEED = 7
 FAULTS = (
     "SIGKILL of the driver",
     "a second driver",
+    "a committed file is gone",
     "connections reset",
-    "SIGKILL of the driver",
+    "a committed file is cut",
     "truncated bodies",
     "slow responses",
 )
