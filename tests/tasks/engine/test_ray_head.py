@@ -27,7 +27,11 @@ def test_a_head_that_is_gone_is_waited_for_said_and_then_an_error(
         assert head.answers()
     assert not head.answers()
     with pytest.raises(BfrError, match=f"expected an answer of the Ray cluster's head at {address}, found none for"):
-        for _ in range(100):
-            head.check()
-            time.sleep(0.05)
+        check_for_a_while(head)
     assert caplog.records[0].message.startswith(f"waiting for the Ray cluster's head at {address} (no answer for ")
+
+
+def check_for_a_while(head: RayHead) -> None:
+    for _ in range(100):
+        head.check()
+        time.sleep(0.05)
