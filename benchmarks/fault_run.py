@@ -158,7 +158,8 @@ def table(rounds: list[Round]) -> str:
         "the tests' method `faulty` (mirrors, half a second a call), one actor\n\n"
         + "\n".join(lines)
         + "\n\nHits: rounds in which the fault struck while shards were left, and a commit followed. Runs: commands "
-        "that it took. Seconds to stop: from the signal to the end of the command; to resume: from the strike to the next commit, median and longest.\n"
+        "that it took. Seconds to stop: from the signal to the end of the command; to resume: from the strike to the "
+        "next commit, median and longest.\n"
     )
 
 

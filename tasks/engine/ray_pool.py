@@ -145,7 +145,7 @@ class RayPool:
         return outcomes
 
     def close(self) -> None:
-        if self._head.is_lost:
+        if not self._head.answers():
             return  # nobody carries it out; without their head, the cluster's nodes end their workers themselves
         for actor in self._actors:
             with suppress(RayError):  # the cluster may be gone already
