@@ -1,4 +1,4 @@
-"""What the papers claim, and whether it holds of the weights that ship.
+"""What the papers claim, and whether it holds for the weights that ship with this package.
 
     python benchmarks/claims.py MILD SEVERE --detector retinaface.pth --perceptual squeezenet1_1.pth
 
@@ -6,10 +6,10 @@ MILD and SEVERE are output folders of `bfr evaluate` with the methods passthroug
 clr_face, of the same faces degraded with the presets gfpgan and difface. Writes results/claims.md and, some faces by
 every method, results/faces.jpg.
 
-A recogniser is made not to see how a picture was degraded, so the Fréchet distance of dlib's features says little of
-that. Two others stand beside it: of the backbone of RetinaFace (MobileNet 0.25, a detector that had no part in any
-training here) and of SqueezeNet 1.1 (through which the networks were trained, so that it flatters them; so does
-`perceptual`, the distance between its features). Features: the mean over the places of the last layer.
+A recogniser is trained to ignore degradation, so the Fréchet distance over dlib's features says little about it. Two
+others are reported beside it: over the backbone of RetinaFace (MobileNet 0.25, a detector that had no part in any
+training here) and over SqueezeNet 1.1. The networks were trained against SqueezeNet, so it flatters them; so does
+`perceptual`, the distance between its features. Features are spatial means of the last layer.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ Network = Callable[[Tensor], Tensor]
 
 @dataclass
 class Figures:
-    """Of one method on one strength: values of each face by id, and one distance of all faces by network."""
+    """One method at one strength: values per face, by id, and one Fréchet distance per network."""
 
     faces: dict[str, NDArray[np.float64]]
     frechet: dict[str, float]
@@ -159,7 +159,7 @@ def compared(
 
 
 def graceful(figures: dict[str, dict[str, Figures]], metrics: list[str]) -> Iterator[str]:
-    """How much less the one loses from mild to severe than the other."""
+    """How much less one loses from mild to severe than the other."""
     lost = {
         method: [better(metric, figures["mild"][method], figures["severe"][method]) for metric in metrics]
         for method in ("difface", "estimator")
@@ -177,7 +177,7 @@ def comparison(metric: str, a: Figures, b: Figures) -> str:
 
 
 def verdict(gain: NDArray[np.float64], metric: str) -> str:
-    """`gain` is of each face, or one number."""
+    """`gain` is one number per face, or a single one."""
     if gain.ndim == 0:
         return f"{show(gain, metric, '+')} {YES if gain > 0 else NO}"
     low, high = bootstrap_interval(gain.tolist())
@@ -204,7 +204,7 @@ def table(title: str, metrics: list[str], lines: Iterable[tuple[str, list[str]]]
 
 
 def sheet(evaluations: list[Path]) -> Image.Image:
-    """A row of each face: degraded, by each method, the ground truth."""
+    """One row per face: degraded, restored by each method, the ground truth."""
     blocks = []
     for folder in evaluations:
         columns = [pictures(folder / method, "restored")[SHOWN] for method in METHODS]

@@ -2,8 +2,8 @@
 
     python benchmarks/clr_face_512.py [--precision bf16] [--no-checkpointing]
 
-Random weights: what is measured does not depend on them. The guided step goes through the score network, the decoder
-and the recogniser and back. Memory is the process's peak, after each part.
+The weights are random: they do not affect what is measured. The guided step goes through the score network, the decoder
+and the recogniser and back. Memory is the peak of the process after each part.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from header import header
 from torch import Tensor, nn
 
 from bfr_models.diffusion.guidance import identity_gradient
-from bfr_models.diffusion.sde import VPSDE, Solver, Trajectory
+from bfr_models.diffusion.sampling import Step, get_sampler
+from bfr_models.diffusion.sde import VPSDE
 from bfr_models.methods._loading import autocast
 from bfr_models.methods.clr_face_presets import CLR_FACE
 from bfr_models.networks.latent_networks import LatentScore, conditioned
@@ -72,9 +73,10 @@ def _measured(checkpointing: bool) -> list[str]:
             return recogniser(crop_from_ffhq(vqgan.decode(score.denormalise(start)).float()))
 
         target = recogniser(crop_from_ffhq(lq))
-        eps, gradient = identity_gradient(model, embed, VPSDE(), z, T, target)
-        step = Solver("dpm++").step(model, Trajectory(z), eps, (T, TO), None)
-        return step.z - preset.options.guidance * VPSDE().sigma(T) * gradient  # type: ignore[attr-defined]
+        now, to = VPSDE().levels([T, TO])
+        eps, gradient = identity_gradient(model, embed, z, now, target)
+        step = Step(get_sampler("dpm++"), model, now, to, z, eps)
+        return step.take() - preset.options.guidance * now.sigma * gradient  # type: ignore[attr-defined]
 
     timed("identity recovery network", lambda: irn((lq + 1) / 2))
     degraded = timed("encoder", lambda: score.normalise(vqgan.encode(lq).float()))

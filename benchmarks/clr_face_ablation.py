@@ -1,11 +1,11 @@
-"""What each part of CLR-Face does: the autoencoder alone, latent diffusion, the IRN's start, what is given back of the
-autoencoder's loss, guidance with and without its mask, at several strengths.
+"""What each part of CLR-Face does: the autoencoder alone, latent diffusion, the IRN's start, the residual of what the
+autoencoder loses, guidance with and without its mask, at several strengths.
 
     python benchmarks/clr_face_ablation.py --data faces.parquet [--perceptual squeezenet1_1.pth] [--grid faces.png]
 
 Degrades the faces as `bfr degrade --size 128 --seed 0` does, restores them with every variant below, and writes
-results/clr_face_ablation.json. Identity and the Fréchet distance are dlib's, which is not the recogniser that guides.
-Rows that are in the JSON already, of the same weights and faces, are not computed again.
+results/clr_face_ablation.json. Identity and the Fréchet distance are measured by dlib, which is not the recogniser
+that guides. Rows already in the JSON for the same weights and faces are not computed again.
 """
 
 from __future__ import annotations

@@ -2,10 +2,9 @@
 
     python benchmarks/curation.py
 
-A run over a few pictures with `--keep-embeddings` is made, and its rows and embeddings replicated with noise: every
-second row is a near-copy of some others. Then the command itself is measured, as a process of its own. `--inception`
-gives every face 2,048 made features and as many for its ground truth, and so adds a FID. Results go to
-`benchmarks/results/curation.md`.
+Runs a restore with `--keep-embeddings` over a few images and replicates its rows and embeddings with noise, so that
+every second row is a near-copy of some others. Then measures the command as a process of its own. `--inception` gives
+every face and its ground truth 2,048 synthetic features, which adds a FID. Writes `benchmarks/results/curation.md`.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ WHERE, DEDUPE = "identity_similarity > 0.9 and faces_found = 1", 0.99
 
 @dataclass(frozen=True)
 class Cost:
-    """Of the command as a process."""
+    """What the command took, as a process."""
 
     seconds: float
     cpu_seconds: float
@@ -148,7 +147,7 @@ def _results(
 def _noisy(
     vectors: NDArray[np.float32], share: float | NDArray[np.float64], rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Vectors with noise of a share of their length."""
+    """The vectors plus noise, whose length is a share of theirs."""
     noise = rng.standard_normal(vectors.shape) / vectors.shape[1] ** 0.5
     return (vectors + share * np.linalg.norm(vectors, axis=1, keepdims=True) * noise).astype(np.float32)
 

@@ -3,8 +3,8 @@
     python benchmarks/diffbfr_ablation.py --data faces.parquet [--perceptual squeezenet1_1.pth] [--grid faces.png]
 
 Degrades the faces as `bfr degrade --size 128 --seed 0` does, restores them with every variant below at equal steps
-(the preset's where a row does not say otherwise), and writes results/diffbfr_ablation.json and .png. Rows that are in
-the JSON already, of the same weights and faces, are not computed again.
+(the preset's where a row does not say otherwise), and writes results/diffbfr_ablation.json and .png. Rows
+already in the JSON for the same weights and faces are not computed again.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ Pictures = NDArray[np.uint8]
 
 
 class Scores:
-    """Scores pictures against the same ground truth again and again."""
+    """Scores sets of images against one ground truth, whose embeddings are computed once."""
 
     def __init__(self, gt: Pictures, perceptual: PerceptualDistance | None) -> None:
         self._gt, self._perceptual, self._recogniser = gt, perceptual, DlibRecogniser()
@@ -94,7 +94,7 @@ class Scores:
 
 
 def arguments(description: str | None, grid: str) -> argparse.ArgumentParser:
-    """What every ablation of a method on degraded faces can be told."""
+    """Options shared by every ablation on degraded faces."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="Parquet file of aligned faces")
     parser.add_argument("--degradations", default="gfpgan,difface")

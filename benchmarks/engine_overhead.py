@@ -1,10 +1,10 @@
-"""What the engine itself costs: a driver's memory and the overhead per shard, over many tiny rows.
+"""What the engine itself costs: memory of the driver and overhead per shard, over many tiny rows.
 
     python benchmarks/engine_overhead.py --rows 100000
 
-Packs tiny pictures, restores them with `passthrough` through Prefect and Ray, and watches the driver.
+Packs tiny images, restores them with `passthrough` through Prefect and Ray, and watches the driver.
 The overhead of a shard is the wall time between the first and the last commit, less the time that the
-worker had a shard in hand, over the number of shards.
+worker had a shard in hand, divided by the number of shards.
 """
 
 from __future__ import annotations

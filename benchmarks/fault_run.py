@@ -4,8 +4,8 @@
 
 Each round starts `bfr restore s3://... s3://...`, injects one fault at a random point, and runs the same command again
 until it is done. Then every input row must be there exactly once, with the bytes of an undisturbed run. Without Ceph
-(infra/s3-server.sh) moto stands in for the store. Each round is a line of `benchmarks/results/fault_run.jsonl`, of
-which `fault_run.md` is the table; a run that is stopped goes on after its last round. Remove the former to begin again.
+(infra/s3-server.sh) moto stands in for the store. Each round is a line of `benchmarks/results/fault_run.jsonl`, and
+`fault_run.md` is its table. A run that was stopped continues after its last round; remove the .jsonl to start over.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/feature_statistics.py
 
-Features are made, not extracted: as an Inception's, not below 0 and of falling variance. The peak memory is that of
-the whole process, with torch loaded.
+Features are synthetic: like an Inception's they are non-negative, with falling variance. Peak memory is that of the
+whole process, with torch loaded.
 """
 
 from __future__ import annotations

@@ -51,6 +51,6 @@ def _git(*words: str) -> str:
 
 
 def _command() -> str:
-    """The command line, with files by their names: where they lay says nothing to a reader."""
+    """The command line, with files by name only: their folders say nothing to a reader."""
     words = [Path(word).name if os.sep in word else word for word in sys.argv[1:]]
     return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])

@@ -1,9 +1,9 @@
-"""What thousands of shards under one flow cost: Prefect's database, the driver, and the answers of its API and pages.
+"""What thousands of shards under one flow cost: Prefect's database, the driver, and response times of its API.
 
     python benchmarks/many_shards.py --shards 10000
 
-Packs tiny pictures, restores them with `passthrough` through Ray and a Prefect server of its own, on SQLite as it
-comes, and asks that server all the while for what its run page asks.
+Packs tiny images, restores them with `passthrough` through Ray and a Prefect server of its own on its default SQLite,
+and meanwhile sends that server the requests of its run page.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 class Questions:
-    """Asks what the run page asks, again and again, and takes the time."""
+    """Sends the requests of the run page over and over, and times them."""
 
     def __init__(self, url: str) -> None:
         self.seconds: dict[str, list[float]] = {}

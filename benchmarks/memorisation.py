@@ -1,10 +1,10 @@
-"""Whether a method draws the faces that it was trained on instead of the one that it was given.
+"""Whether a method returns faces from its training set instead of the one it was given.
 
     python benchmarks/memorisation.py --train train.parquet --data faces.parquet [--grid nearest.png]
 
-Degrades held-out faces severely (`difface`, as `bfr degrade --size 128 --seed 0` does), restores them, and looks among
-the training faces for the one that dlib's recogniser and the pixels find nearest. The bar is what the true faces score:
-no training face is the same person. Writes results/memorisation.md.
+Degrades held-out faces severely (`difface`, as `bfr degrade --size 128 --seed 0` does), restores them, and finds the
+nearest training face, by dlib's recogniser and by pixels. The bar is what the true faces score: no training face
+shows the same person. Writes results/memorisation.md.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def nearest_psnr(faces: Pictures, train: Pictures) -> NDArray[np.float64]:
-    """(n,) PSNR of each face to the training face that is nearest by it."""
+    """(n,) PSNR of each face to the training face for which it is highest."""
     flat = train.reshape(len(train), -1).astype(np.float32)
     errors = [np.square(flat - face.reshape(-1).astype(np.float32)).mean(1).min() for face in faces]
     return 10 * np.log10(255**2 / np.maximum(np.array(errors, np.float64), 1e-9))

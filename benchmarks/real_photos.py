@@ -1,10 +1,9 @@
-"""Real low quality, with no ground truth: how much of each person is left, how sharp and how natural the faces are, and
-pictures.
+"""Real photos of low quality, without ground truth: identity to the input, sharpness, NIQE, and a sheet of faces.
 
     python benchmarks/real_photos.py --data photos.parquet [--credit "Who took them: their licence."]
 
-Runs `bfr restore --input photos` with every method on the same photographs, writes results/real_photos.md, and where
-it is known whose they are results/real_photos.jpg: some faces, cut out as found, before and after each method.
+Runs `bfr restore --input photos` with every method on the same photos and writes results/real_photos.md. With --credit
+it also writes results/real_photos.jpg: some of the faces, before and after each method.
 """
 
 from __future__ import annotations
@@ -91,7 +90,7 @@ def _rows(out: Path) -> list[Facts]:
 
 
 def _faces(row: Facts) -> list[tuple[Any, Any]]:
-    """(before, after) of each restored face: the square around it, in the photograph's own pixels."""
+    """(before, after) for each restored face: the square around it, in the photo's own pixels."""
     before, after = (np.asarray(_open(row[name])) for name in ("image", "restored"))
     pairs = []
     for face in row["faces"]:
@@ -106,7 +105,7 @@ def _open(cell: Facts) -> Image.Image:
 
 
 def _niqe(faces: Sequence[Uint8Image]) -> float:
-    """The mean over the faces that have texture enough for it."""
+    """The mean over the faces with enough texture for NIQE."""
     enlarged = (np.asarray(Image.fromarray(face).resize((NIQE_SIZE, NIQE_SIZE), Resampling.BICUBIC)) for face in faces)
     return float(np.mean([value for face in enlarged if (value := niqe(face).value) is not None]))
 

@@ -2,10 +2,10 @@
 
     python benchmarks/storage_speed.py --data FACES.parquet
 
-Needs Ceph's packages (infra/s3-server.sh). Two workers with the same loaded method take the same shards in turns, some
-from and to local disk, then the same ones from and to S3, so that both find the machine as it is at that time; what
-counts is the median of the pairs' ratios. Threads of this process: without what Ray and Prefect take to start. Results
-go to `benchmarks/results/storage_speed.md`.
+Needs Ceph's packages (infra/s3-server.sh). Two workers with the same loaded method take turns at the same
+shards, one on local disk and one on S3, so that both see the same load on the machine; the result is the median of the
+pairs' ratios. Workers are threads of this process, which leaves out the start of Ray and Prefect. Writes
+`benchmarks/results/storage_speed.md`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The errors a user can meet. Every message says what was expected, what was found, and what to do.
 
-BfrError                 exit 1  a run failed; what is done is kept, the same command resumes
-├── UsageError           exit 2  wrong arguments or configuration, said before any work starts
-└── RowError             -       one row cannot be restored: it goes to `rejected/`, the run goes on
+BfrError                 exit 1  a run failed; finished work is kept, and the same command resumes
+├── UsageError           exit 2  wrong arguments or configuration, reported before any work starts
+└── RowError             -       one row cannot be restored: it goes to `rejected/` and the run continues
 """
 
 
@@ -34,5 +34,5 @@ class RowError(BfrError):
 
 
 def unknown(kind: str, name: str, known: "list[str] | tuple[str, ...]") -> UsageError:
-    """The one way to say that a name is not known: it lists the names that are."""
+    """The one error for an unknown name: it lists the known ones."""
     return UsageError(f"unknown {kind} {name!r}; known: {', '.join(known)}")

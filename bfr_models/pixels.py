@@ -1,4 +1,4 @@
-"""Pixels: uint8 pictures to float tensors and back, and the one resize that everything uses."""
+"""Pixels: uint8 images to float tensors and back, and the one resize that everything uses."""
 
 from __future__ import annotations
 

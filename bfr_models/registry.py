@@ -1,4 +1,4 @@
-"""The table of methods: start reading here. Listing and checking methods imports no torch.
+"""The table of methods: start reading here. Listing and checking them imports no torch.
 
 A method of your own needs no change here: expose a `MethodSpec` under the entry-point group `bfr.methods`.
 """
@@ -17,7 +17,9 @@ from typing import Any
 
 from bfr_models.errors import UsageError, unknown
 from bfr_models.methods import preset as presets
+from bfr_models.methods.baseline_presets import ESTIMATOR, PASSTHROUGH
 from bfr_models.methods.clr_face_presets import CLR_FACE
+from bfr_models.methods.difface_presets import DIFFACE
 from bfr_models.methods.diffbfr_presets import DIFFBFR
 from bfr_models.types import Restorer
 from bfr_models.weights.files import read_card, require_weight
@@ -27,6 +29,8 @@ ENTRY_POINTS = "bfr.methods"
 
 @dataclass(frozen=True)
 class MethodSpec:
+    """One row of the table."""
+
     name: str
     target: str  # "module:Class", imported when a worker loads it; called with (ResolvedMethod, device)
     paper: str
@@ -37,11 +41,11 @@ class MethodSpec:
 BUILT_IN = (
     #          name           target (under bfr_models.methods)                     paper
     MethodSpec("passthrough", "bfr_models.methods.passthrough:Passthrough", "-",
-               "bicubic resize; the baseline", presets.PASSTHROUGH),
+               "bicubic resize; the baseline", PASSTHROUGH),
     MethodSpec("estimator", "bfr_models.methods.estimator:Estimator", "arXiv:2212.06512",
-               "DifFace's regression network alone: faithful, too smooth", presets.ESTIMATOR),
+               "DifFace's regression network alone: faithful, too smooth", ESTIMATOR),
     MethodSpec("difface", "bfr_models.methods.difface:DifFace", "arXiv:2212.06512",
-               "the estimate, diffused to step N and denoised by an unconditional prior", presets.DIFFACE),
+               "the estimate, diffused to step N and denoised by an unconditional prior", DIFFACE),
     MethodSpec("diffbfr", "bfr_models.methods.diffbfr:DiffBFR", "arXiv:2305.04517",
                "two conditional models from a noised lq, then an unconditional one for texture", DIFFBFR),
     MethodSpec("clr_face", "bfr_models.methods.clr_face:CLRFace", "arXiv:2402.06106",
@@ -51,7 +55,7 @@ BUILT_IN = (
 
 @dataclass(frozen=True)
 class ResolvedMethod:
-    """A method with everything decided that changes its output: what a worker needs to load it."""
+    """A method with everything that decides its output, resolved: all that a worker needs to load it."""
 
     name: str
     preset: presets.Preset
@@ -71,14 +75,14 @@ class ResolvedMethod:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that change whenever the method's output may."""
+        """16 hex digits, which change whenever the method's output may."""
         canonical = json.dumps(self.description, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 @cache
 def methods() -> dict[str, MethodSpec]:
-    """All methods by name: the built-in ones and those of installed packages."""
+    """All methods by name: built in, and from installed packages."""
     table = {spec.name: spec for spec in BUILT_IN}
     for entry in entry_points(group=ENTRY_POINTS):
         spec = entry.load()
@@ -94,9 +98,9 @@ def resolve_method(
     options: Mapping[str, object] | None = None,
     task: presets.Task | None = None,
 ) -> ResolvedMethod:
-    """Checks names and options and reads the weights' checksums. The preset is the method's first (for the `task`).
+    """Checks names and options and reads the weights' checksums. The default preset is the method's first for `task`.
 
-    UsageError lists what is known, or says how to get weights that are not here: nothing is downloaded.
+    UsageError lists the known names, or says how to get weights that are missing; nothing is downloaded.
     """
     if name not in methods():
         raise unknown("method", name, list(methods()))
@@ -132,7 +136,7 @@ def load_method(resolved: ResolvedMethod, device: str = "cpu") -> Restorer:
 
 
 def _with_changes(options: Any, changes: Mapping[str, object], method: str) -> Any:
-    """The options with the user's changes, each of its default's type: eta 1 and eta 1.0 are one setting."""
+    """The options with the user's changes, each as the type of its default: eta 1 and eta 1.0 are the same setting."""
     defaults = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
     typed = {}
     for option, value in changes.items():

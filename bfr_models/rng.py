@@ -21,8 +21,8 @@ def derive_seed(run_seed: int, row_id: str) -> int:
 class RowNoise:
     """Standard normal noise, drawn for each face from its own generator.
 
-    Drawn on the CPU whatever the device, so that a CPU and a GPU start from the same noise. A GPU is not waited for:
-    the copy is from pinned memory, so the next draw is made while it computes.
+    Drawn on the CPU whatever the device, so that a CPU and a GPU start from the same noise. Copied from pinned memory,
+    so that nothing waits for a GPU: the next draw is made while it computes.
     """
 
     def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu") -> None:

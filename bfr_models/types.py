@@ -13,10 +13,10 @@ if TYPE_CHECKING:  # methods are listed and checked without torch
 class FaceBatch:
     """Aligned faces on their way through a method.
 
-    `images` is (B, 3, H, W) float32 in [-1, 1], RGB; where a face was resized it may overshoot a little, as the
-    authors' networks take it. `seeds` holds one seed per face, derived from
-    (run seed, row id): a face's result depends on nothing else, whatever batch it travels in. `masks`, for methods
-    that fill holes, is (B, 1, H, W) float32: 1 in the holes, 0 where the picture is known.
+    `images` is (B, 3, H, W) float32 in [-1, 1], RGB; a resized face may overshoot a little, which the authors' networks
+    expect. `seeds` holds one seed per face, derived from (run seed, row id), so that its result does not depend on the
+    batch it travels in. `masks`, for methods that fill holes, is (B, 1, H, W) float32: 1 in the holes, 0 where the
+    image is known.
     """
 
     ids: tuple[str, ...]
@@ -64,7 +64,7 @@ class Restorer(Protocol):
 
 @dataclass(frozen=True)
 class NetworkChoice:
-    """A network that scores: numbers of two networks, or of two weights of one, do not compare."""
+    """A network that scores. Numbers of two networks, or of two sets of weights of one, do not compare."""
 
     name: str
-    sha256: str  # of its weights
+    sha256: str  # of its weight file

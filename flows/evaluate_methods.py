@@ -1,4 +1,4 @@
-"""Several methods on the same rows, as a paper compares them."""
+"""Compares several methods on the same rows, as a paper does."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tasks.degrade_dataset import degrade_once
 
 @flow(name="evaluate-methods")
 def evaluate_methods(run: EvaluateRun) -> dict[str, Any]:
-    """Degrades the source to `destination`/lq if asked to, restores it into `destination`/<method> each with one
-    seed, and compares in `destination`/report. Running it again resumes."""
+    """Degrade the source into `destination`/lq (if requested), restore it with each method into `destination`/<method>,
+    all with the same seed, and compare them in `destination`/report. Running it again resumes."""
     own_run()
     runs = run.restorations()
     for restoration in runs:
-        resolve_run(restoration)  # an unknown name is said before any work starts
+        resolve_run(restoration)  # report an unknown name before any work starts
     degradation = run.degradation()
     if degradation is not None:
         degrade_once(degradation)

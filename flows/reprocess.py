@@ -1,4 +1,4 @@
-"""Restore a dataset again as it changes: new rows go into the current generation, other settings make a new one."""
+"""Restores a dataset again as it changes: new rows go into the current generation, other settings make a new one."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ from tasks.generations import choose_generation, expire_generations, make_curren
 from tasks.runs.pointer import address
 
 LEASE_SECONDS = 120.0
-"""For so long a killed run keeps its share of the GPUs; a run that lives renews it."""
+"""How long a killed run keeps its share of the GPUs; a live run keeps renewing it."""
 
 Outcome = dict[str, Any]
 
 
 @flow(name="reprocess", flow_run_name="{run.title}")
 def reprocess(run: ReprocessRun) -> Outcome:
-    """Restore what is new or changed; with other settings, all of it, beside what is there, and make that current
-    unless it is worse. Returns what became of it."""
+    """Restore what is new or changed. With other settings, restore everything into a new generation and make that
+    current, unless it is worse. Returns the outcome."""
     own_run()
     with emit_failure_event(run.destination):
         return _reprocess(run, as_prefect_task)
 
 
 def reprocess_with_fallback(run: ReprocessRun) -> Outcome:
-    """`reprocess`, and where Prefect itself fails, the same without it: nothing done is done twice."""
+    """`reprocess`; if Prefect itself fails, continues without it. Finished shards are not repeated."""
     return with_fallback(lambda: reprocess(run), lambda: reprocess_without_prefect(run))
 
 
 def reprocess_without_prefect(run: ReprocessRun) -> Outcome:
-    """The same recipe, its phases called as they are."""
+    """The same recipe without Prefect: its phases are called directly."""
     return _reprocess(run, call_directly)
 
 
@@ -68,7 +68,7 @@ def _reprocess(run: ReprocessRun, phase: Phase) -> Outcome:
 
 @contextmanager
 def share_of(gpu_pool: str | None) -> Iterator[None]:
-    """Holds one of the pool's slots, after waiting for it; the limit of that name says how many there are."""
+    """Waits for one of the pool's slots and holds it; Prefect's concurrency limit of that name has the slots."""
     if gpu_pool is None:
         yield
         return
@@ -79,7 +79,7 @@ def share_of(gpu_pool: str | None) -> Iterator[None]:
             )
         except ConcurrencySlotAcquisitionError as error:
             raise UsageError(
-                f"expected Prefect's concurrency limit {gpu_pool!r}, found: {error}; make it with "
+                f"expected a Prefect concurrency limit {gpu_pool!r}, found: {error}; create it with "
                 f"`prefect gcl create {gpu_pool} --limit 1`"
             ) from error
         yield

@@ -1,4 +1,4 @@
-"""Restore every face of a dataset with one method."""
+"""Restores every face of a dataset with one method."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def restore_dataset(run: RestoreRun) -> RunRecord:
 
 
 def restore_dataset_with_fallback(run: RestoreRun) -> RunRecord:
-    """`restore_dataset`, and where Prefect itself fails, the same without it: nothing done is done twice."""
+    """`restore_dataset`; if Prefect itself fails, continues without it. Finished shards are not repeated."""
     return with_fallback(lambda: restore_dataset(run), lambda: restore_without_prefect(run))
 
 
 def restore_without_prefect(run: RestoreRun) -> RunRecord:
-    """The same recipe, its phases called as they are."""
+    """The same recipe without Prefect: its phases are called directly."""
     return _restore_run(run, call_directly)
 
 
@@ -64,8 +64,11 @@ def restore_phases(
     *,
     catch_up: bool = False,
 ) -> RunRecord:
-    """The recipe; `gpus` is held while workers are there. To catch up is to take what has come to the source since an
-    interrupted run was planned as well."""
+    """The recipe; `gpus` is held while there are workers.
+
+    An interrupted run is resumed on its frozen plan. With `catch_up`, it is then planned again, to take what has been
+    added to the source since.
+    """
     run, store = resolved.run, Store(resolved.run.destination)
     while True:
         started = datetime.now(UTC)
@@ -86,7 +89,8 @@ def _restore(
 ) -> None:
     done, method = plan.rows - sum(shard.rows for shard in plan.todo), resolved.run.method
     page = ProgressArtifact(method, plan.rows, done)
-    # The workers are the first to go: a run that is cancelled frees its GPUs before it sees to its page.
+    # Left from the last to the first: a run that is cancelled stops its workers, then gives up the destination, then
+    # updates its page.
     with (
         gpus(),
         relay_worker_logs(),

@@ -1,4 +1,4 @@
-"""Two real portraits, degraded many times, restored with every method, scored and reported."""
+"""The demo: two real portraits, degraded many times, restored with every method, scored and reported."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ METHODS = ("difface", "diffbfr", "clr_face")
 
 @flow(name="demo")
 def run_demo(out: str, methods: list[str] | None = None) -> dict[str, Any]:
-    """Makes `out`/lq, restores it into `out`/<method> each, and reports in `out`/report."""
+    """Make `out`/lq, restore it with each method into `out`/<method>, and compare them in `out`/report."""
     own_run()
     runs = [_run(out, method) for method in methods or METHODS]
     for run in runs:
-        resolve_run(run)  # an unknown name is said before any work starts
+        resolve_run(run)  # report an unknown name before any work starts
     make_demo_faces(f"{out}/lq")
     records = {run.method: restore_dataset_with_fallback(run) for run in runs}
     compared = compare_runs("Two portraits", runs, list(records.values()), f"{out}/report")

@@ -1,4 +1,4 @@
-"""The weights' cards for people: `bfr_models/assets/README.md`, from the JSON beside each file.
+"""Writes `bfr_models/assets/README.md`, the readable form of the JSON cards beside the weights.
 
 python scripts/model_cards.py
 """

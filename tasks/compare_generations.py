@@ -1,4 +1,4 @@
-"""Old generation against new: the same rows side by side, and whether the new one may become current."""
+"""Compares a new generation with the current one, row by row, and decides whether it may become current."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from tasks.report.run_report import render_report
 from tasks.runs.finished_run import FinishedRun, Rows, open_last_finished
 from tasks.runs.layout import RECORD, comparison_file, generation_folder
 from tasks.runs.pointer import Comparison, address, read_pointer
+from tasks.runs.sealed import read_json
 from tasks.scoring.subset_statistics import subset_statistics
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
 GALLERY_ROWS = 24
-_IDENTITIES = ("identity_similarity_gt", "identity_similarity")  # the first that both have decides
+_IDENTITIES = ("identity_similarity_gt", "identity_similarity")  # the first that both have measured decides
 
 
 def compare_generations(run: ReprocessRun, new: str) -> Comparison | None:
-    """Compares a generation with the current one, unless that has been done already. None where there is no other
+    """Compares a generation with the current one, unless that has been done already. None if there is no other
     generation to compare with."""
     store = Store(run.destination)
     old = read_pointer(store).generation
     if old is None or old == new:
         return None
     path = comparison_file(old, new)
-    records = [json.loads(store.read(f"{generation_folder(name)}/{RECORD}")) for name in (old, new)]
-    found = json.loads(store.read(path)) if store.exists(path) else {}
+    records = [read_json(store.sub(generation_folder(name)), RECORD) for name in (old, new)]
+    found = read_json(store, path) if store.exists(path) else {}
     is_new = not _basis(run, records).items() <= found.items()
     return Comparison(old, (_compare(run, store, old, new) if is_new else found)["report"], is_new)
 
@@ -42,9 +43,9 @@ def compare_generations(run: ReprocessRun, new: str) -> Comparison | None:
 def _compare(run: ReprocessRun, store: Store, old: str, new: str) -> dict[str, Any]:
     """Compares two generations as they were last finished; writes comparisons/<old>..<new>.{json,html}.
 
-    The statistics are those of the rows that both restored. `reasons` say why the new one must not become current, by
-    the run's `max_identity_drop`, `max_fid_rise` and `max_rejects`; none if it may. What one of them has not measured,
-    or another network has, is not compared, and said in `notes`.
+    The statistics cover the rows that both have restored. `reasons` say why the new generation must not become current,
+    by the run's `max_identity_drop`, `max_fid_rise` and `max_rejects`; they are empty if it may. `notes` name what is
+    not compared, because one of the two has not measured it, or another network has.
     """
     olds, news = (open_last_finished(address(run.destination, name)) for name in (old, new))
     rows = _common(olds.ids, news.ids)
@@ -76,7 +77,7 @@ def _compare(run: ReprocessRun, store: Store, old: str, new: str) -> dict[str, A
 
 
 def _basis(run: ReprocessRun, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What a comparison goes by: where it is the same, so is the outcome."""
+    """What a comparison depends on: while this is unchanged, so is the result."""
     return {
         "finished": [[record["plan"], record["finished"]] for record in records],
         "limits": run.model_dump(include={"max_identity_drop", "max_fid_rise", "max_rejects"}),
@@ -84,7 +85,7 @@ def _basis(run: ReprocessRun, records: Sequence[Mapping[str, Any]]) -> dict[str,
 
 
 def _common(old: Sequence[str], new: Sequence[str]) -> tuple[Rows, Rows]:
-    """The rows of each that both have, by id (and by place among equal ids), in the old one's order."""
+    """The rows that both have, as row numbers of each, matched by id (and by position among equal ids)."""
     places = {key: row for row, key in enumerate(row_keys(new))}
     pairs = [(row, places[key]) for row, key in enumerate(row_keys(old)) if key in places]
     both = np.array(pairs, np.int64).reshape(-1, 2)
@@ -125,13 +126,13 @@ def _judge(
 
 
 def _values(statistics: Mapping[str, Any]) -> dict[str, float]:
-    """The means and distances that were measured."""
+    """The means and distances that were measured, by name."""
     found = {name: s.get("mean", s.get("value")) for name, s in statistics.items() if isinstance(s, Mapping)}
     return {name: value for name, value in found.items() if value is not None}
 
 
 def _gallery(names: Sequence[str], runs: Sequence[FinishedRun], rows: tuple[Rows, Rows]) -> Iterator[GalleryRow]:
-    """The rows whose identity fell most, or the first."""
+    """The rows that lost most identity similarity; the first rows if none was measured."""
     before, after = (_identities(side, which) for side, which in zip(runs, rows, strict=True))
     worst = np.argsort(after - before, kind="stable")[:GALLERY_ROWS]
     cells = [_cells(name, side, which[worst]) for name, side, which in zip(names, runs, rows, strict=True)]
@@ -144,7 +145,7 @@ def _identities(run: FinishedRun, rows: Rows) -> NDArray[np.float64]:
 
 
 def _cells(name: str, run: FinishedRun, rows: Rows) -> dict[int, Cell]:
-    """Row -> its picture."""
+    """The gallery cell of each row."""
     columns = ["restored", "identity_similarity", "identity_similarity_gt", "psnr"]
     return {
         row: Cell(name, values["restored"]["bytes"], caption(values), values["identity_similarity"])

@@ -1,13 +1,13 @@
 """`bfr curate`: a filtered, deduplicated dataset from a finished run, with its statistics computed anew.
 
-    data/                 the kept rows, in the run's order, with the columns source_run, source_file and source_row,
-                          and origin_file and origin_row: where the run had the row from
-    dropped.parquet       every other row of the run: which step dropped it, and of a near-duplicate for which row
+    data/                 the kept rows, in the run's order, with the columns source_run, source_file and source_row
+                          (the row in the run), and origin_file and origin_row (the row that it was restored from)
+    dropped.parquet       all other rows of the run: the step that dropped each, and the row kept for a near-duplicate
     README.md             the dataset card: which files `load_dataset` takes, how they were made, licences
-    curation.json         what was asked for, counts by step, statistics; written last
-    report/index.html     the same for people
+    curation.json         the settings, counts by step, and statistics; written last
+    report/index.html     the same as a page
 
-Rows of the run = rows in `data` + rows in `dropped.parquet`.
+Every row of the run is either in `data` or in `dropped.parquet`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from bfr_models.errors import UsageError
 from tasks.config.curate import CurateRun
-from tasks.curation.conditions import check_condition, rows_where
+from tasks.curation.conditions import check_conditions, rows_where
 from tasks.curation.dataset_card import dataset_card
 from tasks.curation.duplicates import Duplicates, find_duplicates
 from tasks.curation.files import curated_schema, curated_tables, dropped_table, open_files
@@ -49,8 +49,8 @@ NEAR_DUPLICATE = "near-duplicate"
 
 
 def curate_run(asked: CurateRun) -> dict[str, Any]:
-    """Does it all; returns curation.json. The same curation again is a no-op; UsageError, before anything is written,
-    for what cannot be done, and for a destination that holds something else."""
+    """Selects the rows and writes the dataset; returns curation.json. The same curation again is a no-op. UsageError,
+    before anything is written, for settings that do not fit the run, or a destination that holds something else."""
     started = time.monotonic()
     run = open_run(asked.source)
     conditions = _conditions(asked, run)
@@ -62,11 +62,11 @@ def curate_run(asked: CurateRun) -> dict[str, Any]:
     rows = selection.kept
     if not len(rows):
         told = "; ".join(f"{step['step']}: {step['left']} left" for step in selection.funnel())
-        raise UsageError(f"expected rows to keep, found none: {told}; ask for less")
+        raise UsageError(f"expected rows to keep, found none: {told}; loosen the conditions")
     store.write(CURATION_UNFINISHED, json.dumps(request, indent=2).encode())
     _clear(store)
     threads = DaemonThreads[dict[str, Any]](1)
-    statistics = threads.submit(partial(subset_statistics, run, rows))  # meanwhile
+    statistics = threads.submit(partial(subset_statistics, run, rows))  # while the files are written
     threads.close(patience=0)
     schema, source = curated_schema(run), redact(run.store.url())
     with open_files(asked.format, store, schema) as files:
@@ -90,18 +90,18 @@ def curate_run(asked: CurateRun) -> dict[str, Any]:
     store.write(REPORT, render_curation(run, record, rows, examples).encode())
     record["seconds"] = round(time.monotonic() - started, 3)
     record["report"] = redact(store.url(REPORT))
-    store.write(CURATION, json.dumps(record, indent=2).encode())  # last: a dataset with it is whole
+    # Last: its presence means that the dataset is complete.
+    store.write(CURATION, json.dumps(record, indent=2).encode())
     store.delete(CURATION_UNFINISHED)
     return record
 
 
 def _conditions(asked: CurateRun, run: FinishedRun) -> list[str]:
-    """All that a row has to fulfil; everything that was asked for is checked here."""
+    """The conditions that a row has to fulfil. Checks all settings, so that nothing fails half-way."""
     recogniser = (run.record["recogniser"] or {}).get("name")
     conditions = profile_conditions(asked.profile, recogniser) if asked.profile else []
     conditions += [asked.where] if asked.where is not None else []
-    for condition in conditions:
-        check_condition(condition, run.table.schema)
+    check_conditions(conditions, run.table.schema)
     require_sortable(run.table, asked.by)
     if asked.top_k is not None or asked.dedupe is not None:
         require_values(run.table, asked.by)
@@ -117,7 +117,7 @@ def _conditions(asked: CurateRun, run: FinishedRun) -> list[str]:
 
 
 def _request(asked: CurateRun, run: FinishedRun) -> dict[str, Any]:
-    """What decides the result."""
+    """The settings and the run: together they decide the result."""
     places = {"source": redact(asked.source), "destination": redact(asked.destination)}
     return {
         "arguments": asked.model_dump(mode="json") | places,
@@ -132,7 +132,7 @@ def _request(asked: CurateRun, run: FinishedRun) -> dict[str, Any]:
 
 
 def _prepare(store: Store, request: dict[str, Any]) -> dict[str, Any] | None:
-    """The record of this very curation, if it is done. UsageError where the destination has something else."""
+    """The record of this very curation, if it is done. UsageError if the destination holds something else."""
     for name in (CURATION, CURATION_UNFINISHED):
         if store.exists(name):
             found: dict[str, Any] = json.loads(store.read(name))
@@ -150,7 +150,7 @@ def _prepare(store: Store, request: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _clear(store: Store) -> None:
-    """Removes what an interrupted attempt at the same curation has left."""
+    """Removes what an interrupted attempt at the same curation has left behind."""
     for path in store.list():
         if path != CURATION_UNFINISHED:
             store.delete(path)
@@ -158,8 +158,8 @@ def _clear(store: Store) -> None:
 
 def _select(asked: CurateRun, run: FinishedRun, conditions: list[str]) -> tuple[Selection, Duplicates | None]:
     selection = Selection.of(run.table.num_rows)
-    for condition in conditions:
-        selection.keep(condition, rows_where(run.table, condition))
+    for condition, holds in zip(conditions, rows_where(run.table, conditions), strict=True):
+        selection.keep(condition, holds)
     rank, duplicates = ranks(run.table, asked.by, asked.ascending), None
     if asked.dedupe is not None:
         duplicates = find_duplicates(asked, run, selection.kept, rank, asked.dedupe)

@@ -15,11 +15,12 @@ import pyarrow.parquet as pq
 
 from bfr_models.degradation.degrade import degrade
 from bfr_models.degradation.presets import Preset, preset_of_row
-from bfr_models.errors import RowError, UsageError
+from bfr_models.errors import RowError
 from bfr_models.pixels import face_tensor, to_uint8
 from bfr_models.rng import derive_seed
 from tasks.config.degrade import DegradeRun
 from tasks.datasets.image_column import IMAGE, find_image_column, image_bytes, with_image_features
+from tasks.datasets.overwriting import made_by, require_free
 from tasks.datasets.row_ids import row_ids
 from tasks.datasets.writer import DatasetWriter
 from tasks.images.codec import decode, encode
@@ -52,11 +53,12 @@ def degrade_dataset(run: DegradeRun) -> DegradeReport:
     """Writes `image` (degraded), `gt` (the original at the asked size) and the input's other columns."""
     preset_of_row(run.preset, 0)  # refuses an unknown name before anything is written
     destination = Store(run.destination)
-    if any(not path.startswith("part-") for path in destination.list()):
-        raise UsageError(f"expected an empty folder or an earlier dataset at {run.destination}, found other files")
+    settings = run.model_dump(mode="json", include={"preset", "size", "seed", "column"})
+    mark = made_by("degrade", run.source, settings)
+    require_free(destination, mark, overwrite=run.overwrite)
     report, row = DegradeReport(), 0
     with (
-        DatasetWriter(destination, run.rows_per_file, run.row_group_rows) as writer,
+        DatasetWriter(destination, run.rows_per_file, run.row_group_rows, mark=mark) as writer,
         ThreadPoolExecutor(os.cpu_count()) as workers,
     ):
         for store, file in open_source(run.source):
@@ -111,7 +113,7 @@ def _with_pairs(table: pa.Table, column: str, ids: list[str], pairs: list[tuple[
 def degrade_once(run: DegradeRun) -> None:
     """`degrade_dataset`, unless the destination was made with the same settings from the same source files."""
     made = {
-        **run.model_dump(exclude={"source", "destination"}),
+        **run.model_dump(exclude={"source", "destination", "overwrite"}),
         "source": redact(run.source),
         "files": [[file.name, file.version] for _, file in open_source(run.source)],
     }

@@ -16,9 +16,8 @@ from tasks.runs.layout import DATA, REJECTED
 from tasks.runs.plan import Plan, latest_plan
 from tasks.runs.shards import Shard, from_table
 from tasks.storage.redaction import redact
-from tasks.storage.store import Store
+from tasks.storage.store import PARALLEL_READS, Store
 
-_READERS = 16
 _BYTES = (pa.types.is_binary, pa.types.is_large_binary)
 
 
@@ -27,7 +26,7 @@ def explain_row(destination: str, row_id: str) -> list[dict[str, Any]]:
     store = Store(destination)
     plan = latest_plan(store)
     done = [shard for shard in _candidates(plan, row_id) if shard.commit in plan.done]
-    with ThreadPoolExecutor(_READERS) as readers:
+    with ThreadPoolExecutor(PARALLEL_READS) as readers:
         names = [shard.commit for shard in done]
         pairs = zip(done, commits.read_commits(store, names), strict=True)
         shards = readers.map(lambda pair: list(_rows(store, pair[0], pair[1], row_id)), pairs)

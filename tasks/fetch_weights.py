@@ -1,4 +1,4 @@
-"""Fetches published weight files into the cache, from their origins or from a mirror: once per machine, checked."""
+"""Fetches published weight files into the cache, from their origins or a mirror, once per machine, and checks them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Consent = Callable[[WeightEntry], bool]
 
 
 class Progress(Protocol):
-    """Shows how much of a file is there. `flows.progress.ByteProgress` is one."""
+    """Shows how much of a file has been downloaded; `flows.progress.ByteProgress` is one."""
 
     def reach(self, done: int) -> None: ...
 
@@ -28,7 +28,7 @@ class _Silent:
 
 
 MakeProgress = Callable[[str, int | None], AbstractContextManager[Progress]]
-"""(name, bytes if they are known) -> what follows the download."""
+"""(name, size in bytes if known) -> the display of a download."""
 
 
 def fetch_weights(
@@ -39,10 +39,10 @@ def fetch_weights(
     trust_on_first_use: bool = False,
     progress: MakeProgress = lambda _name, _size: nullcontext(_Silent()),
 ) -> list[dict[str, Any]]:
-    """Brings the named weights (`difface/ffhq512` means all of it) into the cache; what is there is left alone.
+    """Fetches the named weights into the cache (`difface/ffhq512` names a group); files that are there are left alone.
 
-    `consent` is asked for each non-commercial file that is to be fetched. All that can be refused is refused
-    before the first byte (UsageError).
+    Calls `consent` for each non-commercial file to fetch. Whatever can be refused is refused before the first byte
+    (UsageError).
     """
     chosen = {entry.name: entry for name in names for entry in entries(name)}.values()
     here = {entry.name: _present(entry) for entry in chosen}
@@ -50,13 +50,13 @@ def fetch_weights(
     for entry in todo:
         if entry.by_hand and mirror is None:
             raise UsageError(
-                f"expected a mirror for {entry.name}, found none: {entry.origin} is a page for people; get "
-                f"{entry.by_hand} there and `bfr weights import {entry.group} {entry.by_hand}`"
+                f"expected a mirror for {entry.name}, found none: {entry.origin} is a page, not a file; download "
+                f"{entry.by_hand} there and run `bfr weights import {entry.group} {entry.by_hand}`"
             )
         if entry.sha256 is None and not trust_on_first_use:
             raise UsageError(
                 f"expected a known sha256 for {entry.name} ({entry.source_file}), found none to check a download "
-                "against; pass --trust-on-first-use to take what comes and record its sha256"
+                "against; pass --trust-on-first-use to accept the download and record its sha256"
             )
     for entry in todo:
         if entry.non_commercial and not consent(entry):
@@ -68,7 +68,7 @@ def fetch_weights(
 
 
 def _present(entry: WeightEntry) -> dict[str, Any] | None:
-    """The entry's facts when it is here and whole."""
+    """The facts of an entry that is here and intact; None if it is missing or damaged."""
     try:
         path = find_weight(entry.stem)
         if path is None:
@@ -82,20 +82,20 @@ def _present(entry: WeightEntry) -> dict[str, Any] | None:
 
 def _fetch(entry: WeightEntry, mirror: str | None, progress: MakeProgress) -> dict[str, Any]:
     with place_for(entry) as part:
-        if here := _present(entry):  # by the process that held the place before
+        if here := _present(entry):  # fetched by the process that held the lock before
             return here
         with progress(entry.name, entry.size) as shown:
             expected = Expected(entry.size, entry.sha256)
             sha256 = download(_origin(entry, mirror), part, expected, shown.reach)
         if entry.sha256 is None:
-            say(f"{entry.name}: trusted on first use; its sha256 {sha256} is in the card, compare it elsewhere")
+            say(f"{entry.name}: trusted on first use; compare the sha256 in its card, {sha256}, with another source")
         trust: Trust = "trusted on first use" if entry.sha256 is None else "published sha256"
         card = install(entry, part, entry.source_file, sha256, trust)
     return {**summary(card), "fetched": True}
 
 
 def _origin(entry: WeightEntry, mirror: str | None) -> Origin:
-    """Where to get it; a mirror has the files under their publishers' names."""
+    """Where to get a file; a mirror has it under the publisher's name."""
     if mirror is None:
         return WebOrigin(entry.origin)
     if mirror.startswith(("http://", "https://")):

@@ -1,8 +1,9 @@
-"""Closes a run whose shards are all committed: manifest, clean folders, statistics, report."""
+"""Closes a run when all its shards are committed: manifest, cleaned folders, statistics, report."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -12,31 +13,38 @@ from typing import Any
 from bfr_models.errors import BfrError
 from bfr_models.metrics.independence import self_scored
 from bfr_models.registry import methods
+from tasks.config.code import running_code
 from tasks.config.licences import licences_in_use
 from tasks.config.resolve import ResolvedRun
-from tasks.config.restore import RestoreRun
 from tasks.report.run_report import write_report
 from tasks.runs import commits
+from tasks.runs.damage import closing_record, derived_damage, described, inspect_shards, newest_plan
+from tasks.runs.layout import MANIFEST
 from tasks.runs.manifest import manifest_entry, write_manifest
-from tasks.runs.plan import Plan, finished_record, latest_plan
+from tasks.runs.mending import keep_copy
+from tasks.runs.plan import Plan, latest_plan
 from tasks.runs.record import RunRecord, write_record
+from tasks.runs.sealed import seal
 from tasks.runs.single_writer import WARNING, learn_conditions
 from tasks.scoring.embedding_sums import EmbeddingSums
 from tasks.scoring.figures import figures
 from tasks.scoring.frechet import distances
 from tasks.scoring.statistics import Totals
-from tasks.storage.redaction import redact
 from tasks.storage.store import Store
+
+_log = logging.getLogger(__name__)
 
 PACKAGES = ("bfr-pipeline", "torch", "diffusers", "numpy", "pyarrow", "ray", "prefect", "Pillow", "dlib-bin")
 
 
 def finish_run(resolved: ResolvedRun, store: Store, started: datetime, left_out: Sequence[str] = ()) -> RunRecord:
-    """Writes manifest.parquet, the report and run.json; removes what no commit names. Returns run.json."""
+    """Writes manifest.parquet, the report and run.json, and removes files that no commit names. Returns run.json."""
     plan = latest_plan(store)
-    if finished := finished_record(store, plan):
-        changed = {  # --max-rejects and --protocol may be others now, and other files be left out
-            "arguments": _arguments(resolved.run),
+    finished = closing_record(store, plan)
+    derived = list(derived_damage(store, plan)) if finished else []
+    if finished and not derived:
+        changed = {  # what may differ between calls: --max-rejects, --protocol, the files left out
+            "arguments": resolved.run.arguments,
             "protocol": figures(resolved.run.protocol, finished, finished["statistics"]),
             "warnings": [*_warnings(resolved, store), *left_out],
         }
@@ -44,29 +52,49 @@ def finish_run(resolved: ResolvedRun, store: Store, started: datetime, left_out:
     totals, sums, manifest, keep = Totals(), EmbeddingSums(), [], set[str]()
     live = plan.commits
     _require_done(plan, plan.number)
-    for record in commits.read_commits(store, live):
+    if finished:
+        _log.warning("%r: %s; made again from the commits", store, described(derived))
+        keep_copy(store, MANIFEST)
+    for record in _sound_records(store, plan, resolved):
         totals.add(record)
         sums.add(record)
         manifest.append(manifest_entry(record))
         keep.update(commits.files_of(record).values())
     orphans = commits.orphans(store, set(live), keep)
     _require_done(latest_plan(store), plan.number)  # a newer plan is there before its first file: none of these
+    if newest_plan(store, plan) > plan.number:
+        raise BfrError(
+            f"expected plan {plan.number} of {store!r} to be the newest, found commits of a newer one, now gone; run "
+            "the same command again, it makes the plan again"
+        )
     write_manifest(store, manifest)
-    commits.vacuum(store, orphans)  # after the manifest, which readers go by: what it names is always there
+    commits.vacuum(store, orphans)  # after the manifest: readers go by it, and what it names must be there
     features = [(entry["shard"], entry["features"]) for entry in manifest if entry["features"]]
     measured = distances(resolved.run, store, resolved.measures, sums, features)
     record = _run_record(resolved, store, plan, totals, measured, started)
     record["warnings"] += left_out
+    record = seal(record)
     write_report(store, plan, manifest, record, resolved.run)
-    write_record(store, record)  # last: a run with run.json is finished
+    write_record(store, record)  # last: its presence means that the run is finished
     return record
+
+
+def _sound_records(store: Store, plan: Plan, resolved: ResolvedRun) -> Iterator[commits.Record]:
+    """The live commits. BfrError for one that does not hold: its shard has to be done again first."""
+    for found in inspect_shards(store, plan, resolved.settings, deep=resolved.run.deep):
+        if found.damage or found.record is None:
+            raise BfrError(
+                f"expected all that the commits of {store!r} promise, found damage ({described(found.damage)}); run "
+                "the same command again, it restores what is damaged"
+            )
+        yield found.record
 
 
 def _require_done(plan: Plan, number: int) -> None:
     if plan.todo_count or plan.number != number:
         raise BfrError(
             f"expected plan {number} with all its shards done, found plan {plan.number} with {plan.todo_count} to do: "
-            "the same command runs elsewhere and has planned more; run it again when that is done"
+            "the same command is running elsewhere and has planned more; run it again when that is done"
         )
 
 
@@ -99,9 +127,10 @@ def _run_record(
         "licences": licences_in_use(resolved),
         "measures": settings["measures"],
         "protocol": figures(run.protocol, settings, statistics),
-        "arguments": _arguments(run),
+        "arguments": run.arguments,
         "seed": run.seed,
         "versions": {"python": platform.python_version(), **dict(_versions())},
+        "code": running_code(),
         "totals": {
             "rows": totals.rows,
             "restored": totals.restored,
@@ -125,12 +154,6 @@ def _warnings(resolved: ResolvedRun, store: Store) -> Iterator[str]:
         yield WARNING
     if warning := self_scored(resolved.method, resolved.settings["recogniser"]):
         yield warning
-
-
-def _arguments(run: RestoreRun) -> dict[str, Any]:
-    """The run's settings, without what may be secret in its URLs."""
-    places = {"source": redact(run.source), "destination": redact(run.destination)}
-    return run.model_dump(mode="json") | places
 
 
 def _versions() -> Iterator[tuple[str, str]]:

@@ -1,17 +1,16 @@
-"""Generations of a dataset that is restored again and again: which there are, and which one counts.
+"""Generations of a dataset that is restored again and again: which exist, and which one is current.
 
     generations/<name>/   a run each, laid out like any other: `bfr verify`, `curate`, ... take its address
     current.json          the pointer: the current generation, all that were ever begun, and what became of them
-    comparisons/          <old>..<new>.{json,html}: what the switch to a generation was decided by
+    comparisons/          <old>..<new>.{json,html}: the comparison that decided each switch
 
-A generation belongs to its settings: other weights, options or thresholds are another one, beside the old. All that
-is decided about generations is one conditional write of `current.json`, so that of two writers the second sees what
-the first has done.
+A generation belongs to its settings: other weights, options or thresholds make a new one beside the old. Each decision
+about generations is a single conditional write of `current.json`: if two writers race, the second sees what the first
+has done and decides again.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -20,15 +19,16 @@ from tasks.config.resolve import ResolvedRun
 from tasks.runs.layout import RECORD, SPEC, comparison_file, generation_folder
 from tasks.runs.plan import finished_record, latest_plan
 from tasks.runs.pointer import Comparison, Pointer, kind_of, read_pointer, update_pointer
+from tasks.runs.sealed import read_json
 from tasks.runs.spec import settings_digest
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
 
 def choose_generation(resolved: ResolvedRun) -> str:
-    """The name of the generation of these settings: the newest that has them, begun here if there is none.
+    """The name of the newest generation with these settings; begins one if there is none.
 
-    UsageError where the destination is something else, or of another source.
+    UsageError if the destination is something else, or belongs to another source.
     """
     store, settings = Store(resolved.run.destination), resolved.settings
     if store.exists(SPEC):
@@ -51,9 +51,8 @@ def choose_generation(resolved: ResolvedRun) -> str:
 
 
 def switch_generation(destination: str, name: str, *, force: bool = False, instead_of: str | None = None) -> Pointer:
-    """Makes a finished generation the current one. UsageError for one that is not finished and, unless forced, that
-    was rolled back, or not compared with the current one, or lost that; BfrError if `instead_of` is no longer
-    current."""
+    """Makes a finished generation the current one. UsageError if it is not finished and, unless forced, if it was
+    rolled back, or was not compared with the current one, or did worse. BfrError if `instead_of` is not current."""
     store = Store(destination)
 
     def switch(pointer: Pointer) -> Pointer:
@@ -65,11 +64,11 @@ def switch_generation(destination: str, name: str, *, force: bool = False, inste
             raise BfrError(f"expected {instead_of} to be current, found {pointer.generation}; run the command again")
         _require_finished(store, name)
         if not force and (why := reasons_against(store, pointer, name)):
-            raise UsageError(f"{name} was held back: {'; '.join(why)}; --force makes it current all the same")
+            raise UsageError(f"{name} was held back: {'; '.join(why)}; use --force to make it current anyway")
         if not force and pointer.generation is not None and not store.exists(comparison_file(pointer.generation, name)):
             raise UsageError(
-                f"expected a comparison of {name} with {pointer.generation}, found none; `bfr reprocess` with its "
-                "settings makes it, --force makes it current without"
+                f"expected a comparison of {name} with {pointer.generation}, found none; run `bfr reprocess` with its "
+                "settings to make one, or use --force to do without"
             )
         was = () if pointer.generation is None else (pointer.generation,)
         before = tuple(old for old in (*pointer.previous, *was) if old != name)
@@ -80,11 +79,11 @@ def switch_generation(destination: str, name: str, *, force: bool = False, inste
 
 
 def make_current(destination: str, name: str, comparison: Comparison | None) -> dict[str, Any]:
-    """Makes a finished generation the current one, unless its comparison with the one that is, or a rollback, speaks
-    against it.
+    """Makes a finished generation the current one, unless it was rolled back or its comparison with the current one
+    speaks against it.
 
-    Returns {generation, current, switched, held_back: reasons, comparison: the page's address or None, compared:
-    whether it is a new one}. BfrError if another than the compared one has become current meanwhile.
+    Returns {generation, current, switched, held_back: reasons, comparison: address of its page or None, compared:
+    whether the comparison is new}. BfrError if the current generation has changed since the comparison.
     """
     store = Store(destination)
     pointer = read_pointer(store)
@@ -103,24 +102,23 @@ def make_current(destination: str, name: str, comparison: Comparison | None) -> 
 
 
 def reasons_against(store: Store, pointer: Pointer, name: str) -> list[str]:
-    """Why a generation does not become current by itself; nothing where it may."""
+    """Why a generation does not become current by itself; empty if it may."""
     if pointer.is_rolled_back(name):
         return ["it was rolled back"]
     if pointer.generation is None or not store.exists(comparison_file(pointer.generation, name)):
         return []
-    found: list[str] = json.loads(store.read(comparison_file(pointer.generation, name)))["reasons"]
+    found: list[str] = read_json(store, comparison_file(pointer.generation, name))["reasons"]
     return found
 
 
 def rollback_generation(destination: str) -> Pointer:
-    """Makes the one before the current generation current again. UsageError where there is none, or it has more to
-    do."""
+    """Makes the previous generation current again. UsageError if there is none, or if it is not finished."""
     store = Store(destination)
 
     def back(pointer: Pointer) -> Pointer:
         there = [name for name in pointer.previous if name in pointer.live]
         if pointer.generation is None or not there:
-            raise UsageError(f"expected a generation before {pointer.generation} at {store!r}, found none")
+            raise UsageError(f"expected an earlier generation than {pointer.generation} at {store!r}, found none")
         _require_finished(store, there[-1])
         rolled_back = (*pointer.rolled_back, pointer.generation)
         return replace(pointer, generation=there[-1], previous=tuple(there[:-1]), rolled_back=rolled_back)
@@ -129,8 +127,8 @@ def rollback_generation(destination: str) -> Pointer:
 
 
 def expire_generations(destination: str, keep: int, at_work: str | None = None) -> list[str]:
-    """Removes finished generations until `keep` are left, the current one among them, in the order of
-    `Pointer.expirable`; never one in progress. Returns the names of those that went."""
+    """Removes finished generations, in the order of `Pointer.expirable`, until `keep` are left, including the current
+    one. Never removes one in progress. Returns the names of those removed."""
     if keep < 1:
         raise UsageError(f"expected to keep at least 1 generation, found {keep}")
     store = Store(destination)
@@ -142,20 +140,22 @@ def expire_generations(destination: str, keep: int, at_work: str | None = None) 
 
     before = set(read_pointer(store).expired)
     pointer = update_pointer(store, expire)
-    for name in pointer.expired:  # those of a call that was killed as well
+    for name in pointer.expired:  # including those of an earlier call that was killed
         folder = generation_folder(name)
         files = store.list(folder)
-        for path in sorted(files, key=lambda path: not path.endswith(f"/{RECORD}")):  # no half of it looks finished
+        for path in sorted(
+            files, key=lambda path: not path.endswith(f"/{RECORD}")
+        ):  # run.json first: no remains look finished
             store.delete(path)
     return [name for name in pointer.expired if name not in before]
 
 
 def list_generations(destination: str) -> list[dict[str, Any]]:
-    """Name, state (current, finished, unfinished), whether it was rolled back, and the totals of each."""
+    """The name, state (current, finished, unfinished), reasons for holding it back, and totals of each generation."""
     store = Store(destination)
     pointer = read_pointer(store)
     if not pointer.begun:
-        raise UsageError(f"expected generations at {store!r}, found none; `bfr reprocess` makes the first")
+        raise UsageError(f"expected generations at {store!r}, found none; run `bfr reprocess` to make the first")
     return [_facts(store, pointer, name) for name in pointer.live]
 
 
@@ -177,11 +177,11 @@ def _facts(store: Store, pointer: Pointer, name: str) -> dict[str, Any]:
 
 def _require_finished(store: Store, name: str) -> None:
     if _record(store, name) is None:
-        raise UsageError(f"expected a finished generation, found that {name} is not; `bfr reprocess` goes on with it")
+        raise UsageError(f"expected a finished generation, found {name} unfinished; run `bfr reprocess` to continue it")
 
 
 def _record(store: Store, name: str) -> dict[str, Any] | None:
-    """run.json of a generation; None where it is not finished, or has more to do."""
+    """run.json of a generation; None if it is not finished, or has more to do again."""
     run = store.sub(generation_folder(name))
     if not run.exists(RECORD):
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from bfr_models.metrics.extractors import load_extractor
 from bfr_models.metrics.frechet import frechet_distance
 from bfr_models.metrics.kernel import kernel_distance
 from bfr_models.metrics.manifold import precision_recall
+from tasks.datasets.overwriting import made_by
 from tasks.scoring.reference_set import is_saved, locate, read_side
 from tasks.storage.redaction import redact
 
@@ -25,14 +28,22 @@ def measure_distance(
     column: str | None = None,
     kernel: bool = False,
     save: str | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """`{"fid": …}` or `{"fd_<network>": …}`, with what it was measured on.
 
     `kernel` adds the kernel distance, and the precision and recall of A against B, which need datasets on both sides.
-    `save` is a .npz file to which B's statistics are written.
+    `save` is a .npz file to which B's statistics are written; another one there is replaced only to `overwrite` it.
     """
     if kernel and (is_saved(a) or is_saved(b)):
         raise UsageError("expected two datasets for the kernel distance, found saved statistics: it needs each face")
+    settings = {"features": features, "preprocessing": preprocessing, "column": column}
+    mark = made_by("fid", b, settings)
+    if save is not None and not overwrite and not _made_here(save, mark):
+        raise UsageError(
+            f"expected no file at {redact(save)}, or what this same command has saved, found another; choose another "
+            "name, or replace it with --overwrite"
+        )
     extractor = load_extractor(features, preprocessing, local_device())
     sides = [read_side(url, extractor, column, kernel) for url in (a, b)]
     distance = frechet_distance(*(side.gaussian for side in sides))
@@ -53,5 +64,17 @@ def measure_distance(
         found |= {"precision": overlap.precision, "recall": overlap.recall}
     if save is not None:
         store, name = locate(save)
-        store.write(name, sides[1].gaussian.to_npz())
+        store.write(name, sides[1].gaussian.to_npz(made_by=mark))
     return found
+
+
+def _made_here(save: str, mark: str) -> bool:
+    """Whether there is nothing at `save`, or statistics that the same command has made."""
+    store, name = locate(save)
+    if not store.exists(name):
+        return True
+    try:
+        with np.load(io.BytesIO(store.read(name)), allow_pickle=False) as saved:
+            return "made_by" in saved and str(saved["made_by"]) == mark
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile):
+        return False

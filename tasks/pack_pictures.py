@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from bfr_models.errors import UsageError
 from tasks.datasets.archives import SIDECARS, Entry, read_entries
 from tasks.datasets.image_column import IMAGE, find_image_column, image_bytes, with_image_features
+from tasks.datasets.overwriting import made_by, require_free
 from tasks.datasets.row_ids import row_ids
 from tasks.datasets.writer import DatasetWriter
 from tasks.images.tiff_pages import split_pages
@@ -41,21 +42,25 @@ class PackReport:
 
 
 def pack_pictures(
-    source: str, destination: str, rows_per_file: int = 5000, row_group_rows: int = 32, column: str = "image"
+    source: str,
+    destination: str,
+    rows_per_file: int = 5000,
+    row_group_rows: int = 32,
+    column: str = "image",
+    *,
+    follow_links: bool = False,
+    overwrite: bool = False,
 ) -> PackReport:
     """Packs a folder, .zip, .tar (or WebDataset) or Parquet at `source` into `part-*.parquet` at `destination`.
 
-    UsageError if there is nothing to pack, or if the destination has other files.
+    UsageError if there is nothing to pack, or if the destination has other files, or another dataset that is not to be
+    overwritten.
     """
     store, report = Store(destination), PackReport()
-    others = [path for path in store.list() if not path.startswith("part-")]
-    if others:
-        raise UsageError(
-            f"expected an empty folder or an earlier dataset at {redact(destination)}, found {others[0]} and "
-            f"{len(others) - 1} other files; choose another destination"
-        )
-    with DatasetWriter(store, rows_per_file, row_group_rows) as writer:
-        entries = read_entries(source)
+    mark = made_by("pack", source, {"column": column})
+    require_free(store, mark, overwrite=overwrite)
+    with DatasetWriter(store, rows_per_file, row_group_rows, mark=mark) as writer:
+        entries = read_entries(source, follow_links=follow_links)
         tables = _from_parquet(source, column) if entries is None else _tables(_rows(entries, report))
         for table in tables:
             writer.write(table)
@@ -98,8 +103,8 @@ def _tables(rows: Iterator[dict[str, Any]]) -> Iterator[pa.Table]:
         batch.append(row)
         size += len(row["image"]["bytes"] or b"")
         if len(batch) >= BATCH_ROWS or size >= BATCH_BYTES:
-            yield pa.Table.from_pylist(batch, schema=schema)
-            batch, size = [], 0
+            table, batch, size = pa.Table.from_pylist(batch, schema=schema), [], 0  # not held while it is written
+            yield table
     if batch:
         yield pa.Table.from_pylist(batch, schema=schema)
 

@@ -1,67 +1,155 @@
-"""Plans a run: which shards there are, decided once and frozen.
+"""Plans a run: its shards are decided once and frozen.
 
-    plan/spec.json       what decides the output; another setting on the same destination is refused
+    plan/spec.json       what decides the output; other settings on the same destination are refused
     plan/00000.parquet   the live shards; create-only; a resume works from it and does not list the source
-    plan/00001.parquet   the next one, made when a finished run is started again and the source has grown, or when
-                         rejected rows are to be tried again: their shards have a new generation then
+    plan/00001.parquet   the next plan, made when a finished run is started again and the source has grown, or when
+                         rejected rows are to be tried again, or damaged shards: these then get a new generation
 
-The last plan is the live one. A file that changed loses its old shards to its new ones; what was restored
-from a file that has since gone from the source is kept, unless the run is told to retire it. A file that goes
-half done is an error.
+The last plan is the live one. The shards of a file that has changed are replaced by new ones. Shards of a file that is
+gone from the source stay, unless the run is told to retire them; if such a file was not restored completely, that is an
+error.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 from bfr_models.errors import UsageError
+from tasks.config.code import differences, require_accepted_code, running_code
 from tasks.config.resolve import ResolvedRun
 from tasks.config.restore import RestoreRun
 from tasks.runs import commits
+from tasks.runs.commits import committed
+from tasks.runs.damage import closing_record, described, inspect_shards, newest_plan, record_damage
+from tasks.runs.layout import RECORD, SPEC, plan_file
 from tasks.runs.listing import list_source
-from tasks.runs.plan import Plan, find_plan, finished_record, freeze_plan, reopen
+from tasks.runs.mending import keep_copies, keep_copy, next_generations, retire, shards_by_commits
+from tasks.runs.plan import Plan, find_plan, finished_record, freeze_plan, latest_plan, plan_numbers, reopen
+from tasks.runs.record import read_record
+from tasks.runs.sealed import DamagedError
 from tasks.runs.shards import Shard, current_version, from_table
 from tasks.runs.single_writer import learn_conditions
-from tasks.runs.spec import check_destination, freeze_spec
+from tasks.runs.spec import check_destination, freeze_spec, read_spec, settings_digest
 from tasks.storage.redaction import redact, without_secrets
-from tasks.storage.store import Store
+from tasks.storage.store import PARALLEL_READS, Store
 
-_READERS = 16
+_log = logging.getLogger(__name__)
 
 
 def plan_shards(resolved: ResolvedRun, store: Store) -> Plan:
-    """The frozen plan of the run in `store`, its destination, and what is left of it; makes it, or the next one, where
-    that is due. UsageError, before anything is written, for a run that cannot go there."""
+    """The frozen plan of the run in `store` (its destination), and what is left to do. Makes the first or the next plan
+    if one is due. UsageError, before anything is written, if the run must not go there."""
     check_destination(resolved, store)
-    run, plan, retry = resolved.run, find_plan(store), set[str]()
+    run, plan, retry, broken = resolved.run, _live_plan(resolved, store), set[str](), set[str]()
     if plan is not None:
-        plan = replace(plan, given=run.source)
+        if not store.exists(SPEC):
+            learn_conditions(store)
+            freeze_spec(resolved, store)
+        _set_aside_record(store, plan)
+        broken = _broken_commits(store, plan, run)
+        plan = replace(plan, given=run.source, done=plan.done - broken)
         reopen(store, plan)
         retry = set(run.retry_rejected) if _is_new_retry(store, plan, run) else set()
         if plan.todo_count and not retry and _sources_unchanged(plan):
-            return replace(plan, resumed=True)
+            return replace(_renewed(resolved, store, plan, broken), resumed=True)
     live, damaged = list_source(run)
     left_out = tuple(f"left out: {redact(url)} does not read ({why})" for url, why in damaged.items())
     if plan is not None:
         kept = _carried_over(plan, live, damaged, run.retire_deleted)
-        live = kept + _tried_again(store, plan, live, retry)
+        live = kept + _tried_again(store, plan, live, retry, broken)
         if [shard.commit for shard in live] == plan.commits:
-            finished = not plan.todo_count and finished_record(store, plan) is not None
+            finished = closing_record(store, plan) is not None
+            plan = plan if finished else _renewed(resolved, store, plan, broken)
             return replace(plan, damaged=left_out, finished=finished)
+        _require_code(plan, run)
+        keep_copies(store, broken)
     if not live:
         raise UsageError(f"expected rows in {run.source}, found Parquet files without any")
     learn_conditions(store)  # before the first write that only one of several drivers may win
     freeze_spec(resolved, store)
-    made = freeze_plan(store, 0 if plan is None else plan.number + 1, live, run.retry_rejected)
+    number = 0 if plan is None else plan.number + 1
+    made = freeze_plan(store, number, live, run.retry_rejected, _made_by(resolved))
     return replace(made, given=run.source, damaged=left_out)
 
 
+def _live_plan(resolved: ResolvedRun, store: Store) -> Plan | None:
+    """The live plan, made again if it is gone or damaged; None if nothing is planned yet."""
+    try:
+        plan = find_plan(store)
+        newest = -1 if plan is None else newest_plan(store, plan)
+        if plan is not None and newest > plan.number:  # another driver may have made it just now
+            plan = latest_plan(store)
+        if plan is not None and not _is_of(resolved, plan):
+            why = f"{plan_file(plan.number)} is that of a run with other settings"
+        elif newest <= (plan.number if plan else -1) and (plan or not committed(store)):
+            return plan
+        else:
+            why = f"{plan_file(max(newest, 0))} is gone"
+    except DamagedError as error:
+        why, newest = f"{error.path}: {error.found}", max(plan_numbers(store))
+    _log.warning("%r: the plan is damaged (%s); it is made again from the source and the commits", store, why)
+    shards = shards_by_commits(store, list_source(resolved.run)[0])
+    learn_conditions(store)
+    number = max([newest, *plan_numbers(store)]) + 1
+    return freeze_plan(store, number, shards, resolved.run.retry_rejected, _made_by(resolved))
+
+
+def _is_of(resolved: ResolvedRun, plan: Plan) -> bool:
+    """Whether a plan was made for these settings; those of older versions do not say."""
+    planned = plan.made_by.get("settings")
+    return not planned or settings_digest(planned) == settings_digest(resolved.settings)
+
+
+def _set_aside_record(store: Store, plan: Plan) -> None:
+    """Takes away a run.json that is damaged, or another run's: the run is closed again."""
+    try:
+        record = read_record(store)
+        why = record_damage(record, plan) if record and record.get("plan") == plan.number else ""
+    except DamagedError as error:
+        why = error.found
+    if why:
+        copy = keep_copy(store, RECORD)
+        store.delete(RECORD)
+        _log.warning("%r: run.json is damaged (%s); it is kept as %s, and the run is closed again", store, why, copy)
+
+
+def _broken_commits(store: Store, plan: Plan, run: RestoreRun) -> set[str]:
+    """The commits that do not hold: their shards are done again."""
+    shards = inspect_shards(store, plan, read_spec(store), deep=run.deep)
+    found = [one for shard in shards for one in shard.damage]
+    broken = {one.commit for one in found}
+    if broken:
+        which = f"{len(broken)} of {plan.shards.num_rows} shards are damaged and are done again"
+        _log.warning("%r: %s (%s)", store, which, described(found))
+    return broken
+
+
+def _renewed(resolved: ResolvedRun, store: Store, plan: Plan, broken: set[str]) -> Plan:
+    """The plan to go on with: the next one if shards are to be done again, or by other code than before."""
+    _require_code(plan, resolved.run)
+    if not broken and not differences(plan.made_by.get("code", {}), running_code()):
+        return plan
+    learn_conditions(store)
+    return retire(store, plan, broken, _made_by(resolved))
+
+
+def _require_code(plan: Plan, run: RestoreRun) -> None:
+    """UsageError if something is done, and by other code."""
+    if plan.done:
+        require_accepted_code(plan.made_by.get("code", {}), accepted=run.accept_code_change)
+
+
+def _made_by(resolved: ResolvedRun) -> dict[str, Any]:
+    return {"settings": resolved.settings, "arguments": resolved.run.arguments, "code": running_code()}
+
+
 def _carried_over(plan: Plan, live: list[Shard], damaged: Iterable[str], retire_deleted: bool) -> list[Shard]:
-    """The planned shards of files that the source no longer holds, and those that were restored from files that it now
-    holds damaged. UsageError where a file is gone before it was done: the plan without it would lose its rows without a
-    word."""
+    """The planned shards of files that are gone from the source, and the finished ones of files that are damaged now.
+    UsageError if a file went before it was done: a plan without it would lose its rows silently."""
     sources, unread = {without_secrets(shard.source) for shard in live}, set(map(without_secrets, damaged))
     absent = [shard for shard in from_table(plan.shards) if shard.source not in sources]
     kept = [shard for shard in absent if (shard.commit in plan.done if shard.source in unread else not retire_deleted)]
@@ -76,34 +164,33 @@ def _require_done(plan: Plan, gone: list[Shard]) -> None:
     rows = sum(shard.rows for shard in of_the_file)
     left = sum(shard.rows for shard in of_the_file if shard.commit not in plan.done)
     raise UsageError(
-        f"expected {redact(undone.source)} until it is done, found it gone with {left} of its {rows} rows to do; "
-        "put it back as it was, or have all rows of files that are gone leave the run (`retire_deleted: true` in "
-        "--config's file)"
+        f"expected {redact(undone.source)} to stay until it is done, found it gone with {left} of its {rows} rows to "
+        "do; put it back unchanged, or drop the rows of all files that are gone (`retire_deleted: true` in the file "
+        "of --config)"
     )
 
 
 def _is_new_retry(store: Store, plan: Plan, run: RestoreRun) -> bool:
-    """Whether rejected rows are to be tried again, and the plan is not the one that was made for it: that one is
-    resumed until it is finished."""
+    """Whether rejected rows are to be tried again and need a new plan: one that was made for the same codes is resumed
+    until it is finished."""
     if not run.retry_rejected:
         return False
     return plan.retried != sorted(run.retry_rejected) or finished_record(store, plan) is not None
 
 
-def _tried_again(store: Store, plan: Plan, live: list[Shard], codes: set[str]) -> list[Shard]:
-    """The shards in their generations: the next one where rows were rejected for one of the reasons."""
+def _tried_again(store: Store, plan: Plan, live: list[Shard], codes: set[str], broken: set[str]) -> list[Shard]:
+    """The shards with their generations: the next one for shards with rows that were rejected for one of the codes, or
+    whose commit does not hold."""
     generations = {shard.id: shard.generation for shard in from_table(plan.shards)}
     live = [replace(shard, generation=generations.get(shard.id, 0)) for shard in live]
-    if not codes:
-        return live
-    done = [shard.commit for shard in live if shard.commit in plan.done]
+    done = [shard.commit for shard in live if codes and shard.commit in plan.done]
     records = commits.read_commits(store, done)
     again = {name for name, record in zip(done, records, strict=True) if codes & record["rejects"].keys()}
-    return [replace(s, generation=s.generation + 1) if s.commit in again else s for s in live]
+    return next_generations(store, live, again | broken)
 
 
 def _sources_unchanged(plan: Plan) -> bool:
-    """Whether the files that are still to be read are what they were when the plan was made."""
+    """Whether the files that are still to be read have not changed since the plan was made."""
     versions = {shard.source: shard.version for shard in plan.todo}
-    with ThreadPoolExecutor(_READERS) as readers:
+    with ThreadPoolExecutor(PARALLEL_READS) as readers:
         return all(readers.map(lambda source: current_version(source) == versions[source], versions))

@@ -14,7 +14,7 @@ from tasks.storage.store import Store
 
 
 def render_report(destination: str) -> dict[str, Any]:
-    """Renders the report of a finished run again; returns where it is. UsageError where there is none."""
+    """Renders the report of a finished run again; returns its address. UsageError if the run is not finished."""
     store = Store(destination)
     plan, record = require_finished(store)
     manifest = read_manifest(store)

@@ -1,4 +1,4 @@
-"""Restores the shards that a plan has left, with a pool of workers."""
+"""Restores shards with a pool of workers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WAIT_SECONDS = 0.2
 
 @contextmanager
 def worker_pool(resolved: ResolvedRun) -> Iterator[Pool]:
-    """The run's workers, each with the method loaded once; gone when the block ends."""
+    """The run's workers, each of which loads the method once. They are stopped when the block ends."""
     run = resolved.run
     if run.engine == "local":
         pool: Pool = ThreadPool(make_job(resolved, device=local_device(), threads=None))
@@ -34,12 +34,14 @@ def worker_pool(resolved: ResolvedRun) -> Iterator[Pool]:
             pool.close()
         return
     prepare_environment()
-    from tasks.engine.ray_cluster import cluster_gpus, connect_ray
+    from tasks.engine.ray_cluster import cluster_gpus, connect_ray, warn_if_open
     from tasks.engine.ray_head import RayHead
     from tasks.engine.ray_pool import RayPool
 
     connected_here, head = connect_ray(), RayHead()
     try:
+        if not run.allow_open_cluster:
+            warn_if_open()
         gpus = cluster_gpus()
         per_actor = run.gpus_per_actor if run.gpus_per_actor is not None else min(1, gpus)
         workers = run.actors or (max(1, int(gpus / per_actor)) if per_actor else 1)
@@ -66,10 +68,10 @@ def worker_pool(resolved: ResolvedRun) -> Iterator[Pool]:
 def restore_shards(
     pool: Pool, shards: Sequence[Shard], on_done: Callable[[Record], None], stop: threading.Event | None = None
 ) -> None:
-    """Runs the dispatcher until the shards are done, or `stop` is set. BfrError, saying which, if some could not be.
+    """Runs the dispatcher until all shards are done or `stop` is set. BfrError if some could not be done.
 
-    The dispatcher has a thread of its own: the main thread must be in Python, not in Ray, when a signal
-    comes.
+    The dispatcher runs in a thread of its own: Python handles signals in the main thread, which must not be blocked
+    inside Ray when one comes.
     """
     dispatch = Dispatch(pool, on_done)
     failure: list[BaseException] = []
@@ -78,7 +80,7 @@ def restore_shards(
     def run() -> None:
         try:
             dispatch.run(shards)
-        except BaseException as error:  # carried over to the main thread
+        except BaseException as error:  # raised again in the main thread
             failure.append(error)
         finally:
             ended.set()
@@ -95,8 +97,8 @@ def restore_shards(
         thread.join(STOP_SECONDS)
     if failure and isinstance(failure[0], Exception) and not isinstance(failure[0], BfrError):
         raise BfrError(
-            f"the dispatcher stopped: {type(failure[0]).__name__}: {failure[0]}; what is done is kept, the same "
-            "command goes on from there"
+            f"the dispatcher stopped: {type(failure[0]).__name__}: {failure[0]}; finished shards are kept; "
+            "run the same command again to continue"
         ) from failure[0]
     if failure:
         raise failure[0]
@@ -105,5 +107,5 @@ def restore_shards(
         raise BfrError(
             f"{len(dispatch.set_aside)} of {len(shards)} shards could not be done, the first {shard.id} (rows "
             f"{shard.first_row} to {shard.first_row + shard.rows - 1} of {shard.source}): {type(error).__name__}: "
-            f"{error}; what is done is kept, the same command tries the rest again"
+            f"{error}; finished shards are kept; run the same command again to retry the rest"
         )

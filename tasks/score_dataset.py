@@ -17,6 +17,7 @@ from bfr_models.metrics.summary import Summary
 from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
 from tasks.config.score import ScoreRun
 from tasks.datasets.image_column import find_image_column, image_bytes
+from tasks.datasets.overwriting import made_by, require_free
 from tasks.datasets.row_ids import row_ids
 from tasks.datasets.writer import DatasetWriter
 from tasks.images.codec import decode
@@ -38,6 +39,9 @@ def score_dataset(run: ScoreRun) -> dict[str, Any]:
 
     A row whose images do not decode, or do not have the restored face's shape, has the reason in `error`.
     """
+    store = Store(run.destination)
+    mark = made_by("score", run.source, run.model_dump(mode="json", exclude={"source", "destination", "overwrite"}))
+    require_free(store, mark, overwrite=run.overwrite)
     recogniser = choose_recogniser(run.recogniser)
     extra = choose_extra(run.metrics, run.protocol)
     measures = choose_measures(run.lpips, "none", has_gt=run.gt_column is not None, extra=extra)
@@ -45,7 +49,7 @@ def score_dataset(run: ScoreRun) -> dict[str, Any]:
     summaries = {name: Summary(width) for name, width in BIN_WIDTHS.items()}
     unmeasured = {} if run.lq_column else {"identity_similarity": None, "identity_degrees": None}
     failed = 0
-    with DatasetWriter(Store(run.destination), 500_000, 65_536, SCHEMA) as writer:
+    with DatasetWriter(store, 500_000, 65_536, SCHEMA, mark=mark) as writer:
         for key, ids, faces in _batches(run):
             good = [face for face in faces if isinstance(face, FaceTriple)]
             scored = iter(scorer.score(good))

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bfr_models.training.component import Aids
+from bfr_models.training.component import AuxiliaryWeights
 from bfr_models.training.data import read_faces
 from bfr_models.training.loop import TrainingRun, train
 from bfr_models.training.registry import get_component
@@ -31,7 +31,7 @@ def train_component(
     **settings: Any,
 ) -> dict[str, Any]:
     """Trains on this machine and returns where the weights are. `settings` are fields of `TrainingRun`."""
-    trained = get_component(method, component, preset, Aids(perceptual, recogniser, irm_low))
+    trained = get_component(method, component, preset, AuxiliaryWeights(perceptual, recogniser, irm_low))
     destination = Store(out)
     with tempfile.TemporaryDirectory(prefix="bfr-train-") as scratch:
         faces_dir, run_dir = Path(scratch) / "faces", Path(scratch) / "run"

@@ -10,7 +10,7 @@ from typing import Any
 
 from bfr_models.errors import UsageError
 from tasks.runs import commits
-from tasks.runs.layout import COMMITS, FOLDERS, commit_file, commit_name
+from tasks.runs.layout import COMMITS, FOLDERS, commit_file
 from tasks.runs.plan import Plan, latest_plan
 from tasks.storage.redaction import redact
 from tasks.storage.store import Leftover, Store
@@ -81,9 +81,9 @@ def _leftovers(store: Store, plan: Plan) -> Iterator[_Found]:
     """Commits before the files that they name, since a commit must never name a file that is gone."""
     names = commits.committed(store)
     keep = set[str]()
-    for record in commits.read_commits(store, sorted(names)):
-        if plan.todo_count or commit_name(record["shard"], record["generation"]) in plan.done:
-            keep.update(commits.files_of(record).values())
+    for name in sorted(names):
+        if plan.todo_count or name in plan.done:
+            keep.update(commits.files_of(commits.read_commit(store, name)).values())
     if not plan.todo_count:
         done = {commit_file(name) for name in plan.done}
         for leftover in store.leftovers(COMMITS):

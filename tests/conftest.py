@@ -28,6 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin on a busy machine take five times as long
     os.environ["PREFECT_HOME"] = home = tempfile.mkdtemp(prefix="bfr-prefect-")
     os.environ.pop("PREFECT_API_URL", None)
+    os.environ["RAY_AUTH_TOKEN_PATH"] = os.path.join(home, "ray_token")
     config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
 
 
@@ -52,7 +53,7 @@ def faulty(plugin_path: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.fixture
 def ask(tmp_path: Path) -> Ask:
-    """The settings of a run from `src`, of two files with 3 and 2 rows, to `dst`."""
+    """Makes the settings of a reprocess from `src`, two files with 3 and 2 rows, to `dst`."""
     support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(3))
     support.write_parquet(tmp_path / "src" / "b.parquet", support.make_rows(2, first=8))
     return partial(support.make_reprocess_run, tmp_path, recogniser="none")
@@ -63,6 +64,9 @@ def ray_cluster(plugin_path: str) -> Iterator[str]:
     """The address of a cluster on this machine; this process is connected to it."""
     import ray
 
+    from tasks.engine.ray_token import prepare_token
+
+    prepare_token()
     terminate = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", plugin_path)
@@ -107,7 +111,7 @@ def postgres() -> Iterator[str]:
 
 @contextmanager
 def _server(name: str, port: int) -> Iterator[str]:
-    """A server of `infra`, in a folder of its own; what it says when it has started."""
+    """A server of `infra` in a folder of its own; yields what it prints once started."""
     folder, script = tempfile.mkdtemp(prefix="bfr-server-"), str(ROOT / "infra" / name)
     try:
         started = subprocess.run(

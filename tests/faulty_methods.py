@@ -1,4 +1,4 @@
-"""A method that misbehaves on the rows whose ids ask for it. It comes in as users' own methods do."""
+"""A method that misbehaves on rows whose ids ask for it. It is installed as users' own methods are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from bfr_models.methods.preset import ESTIMATOR, Preset
+from bfr_models.methods.baseline_presets import ESTIMATOR
+from bfr_models.methods.preset import Preset
 from bfr_models.pixels import resize
 from bfr_models.registry import MethodSpec, ResolvedMethod
 from bfr_models.types import FaceBatch

@@ -1,4 +1,4 @@
-"""Generations of one source, and what is to be seen of them."""
+"""Generations of one source, and ways to look at them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def folder(run: ReprocessRun, name: str) -> Path:
 
 
 def interrupted(run: ReprocessRun, name: str, shards: int) -> None:
-    """What a run leaves that was killed after it had committed so many shards."""
+    """Leaves a generation as a run does that was killed after committing that many shards."""
     inner = run.generation(address(run.destination, name))
     with worker_pool(resolve_run(inner)) as pool:
         restore_shards(pool, list(support.plan_run(inner).todo)[:shards], lambda record: None)

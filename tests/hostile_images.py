@@ -1,4 +1,4 @@
-"""Images made by enemies or by accident."""
+"""Malicious and accidentally broken images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def bombs() -> dict[str, bytes]:
-    """Small pictures with something beside their pixels that inflates to 128 MiB."""
+    """Small images with metadata that inflates to 128 MiB."""
     bomb = b"name\0\0" + zlib.compress(bytes(2**27), 9)
     return {
         "bomb in a text chunk": GOOD[:33] + chunk(b"zTXt", bomb) + GOOD[33:],
@@ -30,7 +30,7 @@ def bombs() -> dict[str, bytes]:
 
 
 def with_scans(count: int) -> bytes:
-    """A progressive JPEG whose last scan, a refinement, comes again and again."""
+    """A progressive JPEG that repeats its last scan, a refinement."""
     jpeg = support.encoded(support.portrait(2), "jpeg", progressive=True)
     start = jpeg.rindex(b"\xff\xda")
     return jpeg[:-2] + jpeg[start:-2] * (count - jpeg.count(b"\xff\xda")) + jpeg[-2:]

@@ -1,4 +1,4 @@
-"""The metadata services of AWS and Google as far as the notice of a spot machine goes."""
+"""The metadata services of AWS and Google, limited to spot termination notices."""
 
 from __future__ import annotations
 

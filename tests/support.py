@@ -1,4 +1,4 @@
-"""What the engine's tests share: small datasets, runs over them, and what a finished run holds."""
+"""Shared by the tests of the engine: small datasets, runs over them, and readers of what a run wrote."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Row = dict[str, Any]
 
 
 def portrait(number: int, side: int = SIDE) -> Uint8Image:
-    """Something like a face: lit from one side, with eyes and a mouth; each number has its own."""
+    """A synthetic face, lit from one side, with eyes and a mouth; each number gives another."""
     y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
     light = 0.6 + 0.4 * np.cos(x * 2 + number) * np.cos(y * 1.5)
     skin = np.where((x / 0.7) ** 2 + (y / 0.95) ** 2 < 1, light, 0.2 + 0.01 * (number % 10))
@@ -59,9 +59,11 @@ def decoded(data: bytes) -> Uint8Image:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
-def make_rows(count: int, first: int = 0, **columns: Any) -> list[Row]:
-    """Rows with a good picture each; `columns` are the same in all of them."""
-    return [{"image": {"bytes": encoded(portrait(first + i)), "path": f"{i}.png"}, **columns} for i in range(count)]
+def make_rows(count: int, first: int = 0, side: int = SIDE, **columns: Any) -> list[Row]:
+    """Rows with a valid image each; `columns` are the same in all of them."""
+    return [
+        {"image": {"bytes": encoded(portrait(first + i, side)), "path": f"{i}.png"}, **columns} for i in range(count)
+    ]
 
 
 def write_parquet(path: Path, content: Iterable[Row], group_rows: int = 4, schema: pa.Schema | None = None) -> Path:
@@ -75,7 +77,7 @@ def write_parquet(path: Path, content: Iterable[Row], group_rows: int = 4, schem
 
 
 def make_run(folder: Path, method: str = "passthrough", **settings: Any) -> RestoreRun:
-    """`folder`/src to `folder`/dst, on threads of this process unless another engine is asked for."""
+    """A run from `folder`/src to `folder`/dst, on threads of this process unless another engine is given."""
     defaults = {"source": str(folder / "src"), "destination": str(folder / "dst"), "engine": "local", "shard_rows": 4}
     return RestoreRun(**{**defaults, "method": method, **settings})
 
@@ -99,7 +101,7 @@ def make_shard(shard_id: str = "s", **facts: Any) -> Shard:
 
 
 def make_reprocess_run(folder: Path, **settings: Any) -> ReprocessRun:
-    """The same as generations."""
+    """The same, as a run of `bfr reprocess`."""
     return ReprocessRun(**{**make_run(folder).model_dump(exclude={"retire_deleted", "leave_out_damaged"}), **settings})
 
 
@@ -141,14 +143,14 @@ def restored_images(destination: Path) -> dict[str, bytes]:
 
 
 def restored_images_at(url: str) -> dict[str, bytes]:
-    """The same from any store, of a run that need not be finished."""
+    """The same for any store, from a run that need not be finished."""
     store = Store(url)
     tables = (pq.read_table(io.BytesIO(store.read(path))) for path in store.list("data"))
     return {row["id"]: row["restored"]["bytes"] for table in tables for row in table.to_pylist()}
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
-    """What changes when any file below a folder does."""
+    """Times and sizes of all files below a folder: it differs as soon as any of them was written."""
     stats = {str(path.relative_to(folder)): path.stat() for path in folder.rglob("*") if path.is_file()}
     return {path: (stat.st_mtime_ns, stat.st_size) for path, stat in stats.items()}
 
@@ -192,7 +194,7 @@ def now() -> datetime:
 
 
 def free_ports(count: int) -> int:
-    """The first of some ports in a row that are free now; hardly those that another session takes next."""
+    """The first of consecutive ports that are free now, chosen at random so that parallel test runs rarely collide."""
     for first in range(random.randrange(15000, 25000, 10), 32000, 10):
         with ExitStack() as stack, suppress(OSError):
             for port in range(first, first + count):

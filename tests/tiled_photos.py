@@ -15,7 +15,7 @@ TILE = faulty_methods.SIZE  # of the method too: a tile is a crop, pixel by pixe
 
 
 class TileDetector:
-    """Finds a face in every tile of a photo whose middle is not black; in a red one, landmarks that are none."""
+    """Finds a face in every tile whose middle is not black; in a red one, with useless landmarks."""
 
     template = FFHQ_5
 

@@ -1,4 +1,4 @@
-"""A web server on this machine with one file, which misbehaves as told."""
+"""A local web server with one file that misbehaves as the test says."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """AdaFace's checkpoint as the parameters of our network.
 
-Dropped are the head of the training, a vector for each of its people, and the number of batches that each norm saw.
+The training head, one vector per person, and the norms' batch counters are dropped.
 """
 
 from __future__ import annotations

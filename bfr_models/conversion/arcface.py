@@ -1,6 +1,6 @@
 """facexlib's ArcFace checkpoint as the parameters of our network.
 
-Dropped is the number of batches that each norm saw in training.
+The norms' batch counters are dropped.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from bfr_models.conversion.strict import State, exactly, on_meta, tensors
-from bfr_models.methods.preset import ESTIMATOR512, PRIOR256, PRIOR512
+from bfr_models.methods.difface_presets import ESTIMATOR512, PRIOR256, PRIOR512
 from bfr_models.networks.configs import LaMaConfig, SwinIRConfig, UNetConfig
 from bfr_models.networks.lama import LaMa
 from bfr_models.networks.swinir import SwinIR
@@ -75,7 +75,7 @@ def convert_swinir(state: Mapping[str, Any], config: SwinIRConfig) -> State:
 def convert_lama(state: Mapping[str, Any], config: LaMaConfig) -> State:
     """A published LaMa generator of this shape as the parameters of `LaMa(config)`. UsageError lists what differs.
 
-    The number of batches that each norm saw in training is dropped.
+    The norms' batch counters are dropped.
     """
     network = on_meta(LaMa, config)
     norms = {name.removesuffix("running_var") for name, _ in network.named_parameters() if name.endswith("running_var")}

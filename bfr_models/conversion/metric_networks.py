@@ -1,6 +1,6 @@
-"""The networks of FID and LPIPS out of pytorch-fid's and torchvision's checkpoints: what a metric needs, unchanged.
+"""The networks of FID and LPIPS from pytorch-fid's and torchvision's checkpoints: what a metric needs, unchanged.
 
-Dropped are their classifiers, and the number of batches that each norm saw in training.
+Their classifiers and the norms' batch counters are dropped.
 """
 
 from __future__ import annotations

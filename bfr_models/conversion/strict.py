@@ -1,4 +1,4 @@
-"""What every converter does: take a checkpoint's tensors, and give all that a network wants and nothing else."""
+"""What every converter does: from a checkpoint's tensors, give a network all that it needs and nothing else."""
 
 from __future__ import annotations
 

@@ -30,15 +30,15 @@ class Preset:
     kernel_width: int = 41  # px at 512
     isotropic_probability: float = 0.5
     rotation: tuple[float, float] = (-pi, pi)  # theta of the kernel, radians
-    sigma_y: tuple[float, float] | None = None  # that of y where it is another than that of x
+    sigma_y: tuple[float, float] | None = None  # of y, where it differs from x
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A test set: every combination of some values, the first named changing slowest; one cell for each row.
+    """A test set: every combination of some values, the first one changing slowest; one cell per row.
 
-    sigma_y alone is drawn: from sigma_x's values, by Python's generator with the seed of the authors' script, so it is
-    theirs.
+    Only sigma_y is drawn: from sigma_x's values, by Python's generator with the seed of the authors' script, so that it
+    equals theirs.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Grid:
 
     @cached_property
     def cells(self) -> tuple[Preset, ...]:
-        """In order, each a preset whose ranges are points."""
+        """In order; the ranges of each are single points."""
         sigma_y = random.Random(self.seed)
         return tuple(
             Preset(
@@ -91,14 +91,14 @@ GRIDS = {
 
 
 def get_preset(name: str) -> Preset:
-    """The preset of that name that draws from ranges; an unknown name lists the known ones."""
+    """The preset of that name that draws from ranges; the error for an unknown name lists the known ones."""
     if name not in PRESETS:
         raise unknown("degradation preset", name, list(PRESETS))
     return PRESETS[name]
 
 
 def preset_of_row(name: str, row: int) -> Preset:
-    """The preset of that name; of a grid, the cell of row `row` of the dataset, starting over after the last."""
+    """The preset of that name; for a grid, the cell of row `row` of the dataset, starting over after the last."""
     if name in GRIDS:
         cells = GRIDS[name].cells
         return cells[row % len(cells)]

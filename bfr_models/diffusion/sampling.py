@@ -1,189 +1,203 @@
-"""Samplers: each is one function from a noisy x to x_0, over given timesteps.
+"""Samplers: each is one function from a step's facts to the sample one level down; `sample` walks the levels.
 
-Notation (DDIM, arXiv 2010.02502; DPM-Solver++, arXiv 2211.01095; improved DDPM, arXiv 2102.09672):
-    x_t        the sample, (B, 3, H, W)          eps        eps_theta(x_t, t), the predicted noise
-    abar_t     alphas_cumprod[t]                  pred_xstart  (x_t - sqrt(1 - abar_t) eps) / sqrt(abar_t)
-    eta        0 = deterministic, 1 = ancestral   lambda_t   log(sqrt(abar_t) / sqrt(1 - abar_t))
-    v          the predicted variance, from -1 (its lower bound) to 1 (its upper)
-The last step goes to abar = 1, that is to x_0 itself. Coefficients are Python floats: a step on an accelerator copies
-nothing there and waits for nothing.
+Notation (DDIM, arXiv 2010.02502; DPM-Solver++, arXiv 2211.01095; improved DDPM, arXiv 2102.09672; score SDE, arXiv
+2011.13456):
+    x        x_t, the sample at level `now`           eps    eps_theta(x_t, t), the predicted noise
+    x_0      (x_t - sigma eps) / alpha, then edited   v      the predicted variance, from -1 (lower bound) to 1 (upper)
+    now, to  the levels of t and of the next t        eta    0 = deterministic, 1 = ancestral
+A schedule decides the levels (`bfr_models.diffusion.levels`) and a sampler what happens between two of them; any
+sampler runs over any levels, except that Euler's two need the SDE's beta.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import pairwise
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from bfr_models.diffusion.schedule import abars_at, add_noise
+from bfr_models.diffusion.levels import Level
 
-EpsModel = Callable[[Tensor, int], Tensor]
-"""(x_t, t) -> eps, both (B, 3, H, W)."""
-
-FractionalEpsModel = Callable[[Tensor, float], Tensor]
-"""As `EpsModel`, for timesteps that need not be whole."""
-
-EpsVarianceModel = Callable[[Tensor, int], tuple[Tensor, Tensor]]
-"""(x_t, t) -> (eps, v), all (B, 3, H, W)."""
+Model = Callable[[Tensor, float], Tensor]
+"""(x_t, t) -> eps, both (B, C, H, W). A learned variance v follows eps on the channels, (B, 2 C, H, W) in all."""
 
 Noise = Callable[..., Tensor]
 """(*shape of one row) -> (B, *shape); see `bfr_models.rng.RowNoise`."""
 
 XstartHook = Callable[[Tensor], Tensor]
-"""Edits every predicted x_0 before it is clipped: what is known of the picture, a step down a gradient."""
+"""Edits every predicted x_0 before it is used: clipping, known pixels put back, a step down a gradient."""
 
 
-def unedited(pred_xstart: Tensor) -> Tensor:
+def unedited(x_0: Tensor) -> Tensor:
     """The hook that does nothing."""
-    return pred_xstart
+    return x_0
 
 
-def predict_xstart(x: Tensor, eps: Tensor, abar: float, x0_hook: XstartHook = unedited) -> Tensor:
-    """x_0 from x_t and eps, clipped to [-1, 1] (DDIM eq. 9)."""
-    return x0_hook((x - math.sqrt(1 - abar) * eps) / math.sqrt(abar)).clamp(-1, 1)
+def clipped(hook: XstartHook = unedited) -> XstartHook:
+    """`hook`, then clipping to [-1, 1]: for models of images, whose range is known."""
+    return lambda x_0: hook(x_0).clamp(-1, 1)
 
 
-def ddim_step(
+@dataclass(frozen=True)
+class Step:
+    """One step down a chain: all that a sampler may use for it."""
+
+    sampler: Sampler
+    model: Model
+    now: Level
+    to: Level
+    x: Tensor
+    output: Tensor  # the model's at x
+    noise: Tensor | None = None  # standard normal, where the sampler draws
+    edit: XstartHook = unedited
+    previous: tuple[Level, Tensor] | None = None  # the level above `now`, and the x_0 that was predicted there
+
+    @property
+    def eps(self) -> Tensor:
+        return self.output[:, : self.x.shape[1]]
+
+    @property
+    def v(self) -> Tensor:
+        return self.output[:, self.x.shape[1] :]
+
+    @cached_property
+    def x_0(self) -> Tensor:
+        return self.edit(self.now.predict_start(self.x, self.eps))
+
+    def take(self) -> Tensor:
+        """The sample at level `to`. The last step gives x_0 with any sampler: lambda has a pole where sigma is 0."""
+        return self.x_0 if self.to.sigma == 0 else self.sampler.equation(self)
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """The equation of a step, and whether it takes noise."""
+
+    equation: Callable[[Step], Tensor]
+    draws: bool = False
+
+
+class Guide(Protocol):
+    """What steers a chain from outside its sampler; see `bfr_models.diffusion.guidance`."""
+
+    def predict(self, x: Tensor, level: Level) -> Tensor:
+        """The model's output at x, in place of a call of the model: a gradient needs the same pass."""
+        ...
+
+    def after_step(self, step: Step, x: Tensor) -> Tensor:
+        """The sample at `step.to`, changed."""
+        ...
+
+
+def sample(
+    model: Model,
     x: Tensor,
-    eps: Tensor,
-    abar: float,
-    abar_prev: float,
-    eta: float,
+    levels: Sequence[Level],
+    sampler: Sampler,
     noise: Noise,
-    x0_hook: XstartHook = unedited,
+    edit: XstartHook = unedited,
+    guide: Guide | None = None,
 ) -> Tensor:
-    """x_t -> x_{t_prev} (DDIM eq. 12 and 16). eta scales the standard deviation; eps is not re-derived
-    after the clipping of x_0, as in the authors' code."""
-    pred_xstart = predict_xstart(x, eps, abar, x0_hook)
-    sigma = eta * math.sqrt((1 - abar_prev) / (1 - abar) * (1 - abar / abar_prev))
-    x = math.sqrt(abar_prev) * pred_xstart + math.sqrt(max(1 - abar_prev - sigma**2, 0.0)) * eps
-    return x + sigma * noise(*x.shape[1:]) if sigma > 0 else x
-
-
-def ddim_sample(
-    model: EpsModel,
-    x: Tensor,
-    timesteps: Sequence[int],
-    alphas_cumprod: Tensor,
-    eta: float,
-    noise: Noise,
-    x0_hook: XstartHook = unedited,
-) -> Tensor:
-    """Runs DDIM down `timesteps` (descending); x has the noise level of the first."""
-    for t, abar, abar_prev in _levels(timesteps, alphas_cumprod):
-        x = ddim_step(x, model(x, t), abar, abar_prev, eta, noise, x0_hook)
+    """x_0 from x, which has the noise of the first level; the last level is `CLEAN`."""
+    previous = None
+    for now, to in pairwise(levels):
+        output = model(x, now.t) if guide is None else guide.predict(x, now)
+        # Drawn after the call, so that an accelerator computes meanwhile.
+        draw = noise(*x.shape[1:]) if sampler.draws and to.sigma > 0 else None
+        step = Step(sampler, model, now, to, x, output, draw, edit, previous)
+        x, previous = step.take(), (now, step.x_0)
+        if guide is not None:
+            x = guide.after_step(step, x)
     return x
 
 
-def ancestral_step(
-    x: Tensor,
-    eps: Tensor,
-    v: Tensor,
-    abar: float,
-    abar_prev: float,
-    noise: Noise,
-    x0_hook: XstartHook = unedited,
-) -> Tensor:
-    """x_t ~ q(x_{t_prev} | x_t, x_0) (DDPM eq. 7) with the learned variance, between the posterior's beta~ and beta:
-    log sigma^2 = (1 + v) / 2 log beta + (1 - v) / 2 log beta~ (improved DDPM eq. 15). The last step draws nothing."""
-    pred_xstart = predict_xstart(x, eps, abar, x0_hook)
-    if abar_prev == 1.0:
-        return pred_xstart
-    beta = 1 - abar / abar_prev
-    coef_start, coef_x = math.sqrt(abar_prev) * beta / (1 - abar), math.sqrt(1 - beta) * (1 - abar_prev) / (1 - abar)
-    upper, lower = math.log(beta), math.log(beta * (1 - abar_prev) / (1 - abar))
-    log_variance = (upper - lower) / 2 * v + (upper + lower) / 2
-    return coef_start * pred_xstart + coef_x * x + torch.exp(0.5 * log_variance) * noise(*x.shape[1:])
+def truncated_sample(model: Model, image: Tensor, levels: Sequence[Level], sampler: Sampler, noise: Noise) -> Tensor:
+    """x_0, clipped, of a chain that starts from a noised image: x_N = alpha_N image + sigma_N noise."""
+    x = levels[0].diffuse(image, noise(*image.shape[1:]))
+    return sample(model, x, levels, sampler, noise, clipped())
 
 
-def ancestral_sample(
-    model: EpsVarianceModel,
-    x: Tensor,
-    timesteps: Sequence[int],
-    alphas_cumprod: Tensor,
-    noise: Noise,
-    x0_hook: XstartHook = unedited,
-) -> Tensor:
-    """Runs DDPM down `timesteps` (descending) with learned variances."""
-    for t, abar, abar_prev in _levels(timesteps, alphas_cumprod):
-        eps, v = model(x, t)
-        x = ancestral_step(x, eps, v, abar, abar_prev, noise, x0_hook)
-    return x
+def ddim(step: Step, eta: float = 0.0) -> Tensor:
+    """DDIM eq. 12 and 16. eps is not derived again from an edited x_0, as in the authors' code."""
+    now, to = step.now, step.to
+    spread = eta * to.sigma / now.sigma * math.sqrt(1 - (now.alpha / to.alpha) ** 2)
+    # max: rounding must not reach below 0 where nearly all of sigma is fresh noise (eta 1, a long step).
+    x = to.alpha * step.x_0 + math.sqrt(max(to.sigma**2 - spread**2, 0.0)) * step.eps
+    return x if step.noise is None else x + spread * step.noise
 
 
-def dpm_solver_sample(
-    model: EpsModel,
-    x: Tensor,
-    timesteps: Sequence[int],
-    alphas_cumprod: Tensor,
-    x0_hook: XstartHook = unedited,
-) -> Tensor:
-    """DPM-Solver++(2M): second order, deterministic, for 5 to 20 steps (algorithm 2 of the paper).
+def dpm_solver_2m(step: Step) -> Tensor:
+    """DPM-Solver++(2M), algorithm 2: second order, deterministic, for 5 to 20 steps.
 
-    First and last steps are first order: the first has no history, the last lands on x_0.
+    The first step is of first order, because it has no history, and so is the last, which lands on x_0.
     """
-    previous: Tensor | None = None
-    step_before = 0.0  # h of the step before, in lambda
-    for t, abar, abar_next in _levels(timesteps, alphas_cumprod):
-        pred_xstart = predict_xstart(x, model(x, t), abar, x0_hook)
-        if abar_next == 1.0:
-            return pred_xstart
-        h = _half_log_snr(abar_next) - _half_log_snr(abar)
-        direction = pred_xstart
-        if previous is not None:
-            direction = pred_xstart + (pred_xstart - previous) * (0.5 * h / step_before)
-        x = (math.sqrt(1 - abar_next) / math.sqrt(1 - abar)) * x - math.sqrt(abar_next) * math.expm1(-h) * direction
-        previous, step_before = pred_xstart, h
-    raise ValueError("expected at least one timestep, got none")
+    now, to = step.now, step.to
+    h = to.half_log_snr - now.half_log_snr
+    direction = step.x_0
+    if step.previous is not None:
+        level, x_0 = step.previous
+        direction = step.x_0 + (step.x_0 - x_0) * (0.5 * h / (now.half_log_snr - level.half_log_snr))
+    return to.sigma / now.sigma * step.x - to.alpha * math.expm1(-h) * direction
 
 
-def truncated_sample(
-    model: FractionalEpsModel,
-    picture: Tensor,
-    timesteps: Sequence[float],
-    alphas_cumprod: Tensor,
-    noise: Noise,
-    eta: float | None = None,
-) -> Tensor:
-    """x_0 of a chain that starts at x_N = sqrt(abar_N) picture + sqrt(1 - abar_N) noise, N the first of `timesteps`
-    (descending, need not be whole): by DDIM, or by DPM-Solver++ where `eta` is None."""
-    ascending = timesteps[::-1]
-    abars, indices = abars_at(ascending, alphas_cumprod), range(len(ascending) - 1, -1, -1)
-    x = add_noise(picture, noise(*picture.shape[1:]), abars[-1])
-
-    def indexed(x: Tensor, index: int) -> Tensor:
-        return model(x, ascending[index])
-
-    if eta is None:
-        return dpm_solver_sample(indexed, x, indices, abars)
-    return ddim_sample(indexed, x, indices, abars, eta, noise)
+def ancestral(step: Step) -> Tensor:
+    """x ~ q(x_to | x_now, x_0) (DDPM eq. 7) with the learned variance, between the posterior's beta~ and beta:
+    log variance = (1 + v) / 2 log beta + (1 - v) / 2 log beta~ (improved DDPM eq. 15)."""
+    now, to = step.now, step.to
+    ratio = now.alpha / to.alpha
+    beta, kept = 1 - ratio**2, (to.sigma / now.sigma) ** 2
+    upper, lower = math.log(beta), math.log(beta * kept)
+    log_variance = (upper - lower) / 2 * step.v + (upper + lower) / 2
+    mean = to.alpha * beta / now.sigma**2 * step.x_0 + ratio * kept * step.x
+    assert step.noise is not None
+    return mean + torch.exp(0.5 * log_variance) * step.noise
 
 
-def _levels(timesteps: Sequence[int], alphas_cumprod: Tensor) -> Iterator[tuple[int, float, float]]:
-    """(t, abar_t, abar of the next timestep) down the chain; after the last comes 1."""
-    abars = [*(float(alphas_cumprod[t]) for t in timesteps), 1.0]
-    return ((t, *levels) for t, levels in zip(timesteps, pairwise(abars), strict=True))
+def euler_maruyama(step: Step) -> Tensor:
+    """Euler's step down the reverse SDE."""
+    now, h = step.now, step.now.t - step.to.t
+    assert step.noise is not None
+    drift = (h * now.beta) * (step.x / 2 - step.eps / now.sigma)
+    return step.x + drift + math.sqrt(h * now.beta) * step.noise
 
 
-def _half_log_snr(abar: float) -> float:
-    return 0.5 * math.log(abar / (1 - abar))
+def heun(step: Step) -> Tensor:
+    """The trapezoidal rule on the reverse ODE, with Euler's step as its other end."""
+    now, to = step.now, step.to
+    # The one sampler that calls the model a second time: at the guess.
+    slope = _slope(now, step.x, step.eps)
+    guess = step.x + (to.t - now.t) * slope
+    return step.x + (to.t - now.t) / 2 * (slope + _slope(to, guess, step.model(guess, to.t)))
 
 
-def as_eps_model(network: torch.nn.Module) -> EpsModel:
-    """A network of (x, (B,) timesteps) as a function of (x, t)."""
-    return lambda x, t: network(x, torch.full((x.shape[0],), t, device=x.device, dtype=torch.long))
+def _slope(level: Level, x: Tensor, eps: Tensor) -> Tensor:
+    """dx / dt of the reverse ODE."""
+    return level.beta / 2 * (eps / level.sigma - x)
 
 
-def as_fractional_eps_model(network: torch.nn.Module, condition: Tensor | None = None) -> FractionalEpsModel:
-    """The same for timesteps that need not be whole; with the channels of `condition`, (B, C, H, W), after those of x,
-    and without those of a learned variance."""
+def get_sampler(name: str, eta: float = 0.0) -> Sampler:
+    """The sampler of an option's name; `eta` is of ddim alone."""
+    return {
+        "ddim": Sampler(partial(ddim, eta=eta), draws=eta > 0),
+        "dpm++": Sampler(dpm_solver_2m),
+        "ancestral": Sampler(ancestral, draws=True),
+        "heun": Sampler(heun),
+        "euler-maruyama": Sampler(euler_maruyama, draws=True),
+    }[name]
 
-    def eps(x: Tensor, t: float) -> Tensor:
+
+def as_model(network: torch.nn.Module, condition: Tensor | None = None) -> Model:
+    """A network of (x, (B,) timesteps) as a function of (x, t), in float32; with the channels of `condition`,
+    (B, C, H, W), after those of x."""
+
+    def model(x: Tensor, t: float) -> Tensor:
         given = x if condition is None else torch.cat([x, condition], dim=1)
         output: Tensor = network(given, torch.full((len(x),), t, device=x.device, dtype=torch.float32))
-        return output[:, : x.shape[1]].float()
+        return output.float()  # the samplers add in float32, whatever the network's precision
 
-    return eps
+    return model

@@ -1,14 +1,17 @@
-"""The noise schedule that all three papers' code shares, in float64.
+"""The discrete noise schedule, which the code of all three papers shares, in float64.
 
 Notation: betas beta_t, alphas_cumprod abar_t = prod_{s<=t} (1 - beta_s), t = 0..T-1.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from bfr_models.diffusion.levels import CLEAN, Level
 
 NUM_TRAIN_TIMESTEPS = 1000
 
@@ -24,7 +27,7 @@ def linear_alphas_cumprod(
 def truncated_timesteps(start: int, num_steps: int) -> list[int]:
     """`num_steps` timesteps from `start` down to 0, evenly spaced and rounded.
 
-    The chain is noised at the first one and each is denoised once.
+    The chain's start is noised to the first one, and each is denoised once.
     """
     if not 1 <= num_steps <= start + 1:
         raise ValueError(f"expected 1 <= num_steps <= start + 1 = {start + 1}, got {num_steps}")
@@ -34,19 +37,27 @@ def truncated_timesteps(start: int, num_steps: int) -> list[int]:
 
 
 def fractional_timesteps(start: float, num_steps: int) -> list[float]:
-    """As `truncated_timesteps`, from a start that need not be whole, and not rounded."""
+    """As `truncated_timesteps`, but not rounded, and from a start that need not be whole."""
     if not 1 <= num_steps <= start + 1:
         raise ValueError(f"expected 1 <= num_steps <= start + 1 = {start + 1}, got {num_steps}")
     return [float(start)] + [start * (num_steps - 1 - i) / (num_steps - 1) for i in range(1, num_steps)]
 
 
 def abars_at(timesteps: Sequence[float], alphas_cumprod: Tensor) -> Tensor:
-    """(n,) abar of timesteps in [0, T - 1]; between two whole ones log abar is linear."""
+    """(n,) abar of timesteps in [0, T - 1]; log abar is linear between two whole ones."""
     t = torch.tensor(timesteps, dtype=alphas_cumprod.dtype)
     if not 0 <= float(t.min()) <= float(t.max()) <= len(alphas_cumprod) - 1:
         raise ValueError(f"expected timesteps in [0, {len(alphas_cumprod) - 1}], got {list(timesteps)}")
     below, above = alphas_cumprod[t.floor().long()], alphas_cumprod[t.ceil().long()]
     return below * (above / below) ** t.frac()
+
+
+def levels_at(timesteps: Sequence[float], alphas_cumprod: Tensor) -> list[Level]:
+    """The levels of a chain down `timesteps`, which are descending and need not be whole, and `CLEAN` below them."""
+    if not timesteps:
+        raise ValueError("expected at least one timestep, got none")
+    abars = abars_at(timesteps, alphas_cumprod).tolist()
+    return [Level(t, math.sqrt(a), math.sqrt(1 - a)) for t, a in zip(timesteps, abars, strict=True)] + [CLEAN]
 
 
 def respaced_timesteps(num_steps: int, num_train_timesteps: int = NUM_TRAIN_TIMESTEPS) -> list[int]:

@@ -1,4 +1,4 @@
-"""From a face in a photo to the square crop that the networks know."""
+"""From a face in a photo to the square crop that the networks are trained on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bfr_models.faces.template import at_size
 from bfr_models.faces.types import Matrix, Points
 from bfr_models.pixels import Uint8Image
 
-MIN_SPREAD = 2.0  # px between the outermost landmarks; less is no face, and its scale would be noise
+MIN_SPREAD = 2.0  # px between the outermost landmarks; with less there is no face, and its scale would be noise
 MAX_WARP_SIDE = 8192  # px; bounds the memory of one very large face (192 MiB)
 
 
@@ -61,7 +61,7 @@ def warp(image: Uint8Image, matrix: Matrix, size: int) -> Uint8Image:
 
 
 def scaled(image: Uint8Image, scale: float) -> Uint8Image:
-    """A photo at another size, as a detector looks at it: at least 1 px a side."""
+    """A photo resized for a detector; at least 1 px a side."""
     height, width = image.shape[:2]
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR

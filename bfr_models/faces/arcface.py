@@ -1,4 +1,4 @@
-"""Who somebody is, by ArcFace: 512 numbers per face, of which strangers' are nearly at right angles."""
+"""ArcFace identity embeddings: 512-d, near-orthogonal for different people."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ARCFACE_5: Points = np.array(
 
 
 class CropRecogniser:
-    """A network that sees ArcFace's crop, RGB in [-1, 1]. One object serves several threads at once."""
+    """A network on ArcFace's crop, RGB in [-1, 1]. One object serves several threads at once."""
 
     def __init__(self, name: str, network: ImprovedResNet, weights: Path, device: str) -> None:
         self.name, self.sha256 = name, load_weights(network, weights)
@@ -45,7 +45,7 @@ class CropRecogniser:
     def embed(self, faces: Sequence[Uint8Image]) -> NDArray[np.float32]:
         """Aligned square faces of any size -> (n, 512) float32 unit vectors; `BATCH` in one call of the network.
 
-        A face's vector depends on its neighbours by rounding alone.
+        The other faces of a batch change a face's vector by rounding alone.
         """
         vectors = np.empty((len(faces), EMBEDDING), np.float32)
         for first in range(0, len(faces), BATCH):
@@ -63,7 +63,7 @@ class ArcFaceRecogniser(CropRecogniser):
 
 
 def recogniser_crop(face: Uint8Image) -> Uint8Image:
-    """A face in FFHQ's framing -> (112, 112, 3) in the recogniser's, antialiased."""
+    """A face framed as FFHQ's -> (112, 112, 3) framed as the recogniser's, antialiased."""
     height, width = face.shape[:2]
     if height != width:
         raise ValueError(f"expected a square aligned face, got {width} x {height}")
@@ -72,7 +72,8 @@ def recogniser_crop(face: Uint8Image) -> Uint8Image:
 
 @cache
 def _to_recogniser(side: int) -> Matrix:
-    """The similarity w = (z - b) / a that its training aligned by: z ~ a w + b, least squares in the face's pixels."""
+    """The similarity w = (z - b) / a by which its training faces were aligned: z ~ a w + b, least squares in the face's
+    pixels."""
     z, w = (points @ np.array([1, 1j]) for points in (at_size(FFHQ_5, side), ARCFACE_5))
     (a, b), *_ = np.linalg.lstsq(np.stack([w, np.ones(len(w))], axis=1), z, rcond=None)
     scale, shift = 1 / a, -b / a

@@ -1,4 +1,4 @@
-"""Which face detector looks at photos: dlib's, of the `offline` extra, or RetinaFace with weights of its own."""
+"""The face detectors: dlib's (the extra `offline`), or RetinaFace with a weight file. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:  # a driver that only names the detector needs no torch
 
 @dataclass(frozen=True)
 class DetectorChoice:
-    """A face detector and, where its weights are a file, which."""
+    """A face detector and its weight file, if it has one."""
 
     name: str
-    weights: str | None = None  # a path, the same on every machine
+    weights: str | None = None  # the same path on every machine
     sha256: str | None = None
 
 
 RETINAFACE = ("facexlib-retinaface-resnet50", "facexlib-retinaface-mobilenet")
-"""Stems of its weights, the better first."""
+"""Stems of its weight files, the better first."""
 
 
 def choose_detector(name: str, weights: str | None) -> DetectorChoice:
-    """The detector with its file and checksum. UsageError, which says what to do, when it is not here."""
+    """The detector with its file and checksum. UsageError, which says what to do, if it is not installed."""
     if name == "dlib":
         if not dlib_is_here():
             raise UsageError(
@@ -42,7 +42,7 @@ def choose_detector(name: str, weights: str | None) -> DetectorChoice:
 
 
 def load_detector(choice: DetectorChoice, device: str) -> Detector:
-    """The detector on `device`. BfrError when its file is not the one that was chosen."""
+    """The detector on `device`. BfrError if its file is not the one that was chosen."""
     if choice.weights is None:
         from bfr_models.faces.dlib_models import DlibDetector
 

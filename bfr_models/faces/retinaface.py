@@ -1,4 +1,4 @@
-"""Faces by RetinaFace: small ones, turned ones, many in one photo, several photos in one call of the network."""
+"""RetinaFace detection: small faces, turned faces, many in a photo, several photos in one network call."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from bfr_models.networks.retinaface import Body, RetinaFace
 from bfr_models.pixels import Uint8Image
 from bfr_models.weights.tensors import read_checkpoint
 
-MEAN = (104, 117, 123)  # of the levels of blue, green and red
-STRIDES = {8: (16, 32), 16: (64, 128), 32: (256, 512)}  # of the feature maps, and the sides of their anchors, px
-CENTRE_SCALE, SIZE_SCALE = 0.1, 0.2  # of the offsets that the network gives, in anchors
-LARGE_FACE = 320  # px on a canvas; of larger faces the network takes parts for faces of their own,
-FAR_SIDE = 640  # so they are looked for with the longer side of the photo scaled to this
-CANVAS_STEP = 128  # px; photos are laid on canvases of such multiples, so that many have the same shape
-CALL_PIXELS = {"cuda": 4_000_000, "cpu": 1}  # of canvases in one call of the network: a CPU is faster photo by photo
+MEAN = (104, 117, 123)  # levels of blue, green and red
+STRIDES = {8: (16, 32), 16: (64, 128), 32: (256, 512)}  # of the feature maps, with the sides of their anchors, px
+CENTRE_SCALE, SIZE_SCALE = 0.1, 0.2  # units of the network's offsets, in anchor sides
+LARGE_FACE = 320  # px on a canvas; the network mistakes parts of larger faces for faces,
+FAR_SIDE = 640  # so it looks for those again, with the photo's longer side scaled to this
+CANVAS_STEP = 128  # px; canvases are multiples of it, so that many photos share a shape and thus a call
+CALL_PIXELS = {"cuda": 4_000_000, "cpu": 1}  # of canvases in one network call; a CPU is faster photo by photo
 
 Boxes = NDArray[np.float32]
 """(n, 4) float32, x0, y0, x1, y1."""
@@ -36,7 +36,7 @@ class RetinaFaceDetector:
     """Faces of about 10 px and more, after scaling the photo's longer side to at most `max_side`.
 
     Small photos are enlarged towards `min_side`, at most `max_upscale` times. Faces below `threshold` are
-    left out, and of two that overlap by more than `overlap` (intersection over union) the less sure.
+    dropped, and so is the less sure of two that overlap by more than `overlap` (intersection over union).
 
     One object serves several threads at once: it keeps nothing but the weights.
     """
@@ -64,7 +64,7 @@ class RetinaFaceDetector:
         return self.detect_all([image])[0]
 
     def detect_all(self, images: Sequence[Uint8Image]) -> list[list[DetectedFace]]:
-        """The faces of each photo; those on canvases of one shape share calls. A large one is looked at twice."""
+        """The faces of each photo. Photos on canvases of one shape share calls; a large photo is looked at twice."""
         scales = [self._scale(image) for image in images]
         found = self._look(images, scales)
         far = {i: FAR_SIDE / max(image.shape[:2]) for i, image in enumerate(images)}
@@ -90,7 +90,7 @@ class RetinaFaceDetector:
 
     @torch.inference_mode()
     def _detect_on_canvas(self, photos: Sequence[Uint8Image]) -> list[list[DetectedFace]]:
-        """The faces of photos whose canvases have one shape, in their own pixels."""
+        """The faces of photos on canvases of one shape, each in its photo's own pixels."""
         canvases = torch.stack([_canvas(photo) for photo in photos])
         scores, boxes, landmarks = self._network(canvases.to(self._device))
         anchors = _anchors(*canvases.shape[-2:])
@@ -116,7 +116,7 @@ def decode_boxes(anchors: Boxes, offsets: Boxes) -> Boxes:
 
 
 def suppress(boxes: Boxes, scores: Boxes, overlap: float) -> list[int]:
-    """Which of the boxes to keep, the surest first: none overlaps a surer one by more than `overlap`."""
+    """The boxes to keep, surest first: those that overlap no surer one by more than `overlap`."""
     x0, y0, x1, y1 = boxes.T
     areas = (x1 - x0) * (y1 - y0)
     left = np.argsort(-scores, kind="stable")
@@ -164,7 +164,7 @@ def _calls(shapes: Sequence[tuple[int, int]], pixels: int) -> Iterator[list[int]
 
 
 def _together(near: list[DetectedFace], far: list[DetectedFace], limit: float) -> list[DetectedFace]:
-    """The faces of two looks at one photo: those above `limit` px from afar, the others from near."""
+    """The faces of two passes over a photo: those of the coarse pass above `limit` px, those of the fine one below."""
     large = [face for face in far if _side(face) > 0.75 * limit]
     small = [face for face in near if _side(face) <= limit and not any(_share(face, other) > 0.5 for other in large)]
     return large + small

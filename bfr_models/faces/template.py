@@ -11,8 +11,8 @@ from bfr_models.faces.types import Points
 
 TEMPLATE_SIDE = 512
 
-# Left eye, right eye, nose tip, left mouth corner, right mouth corner: the numbers of facexlib, which
-# the blind face restoration networks were trained on.
+# Left eye, right eye, nose tip, left mouth corner, right mouth corner: the numbers of facexlib, by
+# which the training faces of blind face restoration networks are aligned.
 FFHQ_5: Points = np.array(
     [
         (192.98138, 239.94708),
@@ -24,8 +24,8 @@ FFHQ_5: Points = np.array(
 )
 
 # dlib's five points in the same framing, in dlib's order: right eye's outer and inner corner, left eye's
-# outer and inner corner, base of the nose. Derived by benchmarks/derive_dlib_template.py: robust means over
-# 1,242 openly licensed aligned faces, of which dlib found 1,161; spread 5 to 8 px per axis.
+# outer and inner corner, base of the nose. Derived by scripts/derive_dlib_template.py: robust means over
+# the 1,161 of 1,242 openly licensed aligned faces that dlib found; spread 5 to 8 px per axis.
 DLIB_5: Points = np.array(
     [
         (341.55, 242.89),

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:  # it imports torch
     from bfr_models.pixels import Uint8Image
 
-ADAFACE = "adaface_ir50_ms1mv2"
-
 
 Points = NDArray[np.float64]
 """(n, 2) float64, (x, y) px."""
@@ -25,7 +23,7 @@ Matrix = NDArray[np.float64]
 """(2, 3) float64 affine map: (x, y) -> matrix @ (x, y, 1)."""
 
 
-@dataclass(frozen=True, eq=False)  # arrays have no one-word equality
+@dataclass(frozen=True, eq=False)  # arrays have no equality that is one bool
 class DetectedFace:
     """One face in a photo, in that photo's pixels."""
 
@@ -35,7 +33,7 @@ class DetectedFace:
 
     @property
     def prominence(self) -> float:
-        """By which detectors sort: large and sure faces first."""
+        """Detectors sort by it: large and sure faces first."""
         x0, y0, x1, y1 = self.box
         return (x1 - x0) * (y1 - y0) * self.score
 
@@ -53,7 +51,7 @@ class Detector(Protocol):
         ...
 
     def detect_all(self, images: Sequence[Uint8Image]) -> list[list[DetectedFace]]:
-        """Those of each photo, as `detect` finds them, faster where photos can share a call of a network."""
+        """The faces of each photo, as `detect` finds them; faster where photos can share a network call."""
         ...
 
 
@@ -62,7 +60,7 @@ class Recogniser(Protocol):
 
     @property
     def name(self) -> str:
-        """Stands beside every similarity: numbers of two networks do not compare."""
+        """Stands beside every similarity, because numbers of two networks do not compare."""
         ...
 
     @property

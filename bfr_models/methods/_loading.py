@@ -1,4 +1,4 @@
-"""What every method with networks does: load a component, choose a precision."""
+"""What every method with networks needs: loading a component, choosing a precision."""
 
 from __future__ import annotations
 

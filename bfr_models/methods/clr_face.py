@@ -7,23 +7,23 @@
     z <- z - w(t) m * grad_z (1 - cos(phi(G(z_0(z))), phi(IRN(y))))          on guided steps; m = mask(z_y, z_irn)
     x = G(VQ(z_0)) + r (IRN(y) - G(VQ(z_irn)))                               quantised once, at the end
 
-The paper gives these parts but for the last line's r; the samplers, the start t0, w, where in the chain to guide and r
-are our choices (`CLRFaceOptions`). phi is a recogniser, and never the one that a result is scored by
-(`bfr_models.metrics.independence`).
+The paper gives all of this except r. The samplers, t0, w and the steps to guide are our choices (`CLRFaceOptions`). phi
+is a recogniser, and should not be the one that scores the results (`bfr_models.metrics.independence`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bfr_models.diffusion.guidance import Guidance, guided_sample, identity_gradient
-from bfr_models.diffusion.sde import VPSDE, Model, Solver, sample
+from bfr_models.diffusion.guidance import Guidance, keep_unmasked
+from bfr_models.diffusion.levels import Level
+from bfr_models.diffusion.sampling import Guide, Model, get_sampler, sample
+from bfr_models.diffusion.sde import VPSDE
 from bfr_models.methods._loading import autocast, load_component
 from bfr_models.methods.clr_face_presets import SHORTEST, CLRFaceOptions, CLRFacePreset
 from bfr_models.networks.latent_networks import LatentMask, LatentScore, conditioned
@@ -35,12 +35,6 @@ from bfr_models.registry import ResolvedMethod
 from bfr_models.rng import RowNoise
 from bfr_models.types import FaceBatch
 
-CLOSED = 0.05
-"""A mask below this is shut: the latent is the unguided one."""
-
-COARSE = 8
-"""Places a side that a latent is pooled to, where a face's own start is sought."""
-
 
 class CLRFace:
     """The IRN, the encoder, the guided reverse chain, the decoder."""
@@ -49,9 +43,8 @@ class CLRFace:
         preset, options = cast(CLRFacePreset, resolved.preset), cast(CLRFaceOptions, resolved.options)
         channels = preset.vqgan.latent_channels
         self.size = preset.size
-        self._device, self._options = device, options
-        self._times = partial(preset.times, options)
-        self._solver = Solver(options.sampler, VPSDE(), options.eta)
+        self._device, self._preset, self._options = device, preset, options
+        self._sde, self._sampler = VPSDE(), get_sampler(options.sampler, options.eta)
         self._vqgan = cast(VQGAN, load_component(VQGAN(preset.vqgan), resolved, "vqgan", device))
         score = load_component(LatentScore(preset.score, channels), resolved, "score", device)
         self._score = cast(LatentScore, score)
@@ -65,74 +58,86 @@ class CLRFace:
     def restore(self, batch: FaceBatch) -> FaceBatch:
         """(B, 3, H, W) in [-1, 1] -> (B, 3, size, size); every draw comes from the face's own seed."""
         lq = resize(batch.images.to(self._device), self.size).to(memory_format=torch.channels_last)
-        group, last = self._group(len(batch)), len(batch) - 1
         restored = []
-        for first in range(0, len(batch), group):
-            rows = [min(row, last) for row in range(first, first + group)]  # the last group is filled up
-            restored.append(self._restore(lq[rows], [batch.seeds[row] for row in rows]))
+        with autocast(self._device, self._options.precision):
+            for rows in self._groups(len(batch)):
+                restored.append(self._restore(lq[rows], [batch.seeds[row] for row in rows]))
         return batch.with_images(torch.cat(restored)[: len(batch)].cpu())
 
-    def _group(self, faces: int) -> int:
-        """How many faces go through the chain together."""
-        if self._options.own_starts:
-            return 1
-        return self._options.guide_faces if self._options.guided else faces
-
     def _restore(self, lq: Tensor, seeds: Sequence[int]) -> Tensor:
-        options = self._options
-        with autocast(self._device, options.precision):
-            degraded, recovered = self._encode(lq), None
-            estimate = degraded
-            if options.start == "irn" or options.guided or options.residual:
-                recovered = (self._irn((lq + 1) / 2).float() * 2 - 1).clamp(-1, 1)
-                estimate = self._encode(recovered)
-            restored = self._decode(self._restore_latent(degraded, recovered, estimate, RowNoise(seeds, self._device)))
-            if recovered is not None and options.residual:
-                restored = restored + options.residual * (recovered - self._decode(estimate))
-        return restored.clamp(-1, 1)
-
-    def _restore_latent(self, degraded: Tensor, recovered: Tensor | None, estimate: Tensor, noise: RowNoise) -> Tensor:
-        options = self._options
-        start = estimate if options.start == "irn" else degraded
-        if not options.steps:
-            return start
-        draw = noise(*start.shape[1:])
-        times = self._times(self._own_start(degraded, estimate) if options.own_starts else None)
-        z = draw if options.start == "noise" else self._solver.sde.diffuse(start, draw, times[0])
+        """One group of faces, by the equations at the top of this file."""
+        noise = RowNoise(seeds, self._device)
+        degraded = self._encode(lq)
+        # An ablation may have no use for the IRN's face; z_irn is then z_y.
+        recovered = (self._irn((lq + 1) / 2).float() * 2 - 1).clamp(-1, 1) if self._options.uses_irn else lq
+        estimate = self._encode(recovered)
+        levels = self._sde.levels(self._times(degraded, estimate))
+        z = self._start(degraded, estimate, levels[0], noise)
         model = conditioned(self._score, degraded)
-        if recovered is None or not options.guided:
-            return sample(model, z, times, self._solver, noise)
-        guidance = self._guidance(model, recovered, degraded, estimate, times)
-        return guided_sample(model, z, times, self._solver, guidance, noise)
-
-    def _own_start(self, degraded: Tensor, estimate: Tensor) -> float:
-        """The time of a face's start, by what the IRN changed in it; see `CLRFaceOptions`."""
-        change = F.adaptive_avg_pool2d(estimate - degraded, COARSE).square().mean().sqrt()
-        time = self._solver.sde.time_of(self._options.cover * float(change))
-        return min(max(time, SHORTEST), self._options.start_time)
-
-    def _guidance(
-        self, model: Model, recovered: Tensor, degraded: Tensor, estimate: Tensor, times: list[float]
-    ) -> Guidance:
-        """Towards the IRN's face."""
-        options = self._options
-        target = self._recogniser(crop_from_ffhq(recovered))
-
-        def gradient(z: Tensor, t: float) -> tuple[Tensor, Tensor]:
-            return identity_gradient(model, self._embed, self._solver.sde, z, t, target)
-
-        mask = self._mask(degraded, estimate) if options.mask == "learned" else torch.ones_like(degraded[:, :1])
-        guided = frozenset(options.guided_times(times))
-        return Guidance(gradient, mask * (mask >= CLOSED), options.guidance, guided)
+        guide = self._guide(model, degraded, recovered, estimate, levels) if self._options.guided else None
+        image = self._decode(sample(model, z, levels, self._sampler, noise, guide=guide))
+        return self._with_residual(image, recovered, estimate).clamp(-1, 1)
 
     def _encode(self, image: Tensor) -> Tensor:
         return self._score.normalise(self._vqgan.encode(image).float())
+
+    def _start(self, degraded: Tensor, estimate: Tensor, level: Level, noise: RowNoise) -> Tensor:
+        """z_{t0}"""
+        draw = noise(*estimate.shape[1:])
+        if self._options.start == "noise":
+            return draw
+        return level.diffuse(estimate if self._options.start == "irn" else degraded, draw)
+
+    def _guide(
+        self, model: Model, degraded: Tensor, recovered: Tensor, estimate: Tensor, levels: Sequence[Level]
+    ) -> Guide:
+        """Towards the IRN's face, where the mask lets it."""
+        options = self._options
+        target = self._recogniser(crop_from_ffhq(recovered))
+        mask = self._mask(degraded, estimate) if options.mask == "learned" else torch.ones_like(degraded[:, :1])
+        times = frozenset(options.guided_times([level.t for level in levels]))
+        return keep_unmasked(Guidance(model, self._embed, target, mask * (mask >= CLOSED), options.guidance, times))
+
+    def _embed(self, start: Tensor) -> Tensor:
+        """phi(G(z_0)). Not quantised: no gradient would get through the choice of a code."""
+        face = self._vqgan.decode(self._score.denormalise(start)).float()
+        return self._recogniser(crop_from_ffhq(face))
 
     def _decode(self, latent: Tensor) -> Tensor:
         restored: Tensor = self._vqgan.decode(self._vqgan.quantise(self._score.denormalise(latent))[0])
         return restored.float()
 
-    def _embed(self, start: Tensor) -> Tensor:
-        """phi(G(z_0)), not quantised on the way: the gradient would not get through."""
-        face = self._vqgan.decode(self._score.denormalise(start)).float()
-        return self._recogniser(crop_from_ffhq(face))
+    # Ours, from here on: where a chain starts, what the autoencoder loses, which faces go together. See
+    # `CLRFaceOptions`; with `cover` 0 and `residual` 0 the method is the paper's.
+
+    def _times(self, degraded: Tensor, estimate: Tensor) -> list[float]:
+        """Down to 0 from the common start, or from the face's own."""
+        own = self._own_start(degraded, estimate) if self._options.own_starts else None
+        return self._preset.times(self._options, own)
+
+    def _own_start(self, degraded: Tensor, estimate: Tensor) -> float:
+        """The time whose noise covers the IRN's change of the face: sigma / alpha = cover * rms(change)."""
+        change = F.adaptive_avg_pool2d(estimate - degraded, COARSE).square().mean().sqrt()
+        time = self._sde.time_of(self._options.cover * float(change))
+        return min(max(time, SHORTEST), self._options.start_time)
+
+    def _with_residual(self, image: Tensor, recovered: Tensor, estimate: Tensor) -> Tensor:
+        """The image, with a share of what encoding and decoding lose of the IRN's face."""
+        if not self._options.residual:
+            return image
+        return image + self._options.residual * (recovered - self._decode(estimate))
+
+    def _groups(self, faces: int) -> list[list[int]]:
+        """The rows that go through the chain together. All groups are of one size, the last filled up with its last
+        row: a batch of another size sums in another order, and the guidance magnifies the difference."""
+        size = self._options.guide_faces if self._options.guided else faces
+        if self._options.own_starts:
+            size = 1  # chains of different times cannot share a batch
+        return [[min(row, faces - 1) for row in range(first, first + size)] for first in range(0, faces, size)]
+
+
+CLOSED = 0.05
+"""A mask below this is shut: the latent is the unguided one."""
+
+COARSE = 8
+"""Places a side that a latent is pooled to, where a face's own start is sought: detail says nothing about it."""

@@ -1,7 +1,7 @@
 """CLR-Face's named sizes, and the options a user may change. Imports no torch.
 
-The authors published neither code nor weights; what is chosen here is ours, but for the networks of `ffhq512`, which
-are those of latent diffusion at the paper's spatial factor of 4.
+The authors published neither code nor weights. The choices here are ours, except the networks of `ffhq512`, which are
+those of latent diffusion at the paper's spatial factor of 4.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Literal
 
 from bfr_models.diffusion.times import times_from
 from bfr_models.errors import UsageError
-from bfr_models.methods.preset import ESTIMATOR128, ESTIMATOR512, OURS, NetworkOptions, Preset, one_of
+from bfr_models.methods.difface_presets import ESTIMATOR128, ESTIMATOR512
+from bfr_models.methods.preset import OURS, NetworkOptions, Preset, one_of
 from bfr_models.networks.configs import LatentMaskConfig, MobileFaceConfig, SwinIRConfig, UNetConfig, VQGANConfig
 
 SAMPLERS = ("euler-maruyama", "heun", "ddim", "dpm++")
@@ -34,20 +35,20 @@ class CLRFaceOptions(NetworkOptions):
 
     With `cover` above 0 each face has a start of its own, for which `start_time` is the highest: the noise there is
     `cover` times as large as what the Identity Recovery Network changed in the coarse latent, sigma / alpha = cover *
-    rms(pool(z_irn - z_y)), pooled to 8 x 8. What needed little mending keeps its detail, where much was made up the
-    prior has more to say. Faces then go one by one. It is ours, and has no meaning for the other starts.
+    rms(pool(z_irn - z_y)), pooled to 8 x 8. A face that needed little repair keeps its detail; where much was
+    invented, the prior has more to say. Faces then go one by one. This is ours, and has no effect on the other starts.
 
     A guided step moves the latent by `guidance` s(t) along the mask times the identity gradient of unit RMS. Steps are
-    guided where `guide_to` <= t <= `guide_from`, every `guide_every`-th of them. It costs a pass through the decoder
-    and back, with `checkpointing` at a third more time and the memory of one block's activations alone.
+    guided where `guide_to` <= t <= `guide_from`, every `guide_every`-th of them. Each costs a pass through the
+    decoder and back; `checkpointing` takes a third more time for it, but the memory of only one block's activations.
 
-    `residual` is the share that is given back of what the autoencoder loses of the Identity Recovery Network's face:
-    x = G(z_0) + residual (x_irn - G(z_irn)). It is ours, for autoencoders that lose much: 0 is the paper's method, with
-    1 the latent chain alone says where the result differs from the network's face.
+    `residual` is the share of the autoencoder's loss on the Identity Recovery Network's face that is added back:
+    x = G(z_0) + residual (x_irn - G(z_irn)). This is ours, for autoencoders that lose much. 0 is the paper's method;
+    with 1 the result differs from the network's face only by what the latent chain changed.
 
-    Guided faces go in groups of `guide_faces`, which bounds the memory. The last group is filled up: a network's sums
-    depend in their last digits on how large the batch is, and a gradient magnifies that. On a GPU larger groups are
-    faster, on a CPU they are not.
+    Guided faces go in groups of `guide_faces`, which bounds the memory. The last group is filled up, because the last
+    digits of a network's sums depend on the batch size, and a gradient magnifies them. Larger groups are faster on a
+    GPU, not on a CPU.
     """
 
     start: Literal["irn", "lq", "noise"] = "irn"
@@ -64,7 +65,7 @@ class CLRFaceOptions(NetworkOptions):
     residual: float = 0.0
     guide_faces: int = 1
     checkpointing: bool = False
-    compile: bool = False  # as in EstimatorOptions
+    compile: bool = False  # as in DifFaceOptions
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -91,6 +92,11 @@ class CLRFaceOptions(NetworkOptions):
         return self.guidance > 0 and self.steps > 0
 
     @property
+    def uses_irn(self) -> bool:
+        """Whether anything looks at the Identity Recovery Network's face."""
+        return self.start == "irn" or self.guided or self.residual > 0
+
+    @property
     def own_starts(self) -> bool:
         """Whether each face has a start of its own."""
         return self.cover > 0 and self.start == "irn" and self.steps > 0
@@ -104,8 +110,8 @@ class CLRFaceOptions(NetworkOptions):
 class CLRFacePreset(Preset):
     """The five networks. The score network is trained on t <= max_time: a chain may start no higher.
 
-    `guided_by` names the component that is the recogniser whose gradient steers the chain: a run that is scored by the
-    same network, or by one that it was distilled from, scores itself.
+    `guided_by` names the component that is the guiding recogniser: a run that is scored by the same network, or by the
+    one it was distilled from, scores itself.
     """
 
     vqgan: VQGANConfig = field(kw_only=True)
@@ -117,7 +123,7 @@ class CLRFacePreset(Preset):
     guided_by: str = "recogniser"
 
     def times(self, options: CLRFaceOptions, start: float | None = None) -> list[float]:
-        """Of the chain from `start`, else of the longest, down to 0; just 0 without steps."""
+        """The chain's times from `start`, by default the highest, down to 0; just 0 without steps."""
         if start is None:
             start = self.max_time if options.start == "noise" else options.start_time
         return times_from(start, options.steps) if options.steps else [0.0]
@@ -142,11 +148,12 @@ CLR_FACE = (
         "face128",
         128,
         OURS,
-        # From further up the chain mild faces are less like themselves. So small an autoencoder loses much.
+        # From a higher start, mildly degraded faces come out less like themselves. The residual is there because so
+        # small an autoencoder loses much.
         options=CLRFaceOptions(
             start_time=0.2, cover=1.0, steps=4, guidance=0.1, guide_to=0.01, guide_every=1, residual=1.0
         ),
-        # The IRN is DifFace's estimator as it ships: the same network, trained with a loss on identity too.
+        # The IRN is the shipped DifFace estimator: the same network, also trained with a loss on identity.
         weights={name: f"clr_face-face128-{name}" for name in ("vqgan", "score", "mask", "recogniser")}
         | {"irn": "difface-face128-estimator"},
         vqgan=VQGANConfig((48, 96), 1, codes=4096, norm_groups=16, mid_attention=False, unshuffle=2),
@@ -169,7 +176,7 @@ CLR_FACE = (
     CLRFacePreset(
         "ffhq512",
         512,
-        OURS,  # of the networks' shapes: whoever trains or converts weights says theirs
+        OURS,  # of the networks' shapes; weights have the licence of their training or conversion
         options=CLRFaceOptions(steps=20, checkpointing=True),
         weights={name: f"clr_face-ffhq512-{name}" for name in ("vqgan", "score", "irn", "mask")}
         | {"recogniser": "recogniser-face-reidentification-retail-0095"},

@@ -7,15 +7,28 @@ f is a regression network; p_theta are the last N steps of an unconditional diff
 shrinks the estimator's error e = x_0 - f(y_0) to sqrt(abar_N) e, below the noise; the chain then puts the
 detail back that regression averaged away.
 
-Notation: y_0 lq, f(y_0) estimate, N options.start_timestep, abar alphas_cumprod, eta options.eta.
+Notation: y_0 lq, f(y_0) estimate, N options.start_timestep, eta options.eta.
 """
 
 from __future__ import annotations
 
-import torch
+from typing import cast
 
-from bfr_models.methods._chain import Chain
+import torch
+from torch import Tensor
+
+from bfr_models.diffusion.sampling import XstartHook, as_model, clipped, get_sampler, sample, unedited
+from bfr_models.diffusion.schedule import (
+    NUM_TRAIN_TIMESTEPS,
+    levels_at,
+    linear_alphas_cumprod,
+    respaced_timesteps,
+    truncated_timesteps,
+)
+from bfr_models.methods._loading import autocast, load_component
+from bfr_models.methods.difface_presets import DifFaceOptions, PriorPreset
 from bfr_models.methods.estimator import Estimator
+from bfr_models.networks.unet import UNet
 from bfr_models.registry import ResolvedMethod
 from bfr_models.rng import RowNoise
 from bfr_models.types import FaceBatch
@@ -28,11 +41,50 @@ class DifFace:
         self.size = resolved.preset.size
         self._device = device
         self._estimator = Estimator(resolved, device)
-        self._chain = Chain(resolved, device)
+        self._chain = TruncatedChain(resolved, device)
 
     @torch.inference_mode()
     def restore(self, batch: FaceBatch) -> FaceBatch:
         """(B, 3, H, W) in [-1, 1] -> (B, 3, size, size); every draw comes from the face's own seed."""
+        noise = RowNoise(batch.seeds, self._device)
         estimate = self._estimator.estimate(batch.images)
-        restored = self._chain.run(estimate, RowNoise(batch.seeds, self._device))
-        return batch.with_images(restored.cpu())
+        x_n = self._chain.diffuse(estimate, noise)
+        return batch.with_images(self._chain.reverse(x_n, noise).cpu())
+
+
+class TruncatedChain:
+    """p(x_N | f) and p_theta(x_0 | x_N), with the prior on its device."""
+
+    def __init__(self, resolved: ResolvedMethod, device: str) -> None:
+        preset, options = cast(PriorPreset, resolved.preset), cast(DifFaceOptions, resolved.options)
+        start, timesteps = chain_timesteps(options)
+        alphas_cumprod = linear_alphas_cumprod()
+        self._start = levels_at([start], alphas_cumprod)[0]  # not the first call's level where there is a gap
+        self._levels = levels_at(timesteps, alphas_cumprod)
+        self._sampler = get_sampler(options.sampler, options.eta)
+        self._prior = as_model(load_component(UNet(preset.prior), resolved, "prior", device))
+        self._device, self._precision = device, options.precision
+
+    def diffuse(self, estimate: Tensor, noise: RowNoise) -> Tensor:
+        """x_N of f(y_0), (B, 3, H, W) in [-1, 1] on the device (eq. 5)."""
+        return self._start.diffuse(estimate, noise(*estimate.shape[1:]))
+
+    def reverse(self, x_n: Tensor, noise: RowNoise, x0_hook: XstartHook = unedited) -> Tensor:
+        """x_0 in [-1, 1], by the last N steps of the prior (eq. 4)."""
+        return sample(self._predict, x_n, self._levels, self._sampler, noise, clipped(x0_hook))
+
+    def _predict(self, x: Tensor, t: float) -> Tensor:
+        with autocast(self._device, self._precision):
+            return self._prior(x, t)
+
+
+# How the authors' code spaces the chain: the paper's equations leave the timesteps open.
+
+
+def chain_timesteps(options: DifFaceOptions) -> tuple[int, list[int]]:
+    """(timestep of the start noise, timesteps of the network calls, descending); see `DifFaceOptions`."""
+    start, gap, steps = options.start_timestep, options.start_gap, options.steps
+    if options.sampler == "ancestral":
+        respaced = respaced_timesteps(round(NUM_TRAIN_TIMESTEPS * steps / start))
+        return respaced[steps if gap else steps - 1], respaced[:steps][::-1]
+    return start, truncated_timesteps(start - gap, steps)

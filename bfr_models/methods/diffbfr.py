@@ -7,12 +7,12 @@
     identity restoration, high    y = lq as the first corrects it, c = y and lq  N = options.start_high
     texture enhancement           y = the second's output, no c                  N = options.texture_timestep
 
-A chain that starts from y instead of from nothing keeps what y still knows of the person; the noise has to be enough
-to hide what is wrong with y (`bfr_models.diffusion.bound`). Less is wrong at a small size, and less with the first
-model's output, so each stage needs less noise than the one before. The texture model has seen nothing but clean faces
-and moves the face towards them by no more than its few steps allow.
+A chain that starts from y instead of pure noise keeps the identity that y still carries; the noise must be just enough
+to hide what is wrong with y (`bfr_models.diffusion.bound`). Less is wrong at a small size, and less in the first
+model's output, so each stage needs less noise than the one before. The texture model was trained on clean faces only,
+and moves the face towards them as far as its few steps allow.
 
-Known from the abstract alone: the cascade of two sizes, the condition, the truncated starts, the fractional time step,
+The paper's abstract gives the cascade of two sizes, the condition, the truncated starts, the fractional time step and
 the unconditional model. Sizes, networks and numbers are ours.
 """
 
@@ -23,8 +23,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from bfr_models.diffusion.sampling import as_fractional_eps_model, truncated_sample
-from bfr_models.diffusion.schedule import fractional_timesteps, linear_alphas_cumprod, truncated_timesteps
+from bfr_models.diffusion.sampling import as_model, get_sampler, truncated_sample
+from bfr_models.diffusion.schedule import (
+    fractional_timesteps,
+    levels_at,
+    linear_alphas_cumprod,
+    truncated_timesteps,
+)
 from bfr_models.methods._loading import autocast, load_component
 from bfr_models.methods.diffbfr_presets import DiffBFROptions, DiffBFRPreset
 from bfr_models.networks.unet import UNet
@@ -35,13 +40,13 @@ from bfr_models.types import FaceBatch
 
 
 def corrected(lq: Tensor, small: Tensor) -> Tensor:
-    """(B, 3, H, W) lq faces with what `small`, the same faces restored at a smaller size, says of them: lq + up(small
-    - down(lq)), in [-1, 1]. Detail that the small size cannot hold stays the lq's own."""
+    """(B, 3, H, W) lq faces corrected by `small`, the same faces restored at a smaller size, in [-1, 1]:
+    lq + up(small - down(lq)). Detail that the small size cannot hold stays as it is in lq."""
     return (lq + resize(small - resize(lq, small.shape[-1]).clamp(-1, 1), lq.shape[-1])).clamp(-1, 1)
 
 
 class DiffBFR:
-    """The three chains, one after the other; a stage that is switched off is not loaded."""
+    """The three chains in a row; a stage that is switched off is not loaded."""
 
     def __init__(self, resolved: ResolvedMethod, device: str) -> None:
         preset, options = resolved.preset, resolved.options
@@ -76,21 +81,20 @@ class DiffBFR:
         """The lq face, corrected by the first model."""
         options, small = self._options, resize(lq, self._low_size).clamp(-1, 1)
         start = options.start_low if options.truncated else self._last_timestep
-        picture = small if options.truncated else torch.zeros_like(small)  # nothing but noise
-        restored = self._run(network, picture, truncated_timesteps(start, options.steps), noise, condition=small)
+        image = small if options.truncated else torch.zeros_like(small)  # from pure noise, for the ablation
+        restored = self._run(network, image, truncated_timesteps(start, options.steps), noise, condition=small)
         return corrected(lq, restored)
 
     def _run(
         self,
         network: nn.Module,
-        picture: Tensor,
+        image: Tensor,
         timesteps: Sequence[float],
         noise: RowNoise,
         condition: Tensor | None = None,
     ) -> Tensor:
-        """One chain from a noised `picture`, in [-1, 1] as what it gives."""
-        eta = self._options.eta if self._options.sampler == "ddim" else None
-        model = as_fractional_eps_model(network, condition)
+        """One chain from a noised `image`, in [-1, 1] as its result is."""
+        levels = levels_at(timesteps, self._alphas_cumprod)
+        sampler = get_sampler(self._options.sampler, self._options.eta)
         with autocast(self._device, self._options.precision):
-            restored = truncated_sample(model, picture, timesteps, self._alphas_cumprod, noise, eta)
-        return restored.clamp(-1, 1)
+            return truncated_sample(as_model(network, condition), image, levels, sampler, noise)

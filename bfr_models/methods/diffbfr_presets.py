@@ -1,6 +1,6 @@
 """DiffBFR's named sizes, and the options a user may change. Imports no torch.
 
-The authors published neither code nor weights, and no source gives their settings: those here are ours.
+The authors published neither code nor weights, and no source gives their settings, so those here are ours.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from bfr_models.errors import UsageError
-from bfr_models.methods.preset import OURS, PRIOR128, PRIOR512, S_LAB, NetworkOptions, PriorPreset, one_of
+from bfr_models.methods.difface_presets import PRIOR128, PRIOR512, PriorPreset
+from bfr_models.methods.preset import OURS, S_LAB, NetworkOptions, one_of
 from bfr_models.networks.configs import UNetConfig
 
 
@@ -17,9 +18,9 @@ from bfr_models.networks.configs import UNetConfig
 class DiffBFROptions(NetworkOptions):
     """How the three chains are run. Timesteps are of the 1000 that the networks are trained on.
 
-    `start_low` and `start_high` are the paper's N of the two restoring chains: the more noise, the less survives of
-    the degradation, and of the person. `texture_timestep` is where the texture chain starts, the paper's "fractional
-    time step", which can be read in two ways; both are served. As a fraction tau of the chain it is 1000 tau: 20 is
+    `start_low` and `start_high` are the paper's N of the two restoring chains: more noise removes more of the
+    degradation, and more of the person. `texture_timestep` is where the texture chain starts, the paper's "fractional
+    time step", which can be read in two ways, and both work. As a fraction tau of the chain it is 1000 tau: 20 is
     tau = 0.02. As a timestep between two trained ones it need not be whole: 22.5 has the noise of the (geometric)
     mean between 22 and 23, and the network is told 22.5.
 
@@ -41,7 +42,7 @@ class DiffBFROptions(NetworkOptions):
     cascade: bool = True
     texture: bool = True
     truncated: bool = True
-    compile: bool = False  # as in EstimatorOptions
+    compile: bool = False  # as in DifFaceOptions
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,13 +69,13 @@ class DiffBFROptions(NetworkOptions):
 class DiffBFRPreset(PriorPreset):
     """The three networks. The texture model is the `prior`: unconditional, trained on clean faces, DifFace's own.
 
-    The first restoring model sees the lq face at its own, smaller size. The second one is given two pictures beside
-    x_t: the lq face as the first corrects it, and the lq face itself.
+    The first restoring model sees the lq face at a smaller size of its own. The second one is given two images beside
+    x_t: the lq face as corrected by the first, and the lq face itself.
 
-    Timesteps, by the argument of `DifFacePreset`: noise that hides the same detail has 1/4 of the variance per pixel
+    Timesteps follow the argument of `DifFacePreset`: noise that hides the same detail has 1/4 of the variance per pixel
     at half the side. `ffhq512` starts its chains at 400 (128 px), 200 and 100 (512 px); with the same detail hidden,
-    that is 262 at 64 px, 53 and 22 at 128 px. What ships as `face128` starts lower, at 8, 10 and 5: from higher up
-    held-out faces come out sharper, and further from the person.
+    that is 262 at 64 px, 53 and 22 at 128 px. `face128` ships with lower starts, 8, 10 and 5, because from
+    higher ones held-out faces come out sharper but further from the person.
     """
 
     irm_low: UNetConfig = field(kw_only=True)
@@ -93,8 +94,8 @@ class DiffBFRPreset(PriorPreset):
                 raise UsageError(f"expected {start} <= {limit}, as far as that network of {self.name} is trained")
 
 
-# Both restoring models have the prior's shape, so that they can start from its weights: at 64 px too, 100 steps from
-# there are worth more than 500 from nothing. At 64 px its coarsest level would be one of 4 px and is left out.
+# Both restoring models have the prior's shape, so that training can start from its weights: even at 64 px, 100 steps
+# from there are worth more than 500 from scratch. At 64 px the coarsest level would be one of 4 px, and is left out.
 IRM_LOW128 = replace(PRIOR128, sample_size=64, channels=(48, 64, 96), attention_levels=(), condition_channels=3)
 # SR3's network for 128 px, without its dropout.
 IRM_LOW512 = UNetConfig(

@@ -1,11 +1,14 @@
-"""DifFace's regression network f(y0) alone: the faithful but over-smooth baseline."""
+"""DifFace's regression network f(y_0) alone: the faithful but over-smooth baseline."""
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from bfr_models.methods._loading import autocast, load_component
+from bfr_models.methods.difface_presets import EstimatorPreset
 from bfr_models.networks.swinir import SwinIR
 from bfr_models.pixels import resize
 from bfr_models.registry import ResolvedMethod
@@ -18,7 +21,7 @@ class Estimator:
     def __init__(self, resolved: ResolvedMethod, device: str) -> None:
         self.size = resolved.preset.size
         self._device, self._precision = device, resolved.options.precision
-        network = SwinIR(resolved.preset.estimator)  # type: ignore[attr-defined]
+        network = SwinIR(cast(EstimatorPreset, resolved.preset).estimator)
         self._network = load_component(network, resolved, "estimator", device)
 
     def restore(self, batch: FaceBatch) -> FaceBatch:
@@ -29,7 +32,7 @@ class Estimator:
     def estimate(self, lq: Tensor) -> Tensor:
         """f(y0) on the method's device; [-1, 1] in and out (the network itself works in [0, 1]).
 
-        A face of another size is resized first and not clipped: the authors' networks take the overshoot as it is.
+        A face of another size is resized first and not clipped, because the authors' networks expect the overshoot.
         """
         lq = resize(lq.to(self._device), self.size).to(memory_format=torch.channels_last)
         with autocast(self._device, self._precision):

@@ -1,4 +1,4 @@
-"""The baseline: a face resized and nothing else. Also the test double of a method."""
+"""The baseline: a face resized and nothing else. Also the tests' stand-in for a method."""
 
 from __future__ import annotations
 

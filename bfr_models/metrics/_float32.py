@@ -1,4 +1,4 @@
-"""How the networks of a metric run: without gradients, and in float32 whatever the method around them uses."""
+"""Runs a metric's networks without gradients and in float32, whatever precision the method uses."""
 
 from __future__ import annotations
 

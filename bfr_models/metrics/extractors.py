@@ -1,4 +1,4 @@
-"""What a Fréchet distance looks through: FID's Inception where its weights are here, else a face recogniser."""
+"""The feature networks of a Fréchet distance: FID's Inception if its weights are installed, else a face recogniser."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # they import torch, which a driver never needs
 
 PREPROCESSING = ("pytorch-fid", "clean-fid")
 NETWORKS = {"inception": INCEPTION, **RECOGNISERS}
-"""What the command line calls a network, and what its features are called."""
+"""The command line's names of the networks, and the names of their features."""
 
 FEATURES = ("auto", *NETWORKS)
 INCEPTION_WEIGHTS = "fid-inception"
@@ -52,8 +52,8 @@ class RecogniserFeatures:
 
 
 def load_extractor(features: str, preprocessing: str, device: str) -> Extractor:
-    """The network by name; `auto` is the Inception where its weights are here, else the recogniser that a run would
-    have. UsageError, which says what to do, when it is not here."""
+    """The network by name; `auto` is the Inception if its weights are installed, else the recogniser that a run would
+    use. UsageError, which says what to do, if it is not installed."""
     if features not in FEATURES:
         raise unknown("features", features, FEATURES)
     if preprocessing not in PREPROCESSING:

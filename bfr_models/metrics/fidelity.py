@@ -1,7 +1,7 @@
 """PSNR, SSIM, MS-SSIM and sharpness of written pixels: uint8 RGB, float64 arithmetic, the literature's settings.
 
-All three channels count, the data range is 255, and nothing is cropped: what BasicSR computes, and with it the papers
-of face restoration. Values over the luma alone are others, and are not computed here.
+All three channels count, the data range is 255, and nothing is cropped, as in BasicSR and thus in
+face restoration papers. Values over the luma alone differ, and are not computed here.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _WINDOW, _SIGMA = 11, 1.5
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 _SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # exponents of MS-SSIM, from fine to coarse
 MS_SSIM_SIDE = (_WINDOW - 1) * 2 ** (len(_SCALES) - 1) + 1
-"""Of the smallest picture that MS-SSIM's five scales fit into, px."""
+"""Side of the smallest image that MS-SSIM's five scales fit into, px."""
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def psnr(image: Uint8Image, gt: Uint8Image) -> float:
-    """10 log10(255^2 / MSE) over all pixels and channels, in dB; inf for equal pictures."""
+    """10 log10(255^2 / MSE) over all pixels and channels, in dB; inf for equal images."""
     _same_shape(image, gt)
     mse = float(np.mean((image.astype(np.float64) - gt) ** 2))
     return 10 * math.log10(255**2 / mse) if mse else math.inf

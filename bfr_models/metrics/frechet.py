@@ -22,7 +22,7 @@ from bfr_models.errors import BfrError, UsageError
 INCEPTION = "inception-2015-12-05"
 """The one network whose distance is called FID."""
 
-FEW = 2048  # rows; with fewer the bias, about 1/n, is larger than most differences between methods
+FEW = 2048  # rows; with fewer, the bias of about 1/n exceeds most differences between methods
 _BLOCK = 4096  # rows in float64 at a time
 _TOGETHER = 256  # shards whose means are added to the scatter in one product
 _FORMAT = 1
@@ -34,10 +34,10 @@ Features = NDArray[np.float32] | NDArray[np.float64]
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """What made features: a distance between two sources means nothing.
+    """The origin of features: a distance between two sources means nothing.
 
-    `preprocessing` names how pictures were brought to the network (resize and levels): it moves a FID as much as a
-    method does. None: not known, as in a file of another library; it is then taken to fit.
+    `preprocessing` names how images were prepared for the network (resize and levels): it moves an FID as much as a
+    method does. None: not known, as in a file of another library; it is then assumed to match.
     """
 
     network: str
@@ -77,9 +77,10 @@ class Gaussian:
         if not (np.isfinite(self.mean).all() and np.isfinite(self.covariance).all()):
             raise UsageError("expected a finite mean and covariance, found nan or inf")
 
-    def to_npz(self) -> bytes:
+    def to_npz(self, **notes: str) -> bytes:
         """`mu` and `sigma`, as pytorch-fid and clean-fid read them, and beside them what we know of their origin."""
-        return _npz({"mu": self.mean, "sigma": self.covariance, "about": _text({**vars(self.source), "n": self.n})})
+        about = {"about": _text({**vars(self.source), "n": self.n})}
+        return _npz({"mu": self.mean, "sigma": self.covariance, **about, **{k: np.array(v) for k, v in notes.items()}})
 
     @classmethod
     def from_npz(cls, data: bytes, source: FeatureSource) -> Gaussian:

@@ -1,6 +1,6 @@
 """Identity: how close two faces' vectors are.
 
-The angle never comes from arccos: of float32 dot products it is NaN for many equal vectors, and clipped it
+The angle never comes from arccos: on float32 dot products that is NaN for many equal vectors, and with clipping it
 loses every small angle (arccos is flat to rounding below 1e-8 rad even in float64).
 """
 

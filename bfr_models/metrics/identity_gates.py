@@ -1,6 +1,6 @@
-"""Identity gates by profile: how alike the restored face and its input must be. Imports no torch.
+"""Identity gates by profile: how similar the restored face and its input must be. Imports no torch.
 
-A threshold holds for one recogniser alone: two strangers are at a cosine of 0.0 for AdaFace and of 0.8 for dlib.
+A threshold is valid for one recogniser only: two different people have a cosine near 0.0 by AdaFace and 0.8 by dlib.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from bfr_models.errors import UsageError, unknown
-from bfr_models.faces.types import ADAFACE
+from bfr_models.faces.recognisers import ADAFACE
 
 Profile = Literal["celeba", "lfw", "childhood", "wild", "webphoto"]
 PROFILES: tuple[Profile, ...] = get_args(Profile)
@@ -17,7 +17,8 @@ PROFILES: tuple[Profile, ...] = get_args(Profile)
 
 @dataclass(frozen=True)
 class IdentityGate:
-    """The lowest cosine of the embeddings of the restored face and of its degraded input, same landmarks for both."""
+    """The lowest accepted cosine between the embeddings of a restored face and its degraded input, both aligned by the
+    same landmarks."""
 
     profile: Profile | None  # None: a number was given
     threshold: float

@@ -1,6 +1,6 @@
-"""The features of FID: faces through the Inception of 2015-12-05, brought to its size the way a protocol says.
+"""The features of FID: faces through the Inception of 2015-12-05, resized as a protocol says.
 
-    pytorch-fid  bilinear without antialiasing, then 2 x / 255 - 1: most papers of face restoration
+    pytorch-fid  bilinear without antialiasing, then 2 x / 255 - 1: most face restoration papers
     clean-fid    PIL's bicubic, antialiased, channel by channel in float and clipped, then (x - 128) / 128
 
 The two give different distances (arXiv 2104.11222): the choice is stored with the features as `preprocessing`.
@@ -26,7 +26,7 @@ from bfr_models.weights.files import read_card, require_weight
 from bfr_models.weights.tensors import load_weights
 
 WEIGHTS = "fid-inception"
-"""The weight file; `find_weight` says whether it is here."""
+"""Stem of its weight file; `find_weight` says whether it is installed."""
 
 Preprocessing = Literal["pytorch-fid", "clean-fid"]
 

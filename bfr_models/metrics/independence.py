@@ -1,4 +1,4 @@
-"""Whether a run is scored by another recogniser than the one that its method follows: else it scores itself."""
+"""Whether a run is scored by the very recogniser that guides its method; if so, the run scores itself."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from bfr_models.weights.files import read_card, require_weight
 
 
 def guiding_recognisers(resolved: ResolvedMethod) -> list[dict[str, str]]:
-    """Name and sha256 of the recogniser whose gradient steers the method, of the file that it was converted from, and
-    of the one that it was distilled from. Empty for a method that follows none."""
+    """Name and sha256 of the recogniser that guides the method, of the file it was converted from, and of the
+    recogniser it was distilled from. Empty for a method without guidance."""
     component = getattr(resolved.preset, "guided_by", None)
     if component is None or not resolved.options.guided:
         return []
@@ -22,7 +22,7 @@ def guiding_recognisers(resolved: ResolvedMethod) -> list[dict[str, str]]:
 
 
 def self_scored(resolved: ResolvedMethod, scorer: Mapping[str, str] | None) -> str | None:
-    """The warning that a run needs whose identity is scored by `scorer` (name and sha256); None when it needs none."""
+    """The warning for a run that `scorer` (name and sha256) scores; None if it needs none."""
     if scorer is None:
         return None
     same = [g for g in guiding_recognisers(resolved) if scorer["sha256"] == g["sha256"] or scorer["name"] == g["name"]]

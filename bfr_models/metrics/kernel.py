@@ -1,7 +1,7 @@
 """Kernel distance of features (KID, arXiv 1801.01401): the unbiased squared MMD with (x.y / d + 1)^3.
 
-Unbiased at any number of faces, where a Fréchet distance of few is too large. It needs the features themselves: no
-sums of them give it.
+Unbiased at any number of faces, whereas a Fréchet distance of few faces is too large. It needs the features
+themselves; sums over them are not enough.
 """
 
 from __future__ import annotations

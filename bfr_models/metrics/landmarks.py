@@ -1,4 +1,4 @@
-"""Landmark distance (LMD): how far the landmarks of two pictures of one face lie apart."""
+"""Landmark distance (LMD): how far the landmarks of two images of one face lie apart."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LANDMARK_SETS = {"retinaface_5": 5, "dlib_5": 5, "wflw_98": 98}
 
 
 def landmark_distance(a: Points, b: Points, landmarks: str) -> tuple[str, NDArray[np.float64]]:
-    """Its name, `lmd_<landmarks>`, and (B,) mean distances of (B, n, 2) points in pixels: those of the pictures.
+    """Its name, `lmd_<landmarks>`, and (B,) mean distances of (B, n, 2) points, in the images' pixels.
 
     ValueError unless both have as many points as the set.
     """

@@ -1,9 +1,9 @@
-"""LPIPS v0.1 (arXiv 1801.03924): a perceptual distance between two pictures of one shape; 0 for equal ones.
+"""LPIPS v0.1 (arXiv 1801.03924): a perceptual distance between two images of one shape; 0 for equal ones.
 
     d(x, y) = sum over layers l of mean over places of w_l . (f_l(x) / |f_l(x)| - f_l(y) / |f_l(y)|)^2
 
 The trunk is an ImageNet network, the weights w are the authors' (in the package). Faces go in at their own size;
-papers of face restoration report `lpips_vgg`.
+face restoration papers report `lpips_vgg`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bfr_models.weights.files import require_weight
 from bfr_models.weights.tensors import load_weights
 
 WEIGHTS: dict[TrunkName, str] = {"alex": "lpips-alexnet", "vgg": "lpips-vgg16", "squeeze": "lpips-squeezenet"}
-"""The weight file of each trunk; `find_weight` says whether it is here."""
+"""Stem of each trunk's weight file; `find_weight` says whether it is installed."""
 
 HEADS = "lpips-heads"
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of RGB in [-1, 1], before the trunk

@@ -29,9 +29,9 @@ class PrecisionRecall:
 
 
 def precision_recall(restored: Features, reference: Features, *, k: int = 3) -> PrecisionRecall:
-    """Of (n, d) and (m, d) features; memory grows with n + m, time with (n + m)^2. The paper's k is 3.
+    """From (n, d) and (m, d) features; memory grows with n + m, time with (n + m)^2. The paper's k is 3.
 
-    Both depend on n and m: compare methods at equal numbers of faces only.
+    Both shares depend on n and m: compare methods only at equal numbers of faces.
     """
     for features in (restored, reference):
         if features.ndim != 2 or features.shape[1] != reference.shape[1] or len(features) <= k:

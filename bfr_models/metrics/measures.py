@@ -1,4 +1,5 @@
-"""What is measured in a run, by which networks. Imports no torch: the driver stays small."""
+"""The table of optional measures, and the choice of those a run takes, with their networks. Imports no torch, so the
+driver stays small."""
 
 from __future__ import annotations
 
@@ -16,20 +17,20 @@ from bfr_models.weights.files import find_weight, read_card, require_weight
 
 @dataclass(frozen=True)
 class Measures:
-    """What is measured beside identity, PSNR and SSIM; None: the weights are not here, or it is not wanted."""
+    """Measures besides identity, PSNR and SSIM. None: its weights are not installed, or it was switched off."""
 
     lpips: NetworkChoice | None = None
     inception: NetworkChoice | None = None
-    distances: bool = False  # there is a set of faces to compare with: the recogniser's Fréchet sums are kept
+    distances: bool = False  # there is a ground truth to compare with, so the recogniser's Fréchet sums are kept
     keep_embeddings: bool = False
-    extra: tuple[str, ...] = ()  # of bfr_models.metrics.measures.EXTRA
+    extra: tuple[str, ...] = ()  # keys of `EXTRA`
 
 
 EXTRA = {"ms_ssim": "ms_ssim", "niqe": "niqe", "lmd": "lmd_dlib_5"}
-"""What is measured where it is asked for, and its column."""
+"""Measured on request only: the name on the command line, and the column."""
 
 LPIPS_WEIGHTS = {"vgg": "lpips-vgg16", "alex": "lpips-alexnet", "squeeze": "lpips-squeezenet"}
-"""In the order of preference: papers of face restoration report VGG's."""
+"""By preference: face restoration papers report VGG's."""
 
 _LPIPS = "lpips_"
 
@@ -37,12 +38,13 @@ WHY_NO_LPIPS = "the weights of its backbone are not here, or --lpips none was as
 
 
 def choose_measures(lpips: str, fid: str, *, has_gt: bool, extra: tuple[str, ...] = ()) -> Measures:
-    """The networks by name; `auto` is what is here, and what has something to compare with."""
+    """The networks by name; `auto` takes those that are installed and have something to compare with."""
     return Measures(_choose_lpips(lpips) if has_gt else None, _choose_inception(fid), distances=has_gt, extra=extra)
 
 
 def choose_extra(metrics: tuple[str, ...], protocol_name: str) -> tuple[str, ...]:
-    """What is asked for, and what a paper's protocol has; UsageError for what is unknown, or cannot be done here."""
+    """The metrics asked for and those of a paper's protocol; UsageError for one that is unknown or cannot be measured
+    here."""
     for name in metrics:
         if name not in EXTRA:
             raise unknown("metric", name, list(EXTRA))
@@ -54,13 +56,13 @@ def choose_extra(metrics: tuple[str, ...], protocol_name: str) -> tuple[str, ...
 
 
 def weights_of(measures: Measures) -> list[str]:
-    """The names of the weight files that measure."""
+    """Stems of the weight files that the measures need."""
     lpips = [LPIPS_WEIGHTS[lpips_backbone(measures)]] if measures.lpips else []
     return lpips + ([INCEPTION_WEIGHTS] if measures.inception else [])
 
 
 def lpips_backbone(measures: Measures) -> str:
-    """What `--lpips` calls it."""
+    """Its name for `--lpips`."""
     return measures.lpips.name.removeprefix(_LPIPS) if measures.lpips else "none"
 
 

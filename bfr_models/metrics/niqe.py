@@ -1,8 +1,8 @@
-"""NIQE (Mittal, Soundararajan, Bovik 2013): how far a picture's statistics are from those of pristine photographs.
+"""NIQE (Mittal, Soundararajan, Bovik 2013): how far an image's statistics are from those of pristine photographs.
 
-It needs no reference and no download: the authors' pristine model ships in the package. Lower is better; good photos
-are at 2 to 5. It knows nothing of faces: read it as a trend. Arithmetic is float64, as the authors' MATLAB code;
-blocks of 96 px without overlap, two scales, 36 features a block.
+It needs no reference and no download, because the authors' pristine model ships in the package. Lower is better; good
+photos score 2 to 5. It knows nothing of faces, so read it as a trend. Arithmetic is float64, as in the authors' MATLAB
+code; blocks of 96 px without overlap, two scales, 36 features a block.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bfr_models.weights.tensors import load_weights
 BLOCK = 96
 PRISTINE = "niqe-pristine"
 _FEATURES = 36
-_NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))  # whose products with a pixel are looked at
+_NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))  # offsets; the products with these pixels are fitted
 _SHAPES = np.arange(200, 10001) / 1000  # of the asymmetric generalised Gaussians that are fitted
 
 _FLAT = 1e-9  # of a normalised level; what is smaller is rounding
@@ -35,7 +35,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class NiqeScore:
-    """The score, or None and why there is none."""
+    """The score, or None with the reason."""
 
     value: float | None
     why: str | None = None
@@ -53,7 +53,7 @@ def niqe(image: Uint8Image, colour: Colour = "y") -> NiqeScore:
         return NiqeScore(None, f"NIQE needs two blocks of {BLOCK} x {BLOCK} px, found {image.shape[1]} x "
                                f"{image.shape[0]} px")  # fmt: skip
     levels = _grey(image[: rows * BLOCK, : columns * BLOCK], colour)
-    with np.errstate(invalid="ignore", divide="ignore"):  # what cannot be fitted is nan, and left out below
+    with np.errstate(invalid="ignore", divide="ignore"):  # a block that cannot be fitted is nan, and left out below
         features = np.concatenate([_features(levels, BLOCK), _features(_half(levels), BLOCK // 2)], axis=1)
     fitted = features[~np.isnan(features).any(axis=1)]
     if len(fitted) < 2:

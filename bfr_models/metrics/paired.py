@@ -1,4 +1,4 @@
-"""How sure a mean is, and how often one method beats another on the same rows."""
+"""How certain a mean is, and how often one method beats another on the same rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 2000
-_CHUNK = 10_000_000  # draws held at a time
+_CHUNK = 10_000_000  # draws in memory at a time
 
 
 def bootstrap_interval(values: Sequence[float], level: float = 0.95, seed: int = 0) -> tuple[float, float]:

@@ -18,7 +18,7 @@ Reference = Literal["gt", "lq", "ffhq", "none"]
 
 @dataclass(frozen=True)
 class MetricProtocol:
-    """How one metric is measured. `network` is None where there is none, `resize` where pictures keep their size."""
+    """How one metric is measured. `network` is None where there is none, `resize` where images keep their size."""
 
     network: str | None
     resize: str | None
@@ -30,7 +30,7 @@ class MetricProtocol:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A paper's or a challenge's choice; `differs` says what of it is known to be wrong and is not done here."""
+    """A paper's or a challenge's choice; `differs` lists its known errors, which are not repeated here."""
 
     name: str
     source: str
@@ -142,7 +142,7 @@ PROTOCOLS: Mapping[str, Protocol] = {p.name: p for p in (DEFAULT, VQFR, DIFFACE,
 
 
 def is_lower_better(metric: str) -> bool:
-    """Whether less of this metric, by its name in a run's statistics, is more."""
+    """Whether a lower value of this metric, by its name in a run's statistics, is better."""
     known = DEFAULT.metrics.get(metric)
     return metric.startswith(("fid", "fd_")) if known is None else known.better == "lower"
 

@@ -23,7 +23,7 @@ class Summary:
     bin_width: float
     n: int = 0
     total: int = 0  # sum of round(value x 1e9)
-    squares: int = 0  # sum of the squares of those
+    squares: int = 0  # sum of their squares
     low: float = math.inf
     high: float = -math.inf
     bins: Mapping[int, int] = field(default_factory=dict)

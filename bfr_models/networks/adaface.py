@@ -14,8 +14,8 @@ from bfr_models.networks.iresnet import EMBEDDING, ImprovedResNet
 class AdaFace(ImprovedResNet):
     """(B, 3, 112, 112) RGB in [-1, 1], five-point aligned -> (B, 512) of unit length.
 
-    Trained on BGR: the channels are turned round here. The norm of the vector before it is scaled to unit length, which
-    AdaFace takes for the picture's quality, is not given.
+    Trained on BGR, so the channels are reversed here. The vector's norm before scaling, which AdaFace reads as the
+    image's quality, is not returned.
     """
 
     def __init__(self) -> None:

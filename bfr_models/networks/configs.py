@@ -19,7 +19,7 @@ class SwinIRConfig:
     num_feat: int = 64  # channels of the upsampling tail
     drop_path: float = 0.1  # stochastic depth of the last layer, while training
     img_size: int = 64  # transformer tokens per side that the stored masks are for
-    # "nearest": the picture, through log2(s) x (nearest x2, conv), as DifFace has it. "residual": hq - lq, through
+    # "nearest": the image, through log2(s) x (nearest x2, conv), as DifFace has it. "residual": hq - lq, through
     # one conv and a pixel-shuffle, wide enough to carry the noise that has to go, then three convs at full size, so
     # that no token draws its s x s pixels by itself; 0 at the start of training.
     upsampler: Literal["nearest", "residual"] = "nearest"
@@ -29,14 +29,14 @@ class SwinIRConfig:
 class UNetConfig:
     """A diffusion U-Net of the guided-diffusion family."""
 
-    sample_size: int  # side of the pictures, px
+    sample_size: int  # side of the images, px
     channels: tuple[int, ...]  # per level, from fine to coarse; multiples of `norm_groups`
     layers_per_block: int | tuple[int, ...] = 1  # of all levels, or of each; one more on the way up
     attention_levels: tuple[int, ...] = ()  # levels with self-attention, beside the middle block
     head_dim: int = 32
     norm_groups: int = 32
     unshuffle: int = 1  # the network works on (3 s^2, H/s, W/s)
-    condition_channels: int = 0  # channels of a picture concatenated to the input
+    condition_channels: int = 0  # channels of an image concatenated to the input
     learn_sigma: bool = False  # 3 more output channels: the variance, between its bounds
     scale_shift: bool = True  # how the timestep enters a residual block; else it is added, as latent diffusion has it
 
@@ -71,7 +71,7 @@ class VQGANConfig:
 
     @property
     def factor(self) -> int:
-        """Pixels of the picture along one of the latent."""
+        """Pixels of the image along one of the latent."""
         return self.unshuffle * 2 ** (len(self.channels) - 1)
 
 

@@ -1,4 +1,4 @@
-"""Imports diffusers' models where a torchvision is installed whose compiled operators do not load.
+"""Imports diffusers' models beside a torchvision with compiled operators that do not load.
 
 diffusers imports torchvision (and transformers, which does the same) whenever it sees them. A CPU build
 of torch beside a CUDA build of torchvision then breaks models that need neither. A healthy torchvision
@@ -21,7 +21,7 @@ def torchvision_is_broken() -> bool:
         importlib.import_module("torchvision")
     except (ImportError, OSError, RuntimeError):  # the operators of _C.so are missing
         for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[name]  # half-imported: nobody should find it
+            del sys.modules[name]  # half-imported, and nothing should find it
         return True
     return False
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class FrozenBatchNorm(nn.Module):
-    """Statistics are parameters here, not buffers: a weight file must hold them. Not `affine`: it has nothing else."""
+    """Its statistics are parameters, not buffers, so that weight files hold them."""
 
     def __init__(self, channels: int, eps: float = 1e-5, affine: bool = True) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The convolutions of AlexNet, VGG-16 and SqueezeNet 1.1, whose features LPIPS compares.
+"""The convolutions of AlexNet, VGG-16 and SqueezeNet 1.1: the features that LPIPS compares.
 
 Attribute names are those of torchvision's checkpoints; nothing of torchvision is needed.
 """

@@ -1,9 +1,9 @@
 """LaMa (arXiv 2109.07161): inpainting with fast Fourier convolutions (NeurIPS 2020), as DifFace estimates with it.
 
-    cat[picture, mask] -> conv 7x7 -> stride-2 conv x 3 -> FFC residual block x 18 -> transposed conv x 3 -> conv 7x7
+    cat[image, mask] -> conv 7x7 -> stride-2 conv x 3 -> FFC residual block x 18 -> transposed conv x 3 -> conv 7x7
 
 A fast Fourier convolution keeps its channels in two parts. The local part l is convolved as usual; the global
-part g goes through the spectrum of the whole picture, so one layer sees all of it:
+part g goes through the spectrum of the whole image, so one layer sees all of it:
 
     l' = conv(l) + conv(g)            g' = conv(l) + spectral(g)
 
@@ -48,8 +48,8 @@ class LaMa(nn.Module):
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(c.channels, 3, 7)]
         self.model = nn.Sequential(*layers)
 
-    def forward(self, picture: Tensor, mask: Tensor) -> Tensor:
-        return torch.sigmoid(self.model(torch.cat([picture, mask], dim=1)))
+    def forward(self, image: Tensor, mask: Tensor) -> Tensor:
+        return torch.sigmoid(self.model(torch.cat([image, mask], dim=1)))
 
 
 class _FourierUnit(nn.Module):

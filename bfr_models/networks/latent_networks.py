@@ -7,16 +7,16 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from bfr_models.diffusion.sampling import Model
 from bfr_models.diffusion.schedule import NUM_TRAIN_TIMESTEPS
-from bfr_models.diffusion.sde import Model
 from bfr_models.networks.configs import LatentMaskConfig, UNetConfig
 from bfr_models.networks.unet import UNet
 
 
 class LatentScore(nn.Module):
-    """eps_theta([z_t, z_y], t): the noise in a normalised latent, given the degraded face's.
+    """eps_theta([z_t, z_y], t): the noise in a normalised latent, given the degraded face's latent.
 
-    `mean` and `std` are those of E(x) per channel over clean faces; they are weights, as nothing else knows them.
+    `mean` and `std` are those of E(x) per channel over clean faces. They are weights, since nothing else holds them.
     """
 
     def __init__(self, config: UNetConfig, latent_channels: int) -> None:

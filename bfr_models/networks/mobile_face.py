@@ -1,7 +1,7 @@
-"""A small face recogniser whose gradients can be taken: MobileFaceNet (arXiv 1804.07573) with squeeze-excitation.
+"""A small face recogniser that is differentiable: MobileFaceNet (arXiv 1804.07573) with squeeze-excitation.
 
-The layers are those of Open Model Zoo's face-reidentification-retail-0095 (Apache-2.0), batch norms folded in, in
-whatever size.
+The layers are those of Open Model Zoo's face-reidentification-retail-0095 (Apache-2.0), batch norms folded in; the
+size is free.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class MobileFace(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, image: Tensor) -> Tensor:
-        """The recogniser's own crop in, the embedding out."""
+        """(B, 3, 128, 128) in the recogniser's own framing -> (B, embedding)."""
         bgr = ((image + 1) * 127.5).flip(1)
         return F.normalize(self.layers(bgr * self.scale + self.shift).flatten(1).float(), dim=1)
 

@@ -1,6 +1,6 @@
 """What stays in float32 when a network runs in half precision: its norms and its time embedding.
 
-Autocast alone does not see to that. On a CPU it computes norms in bfloat16; on CUDA it computes them in float32 but
+Autocast alone does not ensure that. On a CPU it computes norms in bfloat16; on CUDA it computes them in float32 but
 hands float32 on, so that activations and additions after them move twice the bytes; and on both it computes the time
 embedding, on which every layer depends, in half precision.
 """

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bfr_models.networks.configs import SwinIRConfig
 
-_FEATURES = 8  # channels at full size that the tail "residual" draws beside the picture, for its last convs
+_FEATURES = 8  # channels at full size that the tail "residual" draws beside the image, for its last convs
 
 
 class SwinIR(nn.Module):

@@ -16,8 +16,8 @@ from bfr_models.networks.diffusers_compat import diffusers_module
 class UNet(nn.Module):
     """eps_theta(x_t, t): (B, 3 + condition, H, W) and (B,) timesteps -> (B, 3, H, W).
 
-    With `learn_sigma` the output is (B, 6, H, W): eps, and after it the variance, which see
-    `bfr_models.diffusion.sampling.ancestral_sample`.
+    With `learn_sigma` the output is (B, 6, H, W): eps, and after it the variance v of
+    `bfr_models.diffusion.sampling.ancestral`.
     """
 
     def __init__(self, config: UNetConfig) -> None:

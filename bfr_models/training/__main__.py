@@ -1,7 +1,7 @@
-"""`python -m bfr_models.training difface prior --data faces.parquet --out DIR`: training on a bare GPU box.
+"""`python -m bfr_models.training difface prior --data faces.parquet --out DIR`: training on a bare GPU machine.
 
-Needs torch, diffusers, pyarrow, Pillow and safetensors; neither ray nor prefect. `bfr train` is the same
-loop with data and results anywhere fsspec reaches.
+Needs torch, diffusers, pyarrow, Pillow and safetensors, but neither Ray nor Prefect. `bfr train` runs the same loop
+with data and results anywhere fsspec reaches.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from bfr_models.errors import BfrError
-from bfr_models.training.component import Aids
+from bfr_models.training.component import AuxiliaryWeights
 from bfr_models.training.data import read_faces
 from bfr_models.training.loop import TrainingRun, train
 from bfr_models.training.registry import get_component
@@ -39,9 +39,9 @@ def main() -> int:
     parser.add_argument("--compile", action="store_true")
     a = vars(parser.parse_args())
     method, name, preset, data = (a.pop(key) for key in ("method", "component", "preset", "data"))
-    aids = Aids(a.pop("perceptual"), a.pop("recogniser"), a.pop("irm_low"))
+    auxiliary = AuxiliaryWeights(a.pop("perceptual"), a.pop("recogniser"), a.pop("irm_low"))
     try:
-        component = get_component(method, name, preset, aids)
+        component = get_component(method, name, preset, auxiliary)
         run = TrainingRun(name=f"{method}-{preset}-{name}", **a)
         faces = read_faces(data, component.recipe.size)
         train(component, faces, run)

@@ -1,7 +1,7 @@
 """CLR-Face's components (arXiv 2402.06106) that restore: the VQGAN, the score network on its latents, and the Identity
-Recovery Network. `bfr_models.training.clr_face_guidance` has those that guide.
+Recovery Network. Those that guide are in `bfr_models.training.clr_face_guidance`.
 
-What trains on latents takes the VQGAN's weights from where the method itself looks for them: the package or the cache.
+Components that train on latents find the VQGAN's weights where the method does: in the package or the cache.
 The paper's own objectives are not published; these are ours.
 """
 
@@ -14,43 +14,41 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from bfr_models.diffusion.sde import VPSDE, Solver, sample
+from bfr_models.diffusion.sampling import get_sampler, sample
+from bfr_models.diffusion.sde import VPSDE
 from bfr_models.diffusion.times import FIRST_TIME, times_from
 from bfr_models.methods.clr_face_presets import CLRFacePreset
+from bfr_models.networks.configs import SwinIRConfig
 from bfr_models.networks.latent_networks import LatentScore, conditioned
 from bfr_models.networks.vqgan import VQGAN, perplexity
 from bfr_models.rng import RowNoise
 from bfr_models.training import difface
-from bfr_models.training.component import Aids, Component, Recipe, psnr
-from bfr_models.training.patch_discriminator import PatchCritic
+from bfr_models.training.component import AuxiliaryWeights, Component, LossWeights, Recipe, psnr
+from bfr_models.training.patch_discriminator import DiscriminatorTrainer
 from bfr_models.training.perceptual import load_perceptual_distance
 from bfr_models.weights.files import require_weight
 from bfr_models.weights.tensors import load_weights
 
 N = TypeVar("N", bound=nn.Module)
 
-DEGRADATIONS = ("gfpgan", "gfpgan", "difface")
-
 
 class Autoencoder(Component):
-    """The VQGAN on clean faces: L1 + d + |sg(z) - e|^2 + 1/4 |z - sg(e)|^2 - w D(x), with a perceptual distance d where
-    it is given, and from step `critic_from` on a patch discriminator D with the hinge loss.
+    """The VQGAN on clean faces: L1 + w_d d + |sg(z) - e|^2 + w_c |z - sg(e)|^2 - w_D b D(x), with a perceptual distance
+    d where its network is given, and from step `gan_from` on a patch discriminator D with the hinge loss.
 
-    w makes the gradient of D's term at the picture `GAN_WEIGHT` of that of the other terms there. A code that no place
-    of a batch came nearest to for `IDLE_STEPS` steps is dead: as long as the learning rate does not fall it is moved to
-    a latent of the batch.
+    b makes the gradients of D's term and of the reconstruction's equally long at the image. A code that was the
+    nearest of no latent for `IDLE_STEPS` steps is dead: it is moved to a latent of the batch, as long as the learning
+    rate does not fall.
     """
 
-    PERCEPTUAL_WEIGHT = 0.1
-    COMMIT_WEIGHT = 0.25
-    GAN_WEIGHT = 0.25
     IDLE_STEPS = 100
 
-    def __init__(self, preset: CLRFacePreset, aids: Aids) -> None:
+    def __init__(
+        self, preset: CLRFacePreset, auxiliary: AuxiliaryWeights, recipe: Recipe, weights: LossWeights
+    ) -> None:
+        super().__init__(recipe, weights)
         self.config = preset.vqgan
-        self.perceptual = load_perceptual_distance(aids.perceptual) if aids.perceptual else None
-        self.recipe = Recipe(preset.size, (), steps=8000, batch_size=8)
-        self.critic_from = 3000
+        self.perceptual = load_perceptual_distance(auxiliary.perceptual) if auxiliary.perceptual else None
         self._steps, self._last_rate = 0, 0.0
         self._idle = torch.zeros(self.config.codes, dtype=torch.long)  # steps since each code was used
 
@@ -59,7 +57,7 @@ class Autoencoder(Component):
 
     def prepare(self, network: Any, gt: Tensor) -> None:
         """The first codes are latents of the untrained encoder."""
-        self._critic = PatchCritic(gt.device)
+        self._discriminator = DiscriminatorTrainer(gt.device)
         self._steps, self._last_rate, self._idle = 0, 0.0, torch.zeros_like(self._idle, device=gt.device)
         latents = _in_parts(network.encode, gt)
         network.codebook.copy_(_places(latents, self.config.codes))
@@ -69,19 +67,19 @@ class Autoencoder(Component):
         image, z, code = made.image.float(), made.latent, made.quantised.float()
         rebuilt = (image - gt).abs().mean() / 2  # of values in [0, 1]
         if self.perceptual is not None:
-            rebuilt = rebuilt + self.PERCEPTUAL_WEIGHT * self.perceptual.to(gt.device)(image, gt)
-        commit = self.COMMIT_WEIGHT * (z - code.detach()).square().mean() + (code - z.detach()).square().mean()
+            rebuilt = rebuilt + self.weights.perceptual * self.perceptual.to(gt.device)(image, gt)
+        commit = self.weights.commitment * (z - code.detach()).square().mean() + (code - z.detach()).square().mean()
         self._seen = (gt, image.detach(), z.detach(), made.codes)
-        if self._steps < self.critic_from:
+        if self._steps < self.weights.gan_from:
             return rebuilt + commit
-        unreal = -self._critic.realness(image)
-        return rebuilt + commit + self.GAN_WEIGHT * _balance(rebuilt, unreal, image) * unreal
+        unreal = -self._discriminator.realness(image)
+        return rebuilt + commit + self.weights.gan * _balance(rebuilt, unreal, image) * unreal
 
     def after_step(self, network: Any, learning_rate: float) -> None:
         gt, image, z, codes = self._seen
         self._steps += 1
-        if self._steps > self.critic_from:
-            self._critic.learn(gt, image, learning_rate)
+        if self._steps > self.weights.gan_from:
+            self._discriminator.learn(gt, image, learning_rate)
         self._idle += 1
         self._idle[codes.unique()] = 0
         if learning_rate >= self._last_rate:
@@ -95,10 +93,11 @@ class Autoencoder(Component):
             self._idle[dead] = 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"critic": self._critic.state_dict(), "steps": self._steps, "rate": self._last_rate, "idle": self._idle}
+        discriminator = self._discriminator.state_dict()
+        return {"critic": discriminator, "steps": self._steps, "rate": self._last_rate, "idle": self._idle}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._critic.load_state_dict(state["critic"])
+        self._discriminator.load_state_dict(state["critic"])
         self._steps, self._last_rate = state["steps"], state["rate"]
         self._idle = state["idle"].to(self._idle.device)
 
@@ -121,9 +120,12 @@ class Autoencoder(Component):
 
 
 class OnLatents(Component):
-    """What trains on the latents of a frozen VQGAN."""
+    """A component that trains on the latents of a frozen VQGAN."""
 
-    def __init__(self, preset: CLRFacePreset) -> None:
+    def __init__(
+        self, preset: CLRFacePreset, auxiliary: AuxiliaryWeights, recipe: Recipe, weights: LossWeights
+    ) -> None:
+        super().__init__(recipe, weights)
         self.preset = preset
         self.sde = VPSDE()
         self._built_on: dict[str, str] = {}
@@ -139,18 +141,14 @@ class OnLatents(Component):
 
 class Score(OnLatents):
     """The score network: mean w(t) (eps - eps_theta([z_t, z_y], t))^2, with z_0 = E(x) and z_y = E(y) by the frozen
-    encoder, both normalised; t = t_max u^2 with u uniform, so that half of the draws are in the first quarter, where
-    the chain of a restoration is.
+    encoder, both normalised; t = t_max u^2 with u uniform: half of the draws are in the first quarter, where the
+    method's chain runs.
 
     w(t) = sigma^2 / alpha^2, held to [1, `HEAVIEST`]: above the middle of the chain the error of z_0 counts (the
     truncated SNR weighting of arXiv 2202.00512). With w = 1 little is learned there, since eps is nearly z_t itself.
     """
 
     HEAVIEST = 10.0
-
-    def __init__(self, preset: CLRFacePreset, aids: Aids) -> None:
-        super().__init__(preset)
-        self.recipe = Recipe(preset.size, DEGRADATIONS, steps=12_000, batch_size=16)
 
     def build(self) -> nn.Module:
         return LatentScore(self.preset.score, self.preset.vqgan.latent_channels)
@@ -162,7 +160,9 @@ class Score(OnLatents):
     def loss(self, network: Any, gt: Tensor, lq: Tensor) -> Tensor:
         t = (self.preset.max_time * torch.rand(len(gt), dtype=torch.float64).square()).clamp_min(FIRST_TIME)
         clean, degraded = self._latents(network, gt, lq)
-        weight = torch.tensor([math.exp(-2 * self.sde.half_log_snr(u)) for u in t.tolist()]).clamp(1, self.HEAVIEST)
+        weight = torch.tensor([math.exp(-2 * self.sde.level(u).half_log_snr) for u in t.tolist()]).clamp(
+            1, self.HEAVIEST
+        )
         losses = self._eps_losses(network, clean, degraded, t, torch.randn(clean.shape).to(clean))
         return (weight.to(losses) * losses).mean()
 
@@ -178,11 +178,13 @@ class Score(OnLatents):
     def preview(self, network: Any, gt: Tensor, lq: Tensor) -> list[Tensor]:
         """The degraded face, the reverse chain from it and from noise alone, the face as it was."""
         _, degraded = self._latents(network, gt, lq)
-        noise = RowNoise(range(len(gt)), gt.device)(*degraded.shape[1:])
+        noise = RowNoise(range(len(gt)), gt.device)
+        draw = noise(*degraded.shape[1:])
         restored = []
         for start in (0.4, self.preset.max_time):
-            z = self.sde.diffuse(degraded, noise, start) if start < self.preset.max_time else noise
-            z = sample(conditioned(network, degraded), z, times_from(start, 20), Solver("dpm++"))
+            levels = self.sde.levels(times_from(start, 20))
+            z = levels[0].diffuse(degraded, draw) if start < self.preset.max_time else draw
+            z = sample(conditioned(network, degraded), z, levels, get_sampler("dpm++"), noise)
             z = network.denormalise(z)
             restored.append(self._vqgan.decode(self._vqgan.quantise(z)[0]).clamp(-1, 1))
         return [lq, *restored, gt]
@@ -202,19 +204,16 @@ class Score(OnLatents):
 
 
 class IdentityRecovery(difface.Estimator):
-    """The IRN: DifFace's regression network with more weight on who somebody is."""
+    """The IRN: DifFace's regression network, trained with more weight on identity."""
 
-    PERCEPTUAL_WEIGHT = 0.1
-    IDENTITY_WEIGHT = 0.5
-
-    def __init__(self, preset: CLRFacePreset, aids: Aids) -> None:
-        self.config = preset.irn
-        self.likeness = self._likeness(aids)
-        self.recipe = Recipe(preset.size, DEGRADATIONS, steps=3000, batch_size=8, learning_rate=2e-4)
+    @staticmethod
+    def network_config(preset: Any) -> SwinIRConfig:
+        config: SwinIRConfig = preset.irn
+        return config
 
 
 def _in_parts(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
-    """The function of a batch that is too large to be taken at once."""
+    """The function of a batch that is too large for one call."""
     return torch.cat([function(part) for part in torch.split(batch, 16)])
 
 
@@ -225,7 +224,7 @@ def _places(latents: Tensor, count: int) -> Tensor:
 
 
 def _balance(loss: Tensor, other: Tensor, image: Tensor) -> Tensor:
-    """The factor that gives `other` the gradient of `loss` at the picture, in length (VQGAN's adaptive weight, which
-    its authors take at the last layer)."""
+    """The factor that makes the gradient of `other` at the image as long as that of `loss`: VQGAN's adaptive weight,
+    which its authors measure at the last layer."""
     one, two = (torch.autograd.grad(x, image, retain_graph=True)[0].norm() for x in (loss, other))
     return (one / two.clamp_min(1e-6)).clamp(max=1e4)

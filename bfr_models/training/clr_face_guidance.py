@@ -1,5 +1,5 @@
-"""CLR-Face's components that guide: a recogniser, distilled from one that may not ship, and the mask of the latents
-that its gradient may change. The paper's own objectives are not published; these are ours.
+"""CLR-Face's components that guide: a recogniser, distilled from one whose licence keeps it out of the package, and the
+mask of where its gradient may change a latent. The paper's own objectives are not published; these are ours.
 """
 
 from __future__ import annotations
@@ -21,19 +21,21 @@ from bfr_models.networks.mobile_face import MobileFace, crop_from_ffhq, identity
 from bfr_models.networks.swinir import SwinIR
 from bfr_models.networks.vqgan import VQGAN
 from bfr_models.rng import RowNoise
-from bfr_models.training.clr_face import DEGRADATIONS, OnLatents
-from bfr_models.training.component import Aids, Component, Recipe
+from bfr_models.training.clr_face import OnLatents
+from bfr_models.training.component import AuxiliaryWeights, Component, LossWeights, Recipe
 from bfr_models.training.perceptual import PerceptualDistance, load_perceptual_distance
 
 
-class Student(Component):
-    """A recogniser that shipped weights may hold, distilled: mean 1 - cos(student(x), teacher(x)) over clean faces,
-    degraded ones, and mixtures of two, which are more people than the training set has."""
+class DistilledRecogniser(Component):
+    """A recogniser whose weights may ship: mean 1 - cos(student(x), teacher(x)) over clean faces, degraded faces, and
+    mixtures of two, which stand for more people than the training set has."""
 
-    def __init__(self, preset: CLRFacePreset, aids: Aids) -> None:
+    def __init__(
+        self, preset: CLRFacePreset, auxiliary: AuxiliaryWeights, recipe: Recipe, weights: LossWeights
+    ) -> None:
+        super().__init__(recipe, weights)
         self.config = preset.recogniser
-        self._teacher_file = aids.recogniser
-        self.recipe = Recipe(preset.size, DEGRADATIONS, steps=8000, batch_size=8, learning_rate=1e-3)
+        self._teacher_file = auxiliary.recogniser
 
     def build(self) -> nn.Module:
         network = MobileFace(self.config)
@@ -63,7 +65,7 @@ class Student(Component):
         return self._distances(network, torch.cat([gt, lq, mixed])).mean()
 
     def evaluate(self, network: Any, gt: Tensor, lq: Tensor) -> dict[str, float]:
-        """Mean cosines to the teacher, and how well the students' cosines between people follow the teacher's."""
+        """Mean cosines to the teacher, and how well the student's cosines between people follow the teacher's."""
         cosines = {name: 1 - float(self._distances(network, x).mean()) for name, x in (("gt", gt), ("lq", lq))}
         crops = crop_from_ffhq(gt)
         pairs = [e @ e.T for e in (network(crops), self._teacher(crops))]
@@ -82,33 +84,29 @@ class Student(Component):
 
 
 class Mask(OnLatents):
-    """Where the identity gradient may change a latent. One guided step from where a chain is at t, the IRN's latent
-    diffused that far,
+    """Where the identity gradient may change a latent. The IRN's latent, diffused to t, takes one guided step
 
-        z_0' = z_0 - `GUIDANCE` s(t) / alpha(t) m g,   t uniform in `TIMES`,
+        z_0' = z_0 - `GUIDANCE` sigma(t) / alpha(t) m g,   t uniform in `TIMES`,
 
-    is scored by 1 - cos(phi(G(z_0')), phi(x)) + `PERCEPTUAL_WEIGHT` d(G(z_0'), x) + `SPARSITY` mean(m). phi is the
-    recogniser aid where there is one, better not the one that guides; d the perceptual distance where it is given,
-    about four times LPIPS.
+    whose cost is 1 - cos(phi(G(z_0')), phi(x)) + w_d d(G(z_0'), x) + w_m mean(m). phi is the auxiliary recogniser where
+    one is given, preferably not the one that guides; d is the perceptual distance where its network is given, about
+    four times LPIPS.
 
-    A mask of face128 shuts over the face where a step of the guidance is too long for its own gradient, and everywhere
-    where it is too short to matter, as all are below t = 0.05: look at `identity_ones` against `identity_zeros` before
-    anything else.
+    Before anything else compare `identity_ones` with `identity_zeros`. With face128 a mask shuts over the face where
+    the guided step is too long for its own gradient, and shuts everywhere where it is too short to matter, as every
+    step is below t = 0.05.
     """
 
     TIMES = (0.02, 0.3)
     GUIDANCE = 0.05
-    PERCEPTUAL_WEIGHT = 0.25
-    SPARSITY = 0.002
     EVALUATED = 16  # held-out faces: each costs a pass through the decoder and back
 
-    def __init__(self, preset: CLRFacePreset, aids: Aids) -> None:
-        super().__init__(preset)
-        self._aids = aids
+    def __init__(
+        self, preset: CLRFacePreset, auxiliary: AuxiliaryWeights, recipe: Recipe, weights: LossWeights
+    ) -> None:
+        super().__init__(preset, auxiliary, recipe, weights)
+        self._auxiliary = auxiliary
         self.perceptual: PerceptualDistance | None = None
-        self.recipe = Recipe(
-            preset.size, DEGRADATIONS, steps=160, batch_size=8, learning_rate=2e-3, warmup=20, ema=0.97
-        )
 
     def build(self) -> nn.Module:
         return LatentMask(self.preset.mask, self.preset.vqgan.latent_channels)
@@ -119,9 +117,10 @@ class Mask(OnLatents):
         self._score = self._frozen("score", LatentScore(preset.score, preset.vqgan.latent_channels), device)
         self._irn = self._frozen("irn", SwinIR(preset.irn), device)
         self._guide = self._frozen("recogniser", MobileFace(preset.recogniser), device)
-        self._judge = load_mobile_face(self._aids.recogniser).to(device) if self._aids.recogniser else self._guide
-        if self._aids.perceptual:
-            self.perceptual = load_perceptual_distance(self._aids.perceptual).to(device)
+        judge = self._auxiliary.recogniser
+        self._judge = load_mobile_face(judge).to(device) if judge else self._guide
+        if self._auxiliary.perceptual:
+            self.perceptual = load_perceptual_distance(self._auxiliary.perceptual).to(device)
 
     def loss(self, network: Any, gt: Tensor, lq: Tensor) -> Tensor:
         low, high = self.TIMES
@@ -129,10 +128,10 @@ class Mask(OnLatents):
         step = self._guided_step(lq, t, torch.randn)
         mask = network(step.degraded, step.estimate)
         identity, perceptual = self._scores(step, mask, gt)
-        return identity + self.PERCEPTUAL_WEIGHT * perceptual + self.SPARSITY * mask.mean()
+        return identity + self.weights.perceptual * perceptual + self.weights.sparsity * mask.mean()
 
     def evaluate(self, network: Any, gt: Tensor, lq: Tensor) -> dict[str, float]:
-        """With the mask, with all of it open, and with all of it shut; on some faces."""
+        """With the mask as it is, all open, and all shut."""
         gt, lq = gt[: self.EVALUATED], lq[: self.EVALUATED]
         t = sum(self.TIMES) / 2
         step = self._guided_step(lq, t, lambda n, *shape: RowNoise(range(n))(*shape))
@@ -163,18 +162,19 @@ class Mask(OnLatents):
 
     def _guided_step(self, lq: Tensor, t: float, noise: Callable[..., Tensor]) -> _GuidedStep:
         recovered, degraded, estimate = self._conditions(lq)
+        level = self.sde.level(t)
         with torch.no_grad():
             target = self._guide(crop_from_ffhq(recovered))
-            z = self.sde.diffuse(estimate, noise(*estimate.shape).to(estimate), t)
-        eps, gradient = identity_gradient(conditioned(self._score, degraded), self._embed, self.sde, z, t, target)
-        push = self.GUIDANCE * self.sde.sigma(t) / self.sde.alpha(t) * gradient
-        return _GuidedStep(degraded, estimate, self.sde.predict_start(z, eps, t), push)
+            z = level.diffuse(estimate, noise(*estimate.shape).to(estimate))
+        eps, gradient = identity_gradient(conditioned(self._score, degraded), self._embed, z, level, target)
+        push = self.GUIDANCE * level.sigma / level.alpha * gradient
+        return _GuidedStep(degraded, estimate, level.predict_start(z, eps), push)
 
     def _embed(self, start: Tensor) -> Tensor:
         return self._guide(crop_from_ffhq(self._decode(start)))
 
     def _scores(self, step: _GuidedStep, mask: Tensor, gt: Tensor) -> tuple[Tensor, Tensor]:
-        """(identity distance, perceptual distance) to the clean face after the step, where the mask lets it."""
+        """(identity distance, perceptual distance) to the clean face, after the masked step."""
         image = self._decode(step.start - mask * step.push)
         perceptual = self.perceptual(image, gt) if self.perceptual is not None else torch.zeros(())
         return identity_distance(self._judge, image, gt).mean(), perceptual
@@ -194,8 +194,8 @@ def _convolutions(network: Any) -> list[nn.Conv2d]:
 
 
 def unit_variance(network: Any, crops: Tensor) -> None:
-    """Scales each convolution so that its output on `crops` has unit variance (arXiv 1511.06422): the network has no
-    norms that would."""
+    """Scales each convolution so that its output on `crops` has unit variance (arXiv 1511.06422): without norm layers
+    nothing else sees to that."""
 
     def scale(layer: nn.Module, _: Any, output: Tensor) -> Tensor:
         std = output.std().clamp_min(1e-6)

@@ -1,5 +1,5 @@
-"""What the training loop trains: a component knows its network, its loss, what to measure on held-out faces and what to
-draw. The loop (`bfr_models.training.loop`) knows the rest.
+"""What the training loop trains: a component knows its network, its loss, and what to measure and show of held-out
+faces. The loop (`bfr_models.training.loop`) knows the rest, and `bfr_models.training.registry` the numbers.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from bfr_models.weights.tensors import load_weights
 
 @dataclass(frozen=True)
 class Recipe:
-    """The checked-in settings of one component's training."""
+    """How one component is trained. A weight file's card holds it."""
 
-    size: int
-    degradations: tuple[str, ...]  # presets mixed evenly; none for a prior on clean faces
+    size: int  # side of the faces, px
+    degradations: tuple[str, ...]  # presets mixed evenly; none for training on clean faces
     steps: int
     batch_size: int = 16
     learning_rate: float = 4e-4
@@ -33,31 +33,44 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Aids:
-    """Files of the frozen networks that a loss may look through."""
+class LossWeights:
+    """Of a loss's further terms; its first has the weight 1. Each component reads those of the terms it has."""
+
+    perceptual: float = 0.0
+    identity: float = 0.0
+    commitment: float = 0.0  # of latents to their codes
+    gan: float = 0.0
+    gan_from: int = 0  # the step at which that term sets in
+    sparsity: float = 0.0
+
+
+@dataclass(frozen=True)
+class AuxiliaryWeights:
+    """Weight files of the frozen networks that a loss uses, where they are given."""
 
     perceptual: Path | None = None  # SqueezeNet 1.1, Caffe-style
     recogniser: Path | None = None  # `bfr_models.networks.mobile_face`
     irm_low: Path | None = None  # DiffBFR's first model, to train the second behind it
 
     def given(self) -> list[str]:
-        return [aid.name for aid in fields(self) if getattr(self, aid.name) is not None]
+        return [file.name for file in fields(self) if getattr(self, file.name) is not None]
 
 
-NO_AIDS = Aids()
+NO_AUXILIARY = AuxiliaryWeights()
 
 
 class Component(ABC):
-    """One trainable network. Pictures are (B, 3, H, W) in [-1, 1]."""
+    """One trainable network. Images are (B, 3, H, W) in [-1, 1]."""
 
-    recipe: Recipe
+    def __init__(self, recipe: Recipe, weights: LossWeights) -> None:
+        self.recipe, self.weights = recipe, weights
 
     @abstractmethod
     def build(self) -> nn.Module: ...
 
     def prepare(self, network: nn.Module, gt: Tensor) -> None:  # noqa: B027 - most have nothing to do
-        """Once before the first step, on the run's device: measures on some clean faces what a fresh network needs to
-        know of them, loads the frozen networks that the loss looks through, makes what is trained beside it."""
+        """Once, before the first step, on the run's device: fits a fresh network to some clean faces, loads the frozen
+        networks that the loss uses, makes what is trained beside it."""
 
     def initialise(self, network: nn.Module, weights: Path) -> None:
         """Fills a fresh network from the weights that the run starts from; checked and strict."""
@@ -67,17 +80,17 @@ class Component(ABC):
     def loss(self, network: nn.Module, gt: Tensor, lq: Tensor) -> Tensor: ...
 
     def after_step(self, network: nn.Module, learning_rate: float) -> None:  # noqa: B027
-        """After each step of the network: trains what is trained beside it, on what the loss has just seen."""
+        """After each step of the network: trains what is trained beside it, on the loss's last batch."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint has to hold besides the network and its optimiser, so that a resumed run is exact."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
-        """Takes that back, after `prepare`."""
+        """Restores it, after `prepare`."""
 
     def provenance(self) -> dict[str, Any]:
-        """What the weights' card says of the networks that they were trained with."""
+        """For the weights' card: which networks they were trained with."""
         return {}
 
     @abstractmethod
@@ -85,10 +98,10 @@ class Component(ABC):
 
     @abstractmethod
     def preview(self, network: nn.Module, gt: Tensor, lq: Tensor) -> list[Tensor]:
-        """Columns of a picture grid, each (n, 3, H, W) in [-1, 1]."""
+        """Columns of a grid of images, each (n, 3, H, W) in [-1, 1]."""
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
-    """Mean over the pictures, data range 2."""
+    """Mean over the images, data range 2."""
     mse = (a - b).double().pow(2).flatten(1).mean(1)
     return float((10 * torch.log10(4 / mse)).mean())

@@ -1,6 +1,6 @@
 """Training faces: decoded once, augmented and degraded on the fly, every item from its own seed.
 
-Item i of a stream depends on (seed, i) alone, so a resumed run sees what an undisturbed one would have.
+Item i of a stream depends on (seed, i) alone, so a resumed run sees what an uninterrupted one would have seen.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bfr_models.errors import UsageError
 from bfr_models.pixels import Uint8Image, resize, to_tensor, to_uint8
 
 HELD_OUT_FRACTION = 0.04
-OVERSAMPLING = 2  # faces are kept larger than needed, so that a warp costs no sharpness
+OVERSAMPLING = 2  # faces are kept larger than needed, so that a warp loses no sharpness
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def read_faces(path: Path, size: int, column: str = "image") -> Faces:
     train: list[Uint8Image] = []
     held_out: list[Uint8Image] = []
     for file in files:
-        for data in _pictures(file, column):
+        for data in _encoded_images(file, column):
             face = _decode(data, size * OVERSAMPLING, file)
             first = hashlib.sha256(data).digest()[0] / 256
             (held_out if first < HELD_OUT_FRACTION else train).append(face)
@@ -121,8 +121,8 @@ def augment(face: Tensor, size: int, a: Augmentation, rng: np.random.Generator) 
     return view.clamp(-1, 1)
 
 
-def _pictures(file: Path, column: str) -> Iterator[bytes]:
-    """The encoded pictures of one file: binary cells, or Hugging Face's {bytes, path}."""
+def _encoded_images(file: Path, column: str) -> Iterator[bytes]:
+    """The encoded images of one file: binary cells, or Hugging Face's {bytes, path}."""
     try:
         parquet = pq.ParquetFile(file)
     except pa.ArrowInvalid as error:
@@ -130,7 +130,7 @@ def _pictures(file: Path, column: str) -> Iterator[bytes]:
     with parquet:
         if column not in parquet.schema_arrow.names:
             known = ", ".join(parquet.schema_arrow.names)
-            raise UsageError(f"expected a column {column!r} of pictures in {file}, found {known}")
+            raise UsageError(f"expected a column {column!r} of images in {file}, found {known}")
         for batch in parquet.iter_batches(64, columns=[column]):
             for cell in batch.column(0).to_pylist():
                 yield cell["bytes"] if isinstance(cell, dict) else cell
@@ -138,7 +138,7 @@ def _pictures(file: Path, column: str) -> Iterator[bytes]:
 
 def _decode(data: bytes, size: int, file: Path) -> Uint8Image:
     try:
-        picture = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        image = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     except (OSError, TypeError) as error:  # TypeError: the cell is null or no bytes
-        raise UsageError(f"expected pictures that decode, found one in {file} that does not: {error}") from None
-    return to_uint8(resize(to_tensor(picture)[None], size)[0].clamp(-1, 1))
+        raise UsageError(f"expected images that decode, found one in {file} that does not: {error}") from None
+    return to_uint8(resize(to_tensor(image)[None], size)[0].clamp(-1, 1))

@@ -2,51 +2,55 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from bfr_models.diffusion.sampling import as_eps_model, ddim_sample
-from bfr_models.diffusion.schedule import add_noise, linear_alphas_cumprod, truncated_timesteps
+from bfr_models.diffusion.sampling import as_model, clipped, get_sampler, sample
+from bfr_models.diffusion.schedule import add_noise, levels_at, linear_alphas_cumprod, truncated_timesteps
 from bfr_models.errors import UsageError
-from bfr_models.methods.preset import DifFacePreset, PriorPreset
+from bfr_models.methods.difface_presets import DifFacePreset, PriorPreset
+from bfr_models.networks.configs import SwinIRConfig
 from bfr_models.networks.swinir import SwinIR
 from bfr_models.networks.unet import UNet
 from bfr_models.rng import RowNoise
-from bfr_models.training.component import Aids, Component, Recipe, psnr
-from bfr_models.training.identity_loss import Likeness
+from bfr_models.training.component import AuxiliaryWeights, Component, LossWeights, Recipe, psnr
+from bfr_models.training.identity_loss import IdentityLoss
 
 
 class Estimator(Component):
     """DifFace's regression network: L1 between f(y0) and x0 (the authors' current loss).
 
-    With a perceptual distance and a recogniser it is L1 + `Likeness`: a small network on few faces blurs who somebody
-    is.
+    Ours: `IdentityLoss` beside it, where its networks are given, because a small network trained on few faces blurs
+    away the person.
     """
 
-    PERCEPTUAL_WEIGHT = 0.01
-    IDENTITY_WEIGHT = 0.15
-
-    def __init__(self, preset: DifFacePreset, aids: Aids) -> None:
-        self.config = preset.estimator
-        self.likeness = self._likeness(aids)
-        self.recipe = Recipe(preset.size, ("gfpgan", "gfpgan", "difface"), steps=8000)
-
-    def _likeness(self, aids: Aids) -> Likeness:
-        """A tail that draws each token's s x s pixels by themselves would please both terms with a lattice of s px."""
+    def __init__(
+        self, preset: DifFacePreset, auxiliary: AuxiliaryWeights, recipe: Recipe, weights: LossWeights
+    ) -> None:
+        super().__init__(recipe, weights)
+        self.config = self.network_config(preset)
+        # A tail that draws each token's s x s pixels on their own could lower both terms by a lattice of s px.
         grain = self.config.unshuffle if self.config.upsampler == "residual" else 1
-        return Likeness(aids, perceptual=self.PERCEPTUAL_WEIGHT, identity=self.IDENTITY_WEIGHT, grain=grain)
+        self.identity_loss = IdentityLoss(auxiliary, weights, grain)
+
+    @staticmethod
+    def network_config(preset: Any) -> SwinIRConfig:
+        config: SwinIRConfig = preset.estimator
+        return config
 
     def build(self) -> nn.Module:
         return SwinIR(self.config)
 
     def loss(self, network: nn.Module, gt: Tensor, lq: Tensor) -> Tensor:
         restored = network((lq + 1) / 2).float() * 2 - 1
-        return (restored - gt).abs().mean() / 2 + self.likeness.loss(restored, gt)  # L1 of values in [0, 1]
+        return (restored - gt).abs().mean() / 2 + self.identity_loss.loss(restored, gt)  # L1 of values in [0, 1]
 
     def evaluate(self, network: nn.Module, gt: Tensor, lq: Tensor) -> dict[str, float]:
         restored = self._restore(network, lq)
         metrics = {"psnr": psnr(restored, gt), "psnr_lq": psnr(lq, gt)}
-        return metrics | self.likeness.cosines(gt, identity=restored, identity_lq=lq)
+        return metrics | self.identity_loss.cosines(gt, identity=restored, identity_lq=lq)
 
     def preview(self, network: nn.Module, gt: Tensor, lq: Tensor) -> list[Tensor]:
         return [lq, self._restore(network, lq), gt]
@@ -61,12 +65,12 @@ class Prior(Component):
     Only the last N steps of the chain are ever run, so only they are trained.
     """
 
-    def __init__(self, preset: PriorPreset, aids: Aids) -> None:
+    def __init__(self, preset: PriorPreset, auxiliary: AuxiliaryWeights, recipe: Recipe, weights: LossWeights) -> None:
+        super().__init__(recipe, weights)
         if preset.prior.learn_sigma:
             raise UsageError(f"expected a prior without a learned variance, as face128's, got that of {preset.name}")
         self.config, self.t_max = preset.prior, preset.max_timestep
         self.alphas_cumprod = linear_alphas_cumprod()
-        self.recipe = Recipe(preset.size, (), steps=8000)
 
     def build(self) -> nn.Module:
         return UNet(self.config)
@@ -83,9 +87,9 @@ class Prior(Component):
 
     def preview(self, network: nn.Module, gt: Tensor, lq: Tensor) -> list[Tensor]:
         noise = RowNoise(range(len(gt)), gt.device)
-        timesteps = truncated_timesteps(self.t_max, 20)
-        x = add_noise(gt, noise(*gt.shape[1:]), self.alphas_cumprod[timesteps[0]])
-        return [gt, x.clamp(-1, 1), ddim_sample(as_eps_model(network), x, timesteps, self.alphas_cumprod, 0.5, noise)]
+        levels = levels_at(truncated_timesteps(self.t_max, 20), self.alphas_cumprod)
+        x = levels[0].diffuse(gt, noise(*gt.shape[1:]))
+        return [gt, x.clamp(-1, 1), sample(as_model(network), x, levels, get_sampler("ddim", 0.5), noise, clipped())]
 
     def _eps_loss(self, network: nn.Module, gt: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         x = add_noise(gt, noise, self.alphas_cumprod[t].view(-1, 1, 1, 1).to(gt.device))

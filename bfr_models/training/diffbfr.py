@@ -2,13 +2,12 @@
 
     L = || eps - eps_theta(x_t, c, t) ||^2,   x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps
 
-At restoring, the chain does not start from a noised x_0 but from a noised y (what it is to restore). A share of every
-batch learns that: x_t is made of y, eps becomes what leads from x_t to x_0. Of this share the x_0 that the network
-predicts is also compared with the true one by a perceptual distance and a recogniser, where they are given
-(`PERCEPTUAL_WEIGHT`, `IDENTITY_WEIGHT`). Both are ours.
+Ours: a method's chain starts not from a noised x_0 but from a noised y, the image to restore, so a share of every batch
+learns that. There x_t is made of y, and the target is the eps that leads from x_t to x_0; the x_0 that the network
+predicts is also compared with the true one by `IdentityLoss`.
 
-In this order: `tem` (or DifFace's prior as it is); `irm_low`; `irm_high`, with `--irm-low` the first model's weights.
-Both may start from the prior's, where they have its shape (`--initial`). Nothing is trained jointly.
+Train in this order: `tem` (or take DifFace's prior as it is); `irm_low`; `irm_high`, with the first model's weights as
+`--irm-low`. Both may start from the prior's weights (`--initial`) where their shapes allow. Nothing is trained jointly.
 """
 
 from __future__ import annotations
@@ -16,50 +15,67 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bfr_models.diffusion.sampling import Noise, as_fractional_eps_model, truncated_sample
-from bfr_models.diffusion.schedule import add_noise, linear_alphas_cumprod, truncated_timesteps
+from bfr_models.diffusion.sampling import Noise, as_model, get_sampler, truncated_sample
+from bfr_models.diffusion.schedule import add_noise, levels_at, linear_alphas_cumprod, truncated_timesteps
 from bfr_models.methods.diffbfr import corrected
 from bfr_models.methods.diffbfr_presets import DiffBFROptions, DiffBFRPreset
 from bfr_models.networks.configs import UNetConfig
 from bfr_models.networks.unet import UNet
 from bfr_models.pixels import resize
 from bfr_models.rng import RowNoise
-from bfr_models.training.component import NO_AIDS, Aids, Component, Recipe, psnr
-from bfr_models.training.identity_loss import Likeness
+from bfr_models.training.component import NO_AUXILIARY, AuxiliaryWeights, Component, LossWeights, Recipe, psnr
+from bfr_models.training.identity_loss import IdentityLoss
 from bfr_models.weights.files import read_card
 from bfr_models.weights.tensors import load_weights, read_checkpoint
 
-FROM_START = 0.6  # share of a batch whose x_t is a noised y, at timesteps around the chain's start
+FROM_START = 0.6  # share of a batch with x_t a noised y, at timesteps around the chain's start
 MIN_SNR_GAMMA = 5.0  # weight min(1, gamma / SNR) of that share (arXiv 2303.09556): its eps grows as the noise falls
-PERCEPTUAL_WEIGHT = 0.05
-IDENTITY_WEIGHT = 0.25
 CONDITION_STEPS = 4  # of the frozen first model while it makes conditions for the second
 
 
-class _Restoring(Component):
-    """One conditional model. Subclasses say what it restores, from what, beside what."""
+class _Stage(NamedTuple):
+    """One of the method's two restoring chains."""
+
+    config: UNetConfig
+    t_max: int  # the last timestep that the network is trained on
+    start: int  # where the method's chain starts by default
+    steps: int
+
+
+class _ConditionalDenoiser(Component):
+    """One conditional model. Its subclass says what it restores, from what start, given what condition."""
 
     def __init__(
-        self, preset: DiffBFRPreset, aids: Aids, config: UNetConfig, t_max: int, start: int, steps: int
+        self,
+        preset: DiffBFRPreset,
+        auxiliary: AuxiliaryWeights,
+        recipe: Recipe,
+        weights: LossWeights,
     ) -> None:
-        self.preset, self.config, self.t_max, self.start, self.steps = preset, config, t_max, start, steps
+        super().__init__(recipe, weights)
+        assert isinstance(preset.options, DiffBFROptions)
+        self.preset = preset
+        self.config, self.t_max, self.start, self.steps = self.stage(preset, preset.options)
         self.alphas_cumprod = linear_alphas_cumprod()
-        self.likeness = Likeness(aids, perceptual=PERCEPTUAL_WEIGHT, identity=IDENTITY_WEIGHT)
-        self.recipe = Recipe(preset.size, ("gfpgan", "gfpgan", "difface"), steps=8000)
+        self.identity_loss = IdentityLoss(auxiliary, weights)
+
+    @staticmethod
+    @abstractmethod
+    def stage(preset: DiffBFRPreset, options: DiffBFROptions) -> _Stage: ...
 
     @abstractmethod
-    def training_pictures(self, gt: Tensor, lq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(x_0, y, condition) at the network's size; y is what a chain starts from."""
+    def training_images(self, gt: Tensor, lq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(x_0, y, condition) at the network's size; a chain starts from y."""
 
     @abstractmethod
-    def pictures(self, gt: Tensor, lq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The same as at restoring, without chance."""
+    def images(self, gt: Tensor, lq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same as when the method restores: nothing drawn at random."""
 
     def build(self) -> nn.Module:
         return UNet(self.config)
@@ -74,7 +90,7 @@ class _Restoring(Component):
         return widen(cast(UNet, network), prior)
 
     def loss(self, network: nn.Module, gt: Tensor, lq: Tensor) -> Tensor:
-        x_0, y, condition = self.training_pictures(gt, lq)
+        x_0, y, condition = self.training_images(gt, lq)
         from_start = torch.rand(len(gt)) < FROM_START
         t = torch.where(from_start, self._timesteps_around_start(len(gt)), dense_low_timesteps(len(gt), self.t_max))
         abar = self.alphas_cumprod[t].view(-1, 1, 1, 1)
@@ -90,78 +106,80 @@ class _Restoring(Component):
             return loss
         restored = (x - (1 - abar).sqrt().to(gt) * predicted) / abar.sqrt().to(gt)
         seen = (resize(image[from_start], self.preset.size) for image in (restored, x_0))
-        return loss + from_start.float().mean() * self.likeness.loss(*seen)
+        return loss + from_start.float().mean() * self.identity_loss.loss(*seen)
 
     def evaluate(self, network: nn.Module, gt: Tensor, lq: Tensor) -> dict[str, float]:
-        """The mean of `eps_loss` over timesteps; PSNR of the restored, of what the chain starts from, of the lq; with a
-        recogniser, the similarity of the restored and of the lq to x_0."""
-        x_0, y, condition = self.pictures(gt, lq)
+        """eps_loss, the mean over timesteps and each; PSNR of the restored face, of the chain's start and of the lq
+        face; with a recogniser, the similarity to x_0 of the restored and of the lq face."""
+        x_0, y, condition = self.images(gt, lq)
         noise = RowNoise(range(len(gt)), gt.device)(*x_0.shape[1:])
         losses = {}
         for t in torch.linspace(0, self.t_max, 6).long().tolist():
             x = add_noise(x_0, noise, float(self.alphas_cumprod[t]))
-            losses[t] = float((as_fractional_eps_model(network, condition)(x, t) - noise).pow(2).mean())
+            losses[t] = float((as_model(network, condition)(x, t) - noise).pow(2).mean())
         metrics = {"eps_loss": sum(losses.values()) / len(losses)} | {f"eps_loss_{t}": v for t, v in losses.items()}
         restored = self._restore(network, y, condition)
         lq = resize(lq, x_0.shape[-1]).clamp(-1, 1)
         metrics |= {"psnr": psnr(restored, x_0), "psnr_start": psnr(y, x_0), "psnr_lq": psnr(lq, x_0)}
         restored, lq, x_0 = (resize(image, self.preset.size) for image in (restored, lq, x_0))
-        return metrics | self.likeness.cosines(x_0, identity=restored, identity_lq=lq)
+        return metrics | self.identity_loss.cosines(x_0, identity=restored, identity_lq=lq)
 
     def preview(self, network: nn.Module, gt: Tensor, lq: Tensor) -> list[Tensor]:
-        """lq, the restored, gt."""
-        x_0, y, condition = self.pictures(gt, lq)
+        """lq, restored, gt."""
+        x_0, y, condition = self.images(gt, lq)
         return [resize(lq, x_0.shape[-1]), self._restore(network, y, condition), x_0]
 
     def _restore(self, network: nn.Module, y: Tensor, condition: Tensor) -> Tensor:
-        timesteps = truncated_timesteps(self.start, self.steps)
         noise = RowNoise(range(len(y)), y.device)
-        return truncated_sample(as_fractional_eps_model(network, condition), y, timesteps, self.alphas_cumprod, noise)
+        return run_chain(network, y, condition, truncated_timesteps(self.start, self.steps), noise)
 
     def _timesteps_around_start(self, n: int) -> Tensor:
-        """From a quarter of the start to twice it: it is a user's to choose."""
+        """From a quarter of the start to twice it, because users may choose another start."""
         return torch.randint(self.start // 4, min(2 * self.start, self.t_max) + 1, (n,))
 
 
-class IrmLow(_Restoring):
-    """The first model: restores the face at its own, smaller size, beside the lq face."""
+class IrmLow(_ConditionalDenoiser):
+    """The first model: restores the face at a smaller size of its own, given the lq face."""
 
-    def __init__(self, preset: DiffBFRPreset, aids: Aids) -> None:
-        options = _options(preset)
-        super().__init__(preset, aids, preset.irm_low, preset.low_max_timestep, options.start_low, options.steps)
+    @staticmethod
+    def stage(preset: DiffBFRPreset, options: DiffBFROptions) -> _Stage:
+        return _Stage(preset.irm_low, preset.low_max_timestep, options.start_low, options.steps)
 
-    def pictures(self, gt: Tensor, lq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def images(self, gt: Tensor, lq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x_0, y = (resize(image, self.config.sample_size).clamp(-1, 1) for image in (gt, lq))
         return x_0, y, y
 
-    training_pictures = pictures
+    training_images = images
 
 
-class IrmHigh(_Restoring):
-    """The second model: restores the first's output, enlarged, beside that and the lq face.
+class IrmHigh(_ConditionalDenoiser):
+    """The second model: restores the first's enlarged output, given that and the lq face.
 
-    Of every eight faces four are given the clean face, made small, blurred and noised (conditioning augmentation,
-    arXiv 2106.15282); three the first model's output, or, without its weights, a mixture of the clean and the lq face,
-    made small; one the lq face itself, so that the model can be run alone.
+    In every eight faces, four start from the clean face, made small, blurred and noised (conditioning augmentation,
+    arXiv 2106.15282); three from the first model's output, or, without its weights, from a small mixture of the clean
+    and the lq face; one from the lq face itself, so that the model also works alone.
     """
 
-    def __init__(self, preset: DiffBFRPreset, aids: Aids) -> None:
-        options = _options(preset)
-        super().__init__(
-            preset, aids, preset.irm_high, preset.high_max_timestep, options.start_high, options.steps_high
-        )
-        self.first = IrmLow(preset, NO_AIDS)
-        self.first_weights = aids.irm_low
-        self.first_network = _frozen(self.first.build(), aids.irm_low) if aids.irm_low else None
+    def __init__(
+        self, preset: DiffBFRPreset, auxiliary: AuxiliaryWeights, recipe: Recipe, weights: LossWeights
+    ) -> None:
+        super().__init__(preset, auxiliary, recipe, weights)
+        self.first = IrmLow(preset, NO_AUXILIARY, recipe, weights)  # for its images and its chain; not trained here
+        self.first_weights = auxiliary.irm_low
+        self.first_network = _frozen(self.first.build(), auxiliary.irm_low) if auxiliary.irm_low else None
+
+    @staticmethod
+    def stage(preset: DiffBFRPreset, options: DiffBFROptions) -> _Stage:
+        return _Stage(preset.irm_high, preset.high_max_timestep, options.start_high, options.steps_high)
 
     def provenance(self) -> dict[str, str]:
         return {"irm_low_sha256": read_card(self.first_weights)["sha256"]} if self.first_weights else {}
 
-    def pictures(self, gt: Tensor, lq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def images(self, gt: Tensor, lq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         y = corrected(lq, self._first_output(lq, self.first.steps, RowNoise(range(len(lq)), lq.device)))
         return gt, y, torch.cat([y, lq], dim=1)
 
-    def training_pictures(self, gt: Tensor, lq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def training_images(self, gt: Tensor, lq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         kind = (torch.arange(len(gt)) + torch.randint(8, ())) % 8
         augmented, restored = (
             torch.nonzero(mask).flatten().to(gt.device) for mask in (kind < 4, (kind > 3) & (kind < 7))
@@ -176,29 +194,35 @@ class IrmHigh(_Restoring):
 
     def _imperfect(self, gt: Tensor, lq: Tensor) -> Tensor:
         if self.first_network is None:
-            x_0, y, _ = self.first.pictures(gt, lq)
+            x_0, y, _ = self.first.images(gt, lq)
             return torch.lerp(x_0, y, torch.rand(len(gt), 1, 1, 1).to(gt))
         return self._first_output(lq, CONDITION_STEPS, lambda *shape: torch.randn(len(lq), *shape).to(lq.device))
 
     @torch.no_grad()
     def _first_output(self, lq: Tensor, steps: int, noise: Noise) -> Tensor:
-        """Of the frozen first model; without one, the small lq face."""
-        _, y, condition = self.first.pictures(lq, lq)
+        """The frozen first model's output; without one, the small lq face."""
+        _, y, condition = self.first.images(lq, lq)
         if self.first_network is None:
             return y
-        model = as_fractional_eps_model(self.first_network.to(lq.device), condition)
-        return truncated_sample(model, y, truncated_timesteps(self.first.start, steps), self.alphas_cumprod, noise)
+        timesteps = truncated_timesteps(self.first.start, steps)
+        return run_chain(self.first_network.to(lq.device), y, condition, timesteps, noise)
+
+
+def run_chain(network: nn.Module, y: Tensor, condition: Tensor, timesteps: list[int], noise: Noise) -> Tensor:
+    """x_0 of a chain from y, by the deterministic sampler of few steps."""
+    levels = levels_at(timesteps, linear_alphas_cumprod())
+    return truncated_sample(as_model(network, condition), y, levels, get_sampler("dpm++"), noise)
 
 
 def dense_low_timesteps(n: int, t_max: int) -> Tensor:
-    """(n,) of 0..t_max, t = t_max u^2: where eps is hard to tell, they lie dense. u is uniform, one in each nth of
-    [0, 1), in random order: a batch covers the chain, which makes the loss less noisy."""
+    """(n,) in 0..t_max, t = t_max u^2: dense at low t, where eps is hard to predict. u is uniform, one in each nth of
+    [0, 1), in random order: every batch covers the chain, so the loss is less noisy."""
     u = (torch.randperm(n) + torch.rand(n)) / n
     return ((t_max + 1) * u**2).long().clamp(max=t_max)
 
 
 def augment_condition(small: Tensor) -> Tensor:
-    """Each face blurred with its own sigma of 0.2 to 1.5 px and noised with its own of 0 to 0.1."""
+    """Each face blurred by a sigma of its own, 0.2 to 1.5 px, and noised by one of its own, 0 to 0.1."""
     n, channels, *_ = small.shape
     sigma = 0.2 + 1.3 * torch.rand(n, 1)
     kernel = torch.exp(-0.5 * (torch.arange(-5, 6) / sigma) ** 2)
@@ -216,9 +240,11 @@ _FIRST, _LAST = "net.conv_in.weight", ("net.conv_out.weight", "net.conv_out.bias
 
 @torch.no_grad()
 def widen(network: UNet, prior: UNet) -> None:
-    """Makes the conditional `network` compute what the unconditional `prior` does, whatever the condition: the
-    condition's weights are zero; of a prior that learned its variance, eps alone is taken. A network of fewer levels
-    gets those of the finest ones, and has to learn to do without the others."""
+    """Makes the conditional `network` compute what the unconditional `prior` does, whatever the condition.
+
+    The condition's weights become zero, and the output of a learned variance is dropped. A network of fewer levels
+    gets the finest ones, and has to learn to do without the others.
+    """
     given = dict(prior.named_parameters())
     coarser = len(prior.net.up_blocks) - len(network.net.up_blocks)  # levels left out; up_blocks begin with them
     for name, parameter in network.named_parameters():
@@ -232,8 +258,3 @@ def widen(network: UNet, prior: UNet) -> None:
 def _frozen(network: nn.Module, weights: Path) -> nn.Module:
     load_weights(network, weights)
     return network.requires_grad_(False).eval()
-
-
-def _options(preset: DiffBFRPreset) -> DiffBFROptions:
-    assert isinstance(preset.options, DiffBFROptions)
-    return preset.options

@@ -1,4 +1,7 @@
-"""What a loss adds so that a restored face looks like the clean one, and like the same person."""
+"""The terms of a loss that keep a restored face like the clean one, and like the same person.
+
+w_d d(x, gt) + w_phi mean(1 - cos(phi(x), phi(gt))),   d a perceptual distance, phi a recogniser
+"""
 
 from __future__ import annotations
 
@@ -7,31 +10,31 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bfr_models.networks.mobile_face import crop_from_ffhq, identity_distance, load_mobile_face
-from bfr_models.training.component import Aids
+from bfr_models.training.component import AuxiliaryWeights, LossWeights
 from bfr_models.training.perceptual import load_perceptual_distance
 
 
-class Likeness:
-    """Of a perceptual distance d and a recogniser phi, whichever were given as aids. Faces are (B, 3, H, W) in [-1, 1],
-    in FFHQ's framing."""
+class IdentityLoss:
+    """Either term, both or none: as many as there are networks for. Faces are (B, 3, H, W) in [-1, 1], framed as
+    FFHQ's."""
 
-    def __init__(self, aids: Aids, *, perceptual: float, identity: float, grain: int = 1) -> None:
-        """`perceptual` and `identity` are the weights of the two terms. What is finer than `grain` px they do not see:
-        it is left to the pixels' own loss."""
-        self.weights, self.grain = (perceptual, identity), grain
-        self.perceptual = load_perceptual_distance(aids.perceptual) if aids.perceptual else None
-        self.recogniser = load_mobile_face(aids.recogniser) if aids.recogniser else None
+    def __init__(self, auxiliary: AuxiliaryWeights, weights: LossWeights, grain: int = 1) -> None:
+        """Both terms are blind to what is finer than `grain` px; the loss on pixels alone decides that."""
+        self.weights, self.grain = weights, grain
+        self.perceptual = load_perceptual_distance(auxiliary.perceptual) if auxiliary.perceptual else None
+        self.recogniser = load_mobile_face(auxiliary.recogniser) if auxiliary.recogniser else None
 
     def loss(self, restored: Tensor, gt: Tensor) -> Tensor:
-        """w_d d(restored, gt) + w_phi mean(1 - cos(phi(restored), phi(gt))), both seen in `one_view`."""
+        """The weighted sum, with both faces seen in `one_view`."""
         loss = restored.new_zeros(())
         if self.perceptual is None and self.recogniser is None:
             return loss
         restored, gt = one_view(*(F.avg_pool2d(x, self.grain, stride=1) for x in (restored, gt)))
         if self.perceptual is not None:
-            loss = loss + self.weights[0] * self.perceptual.to(gt.device)(restored, gt)
+            loss = loss + self.weights.perceptual * self.perceptual.to(gt.device)(restored, gt)
         if self.recogniser is not None:
-            loss = loss + self.weights[1] * identity_distance(self.recogniser.to(gt.device), restored, gt).mean()
+            distances = identity_distance(self.recogniser.to(gt.device), restored, gt)
+            loss = loss + self.weights.identity * distances.mean()
         return loss
 
     def cosines(self, gt: Tensor, **faces: Tensor) -> dict[str, float]:
@@ -44,10 +47,10 @@ class Likeness:
 
 
 def one_view(restored: Tensor, gt: Tensor) -> tuple[Tensor, Tensor]:
-    """Each pair turned, shifted and scaled by chance, alike and a little, and all made up to 3/8 smaller.
+    """Each pair a little turned, shifted and scaled, both faces alike, and the whole batch up to 3/8 smaller.
 
-    Both networks take their input in strides: seen in one alignment alone, a lattice of their stride would be worth
-    drawing.
+    Both networks read their input in strides: seen in one alignment only, the loss would reward a lattice of that
+    stride, and a network would draw it.
     """
     n, side = len(gt), gt.shape[-1]
     angle, scale, x, y = (most * (2 * torch.rand(n) - 1) for most in (0.1, 0.08, 0.06, 0.06))

@@ -21,7 +21,7 @@ from bfr_models.training.data import Faces, FaceStream, fixed_pairs
 from bfr_models.weights.tensors import parameters_of, save_weights
 
 PREVIEW_FACES = 6
-PREPARATION_FACES = 256  # that a component may measure before the first step
+PREPARATION_FACES = 256  # that `prepare` may look at before the first step
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def _evaluate(state: _State, held_out: tuple[Tensor, Tensor], run: TrainingRun) 
 
 
 def _forget_metrics_after(step: int, path: Path) -> None:
-    """Drops the lines that this run computes again, and one that was cut while it was written."""
+    """Drops the lines that this run will compute again, and a last one that was cut while being written."""
     if path.exists():
         lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
         path.write_text("".join(line for line in lines if json.loads(line)["step"] <= step))

@@ -1,4 +1,4 @@
-"""The other side of a GAN: a patch discriminator (arXiv 1611.07004) with the hinge loss, trained beside a component."""
+"""PatchGAN discriminator (arXiv 1611.07004) with the hinge loss, trained beside a component."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class PatchDiscriminator(nn.Module):
         return self.layers(image)
 
 
-class PatchCritic:
-    """A discriminator with its optimiser: judges pictures, and learns from pairs of real and made ones."""
+class DiscriminatorTrainer:
+    """A discriminator with its optimiser: judges images, and learns from pairs of real and generated ones."""
 
     def __init__(self, device: torch.device, channels: int = 32) -> None:
         network = PatchDiscriminator(channels).to(device)
@@ -33,7 +33,7 @@ class PatchCritic:
         self.optimizer = torch.optim.AdamW(self.network.parameters(), betas=(0.5, 0.9), weight_decay=0.0)
 
     def realness(self, image: Tensor) -> Tensor:
-        """The mean verdict on pictures, whose negative is a generator's loss; the discriminator gets no gradient."""
+        """The mean verdict on images. Its negative is the generator's loss; the discriminator gets no gradient."""
         self.network.requires_grad_(False)
         verdict: Tensor = self.network(image).float().mean()
         return verdict

@@ -1,7 +1,7 @@
 """A perceptual distance for training: differences between the features of SqueezeNet 1.1 (arXiv 1602.07360).
 
 As LPIPS compares features (arXiv 1801.03924, eq. 1): unit length over the channels at each place, squared
-differences; here without its learned weights, so it is no LPIPS and is never reported as one.
+differences; but without its learned weights, so it is not LPIPS and is never reported as such.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What can be trained: one row per component."""
+"""What can be trained, and with which numbers: change a recipe here.
+
+One row per component. Everything else a component knows (its network, its loss, what is measured) is in its class.
+"""
 
 from __future__ import annotations
 
@@ -7,45 +10,84 @@ from dataclasses import dataclass
 from typing import Any
 
 from bfr_models.errors import UsageError, unknown
-from bfr_models.methods.clr_face_presets import CLR_FACE, CLRFacePreset
-from bfr_models.methods.diffbfr_presets import DIFFBFR, DiffBFRPreset
-from bfr_models.methods.preset import DIFFACE, DifFacePreset, Preset
-from bfr_models.training import clr_face, clr_face_guidance, difface, diffbfr
-from bfr_models.training.component import NO_AIDS, Aids, Component
+from bfr_models.methods.clr_face_presets import CLR_FACE
+from bfr_models.methods.difface_presets import DIFFACE, DifFacePreset
+from bfr_models.methods.diffbfr_presets import DIFFBFR
+from bfr_models.methods.preset import Preset
+from bfr_models.training import clr_face, difface, diffbfr
+from bfr_models.training import clr_face_guidance as guidance
+from bfr_models.training.component import NO_AUXILIARY, AuxiliaryWeights, Component, Recipe
+from bfr_models.training.component import LossWeights as Loss
+
+CLEAN: tuple[str, ...] = ()  # not degraded: for a prior, an autoencoder
+MIXED = ("gfpgan", "gfpgan", "difface")  # GFPGAN's degradations for two thirds of the faces
+NO_FURTHER_TERMS = Loss()
+LOOKS = ("perceptual", "recogniser")  # the networks of `IdentityLoss`
 
 
 @dataclass(frozen=True)
-class _Spec:
-    build: Callable[[Any, Aids], Component]
-    preset: type  # of the method's presets, the one with the component's settings
-    aids: tuple[str, ...] = ()  # that its loss can look through
+class Spec:
+    build: Callable[[Any, AuxiliaryWeights, Recipe, Loss], Component]
+    degradations: tuple[str, ...]
+    steps: int
+    batch_size: int
+    learning_rate: float
+    weights: Loss = NO_FURTHER_TERMS
+    auxiliary: tuple[str, ...] = ()  # the frozen networks that its loss can use
+    warmup: int = 200
+    ema: float = 0.999
+
+    def recipe(self, size: int) -> Recipe:
+        return Recipe(
+            size, self.degradations, self.steps, self.batch_size, self.learning_rate, warmup=self.warmup, ema=self.ema
+        )
 
 
-PRESETS: dict[str, tuple[Preset, ...]] = {"difface": DIFFACE, "diffbfr": DIFFBFR, "clr_face": CLR_FACE}
+COMPONENTS = {
+    #                             class                       faces  steps batch  rate  loss weights, frozen networks
+    ("difface", "estimator"): Spec(difface.Estimator,         MIXED,  8000,  16,  4e-4,
+                                   Loss(perceptual=0.01, identity=0.15), LOOKS),
+    ("difface", "prior"):     Spec(difface.Prior,             CLEAN,  8000,  16,  4e-4),
+    ("diffbfr", "irm_low"):   Spec(diffbfr.IrmLow,            MIXED,  8000,  16,  4e-4,
+                                   Loss(perceptual=0.05, identity=0.25), LOOKS),
+    ("diffbfr", "irm_high"):  Spec(diffbfr.IrmHigh,           MIXED,  8000,  16,  4e-4,
+                                   Loss(perceptual=0.05, identity=0.25), ("irm_low", *LOOKS)),
+    ("diffbfr", "tem"):       Spec(difface.Prior,             CLEAN,  8000,  16,  4e-4),
+    ("clr_face", "vqgan"):    Spec(clr_face.Autoencoder,      CLEAN,  8000,   8,  4e-4,
+                                   Loss(perceptual=0.1, commitment=0.25, gan=0.25, gan_from=3000), ("perceptual",)),
+    ("clr_face", "score"):    Spec(clr_face.Score,            MIXED, 12000,  16,  4e-4),
+    ("clr_face", "irn"):      Spec(clr_face.IdentityRecovery, MIXED,  3000,   8,  2e-4,
+                                   Loss(perceptual=0.1, identity=0.5), LOOKS),
+    ("clr_face", "recogniser"): Spec(guidance.DistilledRecogniser, MIXED, 8000, 8, 1e-3, auxiliary=("recogniser",)),
+    # Every step costs a pass through the decoder and back: few steps, and so a short warm-up and a short average.
+    ("clr_face", "mask"):     Spec(guidance.Mask,             MIXED,   160,   8,  2e-3,
+                                   Loss(perceptual=0.25, sparsity=0.002), LOOKS, warmup=20, ema=0.97),
+}  # fmt: skip
 
-COMPONENTS: dict[tuple[str, str], _Spec] = {
-    ("difface", "estimator"): _Spec(difface.Estimator, DifFacePreset, ("perceptual", "recogniser")),
-    ("difface", "prior"): _Spec(difface.Prior, DifFacePreset),
-    ("diffbfr", "irm_low"): _Spec(diffbfr.IrmLow, DiffBFRPreset, ("perceptual", "recogniser")),
-    ("diffbfr", "irm_high"): _Spec(diffbfr.IrmHigh, DiffBFRPreset, ("irm_low", "perceptual", "recogniser")),
-    ("diffbfr", "tem"): _Spec(difface.Prior, DiffBFRPreset),
-    ("clr_face", "vqgan"): _Spec(clr_face.Autoencoder, CLRFacePreset, ("perceptual",)),
-    ("clr_face", "score"): _Spec(clr_face.Score, CLRFacePreset),
-    ("clr_face", "irn"): _Spec(clr_face.IdentityRecovery, CLRFacePreset, ("perceptual", "recogniser")),
-    ("clr_face", "recogniser"): _Spec(clr_face_guidance.Student, CLRFacePreset, ("recogniser",)),
-    ("clr_face", "mask"): _Spec(clr_face_guidance.Mask, CLRFacePreset, ("perceptual", "recogniser")),
+PRESETS: dict[str, tuple[Preset, ...]] = {
+    "difface": tuple(preset for preset in DIFFACE if isinstance(preset, DifFacePreset)),  # blind restoration alone
+    "diffbfr": DIFFBFR,
+    "clr_face": CLR_FACE,
 }
 
 
-def get_component(method: str, component: str, preset: str, aids: Aids = NO_AIDS) -> Component:
-    """The component to train; unknown names list the known ones, aids that its loss has no use for are refused."""
+def get_component(method: str, component: str, preset: str, auxiliary: AuxiliaryWeights = NO_AUXILIARY) -> Component:
+    """The component to train. Unknown names list the known ones; auxiliary weights it has no use for are refused."""
     if (method, component) not in COMPONENTS:
         raise unknown("component", f"{method} {component}", [" ".join(key) for key in COMPONENTS])
     spec = COMPONENTS[method, component]
-    by_name = {p.name: p for p in PRESETS[method] if isinstance(p, spec.preset)}
+    by_name = {p.name: p for p in PRESETS[method]}
     if preset not in by_name:
         raise unknown(f"preset of {method}", preset, list(by_name))
-    if useless := [name for name in aids.given() if name not in spec.aids]:
-        allowed = ", ".join(spec.aids) or "its own loss"
+    if useless := [name for name in auxiliary.given() if name not in spec.auxiliary]:
+        allowed = ", ".join(spec.auxiliary) or "its own loss"
         raise UsageError(f"expected for {method} {component} only {allowed}, found {', '.join(useless)}")
-    return spec.build(by_name[preset], aids)
+    return build_component(method, component, by_name[preset], auxiliary)
+
+
+def build_component(
+    method: str, component: str, preset: Preset, auxiliary: AuxiliaryWeights = NO_AUXILIARY
+) -> Component:
+    """The component of any preset, with the table's recipe and loss weights."""
+    spec = COMPONENTS[method, component]
+    return spec.build(preset, auxiliary, spec.recipe(preset.size), spec.weights)

@@ -1,8 +1,8 @@
-"""The weight files that others publish: what they are, whence, under which licence. Imports no torch.
+"""The published weight files: what they are, where they come from, under which licence. Imports no torch.
 
-The product never fetches one by itself: `bfr weights fetch NAME` does, with a checksum before use. A size or
-sha256 is written here only if it was verified; None says that it was not, and that the file is fetched only on
-request to trust it (`--trust-on-first-use`).
+Nothing is ever downloaded unasked: `bfr weights fetch NAME` does it, and checks the file before use. A size or sha256
+stands here only if it was verified. None means that it was not, and that the file is fetched only if the user trusts it
+(`--trust-on-first-use`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class WeightEntry:
     licence_url: str
     non_commercial: bool
     converter: str | None = None
-    by_hand: str | None = None  # the file's name, where the origin is a page for people: nothing can fetch it there
+    by_hand: str | None = None  # the file's name, where the origin is a page that only a person can download from
 
     @property
     def group(self) -> str:
@@ -40,17 +40,17 @@ class WeightEntry:
 
     @property
     def source_file(self) -> str:
-        """What its publisher calls the file."""
+        """The publisher's name of the file."""
         return self.by_hand or PurePosixPath(self.origin).name
 
     @property
     def to_fetch(self) -> str:
-        """What to fetch so that all is there: a method's preset, or one of a library's networks."""
+        """The name to fetch to have it complete: a method's preset, or one of a library's networks."""
         return self.name.rpartition("/")[0] if self.name.count("/") > 1 else self.name
 
     @property
     def file(self) -> str:
-        """What we call it."""
+        """Our name of the file."""
         return self.stem + (".safetensors" if self.converter else PurePosixPath(self.source_file).suffix)
 
 
@@ -161,5 +161,5 @@ def entries(name: str) -> list[WeightEntry]:
 
 
 def entry_of(stem: str) -> WeightEntry | None:
-    """The entry whose file has this stem in our folders."""
+    """The entry of the file with this stem in our folders."""
     return next((entry for entry in CATALOGUE if entry.stem == stem), None)

@@ -1,8 +1,8 @@
 """Where weight files are and what their cards say. Imports no torch.
 
-A weight is a file and, beside it, a JSON card of the same stem that names the file and its sha256. What ships in the
-package is in `assets`; what was fetched or imported is in the cache folder: `BFR_WEIGHTS`, else
-`$XDG_CACHE_HOME/bfr/weights`. `bfr_models.weights.tensors` loads them.
+A weight is a file and, beside it, a JSON card of the same stem that names the file and its sha256. The package ships
+some in `assets`; fetched and imported ones are in the cache folder: `BFR_WEIGHTS`, else `$XDG_CACHE_HOME/bfr/weights`.
+`bfr_models.weights.tensors` loads them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Card = dict[str, Any]
 
 
 def cache_folder() -> Path:
-    """The folder of fetched and imported weights, there or not. Nothing else reads these variables."""
+    """The folder of fetched and imported weights, which need not exist. Nothing else reads these variables."""
     chosen = os.environ.get("BFR_WEIGHTS")
     base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     return (Path(chosen) if chosen else base / "bfr" / "weights").expanduser().absolute()
 
 
 def find_weight(stem: str) -> Path | None:
-    """The weight file of that stem, in the package or in the cache; None when it is in neither."""
+    """The weight file of that stem, in the package or in the cache; None if it is in neither."""
     for folder in (ASSETS, cache_folder()):
         card = folder / f"{stem}.json"
         if card.exists():
@@ -40,7 +40,7 @@ def find_weight(stem: str) -> Path | None:
 
 
 def require_weight(stem: str) -> Path:
-    """As `find_weight`; UsageError, which says how to get it, when it is in neither place."""
+    """As `find_weight`; UsageError, which says how to get it, if it is in neither place."""
     path = find_weight(stem)
     if path is None:
         raise UsageError(f"expected the weights {stem} in the package or in {cache_folder()}, {_how_to_get(stem)}")
@@ -70,7 +70,7 @@ def check_weight(path: Path) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """Of the whole file, lower case hex. BfrError when it does not read."""
+    """The whole file's, in lower-case hex. BfrError if it does not read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

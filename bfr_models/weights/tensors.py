@@ -1,7 +1,7 @@
 """Weights as safetensors beside a JSON card: checked by sha256 before use, loaded strictly.
 
-A file holds a network's parameters; buffers that the constructor can rebuild are left out. Where the files are is
-`bfr_models.weights.files`'s to say. Nothing else in this project loads a weight file.
+A file holds a network's parameters; buffers that the constructor can rebuild are left out.
+`bfr_models.weights.files` knows where the files are. Nothing else in this project loads a weight file.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     it has one. Only tensors and plain containers are unpickled: a file cannot run code."""
     try:
         content = _content(path)
-    except UnpicklingError:  # torch's own message advises to run the file's code
+    except UnpicklingError:  # torch's own message advises running the file's code
         raise BfrError(
             f"expected a checkpoint of tensors at {path}, found no checkpoint, or one with other objects, which "
             "are not read since they could run code; save its state_dict alone"
@@ -73,7 +73,7 @@ def _content(path: Path) -> Any:
 
 
 def _onnx_initialisers(path: Path) -> dict[str, Tensor]:
-    """In the order of the file, which may name them as it likes."""
+    """The tensors in the file's order; their names mean nothing."""
     try:
         import onnx
         from onnx import numpy_helper

@@ -26,6 +26,7 @@ VERBS: tuple[tuple[Callable[..., None], str], ...] = (
     (reprocess.reprocess, "Example: `bfr reprocess s3://inbox s3://archive/restored --method difface`"),
     (reprocess.deploy, 'Example: `bfr deploy s3://inbox s3://archive/restored --method difface --cron "0 3 * * *"`'),
     (runs.verify, "Example: `bfr verify s3://archive/restored --json`"),
+    (runs.repair, "Example: `bfr repair s3://archive/restored`"),
     (runs.vacuum, "Example: `bfr vacuum s3://archive/restored --older-than 1d --dry-run`"),
     (runs.explain, "Example: `bfr explain restored/ faces.parquet#17`"),
     (runs.report, "Example: `bfr report restored/`"),

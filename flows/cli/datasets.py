@@ -9,7 +9,7 @@ import typer
 
 from flows.cli import show
 from flows.cli.command import run as command
-from flows.cli.options import Debug, Destination, ImageColumn, Json, Source, settings_from
+from flows.cli.options import Debug, Destination, ImageColumn, Json, Overwrite, Source, settings_from
 
 RowsPerFile = Annotated[int, typer.Option(min=1, help="Rows per Parquet file.")]
 RowGroupRows = Annotated[int, typer.Option(min=1, help="Rows per row group.")]
@@ -43,6 +43,10 @@ def pack(
     rows_per_file: RowsPerFile = 5000,
     row_group_rows: RowGroupRows = 32,
     column: Annotated[str, typer.Option(help="Image column, if the source is Parquet.")] = "image",
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Follow links that lead out of SRC; only if you trust who made it.")
+    ] = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -51,7 +55,10 @@ def pack(
     def work() -> Any:
         from tasks.pack_pictures import pack_pictures
 
-        return dataclasses.asdict(pack_pictures(source, destination, rows_per_file, row_group_rows, column))
+        report = pack_pictures(
+            source, destination, rows_per_file, row_group_rows, column, follow_links=follow_links, overwrite=overwrite
+        )
+        return dataclasses.asdict(report)
 
     command(work, show.pack, as_json, debug)
 
@@ -69,6 +76,7 @@ def degrade(
     column: ImageColumn = "image",
     rows_per_file: RowsPerFile = 5000,
     row_group_rows: RowGroupRows = 32,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:

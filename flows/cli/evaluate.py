@@ -10,6 +10,7 @@ from flows.cli import show
 from flows.cli.command import run as command
 from flows.cli.options import (
     Actors,
+    AllowOpenCluster,
     Debug,
     Destination,
     Engine,
@@ -18,6 +19,7 @@ from flows.cli.options import (
     Json,
     Lpips,
     Metrics,
+    Overwrite,
     Protocol,
     Recogniser,
     ShardRows,
@@ -46,6 +48,8 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Random seed of every run.")] = 0,
     actors: Actors = None,
     shard_rows: ShardRows = None,
+    overwrite: Overwrite = False,
+    allow_open_cluster: AllowOpenCluster = None,
     engine: Engine = None,
     as_json: Json = False,
     debug: Debug = False,

@@ -16,6 +16,8 @@ Debug = Annotated[bool, typer.Option("--debug", help="Print tracebacks.")]
 Source = Annotated[str, typer.Argument(metavar="SRC", help="Dataset: a folder, glob or file; any fsspec URL.")]
 Destination = Annotated[str, typer.Argument(metavar="DST", help="Where to write; any fsspec URL.")]
 
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what another command has left at DST.")]
+
 Method = Annotated[str | None, typer.Option(help="Restoration method; `bfr methods` lists them.")]
 PresetName = Annotated[str | None, typer.Option(help="Named size and weights of the method; its first by default.")]
 Config = Annotated[Path | None, typer.Option(help="YAML file of settings; flags override it.")]
@@ -34,7 +36,16 @@ FidReference = Annotated[
 ]
 Actors = Annotated[int | None, typer.Option(help="Number of workers; by default one per GPU, or one without GPUs.")]
 ShardRows = Annotated[int | None, typer.Option(help="Rows per shard, rounded up to whole row groups; 32 by default.")]
+AllowOpenCluster = Annotated[
+    bool | None,
+    typer.Option("--allow-open-cluster", help="Do not warn of a Ray cluster that asks its callers for no token."),
+]
 Engine = Annotated[str | None, typer.Option(help="ray (default), or local: threads of this process.")]
+
+AcceptCodeChange = Annotated[
+    bool | None,
+    typer.Option("--accept-code-change", help="Go on with a run that other code began; by default it is refused."),
+]
 
 Set = Annotated[
     list[str] | None,

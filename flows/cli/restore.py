@@ -9,7 +9,9 @@ import typer
 from flows.cli import show
 from flows.cli.command import run as command
 from flows.cli.options import (
+    AcceptCodeChange,
     Actors,
+    AllowOpenCluster,
     Config,
     Debug,
     Destination,
@@ -98,6 +100,10 @@ def restore(
     retry_rejected: Annotated[
         str | None, typer.Option(metavar="CODE,...", help="Retry rows that were rejected with these codes.")
     ] = None,
+    deep: Annotated[
+        bool | None, typer.Option("--deep", help="Check the sha256 of what is done first, not only presence and size.")
+    ] = None,
+    accept_code_change: AcceptCodeChange = None,
     shard_timeout: Annotated[
         float | None, typer.Option(help="Seconds until a worker counts as hung; 20 x the longest shard by default.")
     ] = None,
@@ -111,6 +117,7 @@ def restore(
         typer.Option(help="Faces per network call; 8 by default, 16 on a GPU; auto finds what is fastest and fits."),
     ] = None,
     shard_rows: ShardRows = None,
+    allow_open_cluster: AllowOpenCluster = None,
     engine: Engine = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Restore nothing: count rows, time a sample, estimate the run.")

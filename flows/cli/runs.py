@@ -1,4 +1,4 @@
-"""The verbs on an existing run: verify, vacuum, explain, report."""
+"""The verbs on an existing run: verify, repair, vacuum, explain, report."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ import typer
 
 from flows.cli import show
 from flows.cli.command import run
-from flows.cli.options import Debug, Json
+from flows.cli.options import AcceptCodeChange, Debug, Json
 
 Run = Annotated[str, typer.Argument(metavar="DST", help="A run, the DST of `bfr restore`; any fsspec URL.")]
 
 
-def verify(destination: Run, as_json: Json = False, debug: Debug = False) -> None:
+def verify(
+    destination: Run,
+    and_repair: Annotated[bool, typer.Option("--repair", help="Mend what is wrong: the same as `bfr repair`.")] = False,
+    accept_code_change: AcceptCodeChange = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
     """Check every file against its commit and count every row; exit code 1 if anything is wrong."""
+    if and_repair:
+        repair(destination, accept_code_change, as_json, debug)
 
     def work() -> Any:
         from tasks.verify_run import verify_run
@@ -22,6 +30,22 @@ def verify(destination: Run, as_json: Json = False, debug: Debug = False) -> Non
         return verify_run(destination)
 
     run(work, show.verified, as_json, debug, lambda found: int(not found["ok"]))
+
+
+def repair(
+    destination: Run,
+    accept_code_change: AcceptCodeChange = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Find what is damaged and mend it from the source and the plan; exit code 1 if something is left."""
+
+    def work() -> Any:
+        from flows.repair_dataset import repair_dataset
+
+        return repair_dataset(destination, accept_code_change=bool(accept_code_change))
+
+    run(work, show.repaired, as_json, debug, lambda found: int(not found["ok"]))
 
 
 def vacuum(

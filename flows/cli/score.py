@@ -8,7 +8,18 @@ import typer
 
 from flows.cli import show
 from flows.cli.command import run as command
-from flows.cli.options import Debug, Destination, Json, Lpips, Metrics, Protocol, Recogniser, Source, settings_from
+from flows.cli.options import (
+    Debug,
+    Destination,
+    Json,
+    Lpips,
+    Metrics,
+    Overwrite,
+    Protocol,
+    Recogniser,
+    Source,
+    settings_from,
+)
 
 FACES_HELP = "Dataset, finished run, or .npz with mu and sigma; any fsspec URL."
 
@@ -26,6 +37,7 @@ def score(
     lpips: Lpips = None,
     metrics: Metrics = None,
     protocol: Protocol = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -55,6 +67,7 @@ def fid(
     column: Annotated[str | None, typer.Option(help="Image column; `restored` or `image` by default.")] = None,
     kernel: Annotated[bool, typer.Option("--kernel", help="Also compute KID, precision and recall.")] = False,
     save: Annotated[str | None, typer.Option(help="Write B's statistics to this .npz file.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another file at --save.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -64,7 +77,14 @@ def fid(
         from tasks.measure_distance import measure_distance
 
         return measure_distance(
-            a, b, features=features, preprocessing=preprocessing, column=column, kernel=kernel, save=save
+            a,
+            b,
+            features=features,
+            preprocessing=preprocessing,
+            column=column,
+            kernel=kernel,
+            save=save,
+            overwrite=overwrite,
         )
 
     command(work, show.fid, as_json, debug)

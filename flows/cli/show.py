@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -60,10 +60,33 @@ def verified(found: Result) -> None:
     if found["ok"]:
         _console.print("[green]ok[/]: every row exactly once, every file as committed")
         return
+    _console.print(_problems(found["problems"]))
+    _console.print(f"`bfr repair {found['destination']}` mends what can be mended", markup=False)
+
+
+def repaired(found: Result) -> None:
+    """What `bfr repair` found, what it did, and what is left."""
+    if not found["found"]:
+        _console.print("[green]ok[/]: nothing is damaged")
+        return
+    for line in found["mended"]:
+        _console.print(line, markup=False)
+    if found["set_aside"]:
+        _console.print(
+            f"{len(found['set_aside'])} damaged files are kept in {found['destination']}/damaged", markup=False
+        )
+    if found["ok"]:
+        _console.print("[green]ok[/]: mended; every row exactly once, every file as committed")
+        return
+    _console.print(_problems(found["left"]))
+    _console.print(f"left to do: {found['next']}", markup=False)
+
+
+def _problems(problems: Iterable[Result]) -> Table:
     view = Table("problem", "where", "detail")
-    for problem in found["problems"]:
+    for problem in problems:
         view.add_row(*(Text(problem[name]) for name in ("kind", "where", "detail")))
-    _console.print(view)
+    return view
 
 
 def vacuumed(found: Result) -> None:

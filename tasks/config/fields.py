@@ -1,4 +1,4 @@
-"""Types of fields that several run models share."""
+"""Field types that several run models share."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ StoredRedacted = PlainSerializer(lambda url: url and without_secrets(url), when_
 
 
 Url = Annotated[str, AfterValidator(lambda url: url if "://" in url else os.path.abspath(url)), StoredRedacted]
-"""A path or a URL; a path is made absolute, since workers run in folders of their own. As JSON, which others keep
-(Prefect, run.json), it is without secrets."""
+"""A path or a URL. Paths are made absolute, since workers run in folders of their own. JSON goes to places that keep it
+(Prefect, run.json), so secrets are left out there."""
 
 
 def _whole_or_auto(value: object, validate: Callable[[object], int | str]) -> int | str:
     try:
         return validate(value)
     except ValidationError:
-        raise ValueError("expected a whole number from 1 on, or auto") from None
+        raise ValueError("expected a whole number of at least 1, or auto") from None
 
 
 BatchSizeAsked = Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], WrapValidator(_whole_or_auto)]
@@ -33,7 +33,7 @@ def _cosine_or_profile(value: object, validate: Callable[[object], float | Profi
     try:
         return validate(value)
     except ValidationError:
-        raise ValueError(f"expected a number from -1 to 1, or a profile of {', '.join(PROFILES)}") from None
+        raise ValueError(f"expected a number from -1 to 1, or one of the profiles {', '.join(PROFILES)}") from None
 
 
 MinIdentity = Annotated[Annotated[float, Field(ge=-1, le=1)] | Profile, WrapValidator(_cosine_or_profile)]

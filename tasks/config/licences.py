@@ -1,4 +1,4 @@
-"""Under which licences the weights are that a run uses."""
+"""The licences of the weights that a run uses."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from bfr_models.weights.files import find_weight, read_card
 from tasks.config.resolve import ResolvedRun
 
 Terms = dict[str, Any]
-"""{weights, licence, licence_url, non_commercial}: of one weight file."""
+"""{weights, licence, licence_url, non_commercial} of one weight file."""
 
 _DLIB_URL = "https://github.com/davisking/dlib-models"
 
 
 def licences_in_use(resolved: ResolvedRun) -> list[Terms]:
-    """Of the method's components, and of the networks that find and score faces, each once."""
+    """The terms of the method's components and of the networks that find and score faces, each once."""
     recogniser, photos = resolved.recogniser, resolved.photos
     stems = [PurePath(weight["file"]).stem for weight in resolved.method.weights.values()]
     if recogniser and recogniser.name in WEIGHTS:
@@ -33,7 +33,7 @@ def licences_in_use(resolved: ResolvedRun) -> list[Terms]:
 
 
 def _terms(stem: str) -> Terms:
-    """As the card says, else the catalogue; a file of the user's own has the licence that its user knows."""
+    """The terms in the file's card, else in the catalogue; null for a file of the user's own that has neither."""
     entry, path = entry_of(stem), find_weight(stem)
     card = read_card(path) if path else {}
     known = {

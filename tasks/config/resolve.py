@@ -1,6 +1,7 @@
-"""What a run comes to: every name decided, every network with its checksum.
+"""A run with its names resolved: every network decided, each with its checksum.
 
-Decided once, before the first row: two phases that looked for themselves could find two different networks.
+Resolved once, before the first row: weights may be fetched during a run, and two phases that each looked for themselves
+could then use different networks.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _SEMANTIC = {
     "keep_input",
     "shard_rows",
 }
-"""Fields of the run that decide its output as they stand."""
+"""Fields that decide the output and need no resolving."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class PhotoSettings:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What changes the output, as plain data. Where the weights lie does not."""
+        """What changes the output, as plain data. The path of the weights does not; their checksum does."""
         described = asdict(self)
         del described["detector"]["weights"]
         return described
@@ -54,18 +55,18 @@ class PhotoSettings:
 
 @dataclass(frozen=True)
 class ResolvedRun:
-    """A run with every name decided. Made once by `resolve_run`; every phase is handed it."""
+    """A run with every name resolved. Made once by `resolve_run` and passed to every phase."""
 
     run: RestoreRun
     method: ResolvedMethod
     recogniser: NetworkChoice | None  # None: nothing scores identity
-    gate: IdentityGate | None  # None: every face is taken, whatever its similarity
+    gate: IdentityGate | None  # None: every restored face is kept, whatever its similarity
     photos: PhotoSettings | None  # None: each image is one face
     measures: Measures
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """What decides the run's output, as `plan/spec.json` holds it: runs that differ here share no destination."""
+        """What decides the run's output, as stored in `plan/spec.json`: runs that differ here share no destination."""
         run = self.run
         settings = {
             "source": redact(run.source.rstrip("/")),
@@ -78,20 +79,20 @@ class ResolvedRun:
             "fid_reference": None if run.fid_reference is None else redact(run.fid_reference),
             **run.model_dump(include=_SEMANTIC),
         }
-        plain: dict[str, Any] = json.loads(json.dumps(settings))  # as it is read back: tuples are lists there
+        plain: dict[str, Any] = json.loads(json.dumps(settings))  # as it is read back from JSON, where tuples are lists
         return plain
 
 
 def resolve_run(run: RestoreRun) -> ResolvedRun:
-    """Decides every name of a run and loads no network. UsageError, which says what to do, for an unknown name and for
-    a network that is asked for and not here."""
+    """Resolves every name of a run, without loading a network. UsageError, which says what to do, for an unknown name
+    and for a network that was requested but has no weights here."""
     method = resolve_method(run.method, run.preset, run.options, run.task)
     recogniser = choose_recogniser(run.recogniser)
     return ResolvedRun(run, method, recogniser, _gate(run, recogniser), _photos(run), _measures(run))
 
 
 def _gate(run: RestoreRun, recogniser: NetworkChoice | None) -> IdentityGate | None:
-    """UsageError when nothing measures the similarity, or a recogniser other than the profile's."""
+    """UsageError if no recogniser measures the similarity, or one that the profile's threshold is not made for."""
     if run.min_identity is None:
         return None
     if recogniser is None:

@@ -6,8 +6,7 @@ Each recogniser has its own scale of cosines: two strangers are at about 0.0 for
 from __future__ import annotations
 
 from bfr_models.errors import UsageError, unknown
-from bfr_models.faces.recognisers import ARCFACE, DLIB
-from bfr_models.faces.types import ADAFACE
+from bfr_models.faces.recognisers import ADAFACE, ARCFACE, DLIB
 from bfr_models.metrics.identity_gates import gate_for
 
 _WILD, _CELEBA = (gate_for(profile, ADAFACE).threshold for profile in ("wild", "celeba"))

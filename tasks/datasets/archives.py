@@ -1,12 +1,14 @@
 """Reads images that are not a Parquet dataset yet: from folders, zip and tar archives, WebDatasets.
 
 Nothing is extracted to disk, so a hostile member name ("../../etc/passwd") is nothing but a name. Archives are read
-forward, in their own order, because a compressed tar can be read in no other way.
+forward, in their own order, because a compressed tar can be read in no other way. Links that lead out of the source are
+not followed: whoever made the folder could not read what they lead to, perhaps, and this process can.
 """
 
 from __future__ import annotations
 
 import gzip
+import io
 import lzma
 import tarfile
 import zipfile
@@ -16,14 +18,17 @@ from dataclasses import dataclass, field
 from typing import IO, TypeVar
 
 from bfr_models.errors import UsageError
+from tasks.datasets import archive_limits
+from tasks.datasets.archive_limits import CHUNK, MAX_SIDECAR_BYTES, BoundedTar, Budget, members, open_tar, size_of
+from tasks.storage.local_disk import NotAFileError
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
 SIDECARS = ("json", "txt", "cls")  # files beside an image in a WebDataset; they become columns
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
-MAX_FILE_BYTES = 1024 * 2**20  # a zip bomb may unpack to any size
-MAX_SIDECAR_BYTES = 2**20  # all sidecars of an archive are in memory at once
+ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)  # LZMA takes the memory that the file says
+LEADS_OUT = "a link that leads out of the source (--follow-links follows it)"
 
 Member = TypeVar("Member")
 _DAMAGE = (
@@ -43,7 +48,7 @@ class Entry:
     sidecars: Mapping[str, str | None] = field(default_factory=dict)
 
 
-def read_entries(source: str) -> Iterator[Entry] | None:
+def read_entries(source: str, *, follow_links: bool = False) -> Iterator[Entry] | None:
     """The files of a folder or of archives, in a stable order; None if the source is Parquet."""
     folder, slash, name = source.rstrip("/").rpartition("/")
     if name.lower().endswith(ARCHIVES):
@@ -51,9 +56,9 @@ def read_entries(source: str) -> Iterator[Entry] | None:
     if name.endswith(".parquet"):
         return None
     store = Store(source)
-    sizes = {file.path: file.size for file in store.versions()}
-    if list(sizes) == [""]:  # the source is a single file
-        store, sizes = Store(folder or slash or "."), {name: sizes[""]}
+    sizes = {file.path: file.size for file in store.versions(follow_links=follow_links)}
+    if list(sizes) == [""]:  # the source is a single file, or a link to one, which whoever named it may follow
+        store, sizes, follow_links = Store(folder or slash or "."), {name: sizes[""]}, True
     names = [path for path in sizes if not _hidden(path)]
     images = any(map(_is_image, names))
     if any(path.endswith(".parquet") for path in names):
@@ -62,23 +67,37 @@ def read_entries(source: str) -> Iterator[Entry] | None:
         return None
     archives = [path for path in names if path.lower().endswith(ARCHIVES)]
     if archives and not images:
-        return (entry for path in archives for entry in _archive(store, path))
-    return (_file(store, path, size) for path, size in sizes.items())
+        return (entry for path in archives for entry in _inner_archive(store, path, follow_links))
+    return (_file(store, path, size, follow_links) for path, size in sizes.items())
 
 
-def _file(store: Store, path: str, size: int) -> Entry:
+def _file(store: Store, path: str, size: int, follow_links: bool) -> Entry:
+    leads_out = not follow_links and store.leads_out(path)
     if why := _why_skipped(path):
-        return Entry(path, skipped=why)
-    if size > MAX_FILE_BYTES:
-        return Entry(path, lost=f"expected at most {MAX_FILE_BYTES} bytes, found {size}")
-    return Entry(path, store.read(path))
+        return Entry(path, skipped=LEADS_OUT if leads_out else why)
+    if leads_out:
+        return Entry(path, lost=LEADS_OUT)
+    if size > archive_limits.MAX_FILE_BYTES:
+        return Entry(path, lost=_more_than_allowed(size))
+    try:
+        return Entry(path, store.read(path))
+    except (FileNotFoundError, NotAFileError) as error:  # a dangling link; a pipe, a device or a socket
+        return Entry(path, lost=f"expected a file, found {error.strerror or error}")
+
+
+def _inner_archive(store: Store, name: str, follow_links: bool) -> Iterator[Entry]:
+    if not follow_links and store.leads_out(name):
+        yield Entry(name, skipped=LEADS_OUT)
+    else:
+        yield from _archive(store, name)
 
 
 def _archive(store: Store, name: str) -> Iterator[Entry]:
     is_zip = name.lower().endswith(".zip")
     try:
         with store.open_input(name, sequential=True) as opened:
-            yield from _zip(opened) if is_zip else _tar(opened)
+            budget = Budget(size_of(opened))
+            yield from _zip(opened, budget) if is_zip else _tar(opened, budget)
     except FileNotFoundError:
         raise UsageError(f"expected an archive at {redact(store.url(name))}, found nothing; check the path") from None
     except _DAMAGE as error:
@@ -88,61 +107,79 @@ def _archive(store: Store, name: str) -> Iterator[Entry]:
         ) from error
 
 
-def _zip(opened: IO[bytes]) -> Iterator[Entry]:
+def _zip(opened: IO[bytes], budget: Budget) -> Iterator[Entry]:
     with zipfile.ZipFile(opened) as archive:
         for member in archive.infolist():
+            budget.count_member(len(member.filename))
             if member.is_dir():
                 continue
             if why := _why_skipped(member.filename):
                 yield Entry(member.filename, skipped=why)
+            elif member.compress_type not in ZIP_METHODS:
+                yield Entry(member.filename, lost="expected a member that is stored or compressed by deflate or bzip2")
             else:
-                data, lost = _bytes(archive.open, member)
+                data, lost = _bytes(archive.open, member, member.file_size, budget)
                 yield Entry(member.filename, data, lost=lost)
 
 
-def _tar(opened: IO[bytes]) -> Iterator[Entry]:
-    with tarfile.open(fileobj=opened) as archive:
-        members, texts = _contents(archive)
-        keys = {_key(member.name) for member in members if _is_image(member.name)}
+def _tar(opened: IO[bytes], budget: Budget) -> Iterator[Entry]:
+    with open_tar(opened, budget) as (archive, bounded):
+        found, texts = _contents(archive, bounded, budget)
+        keys = {_key(member.name) for member in found if _is_image(member.name)}
         is_webdataset = any(_key(name) in keys for name in texts)
         yield from (Entry(name, skipped=_why_skipped(name)) for name in texts if _key(name) not in keys)
-        for member in members:
+        for member in found:
             if why := _why_skipped(member.name):
                 yield Entry(member.name, skipped=why)
                 continue
-            data, lost = _bytes(archive.extractfile, member)
+            bounded.allow(archive_limits.MAX_FILE_BYTES + CHUNK)
+            data, lost = _bytes(archive.extractfile, member, member.size, budget)
             columns = {kind: texts.get(f"{_key(member.name)}.{kind}") for kind in SIDECARS}
             yield Entry(member.name, data, lost=lost, sidecars=columns if is_webdataset else {})
 
 
-def _contents(archive: tarfile.TarFile) -> tuple[list[tarfile.TarInfo], dict[str, str]]:
+def _contents(
+    archive: tarfile.TarFile, bounded: BoundedTar, budget: Budget
+) -> tuple[list[tarfile.TarInfo], dict[str, str]]:
     """All members but the sidecars, and the texts of the sidecars, in one pass: a sidecar may come after its image."""
-    members, texts = [], {}
-    for member in archive:
+    others, texts = [], {}
+    for member in members(archive, bounded, budget):
         if member.isdir():
             continue
         kind = member.name.rpartition(".")[2]
         if member.isfile() and kind in SIDECARS and not _hidden(member.name) and member.size <= MAX_SIDECAR_BYTES:
-            data, _ = _bytes(archive.extractfile, member)
+            budget.count_text(member.size)
+            bounded.allow(MAX_SIDECAR_BYTES + CHUNK)
+            data, _ = _bytes(archive.extractfile, member, member.size, budget)
             texts[member.name] = (data or b"").decode(errors="replace")
         else:
-            members.append(member)
-    return members, texts
+            others.append(member)
+    return others, texts
 
 
-def _bytes(opener: Callable[[Member], IO[bytes] | None], member: Member) -> tuple[bytes | None, str]:
-    """A member's bytes, or None and the reason: too large (whatever its header claims), damaged, encrypted, a dangling
-    link."""
+def _bytes(
+    opener: Callable[[Member], IO[bytes] | None], member: Member, size: int, budget: Budget
+) -> tuple[bytes | None, str]:
+    """A member's bytes, or None and the reason: too large (by its header, or whatever that claims), damaged, encrypted,
+    a dangling link."""
+    if size > archive_limits.MAX_FILE_BYTES:
+        return None, _more_than_allowed(size)
+    data = io.BytesIO()
     try:
         opened = opener(member)
-        data = opened.read(MAX_FILE_BYTES + 1) if opened else None
+        if opened is None:
+            return None, "expected a file in the archive, found something else"
+        while chunk := opened.read(CHUNK):
+            budget.count_bytes(data.write(chunk))
+            if data.tell() > archive_limits.MAX_FILE_BYTES:
+                return None, _more_than_allowed(data.tell())
     except (*_DAMAGE, KeyError, RecursionError) as error:
         return None, f"expected a whole member of the archive, found a broken one ({type(error).__name__}: {error})"
-    if data is None:
-        return None, "expected a file in the archive, found something else"
-    if len(data) > MAX_FILE_BYTES:
-        return None, f"expected at most {MAX_FILE_BYTES} bytes, found more"
-    return data, ""
+    return data.getvalue(), ""
+
+
+def _more_than_allowed(size: int) -> str:
+    return f"expected at most {archive_limits.MAX_FILE_BYTES} bytes, found {size} or more"
 
 
 def _key(name: str) -> str:

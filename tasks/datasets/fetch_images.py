@@ -10,19 +10,20 @@ The author of a dataset chooses its addresses, so only these are followed (SECUR
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from urllib.parse import urljoin, urlsplit
 
 import httpx
 
 from bfr_models.errors import BfrError, RowError
+from tasks.datasets.public_machines import is_public
 from tasks.storage.filesystem import place_of
 from tasks.storage.redaction import redact, redact_text
 from tasks.storage.retry import is_transient, retry_deadline, with_retries
@@ -32,6 +33,7 @@ MAX_BYTES = 64 * 2**20  # of one image
 TIMEOUT = 60.0  # seconds for one attempt, however slowly its bytes come, and for all retries after it
 MAX_NAME = 1024  # bytes of an object's key: no store has longer ones
 MAX_REDIRECTS = 5
+MAX_MACHINES = 4  # behind one name, tried in turn
 AHEAD = 8  # images being fetched while one is restored
 KEPT_BYTES = 256 * 2**20  # kept because an image is read twice: for its size, and to be decoded
 
@@ -121,9 +123,7 @@ def _from_web(address: str) -> bytes:
     # that each target is checked as the first address is.
     with httpx.Client(timeout=10, follow_redirects=False) as client:
         for _ in range(MAX_REDIRECTS + 1):
-            _require_public(address)
-            with client.stream("GET", address) as response:
-                _require_public_peer(address, response)
+            with _answer(client, address) as response:
                 if response.is_redirect:
                     address = urljoin(address, response.headers["location"])
                     if urlsplit(address).scheme not in ("http", "https"):
@@ -132,6 +132,45 @@ def _from_web(address: str) -> bytes:
                 response.raise_for_status()
                 return _bounded(address, response, deadline)
     raise RowError("missing", f"expected a picture at {_short(address)}, found more than {MAX_REDIRECTS} redirects")
+
+
+@contextmanager
+def _answer(client: httpx.Client, address: str) -> Iterator[httpx.Response]:
+    """The response of one of the machines that the address names.
+
+    A name is resolved once, and the connection made to the very machine that was checked: asked a second time, a name
+    server may well say something else. A proxy resolves names itself.
+    """
+    url = httpx.URL(address)
+    for machine in [None] if _proxied() else _machines(address):
+        with ExitStack() as stack:
+            try:
+                response = stack.enter_context(_request(client, url, machine))
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                failure = error  # a machine of two address families may be reached by one of them alone
+                continue
+            yield response
+            return
+    raise failure
+
+
+def _request(client: httpx.Client, url: httpx.URL, machine: str | None) -> AbstractContextManager[httpx.Response]:
+    if machine is None:
+        return client.stream("GET", url)
+    name = {"sni_hostname": url.raw_host.decode("ascii")}  # whose certificate is asked for, and checked
+    host = {"Host": url.netloc.decode("ascii")}
+    return client.stream("GET", url.copy_with(host=machine), headers=host, extensions=name)
+
+
+def _machines(address: str) -> list[str]:
+    """The numeric addresses behind a web address. RowError if one of them is not public."""
+    parts = urlsplit(address)
+    host = parts.hostname or ""
+    found = socket.getaddrinfo(host, parts.port or 443, type=socket.SOCK_STREAM)
+    machines = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    if host not in _allowed() and not all(is_public(machine) for machine in machines):
+        raise _refused(address, "a machine that is not public")
+    return machines[:MAX_MACHINES]
 
 
 def _bounded(address: str, response: httpx.Response, deadline: float) -> bytes:
@@ -143,23 +182,6 @@ def _bounded(address: str, response: httpx.Response, deadline: float) -> bytes:
         if time.monotonic() > deadline:
             raise RowError("missing", f"expected all of {_short(address)} in {TIMEOUT:g} s, found a part of it")
     return bytes(data)
-
-
-def _require_public(address: str) -> None:
-    parts = urlsplit(address)
-    host = parts.hostname or ""
-    if host in _allowed():
-        return
-    found = socket.getaddrinfo(host, parts.port or 443, type=socket.SOCK_STREAM)
-    if not all(ipaddress.ip_address(entry[4][0]).is_global for entry in found):
-        raise _refused(address, "a machine that is not public")
-
-
-def _require_public_peer(address: str, response: httpx.Response) -> None:
-    """Checks the machine that answered: its name may resolve otherwise than a moment ago (DNS rebinding)."""
-    peer = response.extensions["network_stream"].get_extra_info("server_addr")
-    if urlsplit(address).hostname not in _allowed() and not _proxied() and not ipaddress.ip_address(peer[0]).is_global:
-        raise _refused(address, "a machine that is not public")
 
 
 def _proxied() -> bool:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bfr_models.errors import UsageError
+from tasks.datasets.overwriting import marked
 from tasks.storage.store import Store
 
 MAX_FILE_BYTES = 512 * 2**20  # a file is in memory until it is written
@@ -24,7 +25,7 @@ class DatasetWriter:
     A file ends at `rows_per_file` rows or `max_file_bytes`, a row group at `row_group_rows` rows or 128 MiB. If an
     exception leaves the block, the files written so far are removed, because half a dataset would look like a whole
     one. If it ends well, leftover parts of an earlier, longer dataset are removed. With a `schema` but no rows, one
-    empty file is written, so that the columns are known.
+    empty file is written, so that the columns are known. `mark` says whose the files are (`overwriting`).
     """
 
     def __init__(
@@ -35,12 +36,14 @@ class DatasetWriter:
         schema: pa.Schema | None = None,
         *,
         max_file_bytes: int = MAX_FILE_BYTES,
+        mark: str | None = None,
     ) -> None:
         if rows_per_file < 1 or row_group_rows < 1:
             raise UsageError(
                 f"expected at least 1 row per file and row group, found {rows_per_file} and {row_group_rows}"
             )
-        self._store, self._schema = store, schema
+        self._store, self._mark = store, mark
+        self._schema = None if schema is None else marked(schema, mark)
         self._rows_per_file, self._row_group_rows = rows_per_file, row_group_rows
         self._max_file_bytes = max_file_bytes
         self._file: _FileInMemory | None = None
@@ -51,7 +54,7 @@ class DatasetWriter:
     def write(self, table: pa.Table) -> None:
         """Adds rows. All tables must have the given schema, or else that of the first one: UsageError otherwise."""
         if self._schema is None:
-            self._schema = table.schema
+            self._schema = marked(table.schema, self._mark)
         table = _conform(table, self._schema)
         while table.num_rows:
             file = self._file = self._file or _FileInMemory(self._schema)

@@ -18,6 +18,7 @@ import ray
 from ray.exceptions import RayError
 
 from bfr_models.errors import BfrError, UsageError
+from tasks.engine.ray_token import OPEN_CLUSTER, is_open, prepare_token
 from tasks.storage.http_errors import causes
 
 _log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ def connect_ray() -> bool:
     """
     if ray.is_initialized():
         return False
+    prepare_token()
     handler = signal.getsignal(signal.SIGTERM)
     address = os.environ.get("RAY_ADDRESS")
     if address:
@@ -75,9 +77,8 @@ def _native_lines_dropped() -> Iterator[None]:
 def _cannot_connect(address: str | None, error: Exception) -> BfrError:
     """What to do, and Ray's reason: that of the first cause, of whose traceback the last line tells it."""
     reason = str([*causes(error)][-1]).strip()
-    reason = (reason.splitlines()[-1] if "Traceback" in reason else " ".join(reason.split())).partition(" Ensure ")[0][
-        :300
-    ]
+    reason = reason.splitlines()[-1] if "Traceback" in reason else " ".join(reason.split())
+    reason = reason.partition(" Ensure ")[0][:300]  # Ray's advice follows
     if not address:
         return BfrError(
             f"expected Ray to start on this machine, found: {reason}; Ray's logs are in /tmp/ray/session_latest/logs; "
@@ -94,6 +95,14 @@ def _log_what_nodes_report(found: dict[str, Any], *_: object, **__: object) -> N
     """In place of Ray's function, which prints it to standard output, where results go: a node that dies reports itself
     with 20 lines of its log."""
     _log.info("Ray: %s", "\n".join(map(str, found["lines"])).strip().partition("\n")[0])
+
+
+def warn_if_open() -> None:
+    """Says so on standard error if the connected cluster takes callers without a token."""
+    given = os.environ.get("RAY_ADDRESS", "")
+    address = given if given.startswith("ray://") else ray.get_runtime_context().gcs_address
+    if is_open(address):
+        print(f"warning: {OPEN_CLUSTER.format(address=address)}", file=sys.stderr, flush=True)
 
 
 def _require_answer(address: str) -> None:

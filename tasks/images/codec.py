@@ -207,5 +207,6 @@ def _check_scans(image: Image.Image, data: bytes) -> None:
 
 def _what_is_wrong(data: bytes, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):  # its message has a memory address, which differs each time
-        return f"expected a JPEG, PNG, WebP, TIFF, BMP or GIF, found {len(data)} bytes that start {data[:12]!r}"
+        # Nor its bytes: of an address that a stranger chose they would tell him what is there.
+        return f"expected a JPEG, PNG, WebP, TIFF, BMP or GIF, found {len(data)} bytes of something else"
     return f"expected a whole picture, found a broken one ({type(error).__name__}: {str(error)[:200]})"

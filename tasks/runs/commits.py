@@ -1,13 +1,14 @@
-"""The commit protocol: work at least once, results exactly once. infra/COMMIT_PROTOCOL.md says why it holds.
+"""The commit protocol: work at least once, results exactly once. infra/COMMIT_PROTOCOL.md argues why it holds.
 
     1. put the shard's files under names that no other attempt uses
-    2. look whether the live plan still has the shard: a late attempt at one that was superseded ends here
-    3. put `commits/<shard>.json`, create-only: the first attempt that gets there has done the shard
-    4. whoever loses removes its own files and adopts the winner's record
+    2. check that the live plan still has the shard: a late attempt at a superseded shard ends here
+    3. put `commits/<shard>.json`, create-only: the first attempt to get there has done the shard
+    4. an attempt that loses removes its own files and adopts the winner's record
 
-Killed before 3, an attempt leaves orphans that `vacuum` removes; nothing is ever renamed or locked, and no
-clock is trusted. A store may say "exists" after a lost response to our own put, so the record is read
-back and the attempt compared.
+Files come before the record, so that a record never promises what is not there: an attempt killed before 3 leaves
+orphans, which mean nothing and which `vacuum` removes. The record is create-only because a dispatcher cannot tell a
+dead worker from a slow one: two attempts at one shard may finish, and the store alone decides which of them counts.
+Nothing is renamed or locked, and no clock is trusted: object stores rename by copying, and locks outlive their holders.
 
 A shard that is tried again (`--retry-rejected`) has a new generation, with a record of its own:
 `commits/<shard>.<generation>.json`. The live plan says which generation counts.
@@ -17,25 +18,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import socket
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
 from bfr_models.errors import BfrError
-from tasks.runs.layout import COMMITS, FOLDERS, commit_file, shard_file
+from tasks.config.code import this_process
+from tasks.runs.layout import COMMITS, FEATURES, FOLDERS, commit_file, shard_file
+from tasks.runs.sealed import read_json, seal
 from tasks.runs.shards import Shard
-from tasks.storage.store import Store
+from tasks.storage.redaction import without_secrets
+from tasks.storage.store import PARALLEL_READS, Store
 
 Record = dict[str, Any]
 
-_READERS = 16
-_READ_AHEAD = 1024  # records in memory, of perhaps millions
+_READ_AHEAD = 1024  # records held in memory: a run may have millions
 
 
 def commit_shard(
@@ -45,26 +47,28 @@ def commit_shard(
     facts: Mapping[str, Any],
     require_live: Callable[[], None] = lambda: None,
 ) -> Record:
-    """Publishes one attempt at a shard; returns the record that counts, ours or an earlier winner's.
+    """Publishes one attempt at a shard; returns the record that counts, ours or that of an earlier winner.
 
     `files` maps a folder of the run (`data`, `rejected`) to the bytes of its Parquet file. `require_live` raises if the
-    shard no longer counts; it is asked last of all.
+    shard no longer counts; it is called right before the record is put, to leave the shortest gap between the two.
     """
     attempt, name = uuid.uuid4().hex[:12], shard.commit
     entries: dict[str, dict[str, Any]] = {}
     for folder, data in files.items():
         path = shard_file(folder, name, attempt)
-        store.write(path, data)
+        store.write(path, data, private=folder == FEATURES)  # biometric data, where embeddings are kept
         entries[folder] = {"path": path, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    record = {
+    made = {
         "shard": shard.id,
         "generation": shard.generation,
         "attempt": attempt,
         "files": entries,
-        "process": {"host": socket.gethostname(), "pid": os.getpid()},
+        "place": asdict(shard) | {"source": without_secrets(shard.source)},  # enough to plan the shard again
+        "process": this_process(),
         "committed": datetime.now(UTC).isoformat(timespec="seconds"),
         **facts,
     }
+    record = seal(made)
     try:
         require_live()
     except BfrError:
@@ -72,6 +76,7 @@ def commit_shard(
         raise
     if store.create(commit_file(name), json.dumps(record).encode()):
         return record
+    # "Exists" may mean our own put, whose response was lost: only the attempt in the record tells.
     winner = read_commit(store, name)
     if winner["attempt"] != attempt:
         _remove(store, record)
@@ -79,28 +84,27 @@ def commit_shard(
 
 
 def _remove(store: Store, record: Record) -> None:
-    """The files of an attempt that does not count."""
+    """Removes the files of an attempt that does not count."""
     for path in files_of(record).values():
-        with suppress(OSError):  # an orphan is harmless: vacuum gets it
+        with suppress(OSError):  # an orphan is harmless, and `vacuum` removes it
             store.delete(path)
 
 
 def committed(store: Store) -> set[str]:
-    """Names of all the commits there are: one listing."""
+    """The names of all commits, by one listing."""
     names = (path.rpartition("/")[2] for path in store.list(COMMITS))
     return {name.removesuffix(".json") for name in names if name.endswith(".json")}
 
 
 def read_commit(store: Store, name: str) -> Record:
-    """The record of a shard that is done."""
-    record: Record = json.loads(store.read(commit_file(name)))
-    return record
+    """The record of a committed shard. DamagedError if it is not what was written."""
+    return read_json(store, commit_file(name))
 
 
 def read_commits(store: Store, names: Iterable[str]) -> Iterator[Record]:
-    """The records of many shards, in the given order, read side by side."""
+    """The records of many shards, in the given order, read in parallel."""
     left = iter(names)
-    with ThreadPoolExecutor(_READERS) as readers:
+    with ThreadPoolExecutor(PARALLEL_READS) as readers:
         while some := list(islice(left, _READ_AHEAD)):
             yield from readers.map(lambda name: read_commit(store, name), some)
 
@@ -108,7 +112,7 @@ def read_commits(store: Store, names: Iterable[str]) -> Iterator[Record]:
 def orphans(store: Store, live: set[str], keep: set[str]) -> list[str]:
     """The commits that are no longer live, then the files that no live record names.
 
-    Only when every live shard is committed: before that, a file may belong to an attempt under way.
+    Call it only when every live shard is committed: before that, a file may belong to an attempt in progress.
     """
     dead = sorted(committed(store) - live)
     files = [path for folder in FOLDERS for path in store.list(folder) if path not in keep]
@@ -116,7 +120,7 @@ def orphans(store: Store, live: set[str], keep: set[str]) -> list[str]:
 
 
 def vacuum(store: Store, paths: Iterable[str]) -> None:
-    """Removes orphans in their order: a commit goes before its files, else it would promise what is gone."""
+    """Removes orphans in the given order: a commit before its files, or it would promise what is gone."""
     for path in paths:
         store.delete(path)
 

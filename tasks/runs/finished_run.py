@@ -1,4 +1,4 @@
-"""A finished run as one table: its plain columns in memory, its pictures and features read where they are needed."""
+"""A finished run as one table: its plain columns in memory, its images and features read when they are needed."""
 
 from __future__ import annotations
 
@@ -22,17 +22,15 @@ from tasks.runs.plan import latest_plan, require_finished
 from tasks.runs.pointer import address, read_pointer
 from tasks.runs.record import read_record
 from tasks.runs.shards import from_table
-from tasks.storage.store import Store
+from tasks.storage.store import PARALLEL_READS, Store
 
 Rows = NDArray[np.int64]
-"""Rows of a run by their number: 0 is the first row of the first file of the manifest."""
-
-_READERS = 16
+"""Row numbers within a run: 0 is the first row of the first file of the manifest."""
 
 
 @dataclass(frozen=True)
 class RunFile:
-    """One committed shard: its files, which of the run's rows it holds, and where these come from."""
+    """One committed shard: its files, the rows of the run that it holds, and the source file they come from."""
 
     shard: str
     data: str
@@ -40,13 +38,13 @@ class RunFile:
     rejected: str | None
     start: int
     stop: int
-    source: str  # the file of SRC
-    source_rows: int  # of that file: those in `data`, and the rejected
+    source: str  # the source file that it was restored from
+    source_rows: int  # rows that it covers there: those in `data` and those rejected
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """`schema` is that of all data files together, `table` the plain columns of all rows."""
+    """`schema` unifies those of all data files; `table` has the plain columns of all rows."""
 
     store: Store
     record: dict[str, Any]
@@ -60,21 +58,21 @@ class FinishedRun:
         return list(values(self.table["id"]))
 
     def places(self, rows: Rows) -> tuple[list[str], list[int]]:
-        """The data file of each row, and its row there."""
+        """The data file of each row, and the row's number in it."""
         files = np.searchsorted([file.stop for file in self.files], rows, side="right")
         starts = np.array([file.start for file in self.files], np.int64)
         return [self.files[number].data for number in files], (rows - starts[files]).tolist()
 
     def origins(self, rows: Rows) -> tuple[list[str], list[int]]:
-        """The file of SRC that each row was restored from, and its row there."""
+        """The source file that each row was restored from, and the row's number in it."""
         files = np.searchsorted([file.stop for file in self.files], rows, side="right")
         return [self.files[number].source for number in files], self._source_rows[rows].tolist()
 
     @cached_property
     def _source_rows(self) -> Rows:
-        """(n,) the rows of the source's files: each shard's but the rejected, in their order."""
+        """(n,) the number of each row in its source file: rejected rows have no place in `data`, so they leave gaps."""
         first_rows = {shard.id: shard.first_row for shard in from_table(latest_plan(self.store).shards)}
-        with ThreadPoolExecutor(_READERS) as readers:
+        with ThreadPoolExecutor(PARALLEL_READS) as readers:
             firsts = [first_rows[file.shard] for file in self.files]
             return np.concatenate(list(readers.map(self._restored_rows, self.files, firsts)))
 
@@ -86,7 +84,7 @@ class FinishedRun:
             return np.setdiff1d(rows, pq.read_table(opened, columns=["source_row"])["source_row"].to_numpy())
 
     def read(self, rows: Rows, columns: Sequence[str] | None = None) -> Iterator[tuple[Rows, pa.Table]]:
-        """Some rows, ascending, with all their columns or some; a row group at a time, in the file's own schema."""
+        """Reads `rows` (ascending), with all columns or some; yields row groups one by one, with the file's schema."""
         for file in self.files:
             own = rows[np.searchsorted(rows, file.start) : np.searchsorted(rows, file.stop)]
             if not len(own):
@@ -104,27 +102,27 @@ class FinishedRun:
 
 
 def open_run(url: str) -> FinishedRun:
-    """Reads all of a finished run but pictures and features; of generations it is the current one. UsageError for
-    what is none."""
+    """Reads a finished run, or the current one of generations, except its images and features. UsageError for anything
+    else."""
     store = Store(url)
     pointer = read_pointer(store)
     if pointer.begun:
         if pointer.generation is None:
-            raise UsageError(f"expected a current generation at {store!r}, found none; `bfr reprocess` makes one")
+            raise UsageError(f"expected a current generation at {store!r}, found none; run `bfr reprocess` to make one")
         store = Store(address(url, pointer.generation))
     _, record = require_finished(store)
     run = _open(store, record)
     if not run.files:
-        raise UsageError(f"expected restored rows in the run at {store!r}, found none: all were rejected")
+        raise UsageError(f"expected restored rows in the run at {store!r}, found none: every row was rejected")
     return run
 
 
 def open_last_finished(url: str) -> FinishedRun:
-    """What a run was when it was last finished: by now it may have more to do. It may have no rows."""
+    """The run as it was last finished, though it may have more to do by now. It may have no rows."""
     store = Store(url)
     record = read_record(store)
     if record is None:
-        raise UsageError(f"expected a run that was finished once at {store!r}, found no {RECORD}")
+        raise UsageError(f"expected a run at {store!r} that has been finished, found no {RECORD}")
     return _open(store, record)
 
 
@@ -134,13 +132,13 @@ def _open(store: Store, record: dict[str, Any]) -> FinishedRun:
     entries = [entry for entry in manifest if entry["data"]]
     if not entries:
         return FinishedRun(store, record, commits, [], pa.schema([]), pa.table({"id": pa.array([], pa.string())}))
-    with ThreadPoolExecutor(_READERS) as readers:
+    with ThreadPoolExecutor(PARALLEL_READS) as readers:
         found = list(readers.map(lambda entry: _plain(store, entry["data"]), entries))
     try:
         schema = pa.unify_schemas([schema for schema, _ in found], promote_options="permissive")
         table = pa.concat_tables([table for _, table in found], promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise UsageError(f"expected data files of one kind in {store!r}, found others: {error}") from error
+        raise UsageError(f"expected data files with compatible columns in {store!r}, found others: {error}") from error
     stops = np.cumsum([table.num_rows for _, table in found]).tolist()
     files = [
         RunFile(

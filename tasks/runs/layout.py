@@ -1,19 +1,21 @@
-"""The names of everything that a run leaves on disk, relative to its destination. No other module spells one out."""
+"""The names of everything that a run leaves on disk, relative to its destination. No other module spells them out."""
 
 from __future__ import annotations
 
 DATA, FEATURES, REJECTED = "data", "features", "rejected"
 FOLDERS = (DATA, FEATURES, REJECTED)
-"""Folders whose files commits name: `<folder>/<commit>-<attempt>.parquet`."""
+"""The folders of the files that commits name: `<folder>/<commit>-<attempt>.parquet`."""
 
 COMMITS = "commits"
 PLAN = "plan"
 SPEC = "plan/spec.json"
-STORAGE_FACTS = "plan/storage.json"  # whether the store knows conditional puts
-OWNER = "plan/owner.json"  # which driver holds the run, on stores that do not
+STORAGE_FACTS = "plan/storage.json"  # whether the store has conditional puts
+OWNER = "plan/owner.json"  # the driver that holds the run, on a store without them
 MANIFEST = "manifest.parquet"
 RECORD = "run.json"
 REPORT = "report/index.html"
+
+DAMAGED = "damaged"  # copies of what was found damaged
 
 POINTER = "current.json"
 GENERATIONS = "generations"
@@ -23,30 +25,35 @@ CURATION_UNFINISHED = "curation.unfinished.json"
 
 
 def plan_file(number: int) -> str:
-    """The file of one plan; the highest number is the live one."""
+    """The file of a plan; the plan with the highest number is the live one."""
     return f"{PLAN}/{number:05d}.parquet"
 
 
 def commit_name(shard_id: str, generation: int = 0) -> str:
-    """What a generation of a shard is called among the commits."""
+    """The name that the commit of a shard's generation goes by."""
     return f"{shard_id}.{generation}" if generation else shard_id
 
 
 def commit_file(commit: str) -> str:
-    """The record that says that a shard is done."""
+    """The record that marks a shard as done: no record, not done."""
     return f"{COMMITS}/{commit}.json"
 
 
 def shard_file(folder: str, commit: str, attempt: str) -> str:
-    """A file of one attempt at a shard: no two attempts write the same."""
+    """A file of one attempt at a shard; no other attempt writes to it."""
     return f"{folder}/{commit}-{attempt}.parquet"
 
 
+def damaged_file(path: str, digest: str) -> str:
+    """Where a damaged file is kept. The name ends in the hash, so that no reader takes it for a Parquet file."""
+    return f"{DAMAGED}/{path}.{digest}"
+
+
 def generation_folder(name: str) -> str:
-    """The run of one generation, below what `bfr reprocess` was given as its destination."""
+    """The folder of one generation's run, below the destination of `bfr reprocess`."""
     return f"{GENERATIONS}/{name}"
 
 
 def comparison_file(old: str | None, new: str, ending: str = "json") -> str:
-    """What the switch from one generation to another was decided by."""
+    """The comparison that decided the switch from one generation to another."""
     return f"comparisons/{old}..{new}.{ending}"

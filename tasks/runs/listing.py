@@ -13,18 +13,16 @@ from tasks.datasets.row_groups import DAMAGE, is_damage
 from tasks.runs.shards import Shard, shards_of_file
 from tasks.runs.source import open_source
 from tasks.storage.redaction import redact
-from tasks.storage.store import FileVersion, Store
-
-_READERS = 16
+from tasks.storage.store import PARALLEL_READS, FileVersion, Store
 
 
 def list_source(run: RestoreRun) -> tuple[list[Shard], dict[str, str]]:
-    """The shards of the source as it is now, and the files that do not read, with what is wrong with them. UsageError
-    for such files unless the run leaves them out and there are others."""
+    """The shards of the source as it is now, and the files that cannot be read, each with the reason. UsageError for
+    such files, unless the run leaves them out and others remain."""
     files = open_source(run.source)
     shards: list[Shard] = []
     damaged: dict[str, str] = {}
-    with ThreadPoolExecutor(_READERS) as readers:
+    with ThreadPoolExecutor(PARALLEL_READS) as readers:
         footers = readers.map(lambda found: _row_groups(found[0], found[1], run), files)
         for (store, file), found in zip(files, footers, strict=True):
             url = store.url(file.path)
@@ -35,14 +33,14 @@ def list_source(run: RestoreRun) -> tuple[list[Shard], dict[str, str]]:
     if damaged and not (run.leave_out_damaged and shards):
         url, why = next(iter(damaged.items()))
         raise UsageError(
-            f"expected a Parquet file at {redact(url)}, found one that does not read ({why}); "
-            "remove it from the source or mend it"
+            f"expected a Parquet file at {redact(url)}, found one that cannot be read ({why}); "
+            "remove it from the source or repair it"
         )
     return shards, damaged
 
 
 def _row_groups(store: Store, file: FileVersion, run: RestoreRun) -> list[int] | str:
-    """Rows of each row group, from the footer, or why it does not read; checks that the columns are there."""
+    """The rows of each row group, from the footer, or why it cannot be read; checks that the columns are there."""
     with store.open_input(file.path) as source:
         try:
             parquet = pq.ParquetFile(source)

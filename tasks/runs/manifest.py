@@ -1,4 +1,4 @@
-"""`manifest.parquet`: the files of a run that count, shard by shard, in the order of the plan."""
+"""`manifest.parquet`: the files that make up a finished run, shard by shard, in the order of the plan."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from tasks.datasets.writer import encode_table
 from tasks.runs.commits import Record
 from tasks.runs.layout import DATA, FEATURES, MANIFEST, REJECTED
+from tasks.runs.sealed import encode_sealed, read_sealed
 from tasks.storage.store import Store
 
 SCHEMA = pa.schema(
@@ -34,7 +33,7 @@ Entry = dict[str, Any]
 
 
 def manifest_entry(record: Record) -> Entry:
-    """What the manifest says of a committed shard; None where it has no such file."""
+    """A committed shard's row of the manifest; None for a file that the shard does not have."""
     files = record["files"]
     return {
         "shard": record["shard"],
@@ -52,15 +51,16 @@ def manifest_entry(record: Record) -> Entry:
 def write_manifest(store: Store, entries: Sequence[Entry]) -> None:
     """Replaces the manifest."""
     table = pa.Table.from_pylist(list(entries), schema=SCHEMA)
-    store.write(MANIFEST, encode_table(table, row_group_rows=65536))
+    store.write(MANIFEST, encode_sealed(table))
 
 
-def read_manifest(store: Store, columns: Sequence[str] | None = None) -> list[Entry]:
-    """The entries of a finished run. FileNotFoundError where there is no manifest."""
-    entries: list[Entry] = pq.read_table(pa.BufferReader(store.read(MANIFEST)), columns=columns).to_pylist()
+def read_manifest(store: Store) -> list[Entry]:
+    """The entries of a finished run. FileNotFoundError if there is no manifest, DamagedError for a damaged one."""
+    entries: list[Entry] = read_sealed(store, MANIFEST, SCHEMA).to_pylist()
     return entries
 
 
 def data_files(store: Store) -> list[str]:
-    """The data files that count, in the order of the plan. A shard with no restored row has none."""
-    return [entry[DATA] for entry in read_manifest(store, [DATA]) if entry[DATA]]
+    """The data files of a finished run, in the order of the plan. A shard without restored rows has none."""
+    files = read_sealed(store, MANIFEST, pa.schema([SCHEMA.field(DATA)]))[DATA]
+    return [path for path in files.to_pylist() if path]

@@ -1,21 +1,26 @@
-"""The frozen plan of a run: `plan/00000.parquet` and its successors. The last one is the live one."""
+"""The frozen plan of a run: `plan/00000.parquet` and its successors. The last one is the live one.
+
+A plan is frozen so that all drivers and every resume work on the same shards, whatever happens to the source meanwhile.
+What is done is not written into it: that is what the commits say, so the two can never disagree.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+from types import MappingProxyType
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bfr_models.errors import BfrError, UsageError
-from tasks.datasets.writer import encode_table
 from tasks.runs import commits
 from tasks.runs.layout import PLAN, RECORD, plan_file
 from tasks.runs.record import RunRecord, read_record
-from tasks.runs.shards import Shard, from_table, to_table
+from tasks.runs.sealed import MADE_BY, encode_sealed, read_sealed
+from tasks.runs.shards import SCHEMA, Shard, from_table, to_table
 from tasks.storage.store import Store
 
 _RETRIED = b"bfr:retry_rejected"  # key of the plan file's metadata
@@ -27,15 +32,15 @@ class Plan:
 
     number: int
     shards: pa.Table
-    done: frozenset[str]  # names of commits
-    given: str = ""  # the source as this command was given it, secrets included
-    resumed: bool = False  # taken as it was frozen, without a look at the source
+    done: frozenset[str]  # the live commits that exist, by name
+    given: str = ""  # the source as passed to this command, secrets included
+    resumed: bool = False  # taken as it was frozen, without listing the source
     finished: bool = False  # nothing is left to do, and run.json says so
     damaged: tuple[str, ...] = ()  # source files that were left out, and why
 
     @property
     def todo(self) -> Iterator[Shard]:
-        """The shards without a commit, in the plan's order."""
+        """The shards without a commit, in the order of the plan."""
         todo = (shard for shard in from_table(self.shards) if shard.commit not in self.done)
         return (replace(shard.with_secrets(self.given), plan=self.number) for shard in todo)
 
@@ -49,56 +54,72 @@ class Plan:
 
     @property
     def commits(self) -> list[str]:
-        """The names of the live commits, those to come included, in the plan's order."""
+        """The names of the live commits, including those still to come, in the order of the plan."""
         return [shard.commit for shard in from_table(self.shards)]
 
     @property
     def retried(self) -> list[str]:
-        """The rejection codes whose rows this plan tries again; none for other plans."""
+        """The rejection codes whose rows this plan was made to try again; none for most plans."""
         return json.loads((self.shards.schema.metadata or {}).get(_RETRIED, b"[]"))
+
+    @property
+    def made_by(self) -> dict[str, Any]:
+        """The settings, the arguments and the code of the command that made this plan; empty for older versions."""
+        return json.loads((self.shards.schema.metadata or {}).get(MADE_BY, b"{}"))
 
 
 def find_plan(store: Store) -> Plan | None:
-    """The live plan; None where nothing is planned yet."""
-    numbers = [int(PurePosixPath(path).stem) for path in store.list(PLAN) if path.endswith(".parquet")]
+    """The live plan; None if nothing is planned yet."""
+    numbers = plan_numbers(store)
     return _read(store, max(numbers)) if numbers else None
 
 
+def plan_numbers(store: Store) -> list[int]:
+    """The numbers of all plans that have a file."""
+    return [int(PurePosixPath(path).stem) for path in store.list(PLAN) if path.endswith(".parquet")]
+
+
 def latest_plan(store: Store) -> Plan:
-    """The live plan of an existing run. UsageError where there is none."""
+    """The live plan of an existing run. UsageError if there is no run."""
     plan = find_plan(store)
     if plan is None:
         raise UsageError(f"expected a run at {store!r}, found no plan there")
     return plan
 
 
-def freeze_plan(store: Store, number: int, shards: Sequence[Shard], retried: Collection[str] = ()) -> Plan:
-    """Makes these shards the live plan. Returns it, or that of a driver which was faster: the file is create-only."""
-    table = to_table(shards).replace_schema_metadata({_RETRIED: json.dumps(sorted(retried))})
-    store.create(plan_file(number), encode_table(table, row_group_rows=65536))
+def freeze_plan(
+    store: Store,
+    number: int,
+    shards: Sequence[Shard],
+    retried: Collection[str] = (),
+    made_by: Mapping[str, Any] = MappingProxyType({}),
+) -> Plan:
+    """Makes these shards the live plan, by a create-only put. Returns it, or the plan of a driver that was faster."""
+    notes = {_RETRIED: json.dumps(sorted(retried)).encode(), MADE_BY: json.dumps(dict(made_by)).encode()}
+    store.create(plan_file(number), encode_sealed(to_table(shards), notes))
     return _read(store, number)
 
 
 def require_planned(store: Store, shard: Shard) -> None:
-    """BfrError if a newer plan than the shard's is without it. Lists nothing as long as there is no newer one."""
+    """BfrError if a newer plan than the shard's own leaves it out. Costs one request while there is no newer plan."""
     try:
         store.read(plan_file(shard.plan + 1))
     except FileNotFoundError:
         return
     if shard.commit not in latest_plan(store).commits:
         raise BfrError(
-            f"expected shard {shard.commit} in the live plan, found a newer plan without it: the same command has "
-            "planned anew elsewhere; run it again when that is done"
+            f"expected shard {shard.commit} in the live plan, found a newer plan without it: the same command is "
+            "running elsewhere and has planned again; run it again when that is done"
         )
 
 
 def finished_record(store: Store, plan: Plan) -> RunRecord | None:
-    """run.json, if this plan wrote it and nothing is left to do: a run that lost a commit since is not finished."""
+    """run.json, if this plan wrote it and nothing is left to do: a run that has lost a commit since is not finished."""
     return None if plan.todo_count else _closing_record(store, plan)
 
 
 def require_finished(store: Store) -> tuple[Plan, RunRecord]:
-    """The plan of a finished run, and its run.json. UsageError where there is none."""
+    """The plan of a finished run, and its run.json. UsageError if it is not finished."""
     plan = latest_plan(store)
     record = finished_record(store, plan)
     if record is None:
@@ -110,8 +131,11 @@ def require_finished(store: Store) -> tuple[Plan, RunRecord]:
 
 
 def reopen(store: Store, plan: Plan) -> None:
-    """Takes run.json away from a closed run that lost a commit, before any work: what is done again must be closed
-    again. Lists the commits once more, since another driver may have closed the run just now."""
+    """Removes run.json from a closed run that has lost a commit: once its shard is redone, the run is closed again.
+
+    Before any work, or a reader would take the run for finished meanwhile. The commits are listed once more, since
+    another driver may have closed the run in this moment.
+    """
     if plan.todo_count and _closing_record(store, plan) and latest_plan(store).todo_count:
         store.delete(RECORD)
 
@@ -122,6 +146,6 @@ def _closing_record(store: Store, plan: Plan) -> RunRecord | None:
 
 
 def _read(store: Store, number: int) -> Plan:
-    shards = pq.read_table(pa.BufferReader(store.read(plan_file(number))))
+    shards = read_sealed(store, plan_file(number), SCHEMA)
     live = {shard.commit for shard in from_table(shards)}
     return Plan(number, shards, frozenset(live & commits.committed(store)))

@@ -1,4 +1,4 @@
-"""`current.json`: the generations of a dataset, which one is current, and what became of the others."""
+"""`current.json`: the generations of a dataset, which of them is current, and what became of the others."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 
 from bfr_models.errors import BfrError
 from tasks.runs.layout import POINTER, generation_folder
+from tasks.runs.sealed import damaged, read_json
 from tasks.storage.store import Store
 
-_TRIES = 8
+_TRIES = 8  # conditional writes before giving up; each that fails means that another writer got through
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,10 @@ class Pointer:
     """What `current.json` holds."""
 
     generation: str | None = None  # the current one
-    source: str | None = None  # of all of them
-    previous: tuple[str, ...] = ()  # those that were current before it, the last one last
-    begun: tuple[str, ...] = ()  # all of them, in order
-    rolled_back: tuple[str, ...] = ()  # they, and others of their settings, never become current by themselves
+    source: str | None = None  # the dataset that all generations restore
+    previous: tuple[str, ...] = ()  # those that were current before, the latest last
+    begun: tuple[str, ...] = ()  # all generations, in order
+    rolled_back: tuple[str, ...] = ()  # generations with their settings become current by force only
     expired: tuple[str, ...] = ()  # removed, or about to be
 
     @property
@@ -31,13 +32,16 @@ class Pointer:
         return [name for name in self.begun if name not in self.expired]
 
     def is_rolled_back(self, name: str) -> bool:
-        """Whether it, or an expired one of the same settings, was rolled back."""
+        """Whether this generation, or an expired one with the same settings, was rolled back."""
         return kind_of(name) in map(kind_of, self.rolled_back)
 
     def expirable(self, at_work: str | None) -> list[str]:
-        """What may go beside the current one, the first to go first: those that never became current or were rolled
-        back, then those that were current before, the oldest first. What schedules work on stays, though it waits or
-        was just rolled back: they would restore all of it again."""
+        """The generations that may be removed, in the order to do so: first those that never became current or were
+        rolled back, then former current ones, oldest first.
+
+        The current generation stays, and so do the one `at_work` and the one that was rolled back last: the schedule
+        that keeps them up to date would restore all of it again.
+        """
         if self.generation is None:
             return []
         newer = self.live[self.live.index(self.generation) + 1 :]
@@ -49,47 +53,51 @@ class Pointer:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A generation beside the one that was current, which its switch is decided by."""
+    """A new generation compared with the current one; decides whether it becomes current."""
 
     old: str
     report: str  # the address of the page
-    is_new: bool  # made just now, not found from an earlier run
+    is_new: bool  # made by this run, not left by an earlier one
 
 
 def address(destination: str, name: str) -> str:
-    """Where a generation is."""
+    """The address of a generation's run."""
     return f"{destination.rstrip('/')}/{generation_folder(name)}"
 
 
 def kind_of(name: str) -> str:
-    """What a generation's name says of its settings: method and digest."""
+    """The part of a generation's name that stands for its settings: method and digest."""
     return name.partition("-")[2]
 
 
 def read_pointer(store: Store) -> Pointer:
-    """The pointer as it is now; an empty one where there is none yet."""
+    """The pointer as it is now; an empty one if there is none yet."""
     return _read(store)[0]
 
 
 def _read(store: Store) -> tuple[Pointer, str | None]:
     """The pointer, and the version of its file."""
     try:
-        version = store.info(POINTER).version  # before the bytes: newer ones then fail the condition
-        found = json.loads(store.read(POINTER))
+        version = store.info(POINTER).version  # before the bytes: if they are newer, the conditional write fails
+        found = read_json(store, POINTER)
     except FileNotFoundError:
         return Pointer(), None
-    names = {key: tuple(found[key]) for key in ("previous", "begun", "rolled_back", "expired")}
-    return Pointer(found["generation"], found["source"], **names), version
+    try:
+        names = {key: tuple(found[key]) for key in ("previous", "begun", "rolled_back", "expired")}
+        return Pointer(found["generation"], found["source"], **names), version
+    except (KeyError, TypeError) as error:
+        raise damaged(store, POINTER, f"a record without a sound {error}") from None
 
 
 def update_pointer(store: Store, change: Callable[[Pointer], Pointer]) -> Pointer:
-    """Writes what `change` makes of the pointer; again of the newer one if another writer was faster."""
+    """Applies `change` to the pointer and writes it; starts again from the newer one if another writer was faster."""
     for _ in range(_TRIES):
         pointer, version = _read(store)
         changed = change(pointer)
         if changed == pointer:
             return pointer
+        # `by` makes every write unique: `Store.replace` recognises its own put by the bytes.
         written = asdict(changed) | {"written": datetime.now(UTC).isoformat(timespec="seconds"), "by": uuid.uuid4().hex}
         if store.replace(POINTER, json.dumps(written, indent=2).encode(), version):
             return changed
-    raise BfrError(f"{store!r}: others changed {POINTER} {_TRIES} times in a row; run the same command again")
+    raise BfrError(f"{store!r}: other writers changed {POINTER} {_TRIES} times in a row; run the same command again")

@@ -1,6 +1,6 @@
-"""Shards: row-group ranges of source files, with ids that depend on the file alone.
+"""Shards: row-group ranges of source files, with ids that depend on nothing but the file.
 
-Appending files to a source renames nothing; a file that changes gets new shards.
+Files that are added to a source leave the ids of all others as they are; a file that changes gets new shards.
 """
 
 from __future__ import annotations
@@ -39,32 +39,32 @@ class Shard:
 
     id: str
     source: str  # URL of the file
-    name: str  # the file's path inside the dataset, for row ids and people
+    name: str  # the file's path inside the dataset, for row ids and messages
     version: str
     row_group_start: int
     row_group_stop: int
     first_row: int  # in the file
     rows: int
-    generation: int = 0  # how often its rejected rows were to be tried again
-    plan: int = 0  # number of the plan that it was taken from; not stored in it
+    generation: int = 0  # how many times it has been planned again for its rejected rows
+    plan: int = 0  # number of the plan that it was read from; not stored there
 
     @property
     def commit(self) -> str:
-        """The name of its record among the commits."""
+        """The name of its commit."""
         return commit_name(self.id, self.generation)
 
     @property
     def dataset(self) -> str:
-        """URL of the folder that the file's name starts from."""
+        """URL of the folder that the file's name is relative to."""
         return self.source.removesuffix(self.name).rstrip("/") or "/"
 
     @property
     def places(self) -> Iterator[str]:
-        """Where each row is: its id, unless it has one of its own."""
+        """Where each row is: its id, unless the dataset has a column `id`."""
         return (f"{self.name}#{self.first_row + i}" for i in range(self.rows))
 
     def with_secrets(self, given: str) -> Shard:
-        """The shard as the command knows it that was given this source: no plan holds what that holds of secrets."""
+        """The shard with the secrets of the source URL that was given: a stored plan has none."""
         return replace(self, source=with_secrets(self.source, given))
 
     def open(self) -> BinaryIO:
@@ -74,7 +74,7 @@ class Shard:
 
 
 def shards_of_file(source: str, name: str, version: str, group_rows: Sequence[int], shard_rows: int) -> Iterator[Shard]:
-    """Cuts a file into runs of whole row groups of about `shard_rows` rows, at least one group each."""
+    """Cuts a file into ranges of whole row groups, each of at most `shard_rows` rows or a single group."""
     first_rows = [0, *accumulate(group_rows)]
     start = 0
     for stop in range(1, len(group_rows) + 1):
@@ -94,20 +94,20 @@ def _stable_id(source: str, version: str, start: int, stop: int) -> str:
 
 
 def to_table(shards: Sequence[Shard]) -> pa.Table:
-    """A plan as it is stored: without what its URLs hold of secrets."""
+    """A plan as it is stored, without the secrets in its URLs."""
     rows = [asdict(shard) | {"source": without_secrets(shard.source)} for shard in shards]
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
 def from_table(table: pa.Table) -> Iterator[Shard]:
-    """The shards of a stored plan, one batch in memory at a time."""
+    """The shards of a stored plan; one batch at a time is in memory."""
     for batch in table.select(SCHEMA.names).to_batches(max_chunksize=4096):
         for row in batch.to_pylist():
             yield Shard(**row)
 
 
 def current_version(source: str) -> str | None:
-    """The version of a source file now; None if it has gone."""
+    """The present version of a source file; None if it is gone."""
     store, name = _locate(source)
     try:
         return store.info(name).version
@@ -121,10 +121,10 @@ def _locate(source: str) -> tuple[Store, str]:
 
 
 def require_unchanged(shard: Shard) -> None:
-    """BfrError if the shard's file is no longer the one that was planned."""
+    """BfrError if the shard's file has changed since it was planned."""
     found = current_version(shard.source)
     if found != shard.version:
         raise BfrError(
-            f"{shard.source}: expected version {shard.version}, found {found or 'no file'}: it changed while the run "
-            "was under way; run the same command again, it plans the changed files anew"
+            f"{shard.source}: expected version {shard.version}, found {found or 'no file'}: it changed during the "
+            "run; run the same command again, which plans the changed files again"
         )

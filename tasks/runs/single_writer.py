@@ -1,7 +1,11 @@
-"""Runs on stores without conditional puts: one driver at a time, and commits that look before they write.
+"""Runs on stores without conditional puts: one driver at a time, and commits that check before they write.
 
-`create` is exact on local disks, on S3 and its better copies, on Google's and Azure's stores. Others ignore the
-condition, or do not know it: that is found out once per run, and kept in `plan/storage.json`.
+`create` is atomic on local disks, S3 and its better clones, Google Cloud Storage and Azure. Other stores ignore the
+condition or refuse it. Each run tries it out once and keeps the answer in `plan/storage.json`: a store that is upgraded
+in the middle of a run must not change the rules between two drivers.
+
+What holds the destination is a heartbeat, not a lock: it relies on clocks and on drivers that renew it in time. Hence
+the wide margins below, and the WARNING in the run's record.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from datetime import UTC, datetime
 
 from bfr_models.errors import BfrError, UsageError
 from tasks.runs.layout import OWNER, STORAGE_FACTS
+from tasks.runs.sealed import damaged, read_json
 from tasks.storage.redaction import redact_text
 from tasks.storage.retry import retry_deadline
 from tasks.storage.store import Store
@@ -29,42 +34,50 @@ WARNING = (
     "this store has no conditional puts: the run is in single-writer mode, in which two drivers at the same time on "
     "one destination are not safe; start one, and wait for its end before the next"
 )
-HEARTBEAT = 20.0  # seconds
-STALE = 6 * HEARTBEAT
+HEARTBEAT = 20.0  # seconds between two renewals
+STALE = 6 * HEARTBEAT  # age from which another driver may take over; the holder itself gives up at half of it
 
 
 def learn_conditions(store: Store) -> bool:
-    """Whether a run's store knows create-only puts: as its first driver found out, which is kept with the run. Asked
-    once for each `Store`, which from then on writes accordingly."""
-    if store.conditional is not None:
-        return store.conditional
-    try:
-        facts = store.read(STORAGE_FACTS)
-    except FileNotFoundError:
-        store.conditional = _probe(store)
-        store.create(STORAGE_FACTS, json.dumps({"conditional_puts": store.conditional}).encode())
-        facts = store.read(STORAGE_FACTS)  # of drivers that start together, all go by what the first one found
-    store.conditional = bool(json.loads(facts)["conditional_puts"])
+    """Whether the run's store has create-only puts: its first driver tries it out, all others read the answer. A
+    `Store` remembers it, and writes accordingly from then on."""
+    if store.conditional is None:
+        try:
+            store.conditional = stored_conditions(store)
+        except FileNotFoundError:
+            store.conditional = _probe(store)
+            store.create(STORAGE_FACTS, json.dumps({"conditional_puts": store.conditional}).encode())
+            # If several drivers start together, all go by the first one's answer.
+            store.conditional = stored_conditions(store)
     return store.conditional
 
 
+def stored_conditions(store: Store) -> bool:
+    """The answer that a run has kept. FileNotFoundError, or DamagedError."""
+    found = read_json(store, STORAGE_FACTS).get("conditional_puts")
+    if not isinstance(found, bool):
+        raise damaged(store, STORAGE_FACTS, f"conditional_puts: {found!r}, neither true nor false")
+    return found
+
+
 def _probe(store: Store) -> bool:
-    """Whether a second `create` of the same file is refused."""
+    """Whether the store refuses to `create` the same file twice."""
     path = f"plan/probe-{uuid.uuid4().hex}"
     try:
-        made = store.create(path, b"1") or store.read(path) == b"1"  # "exists" may be our own: a lost response
+        # "Exists" may mean our own put, whose response was lost.
+        made = store.create(path, b"1") or store.read(path) == b"1"
         return made and not store.create(path, b"2")
     except NotImplementedError:
         return False
     finally:
-        with _logged(f"{store!r} keeps {path}"):  # not everyone who may write may also delete
+        with _logged(f"cannot remove {path} from {store!r}"):  # permission to write does not imply permission to delete
             store.delete(path)
 
 
 @contextmanager
 def exclusive_driver(store: Store) -> Iterator[threading.Event]:
-    """Holds the destination where that is needed; the event is set when it is lost. UsageError if another driver
-    gave a sign of life a short while ago."""
+    """Holds the destination on a store that needs it; the event is set when the hold is lost. UsageError if another
+    driver has given a recent sign of life."""
     if learn_conditions(store):
         yield threading.Event()
         return
@@ -72,8 +85,8 @@ def exclusive_driver(store: Store) -> Iterator[threading.Event]:
         age = (datetime.now(UTC) - datetime.fromisoformat(owner["alive"])).total_seconds()
         if age < STALE:
             raise UsageError(
-                f"expected {store!r} for this driver alone ({WARNING}), found one that is at work on {owner['host']}, "
-                f"process {owner['pid']}, heard of {age:.0f} s ago; wait for it, or stop it and wait {STALE:.0f} s"
+                f"expected no other driver on {store!r} ({WARNING}), found one at work on {owner['host']}, process "
+                f"{owner['pid']}, last seen {age:.0f} s ago; wait for it, or stop it and wait {STALE:.0f} s"
             )
     hold = _Hold(store)
     try:
@@ -81,12 +94,12 @@ def exclusive_driver(store: Store) -> Iterator[threading.Event]:
     finally:
         hold.end()
     if hold.lost.is_set():
-        raise BfrError(f"{hold.why} ({WARNING}); run the same command again when no other driver is at work")
+        raise BfrError(f"{hold.why} ({WARNING}); run the same command again once no other driver is at work")
 
 
 class _Hold:
-    """A driver's hold on its destination. Threads renew it until `end`; `lost` is set when it is another's, or could
-    be soon."""
+    """A driver's hold on its destination, renewed by threads until `end`. `lost` is set once another driver has it, or
+    might have it soon."""
 
     def __init__(self, store: Store) -> None:
         self.lost, self.why = threading.Event(), ""
@@ -97,27 +110,27 @@ class _Hold:
             thread.start()
 
     def end(self) -> None:
-        """Gives the destination back, if it is still ours."""
+        """Releases the destination, if it is still ours."""
         self._ended.set()
         for thread in self._threads:
             thread.join(5)
-        with _logged(f"{self._store!r} is held for another {STALE:.0f} s"), retry_deadline(HEARTBEAT):
+        with _logged(f"{self._store!r} stays held for {STALE:.0f} s"), retry_deadline(HEARTBEAT):
             if self._is_ours():
                 self._store.delete(OWNER)
 
     def _stay_alive(self) -> None:
         while not self._ended.wait(HEARTBEAT):
-            with _logged(f"{self._store!r} could not be held, which is tried again"), retry_deadline(HEARTBEAT):
+            with _logged(f"could not renew the hold on {self._store!r}; trying again"), retry_deadline(HEARTBEAT):
                 if not self._is_ours():
-                    self._lose(f"another driver has taken {self._store!r} over")
+                    self._lose(f"another driver has taken over {self._store!r}")
                     return
                 self._renew()
 
     def _watch(self) -> None:
-        """Apart from the requests, of which one may take for ever."""
+        """Gives up in time. A thread of its own, since the request in `_stay_alive` may hang."""
         while not self._ended.wait(HEARTBEAT / 10):
             if time.monotonic() - self._renewed > STALE / 2:
-                self._lose(f"{self._store!r} could not be held: no answer for {STALE / 2:.0f} s")
+                self._lose(f"could not renew the hold on {self._store!r}: no answer for {STALE / 2:.0f} s")
                 return
 
     def _is_ours(self) -> bool:
@@ -128,7 +141,7 @@ class _Hold:
         now, began = datetime.now(UTC).isoformat(), time.monotonic()
         signed = {"token": self._token, "host": socket.gethostname(), "pid": os.getpid(), "alive": now}
         self._store.write(OWNER, json.dumps(signed).encode())
-        self._renewed = began
+        self._renewed = began  # from before the put, like the time that other drivers see
 
     def _lose(self, why: str) -> None:
         self.why = why
@@ -137,16 +150,15 @@ class _Hold:
 
 @contextmanager
 def _logged(what: str) -> Iterator[None]:
-    """Trouble in its block is logged, and is no reason to stop."""
+    """Logs any error in its block instead of raising it: none is a reason to stop a run."""
     try:
         yield
-    except Exception as error:  # each driver has its own
+    except Exception as error:  # each storage library has its own types
         _log.warning("%s", redact_text(f"{what}: {type(error).__name__}: {error}"))
 
 
 def _owner(store: Store) -> dict[str, str] | None:
     try:
-        found: dict[str, str] = json.loads(store.read(OWNER))
+        return read_json(store, OWNER)
     except FileNotFoundError:
         return None
-    return found

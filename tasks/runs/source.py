@@ -1,4 +1,4 @@
-"""What a SRC is: files, a glob, a finished run, generations of one, or a curated dataset."""
+"""What a source may be: files, a glob, a finished run, generations, or a curated dataset."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from tasks.storage.store import FileVersion, Store
 
 
 def open_source(url: str) -> list[tuple[Store, FileVersion]]:
-    """The Parquet files behind SRC (a folder, a glob or one file), sorted by path.
+    """The Parquet files behind a source URL (a folder, a glob or one file), sorted by path.
 
-    Names that start with `_` or `.` are passed over. Of a finished run (it has a `run.json`) the dataset is what was
-    restored when it was last finished. UsageError when there is nothing, or nothing that can be read.
+    Skips names that start with `_` or `.`. For a finished run (it has a `run.json`), these are the data files as of its
+    last finish. UsageError if there is nothing, or nothing readable.
     """
     try:
         store, found = _look(url)
     except UsageError:
         raise
-    except Exception as error:  # each driver has its own: aiohttp's, botocore's, google's
+    except Exception as error:  # each storage library has its own types: aiohttp's, botocore's, google's
         raise UsageError(
             f"cannot read {redact(url)}: expected a dataset that this machine may read, found "
             f"{type(error).__name__}; check the URL, the permissions, and the credentials in the environment "
@@ -52,8 +52,8 @@ def open_source(url: str) -> list[tuple[Store, FileVersion]]:
 def _look(url: str) -> tuple[Store, list[FileVersion]]:
     url = url.rstrip("/")
     if url.startswith(("http://", "https://")):
-        with retry_deadline(10):  # a wrong address refuses connections, too: it is said soon
-            return _one_file(url)  # plain web servers have no listing
+        with retry_deadline(10):  # a mistyped address refuses connections, too: do not retry that for minutes
+            return _one_file(url)  # plain web servers cannot list
     store = Store(url)
     if has_magic(url) and not store.exists(""):
         steps = url.split("/")
@@ -71,8 +71,8 @@ def _one_file(url: str) -> tuple[Store, list[FileVersion]]:
 
 
 def _of_the_dataset(url: str, store: Store, found: list[FileVersion]) -> list[FileVersion]:
-    """All files, or those of the data if the folder is a finished run or a curated dataset; of generations, of the
-    current one."""
+    """The dataset's files: those of `data/` for a finished run, a curated dataset or the current generation, else
+    all."""
     tops = {file.path.partition("/")[0] for file in found}
     if {POINTER, GENERATIONS} <= tops:
         current = str(read_pointer(store).generation)
@@ -92,13 +92,13 @@ def _of_the_dataset(url: str, store: Store, found: list[FileVersion]) -> list[Fi
 
 
 def _data_files(url: str, store: Store, found: list[FileVersion], folder: str) -> list[FileVersion]:
-    """What the manifest names, where there is one: the next state of a run may be on its way into `data/` as well."""
+    """The files that the manifest names, if there is one: `data/` may hold more, if the run is being continued."""
     data = {file.path: file for file in found if file.path.startswith(f"{folder}{DATA}/")}
     manifest = f"{folder}{MANIFEST}"
     if manifest not in {file.path for file in found}:
         return list(data.values())
     named = data_files(store.sub(folder.rstrip("/")) if folder else store)
-    try:  # the manifest may be newer than the listing
+    try:  # ask the store for files that are missing in the listing: the manifest may be newer
         return [data.get(path) or store.info(path) for path in sorted(f"{folder}{path}" for path in named)]
     except FileNotFoundError as error:
         raise UsageError(

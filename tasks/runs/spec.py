@@ -1,48 +1,73 @@
-"""`plan/spec.json`: what decides a run's output. Runs with other settings do not share a destination."""
+"""`plan/spec.json`: the settings that decide a run's output. Runs with different settings share no destination."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from bfr_models.errors import UsageError
 from tasks.config.resolve import ResolvedRun
+from tasks.runs.commits import committed, read_commit
 from tasks.runs.layout import COMMITS, DATA, RECORD, SPEC
+from tasks.runs.sealed import DamagedError, read_json
+from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
 Settings = dict[str, Any]
 
-_SHOWN = 120  # characters of a setting in a message
+_ASKED = 16  # commits
+_SHOWN = 120  # characters of a setting's value in a message
 
 
 def settings_digest(settings: Settings) -> str:
-    """8 hex digits, the same for settings that may share a destination."""
+    """8 hex digits; equal for settings that may share a destination."""
     given = {key: value for key, value in _flat(settings).items() if value is not None and key != "fingerprint"}
     return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def check_destination(resolved: ResolvedRun, store: Store) -> None:
-    """UsageError, before any work, if the run may not go into its destination."""
+    """UsageError, before any work, if the run must not write to its destination."""
     run = resolved.run
     if f"{run.destination}/".startswith(f"{run.source.rstrip('/')}/"):
         raise UsageError(f"expected a destination outside {run.source}, found {run.destination}; use another")
     if store.exists(SPEC):
         _refuse_mixture(read_spec(store), resolved)
-    elif store.exists(RECORD) or any(store.exists(folder) for folder in (DATA, COMMITS)):
-        raise UsageError(f"expected a new or an unfinished run at {run.destination}, found other files; use another")
+    elif any(store.exists(path) for path in (RECORD, DATA, COMMITS)) and (
+        settings_of_commits(store) != {settings_digest(resolved.settings)}
+    ):
+        raise UsageError(
+            f"expected a new or an unfinished run at {run.destination}, found other files and no {SPEC}; use another "
+            f"destination, or, if that was this run, `bfr repair {redact(run.destination)}`"
+        )
 
 
 def freeze_spec(resolved: ResolvedRun, store: Store) -> None:
-    """Keeps the settings with the run. UsageError if another driver has just begun a run with other settings there."""
-    store.create(SPEC, json.dumps(resolved.settings, indent=2).encode())
+    """Stores the settings with the run. UsageError if another driver has just begun one with other settings there."""
+    write_spec(store, resolved.settings)
     _refuse_mixture(read_spec(store), resolved)
+
+
+def write_spec(store: Store, settings: Settings) -> None:
+    """Stores settings with a run, unless it has some."""
+    store.create(SPEC, json.dumps(settings, indent=2).encode())
 
 
 def read_spec(store: Store) -> Settings:
     """The settings of an existing run."""
-    settings: Settings = json.loads(store.read(SPEC))
-    return settings
+    return read_json(store, SPEC)
+
+
+def settings_of_commits(store: Store) -> set[str | None]:
+    """The digests of the settings that a run's commits were made with, by a few of them: what to believe if spec.json
+    and plan disagree, or are gone. Commits of older versions do not say."""
+    names, said = islice(sorted(committed(store)), _ASKED), set[str | None]()
+    for name in names:
+        with suppress(DamagedError, FileNotFoundError):
+            said.add(read_commit(store, name).get("settings"))
+    return said
 
 
 def _refuse_mixture(found: Settings, resolved: ResolvedRun) -> None:
@@ -51,8 +76,8 @@ def _refuse_mixture(found: Settings, resolved: ResolvedRun) -> None:
     if differing:
         changes = (f"{key}: expected {_short(there.get(key))}, found {_short(here.get(key))}" for key in differing)
         raise UsageError(
-            f"{resolved.run.destination} holds a run with other settings ({'; '.join(changes)}); use another "
-            "destination, or the same settings"
+            f"{resolved.run.destination} holds a run with other settings ({'; '.join(changes)}: see {SPEC}); "
+            "use another destination, or the same settings"
         )
 
 

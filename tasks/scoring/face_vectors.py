@@ -1,4 +1,4 @@
-"""`features/*.parquet`: what networks saw in each scored face. Workers write it, finished runs read it."""
+"""`features/*.parquet`: the feature vectors of each scored face. Workers write it, verbs on finished runs read it."""
 
 from __future__ import annotations
 
@@ -17,30 +17,29 @@ from numpy.typing import NDArray
 from bfr_models.errors import BfrError
 from bfr_models.metrics.frechet import FeatureSource
 from tasks.runs.finished_run import FinishedRun, Rows, RunFile
+from tasks.storage.store import PARALLEL_READS
 
 RESTORED, KEPT_ORIGINAL = "restored", "kept_original"
-"""Outcomes of the faces that were scored, and have a row in `features/`; other outcomes have none."""
+"""The outcomes of faces that were scored: only they have a row in `features/`."""
 
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
-        ("face", pa.int32()),  # its place in the row's `faces`
+        ("face", pa.int32()),  # its index in the row's `faces`
         ("inception", pa.list_(pa.float32())),
         ("inception_gt", pa.list_(pa.float32())),
         ("embedding", pa.list_(pa.float32())),
         ("embedding_gt", pa.list_(pa.float32())),
     ]
 )
-SOURCE_KEY = b"inception"  # key of a features file's metadata: which network made the Inception's columns
+SOURCE_KEY = b"inception"  # metadata key that names the network behind the inception columns
 
 Vector = NDArray[np.float32]
-
-_READERS = 16
 
 
 @dataclass(frozen=True, eq=False)
 class FaceFeatures:
-    """What networks see in a face as it is written, and in its ground truth; None where nothing looked."""
+    """Feature vectors of a face as it is written, and of its ground truth; None if not computed."""
 
     inception: Vector | None = None
     inception_gt: Vector | None = None
@@ -51,7 +50,7 @@ class FaceFeatures:
 def features_table(
     faces: Iterable[tuple[str, int, FaceFeatures]], inception: FeatureSource | None, keep_embeddings: bool
 ) -> pa.Table:
-    """One row per face: (the row's id, the face's place in it, what was seen)."""
+    """One row per face, from (id of the row, index of the face in it, its features)."""
     rows = [
         {
             "id": row_id,
@@ -68,25 +67,25 @@ def features_table(
 
 
 class FaceVectors:
-    """The vectors of a finished run's faces."""
+    """The feature vectors of a finished run."""
 
     def __init__(self, run: FinishedRun) -> None:
         self._run = run
 
     def has(self, column: str) -> bool:
-        """Whether all features files have this column: those of an earlier version have no `embedding_gt`."""
+        """Whether all features files have this column: those of earlier versions lack `embedding_gt`."""
 
         def names(path: str) -> list[str]:
             with self._run.store.open_input(path) as opened:
                 return list(pq.read_schema(opened).names)
 
         paths = [file.features for file in self._run.files if file.features]
-        with ThreadPoolExecutor(_READERS) as readers:
+        with ThreadPoolExecutor(PARALLEL_READS) as readers:
             return all(column in found for found in readers.map(names, paths))
 
     def read(self, file: RunFile, column: str) -> tuple[Rows, NDArray[np.float32], FeatureSource | None]:
         """One column of a features file: the row of each face that has a vector, the vectors (m, d), and the network
-        that made them, where the file names it. BfrError where the file does not belong to the rows."""
+        that made them, if the file names it. BfrError if the file does not match the rows."""
         rows, empty = np.arange(file.start, file.stop), np.empty((0, 0), np.float32)
         if file.features is None:
             return rows[:0], empty, None
@@ -95,8 +94,8 @@ class FaceVectors:
         owners = np.repeat(rows, self._scored_faces[file.start : file.stop])
         if [self._run.ids[row] for row in owners] != table["id"].to_pylist():
             raise BfrError(
-                f"expected in {file.features} the scored faces of {file.data}, in their order; found others; "
-                "`bfr verify` says what is wrong with the run"
+                f"expected in {file.features} the scored faces of {file.data}, in the same order, found others; "
+                "run `bfr verify` to see what is wrong with the run"
             )
         about = (table.schema.metadata or {}).get(SOURCE_KEY)
         cells = table[column].combine_chunks()
@@ -108,7 +107,7 @@ class FaceVectors:
 
     @cached_property
     def _scored_faces(self) -> NDArray[np.int64]:
-        """(n,) how many faces of each row are in `features/`."""
+        """(n,) the number of faces of each row that are in `features/`."""
         faces = self._run.table["faces"].combine_chunks()
         scored = pc.is_in(
             pc.struct_field(pc.list_flatten(faces), "outcome"), value_set=pa.array([RESTORED, KEPT_ORIGINAL])

@@ -1,4 +1,4 @@
-"""A run's statistics as a protocol's figures: the number where it was measured that way, else why there is none."""
+"""A run's statistics as the figures of a protocol: the number if it was measured that way, else the reason."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from bfr_models.metrics.protocols import MetricProtocol, protocol
 
 _STATISTIC = {"deg": "identity_degrees_gt", "ids": "identity_degrees_gt", "lmd": "lmd_dlib_5"}
-"""The papers' names of what has another one here."""
+"""Metrics that papers call by another name than this project."""
 
 _OURS = "the run's recogniser"
 
 
 def figures(name: str, settings: Mapping[str, Any], statistics: Mapping[str, Any]) -> dict[str, Any]:
-    """{name, source, differs, metrics: {metric: {value, network, resize, colour, reference, unit, better}}} by the
-    protocol of that name. A metric that was measured in another way, or not at all, is null, with a `why`.
+    """The figures of the protocol `name`: {name, source, differs, metrics: {metric: {value, network, resize, colour,
+    reference, unit, better}}}. A metric that was measured in another way, or not at all, is null, with a `why`.
 
     `settings` has the `recogniser` and the `measures` of run.json.
     """
@@ -47,7 +47,7 @@ def _figure(
 
 
 def _network(name: str, settings: Mapping[str, Any]) -> str | None:
-    """What measured it in this run."""
+    """The network that measured a metric in this run; None if it needs none."""
     if name.startswith("identity"):
         return settings["recogniser"]["name"]
     if name == "lpips":

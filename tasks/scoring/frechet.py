@@ -1,7 +1,8 @@
-"""Fréchet distances of a run: what a worker keeps of each face, and what the shards add up to.
+"""Fréchet distances of a run, computed from what its shards have kept.
 
-FID needs the Inception's features of every face: they go into `features/`. Of a recogniser's embeddings, which are
-biometric data, a commit record holds the sums alone, unless the run was asked to keep them.
+FID uses the Inception features of every face, which are in `features/`: any subset or reference can be compared later.
+A recogniser's embeddings are biometric data: commit records hold only their sums, unless the run was told to keep them.
+All sums are taken in the order of the plan, so that the distances do not depend on which worker was faster.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -23,16 +24,13 @@ from tasks.scoring.face_vectors import SOURCE_KEY
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
-if TYPE_CHECKING:  # it imports torch, which a driver never needs
-    pass
-
 NO_REFERENCE = "nothing to compare with: give --gt-column or --fid-reference"
 
 
 def distances(
     run: RestoreRun, store: Store, measures: Measures, sums: EmbeddingSums, feature_files: Iterable[tuple[str, str]]
 ) -> dict[str, Any]:
-    """The entries of `statistics`: `fid`, and `fd_<recogniser>` where there are sums.
+    """Entries of `statistics`: `fid`, and `fd_<recogniser>` if there are sums.
 
     `feature_files` are (shard, path), in the order of the plan.
     """
@@ -51,15 +49,17 @@ def distances(
 
 
 def distance_to_gt(sums: EmbeddingSums) -> dict[str, Any]:
-    """`fd_<recogniser>` between the restored faces and their ground truth; nothing where there are no sums of both."""
+    """`fd_<recogniser>` between the restored faces and their ground truth; empty without sums of both."""
     restored, gt = (sums.total(side) for side in SIDES)
     return {restored.source.metric: _between(restored, _gaussian(gt), "gt")} if restored and gt else {}
 
 
 def set_distance(run: RestoreRun, restored: FeatureStatistics, gt: FeatureStatistics | None) -> dict[str, Any]:
-    """The distance of restored faces to what the run is compared with: its `fid_reference`, else `gt`."""
+    """The distance between restored faces and the run's reference: its `fid_reference`, else `gt`."""
     if run.fid_reference is not None:
-        from tasks.scoring.reference_set import reference_statistics  # it decodes pictures, with torch at hand
+        from tasks.scoring.reference_set import (
+            reference_statistics,
+        )  # imports torch, which the driver of Ray actors must not
 
         return _between(restored, reference_statistics(run.fid_reference, restored.source), redact(run.fid_reference))
     return _between(restored, _gaussian(gt), "gt") if gt else {"value": None, "why": NO_REFERENCE}
@@ -83,12 +83,16 @@ def _between(restored: FeatureStatistics, reference: Gaussian | None, name: str)
 
 
 def _gaussian(statistics: FeatureStatistics) -> Gaussian | None:
-    return statistics.gaussian() if statistics.n > 1 else None
+    return statistics.gaussian() if statistics.n > 1 else None  # one face has no covariance
 
 
 def _total(store: Store, files: Iterable[tuple[str, str]], column: str) -> FeatureStatistics | None:
-    """The statistics of one column over all shards, one shard in memory at a time."""
-    parts = _of_each_shard(store, files, column)
+    """The statistics of one column over all shards; one shard at a time is in memory."""
+    return folded(_of_each_shard(store, files, column))
+
+
+def folded(parts: Iterator[FeatureStatistics]) -> FeatureStatistics | None:
+    """The parts added up, in their order; None if there are none."""
     first = next(parts, None)
     return None if first is None else FeatureStatistics.fold(chain([first], parts))
 

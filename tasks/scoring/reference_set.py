@@ -1,4 +1,4 @@
-"""One side of a Fréchet distance: the pictures of a dataset through a network, or saved statistics."""
+"""One side of a Fréchet distance: the images of a dataset through a network, or saved statistics."""
 
 from __future__ import annotations
 
@@ -22,25 +22,21 @@ from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
 BATCH_ROWS = 64
-
-
-AT_ONCE = 64  # batches whose statistics are put together
-
-
-RESTORED = "restored"
+AT_ONCE = 64  # batches whose statistics are held before they are folded into one
+RESTORED = "restored"  # the column of a run; other datasets have "image"
 
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """One of the two sets, through the network."""
+    """One of the two sets, after the network."""
 
     gaussian: Gaussian
-    features: list[NDArray[np.float32]]  # where a metric needs each face
-    skipped: int  # rows without a picture that decodes
+    features: list[NDArray[np.float32]]  # empty unless a metric needs each face
+    skipped: int  # rows without an image that decodes
 
 
 def reference_statistics(url: str, source: FeatureSource) -> Gaussian:
-    """A reference set's statistics by the network that `source` names: saved ones, or of a dataset's pictures."""
+    """The statistics of a reference set by the network that `source` names: saved, or computed from its images."""
     if is_saved(url):
         return Gaussian.from_npz(_saved(url), source)
     features = next((name for name, network in NETWORKS.items() if network == source.network), "auto")
@@ -50,13 +46,14 @@ def reference_statistics(url: str, source: FeatureSource) -> Gaussian:
 
 
 def read_side(url: str, extractor: Extractor, column: str | None, keep: bool) -> Side:
+    """Reads a set: saved statistics, or the images of a dataset; `keep` the features of each of them."""
     if is_saved(url):
         return Side(Gaussian.from_npz(_saved(url), extractor.source), [], 0)
     parts: list[FeatureStatistics] = []
     features: list[NDArray[np.float32]] = []
     skipped = 0
-    for key, pictures, without in _batches(url, column):
-        found = extractor.extract(pictures)
+    for key, images, without in _batches(url, column):
+        found = extractor.extract(images)
         parts.append(FeatureStatistics.from_features(found, extractor.source, key))
         if len(parts) == AT_ONCE:
             parts = [FeatureStatistics.fold(parts)]
@@ -74,7 +71,7 @@ def _saved(url: str) -> bytes:
 
 
 def _batches(url: str, column: str | None) -> Iterator[tuple[str, list[Uint8Image], int]]:
-    """(key, faces, rows without one) of some rows at a time."""
+    """(key, images, number of rows without one) for some rows at a time."""
     with ThreadPoolExecutor() as threads:
         for store, file in open_source(url):
             with store.open_input(file.path) as source:
@@ -83,8 +80,8 @@ def _batches(url: str, column: str | None) -> Iterator[tuple[str, list[Uint8Imag
                 find_image_column(parquet.schema_arrow, name)
                 for number, batch in enumerate(parquet.iter_batches(BATCH_ROWS, columns=[name])):
                     cells = batch.column(0).to_pylist()
-                    pictures = [pixels for pixels in threads.map(_decoded, cells) if pixels is not None]
-                    yield f"{file.name}#{number}", pictures, len(cells) - len(pictures)
+                    images = [pixels for pixels in threads.map(_decoded, cells) if pixels is not None]
+                    yield f"{file.name}#{number}", images, len(cells) - len(images)
 
 
 def _decoded(cell: object) -> Uint8Image | None:
@@ -95,9 +92,11 @@ def _decoded(cell: object) -> Uint8Image | None:
 
 
 def is_saved(url: str) -> bool:
+    """Whether the URL is that of saved statistics."""
     return url.endswith(".npz")
 
 
 def locate(url: str) -> tuple[Store, str]:
+    """The folder of a file as a store, and the file's name in it."""
     folder, _, name = url.rpartition("/")
     return Store(folder or "."), name

@@ -1,4 +1,7 @@
-"""Scores of restored faces, on the pixels that are written."""
+"""Scores of restored faces, on the pixels that are written.
+
+Those of a face that lost its identity are the input's: its similarity says why, all other scores describe the output.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +35,10 @@ class ScoredFace:
     """A face as it is written, and its scores."""
 
     face: Uint8Image
-    outcome: str  # KEPT_ORIGINAL where the identity was lost
-    identity_similarity: float | None  # of the restored face, also where it was not kept
+    outcome: str  # KEPT_ORIGINAL if the identity was lost
+    identity_similarity: float | None  # of the restored face, even if it was not kept
     identity_similarity_gt: float | None
-    identity_degrees: float | None  # the angles of which those are the cosines
+    identity_degrees: float | None  # the same as angles
     identity_degrees_gt: float | None
     psnr: float | None
     ssim: float | None
@@ -43,19 +46,19 @@ class ScoredFace:
     sharpness: float
     ms_ssim: float | None = None
     niqe: float | None = None
-    lmd_dlib_5: float | None = None  # px of the face
+    lmd_dlib_5: float | None = None  # in px of the face
     features: FaceFeatures = field(default_factory=FaceFeatures)
 
 
 @dataclass(frozen=True, eq=False)
 class FaceTriple:
-    """A face before and after the method, at its size, and its ground truth."""
+    """A face before and after the method, at the method's size, and its ground truth."""
 
     lq: Uint8Image
     restored: Uint8Image
     gt: Uint8Image | None
 
-    def pictures(self) -> Iterator[tuple[str, Uint8Image]]:
+    def named_images(self) -> Iterator[tuple[str, Uint8Image]]:
         yield "lq", self.lq
         yield "restored", self.restored
         if self.gt is not None:
@@ -64,17 +67,17 @@ class FaceTriple:
 
 @dataclass(frozen=True, eq=False)
 class _Embedded:
-    """One face's pictures by name -> which of its vectors; equal pictures share one."""
+    """The embeddings of one face: `places` maps an image's name to its vector. Equal images share one."""
 
     places: Mapping[str, int]
     vectors: Sequence[Vector] | NDArray[np.float32]
 
     def similarity(self, name: str, other: str) -> float | None:
-        """The cosine of two pictures; None where one is not there."""
+        """The cosine of two images; None if one is not there."""
         return self._compared(cosine, 1.0, name, other)
 
     def degrees(self, name: str, other: str) -> float | None:
-        """Their angle, in [0, 180]."""
+        """The angle between two images, in [0, 180]; None if one is not there."""
         return self._compared(angle_degrees, 0.0, name, other)
 
     def _compared(
@@ -90,10 +93,10 @@ class _Embedded:
 
 
 class Scorer:
-    """Holds the networks that score; each is called once for some faces. None: not here, or not wanted.
+    """Holds the networks that score, None for those not in use. Each is called once per batch of faces.
 
-    Below `min_identity` the input's pixels stay, and it is they that are compared to gt. `keeps_embeddings`: every
-    face is embedded, also one that did not change.
+    A face below `min_identity` keeps the input's pixels, and these are compared with gt. With `keeps_embeddings`, even
+    a face that has not changed is embedded, though its similarity is known to be 1.
     """
 
     def __init__(
@@ -111,7 +114,7 @@ class Scorer:
         self._min_identity, self._keeps_embeddings = min_identity, keeps_embeddings
 
     def score(self, faces: Sequence[FaceTriple]) -> list[ScoredFace]:
-        """The scores of some faces, each as if it were alone."""
+        """The scores of some faces; they do not depend on the others in the call."""
         embedded = self._embed(faces)
         similarities = [found.similarity("lq", "restored") for found in embedded]
         lost = [self._is_lost(similarity) for similarity in similarities]
@@ -140,7 +143,7 @@ class Scorer:
         return scored
 
     def _extra_scores(self, pixels: Uint8Image, gt: Uint8Image | None) -> dict[str, float | None]:
-        """What was asked for, where the face is large enough for it."""
+        """The requested extra metrics, except where the face is too small for one."""
         scores: dict[str, float | None] = {}
         if "niqe" in self._extra:
             scores["niqe"] = niqe(pixels).value
@@ -156,28 +159,31 @@ class Scorer:
         return self._min_identity is not None and similarity is not None and similarity < self._min_identity
 
     def _embed(self, faces: Sequence[FaceTriple]) -> list[_Embedded]:
-        """Every face's pictures through the recogniser, each different one once, in one call."""
+        """Embeds the images of all faces in one call, each distinct image once.
+
+        Equal images are common: a row may be its own ground truth, and passthrough returns what it was given.
+        """
         if self._recogniser is None:
             return [_Embedded({}, ())] * len(faces)
-        pictures: list[Uint8Image] = []
+        images: list[Uint8Image] = []
         embedded = []
         for face in faces:
             places: dict[str, int] = {}
-            different: list[Uint8Image] = []
-            for name, picture in face.pictures():
-                twins = (i for i, other in enumerate(different) if np.array_equal(other, picture))
-                places[name] = next(twins, len(different))
-                if places[name] == len(different):
-                    different.append(picture)
-            if len(different) == 1 and not self._keeps_embeddings:
-                different = []  # nothing has changed: 1, without a network
-            embedded.append((places, slice(len(pictures), len(pictures) + len(different))))
-            pictures += different
-        vectors = self._recogniser.embed(pictures) if pictures else ()
+            distinct: list[Uint8Image] = []
+            for name, image in face.named_images():
+                twins = (i for i, other in enumerate(distinct) if np.array_equal(other, image))
+                places[name] = next(twins, len(distinct))
+                if places[name] == len(distinct):
+                    distinct.append(image)
+            if len(distinct) == 1 and not self._keeps_embeddings:
+                distinct = []  # nothing has changed: the similarity is 1, without a network
+            embedded.append((places, slice(len(images), len(images) + len(distinct))))
+            images += distinct
+        vectors = self._recogniser.embed(images) if images else ()
         return [_Embedded(places, vectors[own]) for places, own in embedded]
 
     def _distances(self, kept: Sequence[Uint8Image], faces: Sequence[FaceTriple]) -> dict[int, float]:
-        """LPIPS to gt, by the face's place."""
+        """LPIPS to gt, by the index of the face."""
         gts = {i: face.gt for i, face in enumerate(faces) if face.gt is not None}
         if self._lpips is None or not gts:
             return {}
@@ -188,7 +194,7 @@ class Scorer:
     def _inception_features(
         self, kept: Sequence[Uint8Image], faces: Sequence[FaceTriple]
     ) -> list[tuple[Vector | None, Vector | None]]:
-        """The Inception's features of each face and of its gt."""
+        """The Inception features of each face and of its gt."""
         if self.inception is None:
             return [(None, None)] * len(kept)
         gts = {i: face.gt for i, face in enumerate(faces) if face.gt is not None}
@@ -200,7 +206,7 @@ class Scorer:
 def load_scorer(
     recogniser: NetworkChoice | None, measures: Measures, device: str, min_identity: float | None = None
 ) -> Scorer:
-    """The scorer with the networks that were chosen, on their device."""
+    """The scorer with the chosen networks, loaded onto `device`."""
     trunk = cast(TrunkName, measures.lpips.name.removeprefix("lpips_")) if measures.lpips else None
     return Scorer(
         load_recogniser(recogniser, device),

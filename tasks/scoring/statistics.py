@@ -1,4 +1,4 @@
-"""What commit records add up to: totals, reasons, and each metric's distribution."""
+"""What commit records add up to: totals, rejection reasons, and the distribution of each metric."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ BIN_WIDTHS = {
     "niqe": 0.01,
     "lmd_dlib_5": 0.01,
 }
-"""The metrics that a commit record sums up, with the resolution of their percentiles."""
+"""The metrics that a commit record sums up, with the bin width of their histograms: percentiles are that exact."""
 
 LOWER_IS_BETTER = frozenset(filter(is_lower_better, BIN_WIDTHS))
-"""Those whose worst value is the largest."""
+"""The metrics for which a larger value is worse."""
 
 WITHOUT_GT = ("identity_similarity", "identity_degrees", "niqe")
 WHY_TOO_SMALL = {
@@ -37,13 +37,18 @@ WHY_TOO_SMALL = {
 
 
 def summarise(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The statistics of some output rows, as a commit record holds them."""
+    """The statistics of some output rows, as a commit record stores them."""
     return {name: Summary.of((value[name] for value in values), width).to_json() for name, width in BIN_WIDTHS.items()}
+
+
+def empty_summaries() -> dict[str, Summary]:
+    """The summary of no values, for each metric."""
+    return {name: Summary(width) for name, width in BIN_WIDTHS.items()}
 
 
 @dataclass
 class Totals:
-    """The sums over the commit records of a run; exact in any order."""
+    """Sums over the commit records of a run. Metrics are summed as integers, so the order does not matter."""
 
     rows: int = 0
     restored: int = 0
@@ -52,12 +57,10 @@ class Totals:
     accelerator_seconds: float = 0.0
     rejects: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)  # of faces
-    summaries: dict[str, Summary] = field(
-        default_factory=lambda: {name: Summary(width) for name, width in BIN_WIDTHS.items()}
-    )
+    summaries: dict[str, Summary] = field(default_factory=empty_summaries)
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Counts one shard; each shard once."""
+        """Adds one shard. Add each shard once."""
         self.rows += record["rows"]
         self.restored += record["restored"]
         self.rejected += record["rejected"]
@@ -71,8 +74,8 @@ class Totals:
     def statistics(
         self, *, recognised: bool, has_gt: bool, has_lpips: bool, extra: Collection[str] = ()
     ) -> dict[str, Any]:
-        """`statistics` of run.json. A metric that was not computed is null, with the reason; one that is measured
-        where it is asked for, and was not, is left out."""
+        """`statistics` of run.json. A metric that was not computed is null, with the reason; an extra metric that was
+        not requested is absent."""
         unasked = {column for name, column in EXTRA.items() if name not in extra}
         found: dict[str, Any] = {"n_in": self.rows, "n_restored": self.restored, "n_rejected": self.rejected}
         for name, summary in self.summaries.items():

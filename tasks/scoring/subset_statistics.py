@@ -1,4 +1,4 @@
-"""The statistics of some rows of a run, as exact as the run's own: from the rows, `features/` and commit records."""
+"""The statistics of some rows of a run, as exact as the run's own, from its rows, `features/` and commit records."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -23,30 +22,28 @@ from tasks.runs import commits
 from tasks.runs.finished_run import FinishedRun, Rows, RunFile
 from tasks.scoring.embedding_sums import SIDES, EmbeddingSums
 from tasks.scoring.face_vectors import FaceVectors
-from tasks.scoring.frechet import NO_REFERENCE, set_distance
-from tasks.scoring.statistics import BIN_WIDTHS
+from tasks.scoring.frechet import NO_REFERENCE, folded, set_distance
+from tasks.scoring.statistics import BIN_WIDTHS, empty_summaries
 
 OF_THE_RUN = "gt of the whole run, left-out rows included: the run kept no embeddings of its gt"
 _WHY_NO_EMBEDDINGS = (
     "the run has the embeddings' sums of whole shards alone: restore it with --keep-embeddings for other subsets"
 )
-_TOGETHER = 4096  # faces whose scatter is one product
+_TOGETHER = 4096  # faces per matrix product of the covariance
 
 
 @dataclass
 class _Sums:
-    """What commit records add up to: over the kept shards, where shards are kept whole or not at all; else the
-    embeddings' alone, over all."""
+    """Sums of commit records: over the kept shards if each shard is kept whole or not at all, else over all shards, and
+    then of the embeddings only."""
 
     is_whole: bool
     embeddings: EmbeddingSums = field(default_factory=EmbeddingSums)
-    summaries: dict[str, Summary] = field(
-        default_factory=lambda: {name: Summary(width) for name, width in BIN_WIDTHS.items()}
-    )
+    summaries: dict[str, Summary] = field(default_factory=empty_summaries)
 
 
 def subset_statistics(run: FinishedRun, rows: Rows) -> dict[str, Any]:
-    """`statistics` of these rows, with the names of run.json; what cannot be known is null, with a `why`."""
+    """The `statistics` of these rows, named as in run.json; what cannot be known is null, with a `why`."""
     some = run.table.take(pa.array(rows))
     kept = np.zeros(run.table.num_rows, bool)
     kept[rows] = True
@@ -96,8 +93,8 @@ def _distances(run: FinishedRun, kept: NDArray[np.bool_], sums: _Sums) -> dict[s
 
 
 def _embedding_distance(run: FinishedRun, settings: RestoreRun, kept: NDArray[np.bool_], sums: _Sums) -> dict[str, Any]:
-    """`fd_<recogniser>`, where the run measured it: of faces and their ground truth. A run of an earlier version did
-    not keep the latter's embeddings: beside anything but whole shards stands the ground truth of all of it."""
+    """`fd_<recogniser>`, if the run measured it. Runs of earlier versions kept no embeddings of the ground truth:
+    unless shards are kept whole, their faces are compared with the ground truth of the whole run."""
     measures, recogniser = run.record["measures"], run.record["recogniser"]
     if recogniser is None or not measures["distances"]:
         return {}
@@ -119,23 +116,21 @@ def _embedding_distance(run: FinishedRun, settings: RestoreRun, kept: NDArray[np
 def _distance(settings: RestoreRun, restored: FeatureStatistics, gt: FeatureStatistics | None) -> dict[str, Any]:
     try:
         return set_distance(settings, restored, gt)
-    except (BfrError, OSError) as error:  # the reference of the run may be out of reach now
+    except (BfrError, OSError) as error:  # the run's reference may no longer be available
         return {"value": None, "why": f"{error}"[:500]}
 
 
 def _total(
     run: FinishedRun, kept: NDArray[np.bool_], column: str, source: FeatureSource | None = None
 ) -> FeatureStatistics | None:
-    """The statistics of one column of the kept rows' faces; some thousand faces in memory at a time."""
-    parts = _parts(run, kept, column, source)
-    first = next(parts, None)
-    return None if first is None else FeatureStatistics.fold(chain([first], parts))
+    """The statistics of one column over the faces of the kept rows; a few thousand faces at a time are in memory."""
+    return folded(_parts(run, kept, column, source))
 
 
 def _read_ahead(
     run: FinishedRun, kept: NDArray[np.bool_], column: str
 ) -> Iterator[tuple[RunFile, tuple[Rows, NDArray[np.float32], FeatureSource | None]]]:
-    """One column of the files that have kept rows, in order: one is read while the one before is worked on."""
+    """One column of the files that have kept rows, in order; the next file is read while one is being processed."""
     vectors = FaceVectors(run)
     with ThreadPoolExecutor(1) as reader:
         waiting: tuple[RunFile, Future[Any]] | None = None
@@ -161,7 +156,9 @@ def _parts(
             continue
         about = given or found
         if about is None:
-            raise BfrError(f"expected {file.features} to say what made its features, found nothing; see `bfr verify`")
+            raise BfrError(
+                f"expected {file.features} to name the network of its features, found no name; run `bfr verify`"
+            )
         if source is not None:
             source.check(about)
         source, first = about, first or file

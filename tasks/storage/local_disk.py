@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import PurePath
+from typing import BinaryIO
 
 from bfr_models.errors import UsageError
 
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
-def replace_file(path: str, data: bytes) -> None:
-    """Writes a file atomically, replacing an existing one."""
-    _publish(path, data, os.replace)
+class NotAFileError(OSError):
+    """There is something else than a file or a folder."""
+
+
+def replace_file(path: str, data: bytes, *, private: bool = False) -> None:
+    """Writes a file atomically, replacing an existing one; a private one is its owner's, whatever the umask."""
+    _publish(path, data, os.replace, 0o600 if private else 0o666)
 
 
 def create_file(path: str, data: bytes) -> bool:
@@ -35,15 +41,36 @@ def create_file(path: str, data: bytes) -> bool:
     return True
 
 
-def list_files(folder: str) -> list[str]:
+def open_file(path: str) -> BinaryIO:
+    """A file for reading. NotAFileError for what may wait for ever or do something when it is opened."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # `open` itself has the right error for a folder
+        raise NotAFileError(errno.EINVAL, "a pipe, a socket or a device", path)
+    return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+
+
+def read_file(path: str) -> bytes:
+    with open_file(path) as file:
+        return file.read()
+
+
+def list_files(folder: str, *, follow_links: bool = True) -> list[str]:
     """All files below a folder, as sorted relative paths with `/`; [""] for a path that is itself a file.
 
-    Symbolic links are followed, but each real folder is entered once. A folder that cannot be read raises, so that no
-    file is left out silently.
+    Symbolic links are followed, but each real folder is entered once. Without `follow_links` a link to a folder outside
+    is not entered and listed as if it were a file. A folder that cannot be read raises, so that no file is left out
+    silently.
     """
     if os.path.isfile(folder):
         return [""]
-    return sorted(PurePath(path).relative_to(folder).as_posix() for path in _walk(folder))
+    found = _walk(folder, within=None if follow_links else folder)
+    return sorted(PurePath(path).relative_to(folder).as_posix() for path in found)
+
+
+def leads_out(folder: str, path: str) -> bool:
+    """Whether a path below the folder is, by a link, a path outside of it."""
+    inside = os.path.realpath(folder)
+    return os.path.commonpath([inside, os.path.realpath(path)]) != inside
 
 
 def temporary_files(folder: str) -> list[str]:
@@ -52,13 +79,13 @@ def temporary_files(folder: str) -> list[str]:
     return sorted(PurePath(path).relative_to(folder).as_posix() for path in found)
 
 
-def _publish(path: str, data: bytes, publish: Callable[[str, str], None]) -> None:
+def _publish(path: str, data: bytes, publish: Callable[[str, str], None], mode: int = 0o666) -> None:
     """Writes a temporary file beside `path` (so on its filesystem) and publishes it by `publish(temporary, path)`."""
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
     temporary = os.path.join(folder, f".{uuid.uuid4().hex}.tmp")
     try:
-        with open(temporary, "xb") as file:
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())  # without it, a power cut can leave the name with no bytes behind it
@@ -68,7 +95,7 @@ def _publish(path: str, data: bytes, publish: Callable[[str, str], None]) -> Non
             os.unlink(temporary)
 
 
-def _walk(folder: str) -> Iterator[str]:
+def _walk(folder: str, within: str | None) -> Iterator[str]:
     entered = set()
     for place, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
         real = os.path.realpath(place)
@@ -76,7 +103,9 @@ def _walk(folder: str) -> Iterator[str]:
             folders.clear()  # a link to a folder above or beside: os.walk must not descend again
             continue
         entered.add(real)
-        folders.sort()
+        outside = [name for name in folders if within and leads_out(within, os.path.join(place, name))]
+        folders[:] = sorted(set(folders) - set(outside))
+        yield from (os.path.join(place, name) for name in outside)
         yield from (os.path.join(place, name) for name in files if not _is_temporary(name))
 
 

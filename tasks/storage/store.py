@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import io
 import os
-import random
-import time
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,17 +22,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from tasks.storage import local_disk
+from tasks.storage.conditional_put import put_if_none_match
 from tasks.storage.file_lock import node_lock
 from tasks.storage.filesystem import connect, protocols
 from tasks.storage.http_errors import http_status
-from tasks.storage.local_disk import create_file, list_files, replace_file, temporary_files
 from tasks.storage.redaction import redact
 from tasks.storage.retry import RetryingFile, with_retries
 
 MAX_RECORD = 64 * 2**20
 """Bytes that `create` takes. From 100 MiB on s3fs uploads in parts, for which stores may ignore the condition."""
 
-_CONFLICT_TRIES = 6  # with waits of up to 3 s in all between them
+PARALLEL_READS = 16
+"""Small reads at the same time. A store takes tens of milliseconds for each, however small, and runs have many."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +101,14 @@ class Store:
 
     def read(self, path: str) -> bytes:
         """All bytes of a file."""
+        if self._local:
+            return with_retries(local_disk.read_file, self._full(path))
         return cast(bytes, with_retries(self._fs.cat_file, self._full(path)))
 
-    def write(self, path: str, data: bytes) -> None:
-        """Puts a whole file, replacing an existing one."""
+    def write(self, path: str, data: bytes, *, private: bool = False) -> None:
+        """Puts a whole file, replacing an existing one; on a local disk nobody else can read a private one."""
         if self._local:
-            replace_file(self._full(path), data)
+            local_disk.replace_file(self._full(path), data, private=private)
         else:
             with_retries(self._fs.pipe_file, self._full(path), data)
 
@@ -119,10 +121,10 @@ class Store:
         if len(data) > MAX_RECORD:
             raise ValueError(f"expected a record of at most {MAX_RECORD} bytes, got {len(data)} for {path}")
         if self._local:
-            return create_file(self._full(path), data)
+            return local_disk.create_file(self._full(path), data)
         if self.conditional is False:
             return not self.exists(path) and with_retries(self._fs.pipe_file, self._full(path), data) is None
-        return self._put_if_none_match(self._full(path), data)
+        return put_if_none_match(self._fs, self._full(path), data)
 
     def replace(self, path: str, data: bytes, version: str | None) -> bool:
         """Puts a file if it is still at this version (None: if it does not exist). False: it has changed since.
@@ -156,9 +158,13 @@ class Store:
         """The files in a folder and below it, sorted; none if there is no such folder."""
         return sorted(self._find(prefix))
 
-    def versions(self, prefix: str = "") -> FileVersions:
-        """As `list`, with sizes and versions, at no further request."""
-        return [self._version(path, found) for path, found in sorted(self._find(prefix).items())]
+    def versions(self, prefix: str = "", *, follow_links: bool = True) -> FileVersions:
+        """As `list`, with sizes and versions, at no further request; of links, `local_disk.list_files` says more."""
+        return [self._version(path, found) for path, found in sorted(self._find(prefix, follow_links).items())]
+
+    def leads_out(self, path: str) -> bool:
+        """Whether a path leads out of this folder, which only links on a local disk do."""
+        return self._local and local_disk.leads_out(self._root, self._full(path))
 
     def glob(self, pattern: str) -> FileVersions:
         """The files that match a pattern (`*`, `?`, `[...]`, `**`), sorted."""
@@ -177,7 +183,7 @@ class Store:
 
     def temporary_files(self) -> Leftovers:
         """Temporary files of killed writers on a local disk; other stores have none."""
-        return [self._leftover(path, {}) for path in temporary_files(self._root)] if self._local else []
+        return [self._leftover(path, {}) for path in local_disk.temporary_files(self._root)] if self._local else []
 
     def uploads(self) -> Leftovers:
         """S3 multipart uploads below this folder that were neither completed nor aborted. No listing shows them."""
@@ -209,7 +215,7 @@ class Store:
         instead, as suits archives."""
         full = self._full(path)
         if self._local:
-            return open(full, "rb")
+            return local_disk.open_file(full)
         if "memory" in protocols(self._fs):
             return io.BytesIO(self.read(path))  # fsspec's memory files share one position among all readers
         if sequential:
@@ -225,11 +231,12 @@ class Store:
     def _relative(self, full: str) -> str:
         return full[len(self._root) :].lstrip("/")
 
-    def _find(self, prefix: str) -> dict[str, dict[str, Any]]:
+    def _find(self, prefix: str, follow_links: bool = True) -> dict[str, dict[str, Any]]:
         full = self._full(prefix)
         try:
             if self._local:
-                return {self._relative(f"{full}/{path}").rstrip("/"): {} for path in list_files(full)}
+                names = local_disk.list_files(full, follow_links=follow_links)
+                return {self._relative(f"{full}/{path}").rstrip("/"): {} for path in names}
             found = with_retries(self._fs.find, full, detail=True)
         except (FileNotFoundError, NotADirectoryError):
             return {}
@@ -239,7 +246,8 @@ class Store:
 
     def _version(self, path: str, found: dict[str, Any]) -> FileVersion:
         if self._local:
-            stat = os.stat(self._full(path))
+            full = self._full(path)
+            stat = os.stat(full) if os.path.exists(full) else os.lstat(full)  # a dangling link is there, to be named
             return FileVersion(path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
         # "W/" marks a weak ETag. A local file, and a store without ETags, is known by size and time instead.
         etag = str(found.get("ETag") or found.get("etag") or "").removeprefix("W/").strip('"')
@@ -254,24 +262,6 @@ class Store:
         made = found.get("LastModified") or found.get("mtime") or found.get("created") or found.get("last_modified")
         made = made if isinstance(made, datetime) else datetime.now(UTC)  # of unknown age: too young to be removed
         return Leftover(path, int(found["size"] or 0), made if made.tzinfo else made.replace(tzinfo=UTC))
-
-    def _put_if_none_match(self, full: str, data: bytes) -> bool:
-        """A create-only put: 412 says that the file exists, 501 that the store has no such condition."""
-        for attempt in range(_CONFLICT_TRIES):
-            try:
-                with_retries(self._fs.pipe_file, full, data, mode="create")
-                return True
-            except OSError as error:
-                status = http_status(error)
-                if status == 412:
-                    return False
-                if status == 501:
-                    raise NotImplementedError("this store knows no conditional puts") from error
-                if status != 409 or attempt + 1 == _CONFLICT_TRIES:
-                    raise
-                # 409 ConditionalRequestConflict: another conditional put is in flight and may yet fail, so ask again.
-                time.sleep(random.uniform(0, 0.1 * 2**attempt))
-        raise AssertionError("the last try returns or raises")
 
     def _put_if_match(self, path: str, data: bytes, version: str) -> bool:
         for etag in (f'"{version}"', version):  # quoted as RFC 9110 has it; Ceph RGW compares it without quotes

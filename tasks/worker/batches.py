@@ -1,4 +1,7 @@
-"""How many faces go to the networks in one call: as asked, or found out; fewer where the memory is too small."""
+"""Batch sizes: as requested or found by trial, smaller where memory runs out; and calls that fail for some items only.
+
+Faces do not influence each other within a batch: the size is a matter of speed and memory, not of the output.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,17 @@ import torch
 
 from bfr_models.errors import RowError
 
-START = {"cpu": 2, "cuda": 4}
+START = {"cpu": 2, "cuda": 4}  # small: it costs one slow batch, where too large a first guess costs a failed one
 MOST = {"cpu": 16, "cuda": 128}
 WORTH = 1.1
-"""By how much a batch twice as large must be faster, in faces per second, to be worth its memory."""
+"""Gain in faces per second that doubling the batch must bring to be worth its memory. Less may be noise."""
 
 
 class BatchSize:
-    """`now` is the number to take next. One that was asked for stays, unless it does not fit.
+    """`now` is the size of the next batch. A requested size stays, unless it does not fit.
 
-    `auto` doubles from a small one as long as that is faster, and goes back to the one before where it is not. The
-    first call of each size is not counted: it allocates and chooses algorithms.
+    `auto` starts small and doubles as long as that is faster, then goes back one step and stays. The first call of each
+    size is not timed: in it, the device allocates memory and chooses algorithms.
     """
 
     def __init__(self, asked: int | Literal["auto"], device: str) -> None:
@@ -30,8 +33,8 @@ class BatchSize:
         self._is_warm = False
 
     def note(self, faces: int, seconds: float) -> None:
-        """A call of so many faces took so long."""
-        if faces != self.now or self.now >= self._most:
+        """Records how long a call with this many faces took."""
+        if faces != self.now or self.now >= self._most:  # an incomplete batch says nothing about the full one
             return
         if not self._is_warm:
             self._is_warm = True
@@ -44,13 +47,13 @@ class BatchSize:
         self._is_warm = False
 
     def too_large(self, faces: int) -> None:
-        """A call of so many faces ran out of memory."""
+        """Records that a call with this many faces ran out of memory."""
         self._most = max(1, faces // 2)
         self.now = min(self.now, self._most)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a call failed for want of memory, on an accelerator or not."""
+    """Whether a call failed because memory ran out, on an accelerator or on the CPU."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
@@ -63,12 +66,16 @@ Result = TypeVar("Result")
 def call_or_bisect(
     work: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item], code: str
 ) -> list[Result | RowError]:
-    """`work` on all items in one call; if that fails, in halves, down to the item that is to blame."""
+    """Calls `work` on all items; if that fails, on each half, down to the items at fault. These get a RowError `code`.
+
+    So one bad face costs itself and a few calls, not its batch, whatever the network raises.
+    """
     try:
         return [*work(items)]
-    except Exception as error:  # whatever a network may raise, out of memory included
+    except Exception as error:  # networks raise anything, running out of memory included
         failure = RowError(code, f"{type(error).__name__}: {error}"[:500])
-    # Outside of the handler: the exception holds on to the tensors of the call that ran out of memory.
+    # Outside the handler: inside it, the traceback would keep the tensors of the failed call alive, and halving the
+    # batch would free no memory.
     if len(items) == 1:
         return [failure]
     half = len(items) // 2

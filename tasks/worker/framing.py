@@ -1,5 +1,8 @@
-"""How faces come out of pictures and go back: each picture is one face, perhaps
-with holes, or a photo with any number of them."""
+"""How faces are taken out of images and put back.
+
+The method knows aligned square faces only. An image is such a face already, or one with holes (inpainting), or a photo
+with any number of faces; the rest of the worker does not tell them apart.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +32,10 @@ TOO_SMALL, OVER_THE_CAP = "skipped: too small", "skipped: over the cap"
 
 @dataclass(frozen=True)
 class Crop:
-    """What the method sees of a face, at its size."""
+    """A face as the method sees it, at the method's size."""
 
-    lq: Tensor  # (3, size, size) in [-1, 1], and a little beyond where it was resized
-    mask: Tensor | None = None  # (1, size, size): 1 in the holes
+    lq: Tensor  # (3, size, size) in [-1, 1]; resizing may overshoot a little
+    mask: Tensor | None = None  # (1, size, size): 1 inside the holes
 
     @property
     def pixels(self) -> Uint8Image:
@@ -47,51 +50,57 @@ class Framing(Protocol):
     def crop(self, row: OpenRow, face: Face) -> Crop: ...
 
     def compose(self, row: OpenRow) -> Uint8Image:
-        """The picture that is written, once all faces of a row are through."""
+        """The image to write, once all faces of a row are done."""
         ...
 
 
-class WholePictures:
-    """Each picture is one aligned face, and so is what is written."""
+class WholeImages:
+    """Each image is one aligned face; the restored face is written, at the method's size."""
 
     def __init__(self, size: int) -> None:
         self._size = size
 
     def find(self, rows: Sequence[OpenRow]) -> None:
         for row in rows:
-            height, width = row.picture.pixels.shape[:2]
+            height, width = row.image.pixels.shape[:2]
             row.faces = [Face(row.row.id, row.row.seed, (0.0, 0.0, float(width), float(height)))]
 
     def crop(self, row: OpenRow, face: Face) -> Crop:
-        return Crop(resize(to_tensor(row.picture.pixels)[None], self._size)[0])
+        return Crop(resize(to_tensor(row.image.pixels)[None], self._size)[0])
 
     def compose(self, row: OpenRow) -> Uint8Image:
         return row.scored[0].face
 
 
-class HolesInPictures(WholePictures):
-    """Each picture is one aligned face with holes; what is written is the picture itself with its holes filled."""
+class HolesInImages(WholeImages):
+    """Each image is one aligned face with holes; the image itself is written, with its holes filled.
+
+    All other pixels are copied from the input, at its own size: what is known stays bit for bit.
+    """
 
     def crop(self, row: OpenRow, face: Face) -> Crop:
-        assert row.holes is not None, "a run without masks has other framing"
-        mask = torch.from_numpy(holes_at(row.holes, (self._size, self._size)))
+        assert row.mask is not None, "only runs with a mask column have this framing"
+        mask = torch.from_numpy(holes_at(row.mask, (self._size, self._size)))
         return Crop(super().crop(row, face).lq, mask[None].float())
 
     def compose(self, row: OpenRow) -> Uint8Image:
-        assert row.holes is not None, "a run without masks has other framing"
-        scored, known = row.scored[0], row.picture.pixels
-        return fill(known, row.holes, scored.face) if scored.outcome == RESTORED else known
+        assert row.mask is not None, "only runs with a mask column have this framing"
+        scored, known = row.scored[0], row.image.pixels
+        return fill(known, row.mask, scored.face) if scored.outcome == RESTORED else known
 
 
 class FacesInPhotos:
-    """Faces are found and aligned; what is written is the photo with the restored ones in their places."""
+    """Faces are found and aligned; the photo is written, with the restored faces pasted into their places.
+
+    A face that is not restored is not pasted either: warping it there and back would blur it.
+    """
 
     def __init__(self, size: int, detector: Detector, settings: PhotoSettings) -> None:
         self._size, self._detector, self._settings = size, detector, settings
         self._template = at_size(detector.template, size)
 
     def find(self, rows: Sequence[OpenRow]) -> None:
-        photos = [row.picture.pixels for row in rows]
+        photos = [row.image.pixels for row in rows]
         for row, found in zip(rows, call_or_bisect(self._detector.detect_all, photos, "detector_failed"), strict=True):
             if isinstance(found, RowError):
                 row.error = found
@@ -104,7 +113,7 @@ class FacesInPhotos:
 
     def crop(self, row: OpenRow, face: Face) -> Crop:
         assert face.matrix is not None, "only aligned faces are restored"
-        return Crop(to_tensor(warp(row.picture.pixels, face.matrix, self._size)))
+        return Crop(to_tensor(warp(row.image.pixels, face.matrix, self._size)))
 
     def compose(self, row: OpenRow) -> Uint8Image:
         restored = [
@@ -112,7 +121,7 @@ class FacesInPhotos:
             for face in row.faces
             if face.scored and face.matrix is not None and face.outcome == RESTORED
         ]
-        return paste(row.picture.pixels, restored)
+        return paste(row.image.pixels, restored)
 
     def _face(self, row: OpenRow, number: int, found: DetectedFace) -> Face:
         face = Face(
@@ -127,7 +136,7 @@ class FacesInPhotos:
         except RowError as error:
             face.outcome = f"failed: {error}"
             return face
-        side = self._size / hypot(face.matrix[0, 0], face.matrix[1, 0])  # of the crop, in the photo's pixels
+        side = self._size / hypot(face.matrix[0, 0], face.matrix[1, 0])  # of the crop, in pixels of the photo
         if side < self._settings.min_face:
             face.outcome = TOO_SMALL
         return face

@@ -1,4 +1,4 @@
-"""Everything a worker needs to run. Does not import torch, so the driver stays small."""
+"""What a worker is given: the job, once, and orders, one per shard. Imports no torch, so the driver stays small."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Literal, TypeVar
 from bfr_models.metrics.measures import Measures
 from bfr_models.registry import ResolvedMethod
 from bfr_models.types import NetworkChoice
+from tasks.config.code import Code, running_code
 from tasks.config.resolve import PhotoSettings, ResolvedRun
 from tasks.runs.shards import Shard
+from tasks.runs.spec import settings_digest
 
 CPU_BATCH, GPU_BATCH = 8, 16
 
@@ -28,7 +30,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Job:
-    """All that a worker needs to know; travels to other machines."""
+    """Everything a worker needs to run. Plain data, since it is sent to other machines."""
 
     destination: str
     method: ResolvedMethod
@@ -41,28 +43,30 @@ class Job:
     min_identity: float | None
     batch_size: int | Literal["auto"]
     device: str
-    threads: int | None = None  # of torch, on a CPU
-    photos: PhotoSettings | None = None  # None: each picture is one face
+    threads: int | None = None  # torch's, on a CPU; None: as many as torch likes
+    photos: PhotoSettings | None = None  # None: each image is one face
     measures: Measures = field(default_factory=Measures)
+    code: Code = field(default_factory=dict)  # the driver's: a worker with other code is refused
+    settings: str = ""  # digest of the run's settings
 
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker is to do with a shard: restore and commit it, unless it says otherwise."""
+    """What a worker is to do with a shard: by default, to restore and commit it."""
 
     shard: Shard
-    trial: range | None = None  # restore these rows only, counted from the shard's first, and commit nothing
-    poison: Mapping[int, str] = field(default_factory=dict)  # rows to reject untouched, each with the reason
-    unreadable: str | None = None  # why all rows are rejected unread
-    is_suspect: bool = False  # the shard has cost a worker before: another one says nothing about the run
+    trial: range | None = None  # restore only these rows, counted from the shard's first, and commit nothing
+    poison: Mapping[int, str] = field(default_factory=dict)  # rows to reject without decoding: row -> reason
+    unreadable: str | None = None  # reject all rows without reading them, for this reason
+    is_suspect: bool = False  # the shard has killed a worker before; if it kills another, blame it and not the run
 
     def rows_of(self, rows: Sequence[Row]) -> Sequence[Row]:
-        """Those of a shard's rows that the order is about."""
+        """The rows of a shard that the order covers."""
         return rows if self.trial is None else rows[self.trial.start : self.trial.stop]
 
 
 def make_job(resolved: ResolvedRun, device: str, threads: int | None) -> Job:
-    """What the workers of a run are told."""
+    """The job of a run's workers on this kind of device."""
     run = resolved.run
     return Job(
         destination=run.destination,
@@ -79,4 +83,6 @@ def make_job(resolved: ResolvedRun, device: str, threads: int | None) -> Job:
         threads=threads,
         photos=resolved.photos,
         measures=resolved.measures,
+        code=running_code(),
+        settings=settings_digest(resolved.settings),
     )

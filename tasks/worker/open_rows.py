@@ -1,4 +1,4 @@
-"""Rows under restoration: a picture, its faces on their way through the method, and what came of each."""
+"""Rows being restored: the decoded image, its faces, and the result of each face."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from tasks.worker.read_shard import Row, ShardInput
 
 @dataclass
 class Face:
-    """One face of a row. `id` and `seed` are what the method gets beside its pixels."""
+    """One face of a row. Apart from its pixels, the method gets its `id` and `seed`."""
 
     id: str
     seed: int
-    box: tuple[float, float, float, float]  # x0, y0, x1, y1 in the picture
-    landmarks: list[float] | None = None  # x, y, x, y... in the picture
+    box: tuple[float, float, float, float]  # x0, y0, x1, y1 in the image
+    landmarks: list[float] | None = None  # x, y, x, y... in the image
     score: float | None = None  # the detector's
-    matrix: Matrix | None = None  # picture -> crop; None where the whole picture is the face
-    outcome: str | None = None  # None: not decided yet
-    scored: ScoredFace | None = None  # once it is through the method
-    error: RowError | None = None  # why the method gave nothing
+    matrix: Matrix | None = None  # image -> crop; None if the whole image is the face
+    outcome: str | None = None  # None: not restored yet
+    scored: ScoredFace | None = None  # once the method has restored it
+    error: RowError | None = None  # why the method failed on it
 
     def take(self, result: ScoredFace | RowError) -> None:
-        """Notes what the method made of it."""
+        """Records the method's result."""
         if isinstance(result, RowError):
             self.error, self.outcome = result, f"failed: {result}"
         else:
@@ -57,16 +57,16 @@ class OpenRow:
     """A row that decoded, until its result is encoded."""
 
     row: Row
-    picture: DecodedImage
+    image: DecodedImage
     gt: Uint8Image | None = None  # of a row that is one face, at the method's size
-    holes: InpaintMask | None = None  # of the picture, at its own size
+    mask: InpaintMask | None = None  # at the image's own size
     faces: list[Face] = field(default_factory=list)
-    seconds: float = 0.0  # of the accelerator
-    error: RowError | None = None  # of the picture as a whole
+    seconds: float = 0.0  # on the accelerator
+    error: RowError | None = None  # of the image as a whole
 
     @property
     def todo(self) -> Iterator[Face]:
-        """The faces that the method is to see and has not seen yet."""
+        """The faces that are still to be restored."""
         return (face for face in self.faces if face.outcome is None)
 
     @property
@@ -79,43 +79,43 @@ class OpenRow:
 
     @property
     def failure(self) -> RowError | None:
-        """Why the row is rejected, if it is: of the faces that the method was given it restored none."""
+        """Why the row is rejected, if it is: an error of the image, or the method failed on every face it was given."""
         errors = [face.error for face in self.faces if face.error]
         return self.error or (errors[0] if errors and not self.scored else None)
 
     def worst(self, metric: str) -> float | None:
-        """The worst score of its faces; None where none has it."""
+        """The worst score among its faces; None if no face has one."""
         found: Iterable[float | None] = (getattr(scored, metric) for scored in self.scored)
         values = [value for value in found if value is not None]
         return (max if metric in LOWER_IS_BETTER else min)(values, default=None)
 
 
 def open_row(source: ShardInput, row: Row, size: int) -> OpenRow:
-    """Decodes a row; its ground truth to `size` px. RowError when it does not decode."""
-    picture = decode(source.picture(row))
-    return OpenRow(row, picture, _gt(source, row, size), _holes(source, row, picture))
+    """Decodes a row, and resizes its ground truth to `size` px. RowError if an image does not decode."""
+    image = decode(source.image_bytes(row))
+    return OpenRow(row, image, _gt(source, row, size), _mask(source, row, image))
 
 
 def _gt(source: ShardInput, row: Row, size: int) -> Uint8Image | None:
     try:
-        gt = source.gt(row)
+        gt = source.gt_bytes(row)
         return None if gt is None else to_uint8(face_tensor(decode(gt).pixels, size))
     except RowError as error:
         raise RowError("bad_gt", f"the ground truth does not decode: {error}") from None
 
 
-def _holes(source: ShardInput, row: Row, picture: DecodedImage) -> InpaintMask | None:
+def _mask(source: ShardInput, row: Row, image: DecodedImage) -> InpaintMask | None:
     if source.columns.mask is None:
         return None
     try:
-        return holes_of(decode(source.mask(row)).pixels, picture.pixels.shape[:2])
+        return holes_of(decode(source.mask_bytes(row)).pixels, image.pixels.shape[:2])
     except RowError as error:
         raise RowError("bad_mask", f"expected a mask for the picture, found none that fits: {error}") from None
 
 
-def match_greyscale(face: Uint8Image, picture: DecodedImage) -> Uint8Image:
-    """A grey picture gives a grey face: scores see what is written."""
-    if not picture.grey:
+def match_greyscale(face: Uint8Image, image: DecodedImage) -> Uint8Image:
+    """Makes the face grey if its image is: a grey image is written as grey, and scores are taken on what is written."""
+    if not image.grey:
         return face
     luma = np.rint(face @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
     return np.repeat(luma[..., None], 3, axis=2)

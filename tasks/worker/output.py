@@ -1,4 +1,4 @@
-"""Restored rows as the files of a shard, and what its commit says of them. Touches no store."""
+"""Turns restored rows into the Parquet files of a shard and the facts for its commit. Touches no store."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from bfr_models.metrics.frechet import FeatureSource
+from tasks.config.code import running_code
 from tasks.datasets.image_column import IMAGE, with_image_features
 from tasks.datasets.row_groups import take_rows
 from tasks.datasets.row_ids import digest_of_ids
@@ -75,19 +76,21 @@ REJECTED_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Done:
-    """A row that is through."""
+    """A row that needs no more work."""
 
     row: Row
-    values: dict[str, Any] | None = None  # for `data/`; None where it failed, and the row says why
-    features: Sequence[FaceFeatures] = ()  # of its faces, in their order
+    values: dict[str, Any] | None = None  # for `data/`; None if it failed: then the row has the error
+    features: Sequence[FaceFeatures] = ()  # of its faces, in order
 
 
 def shard_output(
     job: Job, shard: Shard, source: ShardInput, results: Sequence[Done], inception: FeatureSource | None
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """The Parquet files of a shard by folder, and the facts for its commit record. `results` has all rows, in any
-    order; `inception` made their features. The encoded images are taken out of `results`: once is enough of a large
-    one."""
+    """The Parquet files of a shard, by folder, and the facts for its commit record.
+
+    `results` has all rows, in any order; `inception` is the network that made their features. Removes the encoded
+    images from `results`.
+    """
     results = sorted(results, key=lambda done: done.row.index)
     restored = [(done.row, done.values) for done in results if done.values is not None]
     failed = [done.row for done in results if done.values is None]
@@ -107,6 +110,8 @@ def shard_output(
     outcomes = Counter(face["outcome"].partition(":")[0] for row in values for face in row["faces"])
     return files, {
         "fingerprint": job.method.fingerprint,
+        "settings": job.settings,
+        "code": running_code(),
         "source": redact(shard.source),
         "rows": len(source.rows),
         "ids": digest_of_ids(row.id for row in source.rows),
@@ -130,7 +135,7 @@ def _embedding_sums(job: Job, shard: Shard, results: Sequence[Done]) -> dict[str
 def output_table(
     source: ShardInput, rows: Sequence[Row], values: Iterable[dict[str, Any]], keep_input: bool
 ) -> pa.Table:
-    """The input's own columns of `rows`, then the results. An input column with a result's name moves aside."""
+    """The input's columns of `rows`, then the results. Input columns named like a result get the prefix `source_`."""
     assert source.table is not None, "rows of an unreadable row group are never restored"
     names = source.table.column_names
     carried = [name for name in names if name != "id" and (keep_input or name != source.columns.image)]
@@ -149,7 +154,7 @@ def output_table(
 
 
 def rejected_table(shard: Shard, source: ShardInput, rows: Iterable[Row]) -> pa.Table:
-    """The rows that could not be restored, with their untouched bytes and the reason."""
+    """The rows that could not be restored, each with its original bytes and the reason."""
     values = [
         {
             "id": row.id,

@@ -1,4 +1,4 @@
-"""The rows of one shard, read with range requests."""
+"""Reads the rows of one shard, with range requests for its row groups only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tasks.worker.job import Columns, Job, Order
 
 @dataclass(frozen=True)
 class Row:
-    """One input row. `index` counts from the shard's first row."""
+    """One input row; `index` counts from the shard's first row."""
 
     index: int
     id: str
@@ -29,40 +29,40 @@ class Row:
     error: RowError | None = None
 
     def failed(self, error: RowError) -> Row:
-        """This row as one that could not be restored."""
+        """The same row, marked as one that could not be restored."""
         return replace(self, error=error)
 
 
 @dataclass(frozen=True)
 class ShardInput:
-    """A shard as it was read: its pictures still encoded."""
+    """A shard as it was read, its images still encoded."""
 
     rows: list[Row]
     columns: Columns
-    table: pa.Table | None  # all columns; None where they were not read
+    table: pa.Table | None  # all columns; None if they were not read
     fetch: Fetch
 
     def without(self, errors: Mapping[int, RowError]) -> ShardInput:
-        """The same with an error for some rows, by index."""
+        """The same shard with errors for some rows, by index; an earlier error stays."""
         bad = (row.index in errors and row.error is None for row in self.rows)
         rows = [row.failed(errors[row.index]) if is_bad else row for row, is_bad in zip(self.rows, bad, strict=True)]
         return replace(self, rows=rows)
 
-    def picture(self, row: Row) -> bytes | None:
-        """The encoded picture of a row, fetched where there is only an address. RowError `missing` if it is not
-        there."""
+    def image_bytes(self, row: Row) -> bytes | None:
+        """The encoded image of a row, fetched if the row has only its address. RowError `missing` if there is
+        neither."""
         return self._bytes(row, self.columns.image)
 
-    def gt(self, row: Row) -> bytes | None:
-        """The encoded ground truth of a row, where there is one."""
+    def gt_bytes(self, row: Row) -> bytes | None:
+        """The encoded ground truth of a row; None without a column for it."""
         return self._bytes(row, self.columns.gt) if self.columns.gt else None
 
-    def mask(self, row: Row) -> bytes | None:
-        """The encoded mask of a row, where there is one."""
+    def mask_bytes(self, row: Row) -> bytes | None:
+        """The encoded mask of a row; None without a column for it."""
         return self._bytes(row, self.columns.mask) if self.columns.mask else None
 
     def untouched(self, row: Row) -> dict[str, Any]:
-        """The picture cell of a row as it came, as a struct of bytes and path."""
+        """The image cell of a row as it was read, as a struct of bytes and path."""
         cell = self._cell(row, self.columns.image) if self.table is not None else None
         if isinstance(cell, dict):
             return {"bytes": cell.get("bytes") or None, "path": cell.get("path")}
@@ -80,8 +80,8 @@ class ShardInput:
 
 
 def read_shard(order: Order, job: Job) -> ShardInput:
-    """The rows of a shard; those that the order says not to touch have an error. A row group that does not read
-    becomes rows with an error each. BfrError if the file is no longer the one that was planned."""
+    """The rows of a shard. Those that the order rejects have an error, and so have those of unreadable row groups.
+    BfrError if the file has changed since it was planned."""
     require_unchanged(order.shard)
     source = _unread(order.shard, job.columns, order.unreadable) if order.unreadable else _read(order.shard, job)
     return source.without({index: RowError("worker_killed", why) for index, why in order.poison.items()})
@@ -100,7 +100,7 @@ def _read(shard: Shard, job: Job) -> ShardInput:
 
 
 def _unread(shard: Shard, columns: Columns, why: str) -> ShardInput:
-    """A shard whose rows are all rejected, without a look at them."""
+    """The shard with all rows rejected, without reading any of them."""
     failure = RowError("worker_killed", why)
     rows = [Row(i, place, 0, failure) for i, place in enumerate(shard.places)]
     return ShardInput(rows, columns, None, Fetcher(shard.dataset))

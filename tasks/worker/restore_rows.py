@@ -1,5 +1,5 @@
-"""Rows to restored rows: windows of rows are decoded, their faces go through the method in batches, each row is
-composed and encoded as soon as its last face is done."""
+"""Restores rows: decodes them window by window, runs their faces through the method in batches, and composes and
+encodes each row as soon as its last face is done."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tasks.images.codec import encode
 from tasks.scoring.scorer import FaceTriple, load_scorer
 from tasks.scoring.statistics import BIN_WIDTHS
 from tasks.worker.batches import BatchSize, call_or_bisect, is_out_of_memory
-from tasks.worker.framing import Crop, FacesInPhotos, Framing, HolesInPictures, WholePictures
+from tasks.worker.framing import Crop, FacesInPhotos, Framing, HolesInImages, WholeImages
 from tasks.worker.job import Job
 from tasks.worker.open_rows import Face, OpenRow, match_greyscale, open_row
 from tasks.worker.output import Done
@@ -32,35 +32,35 @@ from tasks.worker.windows import Window, windows
 
 
 class StoppedError(Exception):
-    """The worker was told to stop; the shard at hand is not committed."""
+    """The worker was told to stop; the shard in progress is not committed."""
 
 
 class RestoreRows:
-    """Holds the networks of a job. Two threads may call `restore` at once: one has the accelerator, the other decodes
-    or encodes meanwhile."""
+    """Holds the networks of a job. Two threads may call `restore` at once: while one uses the accelerator, the other
+    decodes or encodes."""
 
     def __init__(self, job: Job, stop: threading.Event) -> None:
-        """Loads the networks. Calls of `restore` raise StoppedError soon after `stop` is set."""
+        """Loads the networks. Once `stop` is set, `restore` raises StoppedError before its next batch."""
         self._job, self._stop = job, stop
         self._restorer = load_method(job.method, job.device)
         self._scorer = load_scorer(job.recogniser, job.measures, job.device, job.min_identity)
         self._framing = _framing(job, self._restorer.size)
         self._batch_size = BatchSize(job.batch_size, job.device)
         self._accelerator = threading.Lock()
-        self._large_image = threading.Lock()  # two decoded at the same time might be too much for the memory
-        self.batches = 0  # batches that the method has done: a sign of life
+        self._large_image = threading.Lock()  # two large images decoded at once might not fit into memory
+        self.batches = 0  # batches done so far: a sign of life
 
     @property
     def features_source(self) -> FeatureSource | None:
-        """The network whose features of each face are kept; None where none are."""
+        """The network whose features of each face are kept; None if none are."""
         return self._scorer.inception.source if self._scorer.inception else None
 
     def restore(self, source: ShardInput, rows: Sequence[Row]) -> Iterator[Done]:
-        """What became of some rows of a shard, in no certain order; a row that had failed before comes as it is."""
+        """The results of some rows of a shard, in no particular order. Rows that have an error are passed through."""
         yield from (Done(row) for row in rows if row.error is not None)
         for window in windows(source, (row for row in rows if row.error is None)):
             if window.is_large:
-                pa.default_memory_pool().release_unused()  # what reading the shard took beyond the shard itself
+                pa.default_memory_pool().release_unused()  # what reading the shard took temporarily
             with self._large_image if window.is_large else nullcontext():
                 yield from self._restore_window(source, window)
 
@@ -74,14 +74,14 @@ class RestoreRows:
         self._framing.find(waiting)
         faces = _each_face(waiting.copy())
         while waiting:
-            # A batch takes faces of several rows, so that rows with one face each fill it, too.
+            # A batch takes faces from several rows: most rows have one face, and would leave it almost empty.
             if batch := list(islice(faces, self._batch_size.now)):
                 self._restore_batch(batch)
             while waiting and waiting[0].is_done:
                 yield self._finish(waiting.popleft())
 
     def _restore_batch(self, batch: Sequence[tuple[OpenRow, Face]]) -> None:
-        """Some faces, of any rows, through the method and the networks that score."""
+        """Runs some faces, of any rows, through the method and the networks that score them."""
         if self._stop.is_set():
             raise StoppedError("the worker was told to stop")
         crops = [(face, self._framing.crop(row, face)) for row, face in batch]
@@ -99,7 +99,7 @@ class RestoreRows:
                 face.take(result)
             else:
                 done.append(face)
-                unscored.append(FaceTriple(crop.pixels, match_greyscale(result, row.picture), row.gt))
+                unscored.append(FaceTriple(crop.pixels, match_greyscale(result, row.image), row.gt))
         for face, scored in zip(done, self._scorer.score(unscored), strict=True):
             face.take(scored)
 
@@ -117,7 +117,7 @@ class RestoreRows:
             if is_out_of_memory(error):
                 self._batch_size.too_large(len(batch))
             raise
-        # A method may be anybody's: what it gives is checked before it is scored and written.
+        # Methods come from other packages, too: check the result before it is scored and written.
         if restored.shape != (expected := (len(crops), 3, self._restorer.size, self._restorer.size)):
             raise ValueError(f"expected faces {expected}, the method gave {tuple(restored.shape)}")
         finite = torch.isfinite(restored).flatten(1).all(dim=1).tolist()
@@ -125,20 +125,20 @@ class RestoreRows:
         return [face if ok else not_finite for face, ok in zip(to_uint8(restored.nan_to_num()), finite, strict=True)]
 
     def _finish(self, row: OpenRow) -> Done:
-        """One row of `data/`, encoded."""
+        """The row of `data/`, or of `rejected/` if its faces failed or the image cannot be encoded."""
         if row.failure:
             return Done(row.row.failed(row.failure))
-        job, image = self._job, self._framing.compose(row)
+        job, composed = self._job, self._framing.compose(row)
         try:
-            encoded = encode(image, job.format, job.quality, row.picture)
+            encoded = encode(composed, job.format, job.quality, row.image)
         except RowError as error:
             return Done(row.row.failed(error))
-        frames = row.picture.n_frames
+        frames = row.image.n_frames
         values = {
             "id": row.row.id,
             "restored": {"bytes": encoded, "path": None},
-            "width": image.shape[1],
-            "height": image.shape[0],
+            "width": composed.shape[1],
+            "height": composed.shape[0],
             "faces": [face.to_json() for face in row.faces],
             "faces_found": len(row.faces),
             **{metric: row.worst(metric) for metric in BIN_WIDTHS},
@@ -154,11 +154,11 @@ class RestoreRows:
 def _framing(job: Job, size: int) -> Framing:
     if job.photos:
         return FacesInPhotos(size, load_detector(job.photos.detector, job.device), job.photos)
-    return HolesInPictures(size) if job.columns.mask else WholePictures(size)
+    return HolesInImages(size) if job.columns.mask else WholeImages(size)
 
 
 def _each_face(rows: deque[OpenRow]) -> Iterator[tuple[OpenRow, Face]]:
-    """The faces that are to be restored, row by row; a row that is through is let go."""
+    """The faces to restore, row by row. Consumes `rows`, so that finished rows can be freed."""
     while rows:
         row = rows.popleft()
         yield from ((row, face) for face in row.todo)

@@ -1,17 +1,17 @@
 """One worker: holds a method and restores shards with it, from the source's bytes to the commit.
 
-What becomes of a row on its way, and where each form may fail:
+The forms that a row takes on its way, and how each step may fail:
 
-    cell of a row group -> Row          read_shard      the row group does not read
+    cell of a row group -> Row          read_shard      the row group cannot be read
       -> OpenRow                        open_rows       the image does not decode
       -> Face -> Crop                   framing         no face is found; too small; over the cap
-      -> FaceBatch -> restored crop     restore_rows    the method fails, or gives what is not finite
-      -> FaceTriple -> ScoredFace       scoring/scorer  the identity is lost: the input's pixels stay
+      -> FaceBatch -> restored crop     restore_rows    the method fails, or its pixels are not finite
+      -> FaceTriple -> ScoredFace       scoring/scorer  the identity is lost: the face keeps its pixels
       -> values -> Done                 restore_rows    the image does not encode
       -> Arrow row of `data/` or `rejected/`            output
 
-A plain class: Ray makes an actor of it, tests and `--engine local` call it directly. Two calls of `run` may be under
-way at once.
+A plain class: Ray makes an actor of it, tests and `--engine local` call it directly. Two calls of `run` may be in
+progress at once.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tasks.worker.restore_rows import RestoreRows, StoppedError
 
 @dataclass(frozen=True)
 class Sample:
-    """What some rows cost."""
+    """What restoring some rows cost."""
 
     rows: int
     restored: int
@@ -45,33 +45,33 @@ class Sample:
 
 
 class ShardWorker:
-    """Made in a moment; `load` once, then `run` as often as there are shards."""
+    """Created in a moment; call `load` once, then `run` for each shard."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
         self.stop = threading.Event()  # calls of `run` raise StoppedError soon after it is set
 
     def load(self) -> None:
-        """Loads the networks. Apart from the constructor, so that its errors stay legible."""
+        """Loads the networks. Not in the constructor: from there, Ray would report an error as a dead actor."""
         if self._job.threads:
             torch.set_num_threads(self._job.threads)
         self._rows = RestoreRows(self._job, self.stop)
 
     @property
     def batches(self) -> int:
-        """How many batches the method has done: a sign of life."""
+        """Batches done so far: a sign of life."""
         return self._rows.batches
 
     @cached_property
     def _store(self) -> Store:
-        """Opened by the first commit: taking a sample writes nothing."""
+        """Opened by the first commit: samples and trials must not touch the destination."""
         store = Store(self._job.destination)
         learn_conditions(store)
         return store
 
     def run(self, order: Order) -> Record | None:
         """Restores, scores and commits one shard; returns the commit record that counts. None after a trial, which
-        restores and encodes some rows and commits nothing."""
+        restores and encodes rows but commits nothing."""
         started = time.monotonic()
         source = read_shard(order, self._job)
         results = list(self._rows.restore(source, order.rows_of(source.rows)))
@@ -85,7 +85,7 @@ class ShardWorker:
         return commit_shard(self._store, order.shard, files, facts, still_planned)
 
     def sample(self, shard: Shard, limit: int) -> Sample:
-        """Restores and encodes the first rows of a shard, at most `limit`, and commits nothing."""
+        """Restores and encodes up to `limit` rows of a shard, and commits nothing."""
         source = read_shard(Order(shard), self._job)
         rows = source.rows[:limit]
         began = time.monotonic()

@@ -1,4 +1,9 @@
-"""Windows: as many rows of a shard as may be decoded at the same time."""
+"""Windows: as many rows of a shard as may be decoded at the same time.
+
+A shard counts rows, but memory counts pixels: 32 scans of 100 megapixels take 10 GB as RGB. A window is limited by its
+pixels instead, which the headers give before anything is decoded. Small images share a window, so that a batch can take
+faces from many rows.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +15,24 @@ from tasks.images.codec import count_pixels
 from tasks.worker.read_shard import Row, ShardInput
 
 WINDOW_PIXELS = 32_000_000
-"""Decoded RGB of so many pixels takes 96 MB, and as much again while faces are pasted."""
+"""96 MB of decoded RGB, and as much again while faces are pasted; about 120 faces of 512 px, enough for any batch."""
 
 
 @dataclass
 class Window:
-    """Rows next to each other, in order."""
+    """Consecutive rows."""
 
     rows: list[Row] = field(default_factory=list)
-    pixels: int = 0  # of their pictures and masks, as the headers say
+    pixels: int = 0  # of their images and masks, as the headers say
 
     @property
     def is_large(self) -> bool:
-        """Whether it is one picture that is beyond the limit by itself."""
+        """Whether its only row exceeds the limit by itself."""
         return self.pixels > WINDOW_PIXELS
 
 
 def windows(source: ShardInput, rows: Iterator[Row]) -> Iterator[Window]:
-    """All `rows`, in windows whose pictures have at most `WINDOW_PIXELS` together, or of one row."""
+    """Cuts `rows` into windows with at most `WINDOW_PIXELS` pixels in all, or with a single row."""
     window = Window()
     for row in rows:
         pixels = _pixels(source, row)
@@ -42,6 +47,6 @@ def windows(source: ShardInput, rows: Iterator[Row]) -> Iterator[Window]:
 
 def _pixels(source: ShardInput, row: Row) -> int:
     try:
-        return count_pixels(source.picture(row)) + count_pixels(source.mask(row))
-    except RowError:  # it will be said when the row is decoded
+        return count_pixels(source.image_bytes(row)) + count_pixels(source.mask_bytes(row))
+    except RowError:  # reported when the row is decoded
         return 0

@@ -1,4 +1,4 @@
-"""S3 servers to be unkind to: moto in this process, and the real one where Ceph is installed."""
+"""S3 servers to inject faults into: moto in this process, and a real one where Ceph is installed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def moto() -> Iterator[Address]:
 
 @pytest.fixture(params=["moto", pytest.param("ceph", marks=pytest.mark.s3)])
 def proxy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    """A proxy that spoils nothing yet; s3:// URLs of this process and its children go through it."""
+    """A proxy that injects nothing yet; s3:// URLs of this process and its children go through it."""
     with FaultProxy(request.getfixturevalue(request.param)) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "bfr-test")

@@ -33,7 +33,7 @@ Round = dict[str, Any]
 
 @dataclass
 class Nemesis:
-    """Where a run lives, and how to hurt it."""
+    """Where a run lives, and what is needed to disturb it."""
 
     bucket: str
     proxy: FaultProxy
@@ -183,7 +183,7 @@ def one_round(nemesis: Nemesis, number: int, name: str, expected: dict[str, byte
 def to_the_end(
     nemesis: Nemesis, driver: subprocess.Popen[str], source: str, destination: str, before: int
 ) -> tuple[int, float]:
-    """The same command until it is done: how many runs of it, and when there was a commit more than `before`."""
+    """Repeats the command until it is done: how many runs that took, and when the first commit beyond `before` came."""
     began, fresh, runs, resumed = time.monotonic(), 0.0, 1, 0.0
     while (code := driver.poll()) != 0:
         if code is not None:
@@ -227,7 +227,7 @@ def judge(destination: str, word: str, expected: dict[str, bytes]) -> Round:
 
 
 def write_source(nemesis: Nemesis, word: str) -> None:
-    """A dataset of which one row's id holds the word that makes the method misbehave."""
+    """A dataset with one row whose id contains the word that makes the method misbehave."""
     rows = [row | {"id": row_id(i, word)} for i, row in enumerate(support.make_rows(ROWS))]
     file = support.write_parquet(nemesis.scratch / "a.parquet", rows, group_rows=GROUP_ROWS)
     nemesis.direct(source_url(nemesis, word)).write("a.parquet", file.read_bytes())

@@ -1,4 +1,4 @@
-"""Who a run is to the object store: session tokens, regions, requester-pays, and a source with keys of its own."""
+"""How a run authenticates to the object store: session tokens, regions, requester-pays, a source with its own keys."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def dataset(bucket: str, tmp_path: Path) -> str:
 
 
 def credential(request: Request) -> list[str]:
-    """key / day / region / service / aws4_request, of which the signature is made."""
+    """key / day / region / service / aws4_request: the scope of the signature."""
     return request.headers["authorization"].partition("Credential=")[2].partition(",")[0].split("/")
 
 

@@ -1,4 +1,4 @@
-"""A local destination that runs out of room stops the run at once, and the same command goes on when there is some."""
+"""A local destination that runs out of space stops the run at once; the same command continues once there is space."""
 
 from __future__ import annotations
 

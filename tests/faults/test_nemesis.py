@@ -1,4 +1,4 @@
-"""Faults at random points of a run, one after the other: in the end every row once, with the undisturbed bytes."""
+"""Faults at random points of a run, one after another: every row ends up there once, with the undisturbed bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real run that is told every kind of secret, after which nothing has kept one."""
+"""A real run that is given every kind of secret: afterwards no file, log or command line holds one."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Watcher:
 
 
 def kept(folder: Path) -> Iterator[str]:
-    """Where in a folder's files there is a secret."""
+    """The places in a folder's files that hold a secret."""
     for path in folder.rglob("*"):
         if path.is_file() and not path.is_symlink():
             data = path.read_bytes()

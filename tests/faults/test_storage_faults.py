@@ -1,4 +1,4 @@
-"""A run over an object store that throttles, cuts, shortens and delays: every row once, the same bytes."""
+"""A run over an object store that throttles, resets, truncates and delays: every row once, the same bytes."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_spoiled_requests_lose_nothing_and_double_nothing(
 
 @pytest.mark.long
 def test_a_storm_is_waited_out(proxy: FaultProxy, run: RestoreRun) -> None:
-    """Once there is a commit the store refuses everything for some seconds."""
+    """After the first commit the store refuses everything for some seconds."""
     calm = threading.Timer(5, lambda: setattr(proxy, "choose", never))
 
     def storm(request: Request) -> str | None:
@@ -165,7 +165,7 @@ def test_a_store_without_conditions_is_found_out_and_has_one_driver(
     assert "single-writer mode" in record["warnings"][0]
     assert b"single-writer mode" in Store(run.destination).read("report/index.html")
     (error,) = refused
-    assert isinstance(error, UsageError) and "found one that is at work" in str(error)
+    assert isinstance(error, UsageError) and "found one at work" in str(error)
     assert verify_run(run.destination)["ok"]
     assert not Store(run.destination).exists("plan/owner.json")
 

@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture
 def signals() -> Iterator[None]:
-    """The command takes signals over; they are given back."""
+    """Restores the signal handlers that the command replaces."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in handlers.items():

@@ -92,7 +92,7 @@ class House:
 
 
 def kill(process: psutil.Popen) -> None:
-    """As when a machine goes: a process and all that it started."""
+    """Kills a process and all its children, as the loss of a machine does."""
     if process.poll() is None:
         for child in [*process.children(recursive=True), process]:
             child.kill()
@@ -101,7 +101,7 @@ def kill(process: psutil.Popen) -> None:
 
 @dataclass
 class Archive:
-    """A deployment that fills one folder of a bucket from another, and what is to be seen of it."""
+    """A deployment that fills one folder of a bucket from another, with ways to look at it."""
 
     house: House
     bucket: str
@@ -131,7 +131,7 @@ class Archive:
         return str(json.loads(self.store.read("current.json"))["generation"])
 
     def ids(self, generation: str) -> dict[str, set[str]]:
-        """The ids in each data file of a generation, by path and version: a file that is written again is another."""
+        """The ids in each data file of a generation, by path and version: a rewritten file is another."""
         found = self.store.versions(f"generations/{generation}/data")
         return {
             f"{file.path} {file.version}": set(pq.read_table(self.store.open_input(file.path))["id"].to_pylist())
@@ -156,7 +156,7 @@ class Archive:
 
 
 def train(house: House, number: int) -> None:
-    """Puts other weights of one name where the house has its own, all at once."""
+    """Swaps in other weights under the same names, all at once."""
     shipped = require_weight("difface-face128-estimator")
     folder, link = house.folder / f"weights-{number}", house.folder / "weights"
     parameters = {name: value * (1 + number / 1000) for name, value in read_checkpoint(shipped).items()}
@@ -167,7 +167,7 @@ def train(house: House, number: int) -> None:
 
 @dataclass
 class Slow:
-    """A deployment whose runs take a while, and the processes that its actors were."""
+    """A deployment whose runs take a while, and the process ids of its actors."""
 
     id: str
     destination: Path

@@ -49,7 +49,7 @@ def house(postgres: str, plugin_path: str, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def bucket(ceph: tuple[str, int], monkeypatch: pytest.MonkeyPatch, house: House) -> str:
-    """The URL of a new bucket, whose keys Prefect keeps in the block `ceph`; its processes have them from there."""
+    """The URL of a new bucket, whose keys are in the Prefect block `ceph`, where flow runs get them."""
     endpoint = f"http://{ceph[0]}:{ceph[1]}"
     keys = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "bfr-test", "AWS_SECRET_ACCESS_KEY": SECRET}
     for name, value in keys.items():

@@ -1,4 +1,4 @@
-"""A comparison is fair or it is refused: the same rows, the same order, one degradation."""
+"""A comparison is fair or refused: the same rows in the same order, with one degradation."""
 
 import json
 from pathlib import Path

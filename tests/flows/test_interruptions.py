@@ -1,4 +1,4 @@
-"""The real command, ended half-way by signals, and the same command again."""
+"""The real command, interrupted half-way by signals and then run again."""
 
 from __future__ import annotations
 

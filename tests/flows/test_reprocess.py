@@ -1,4 +1,4 @@
-"""Generations: what is new goes into the current one, other settings make another, and the worse one waits."""
+"""Generations: new files go into the current one, other settings make another, and a worse one is held back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flows import restore_dataset
 from flows.orchestration.run_page import DEGRADED, HELD_BACK, SWITCHED
 from flows.reprocess import reprocess_without_prefect
 from tasks import compare_generations as comparing
-from tasks.config.resolve import resolve_run
+from tasks.config.resolve import ResolvedRun, resolve_run
 from tasks.generations import (
     choose_generation,
     expire_generations,
@@ -32,7 +32,7 @@ Announced = tuple[Any, ...]
 
 @pytest.fixture
 def announced(monkeypatch: pytest.MonkeyPatch) -> list[Announced]:
-    """What a flow run would send to Prefect: records by that word, events with what they say of files."""
+    """What a flow run would send to Prefect: `record` for a summary, and events with the files they name."""
     sent: list[Announced] = []
 
     def announce(event: str, _destination: str, payload: dict[str, Any]) -> None:
@@ -106,8 +106,8 @@ def test_a_half_finished_generation_is_resumed_not_doubled(ask: Ask, monkeypatch
     reprocess_without_prefect(ask())
     finish = recipe.restore_phases
 
-    def killed(run: Any, *_: Any, **__: Any) -> Any:
-        interrupted(ask(seed=1), run.destination.rpartition("/")[2], 1)
+    def killed(resolved: ResolvedRun, *_: Any, **__: Any) -> Any:
+        interrupted(ask(seed=1), resolved.run.destination.rpartition("/")[2], 1)
         raise BfrError("killed")
 
     monkeypatch.setattr(recipe, "restore_phases", killed)

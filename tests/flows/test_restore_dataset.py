@@ -29,7 +29,7 @@ def run(tmp_path: Path) -> RestoreRun:
 
 
 def flow_run(server: str, run: RestoreRun, tasks: int) -> tuple[str, list[dict[str, Any]]]:
-    """The final state of a run in Prefect, and its task runs in order, once so many have arrived."""
+    """The final state of a run in Prefect, and its task runs in order, once that many have arrived."""
     mine = {"flow_runs": {"name": {"any_": [f"{run.method} of {run.source}"]}}}
     (flow,) = httpx.post(f"{server}/flow_runs/filter", json=mine).json()
     deadline = time.monotonic() + 20

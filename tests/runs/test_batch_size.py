@@ -1,4 +1,4 @@
-"""The batch size decides no pixel, and runs that differ in it share a destination."""
+"""The batch size changes no pixel, and runs that differ only in it share a destination."""
 
 from __future__ import annotations
 
@@ -41,5 +41,9 @@ def test_a_run_gives_the_same_bytes_and_learns_what_fits(
 
 def test_runs_with_other_batches_share_a_destination(faulty: str, tmp_path: Path) -> None:
     support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(4))
+    restored = None
     for size in ("auto", 1, None):
         restore_without_prefect(support.make_run(tmp_path, faulty, batch_size=size, recogniser="none"))
+        found = support.snapshot(tmp_path / "dst"), support.restored_images(tmp_path / "dst")
+        assert found == (restored := restored or found), "the second and the third run have nothing to do"
+    assert len(restored[1]) == 4

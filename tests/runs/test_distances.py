@@ -1,4 +1,4 @@
-"""A run's Fréchet distances: however it is split, and equal to those of its pictures."""
+"""A run's Fréchet distances do not depend on how it is split, and equal those of its images."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ DLIB = "fd_dlib_resnet_v1"
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six faces with another as the ground truth of each; one of them has none."""
+    """Six faces, each with a different face as its ground truth; one has none."""
     rows = support.make_rows(6)
     for i, row in enumerate(rows):
         row["gt"] = {"bytes": None if i == 4 else support.encoded(support.portrait(60 + i)), "path": None}
@@ -60,7 +60,9 @@ def test_embeddings_are_kept_on_request_alone(source: Path, tmp_path: Path) -> N
     assert not (tmp_path / "without" / "dst" / "features").exists()
     kept = statistics(tmp_path / "with", source, keep_embeddings=True)
     assert DLIB not in kept and "nothing to compare with" not in kept["fid"]["why"]  # its weights are not here
-    rows = support.read_table(tmp_path / "with" / "dst" / "features").to_pylist()
+    folder = tmp_path / "with" / "dst" / "features"
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+    rows = support.read_table(folder).to_pylist()
     assert [row["id"] for row in rows] == [f"a.parquet#{i}" for i in range(6)]
     assert all(np.linalg.norm(row["embedding"]) == pytest.approx(1, abs=1e-5) for row in rows)
     statistics(tmp_path / "gt", source, keep_embeddings=True, gt_column="gt")

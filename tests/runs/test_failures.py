@@ -1,4 +1,4 @@
-"""What goes wrong in a run costs the rows that it concerns, and no others."""
+"""A failure costs the rows it concerns and no others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Datasets made by enemies or by accident: every row is accounted for; nothing hangs, crashes or eats the memory."""
+"""Malicious and broken datasets: every row is accounted for; nothing hangs, crashes or exhausts memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.hostile_images import GOOD, fuzzed, hostile_pictures
 
 
 def restored(folder: Path, table: pa.Table, group_rows: int = 4, **settings: Any) -> dict[str, Any]:
-    """A run over one table, which must leave every row somewhere."""
+    """A run over one table; checks that every row is accounted for."""
     (folder / "src").mkdir(exist_ok=True)
     pq.write_table(table, folder / "src" / "a.parquet", row_group_size=group_rows)
     record = restore_without_prefect(support.make_run(folder, **settings))

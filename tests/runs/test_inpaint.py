@@ -1,4 +1,4 @@
-"""Inpainting through a run: what is known stays to the last bit, at any size, and only holes are filled."""
+"""Inpainting through a run: known pixels stay bit for bit, at any size, and only holes are filled."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def mask_of(holes: InpaintMask, mode: str = "L") -> bytes:
 
 
 def restored(folder: Path, rows: list[tuple[bytes, bytes | None]], **settings: Any) -> tuple[dict[str, Any], list[Any]]:
-    """(run.json, the data rows) of an inpainting run over pictures and their masks."""
+    """(run.json, the data rows) of an inpainting run over images and their masks."""
     content = [
         {"id": str(i), "image": {"bytes": data, "path": None}, "mask": mask} for i, (data, mask) in enumerate(rows)
     ]
@@ -194,7 +194,7 @@ def test_another_task_or_mask_column_is_refused_on_the_same_destination(tmp_path
     ("arguments", "message"),
     [
         (["--task", "inpaint"], "expected a mask_column with task inpaint"),
-        (["--mask-column", "mask"], "expected a mask_column with task inpaint, and with it alone"),
+        (["--mask-column", "mask"], "expected a mask_column with task inpaint, and only with it"),
         ([*INPAINT, "--input", "photos"], "expected input faces with task inpaint"),
         (["--task", "inpaint", "--mask-column", "scratches"], "expected an image column 'scratches', found"),
         ([*INPAINT, "--preset", "face128"], "face128, which is for restore; use inpaint256, or the task restore"),

@@ -27,7 +27,7 @@ EDGE = 0.15  # of a crop, over which it is blended in
 def tiles(monkeypatch: pytest.MonkeyPatch, faulty: str) -> str:
     """The name of a method that mirrors faces; they are found by `TileDetector`."""
     support.use_mean_colours(monkeypatch)
-    monkeypatch.setattr("tasks.worker.shard_worker.load_detector", lambda *_: TileDetector())
+    monkeypatch.setattr("tasks.worker.restore_rows.load_detector", lambda *_: TileDetector())
     monkeypatch.setattr("tasks.config.resolve.choose_detector", lambda *_: DetectorChoice("tiles"))
     return faulty
 
@@ -218,13 +218,13 @@ def test_seeds_of_faces_differ_and_do_not_depend_on_the_other_settings(
 def test_a_large_scan_is_out_of_memory_before_the_next_comes_in(
     tiles: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasks.worker import open_rows, shard_worker
+    from tasks.worker import open_rows, restore_rows
 
     events: list[str] = []
-    decode, encode = open_rows.decode, shard_worker.encode
+    decode, encode = open_rows.decode, restore_rows.encode
     monkeypatch.setattr(windows, "count_pixels", lambda data: 108_000_000)
     monkeypatch.setattr(open_rows, "decode", lambda *a: events.append("in") or decode(*a))
-    monkeypatch.setattr(shard_worker, "encode", lambda *a: events.append("out") or encode(*a))
+    monkeypatch.setattr(restore_rows, "encode", lambda *a: events.append("out") or encode(*a))
     pictures = {str(i): support.encoded(photo(i)) for i in range(4)}
     restored(tmp_path, pictures, tiles, shard_rows=2, batch_size=8)  # two shards are in hand at the same time
     assert events == ["in", "out"] * 4

@@ -1,4 +1,4 @@
-"""Rejected rows that are tried again: in their shards alone, and each row counts once."""
+"""Retrying rejected rows redoes their shards only, and every row counts once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests import support
 
 @pytest.fixture
 def with_rejects(tmp_path: Path, faulty: str) -> RestoreRun:
-    """A finished run of three shards; of the second the method failed on a row, of the third one is broken."""
+    """A finished run of three shards: the method failed on a row of the second, and a row of the third is broken."""
     rows = [row | {"id": f"row-{i}"} for i, row in enumerate(support.make_rows(12))]
     rows[5]["id"] = "heals"
     rows[9]["image"] = {"bytes": b"broken", "path": None}

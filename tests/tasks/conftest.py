@@ -1,4 +1,4 @@
-"""What the tests of several rooms look at: finished runs, and stores of every kind."""
+"""Shared by the tests of several rooms: finished runs, and stores of every kind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.tasks.curation.curated import HOSTILE, ROWS
 
 @pytest.fixture(scope="session")
 def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of 18 rows: hostile ids, each of two; row 3 is broken, rows 4 and 5 have the picture of row 6."""
+    """A run of 18 rows: hostile ids, each of two; row 3 is broken, rows 4 and 5 have the image of row 6."""
     folder = tmp_path_factory.mktemp("curate")
     rows = support.make_rows(ROWS)
     for i, row in enumerate(rows):
@@ -62,7 +62,8 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    """An S3 server in this process, and a bucket in it."""
+    """A new bucket of an S3 server in this process. The servers of all modules share their buckets."""
+    name = uuid.uuid4().hex
     server = ThreadedMotoServer(port=0, verbose=False)
     server.start()
     try:
@@ -72,8 +73,8 @@ def bucket() -> Iterator[str]:
             patch.setenv("AWS_ACCESS_KEY_ID", "test")
             patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
             patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-            fsspec.filesystem("s3", skip_instance_cache=True).mkdir("archive")
-            yield "s3://archive"
+            fsspec.filesystem("s3", skip_instance_cache=True).mkdir(name)
+            yield f"s3://{name}"
     finally:
         server.stop()  # its thread is no daemon: pytest would wait for it for ever
 

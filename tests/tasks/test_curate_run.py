@@ -36,7 +36,7 @@ def test_every_row_is_kept_or_dropped_for_a_reason_and_says_where_it_is_from(hos
 
 
 def test_every_row_says_which_row_of_the_source_it_was_restored_from(hostile_run: Path, tmp_path: Path) -> None:
-    """Also behind row 3, which was rejected."""
+    """Also after row 3, which was rejected."""
     file = hostile_run.parent / "src" / "a.parquet"
     inputs = pq.read_table(file)["n"].to_pylist()
     _, rows = curated(hostile_run, tmp_path, where="n % 2 = 0")

@@ -43,3 +43,17 @@ def test_an_unknown_preset_is_refused_before_anything_is_written(tmp_path: Path)
     with pytest.raises(UsageError, match=r"unknown degradation preset 'grid'; known: .*difface_test"):
         degrade_dataset(DegradeRun(source=str(tmp_path / "src"), destination=str(tmp_path / "dst"), preset="grid"))
     assert not (tmp_path / "dst").exists()
+
+
+def test_pairs_of_other_settings_are_replaced_only_when_asked(tmp_path: Path) -> None:
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(1))
+    run = DegradeRun(source=str(tmp_path / "src"), destination=str(tmp_path / "dst"), size=32)
+    for _ in range(2):  # the same again is the same
+        degrade_dataset(run)
+    before = support.snapshot(tmp_path / "dst")
+    for other in ({"seed": 1}, {"source": str(tmp_path / "src" / "a.parquet")}):
+        with pytest.raises(UsageError, match="--overwrite"):
+            degrade_dataset(run.model_copy(update=other))
+    assert support.snapshot(tmp_path / "dst") == before
+    degrade_dataset(run.model_copy(update={"seed": 1, "overwrite": True}))
+    assert support.snapshot(tmp_path / "dst") != before

@@ -1,4 +1,4 @@
-"""`bfr restore --plan` says what there is to do, and leaves no trace."""
+"""`bfr restore --plan` says what there is to do and writes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is told of one row."""
+"""What `bfr explain` says about one row."""
 
 from __future__ import annotations
 

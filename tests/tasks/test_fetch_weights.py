@@ -1,4 +1,4 @@
-"""A weight file arrives whole and right, or not at all: against a server that misbehaves."""
+"""A weight file arrives complete and correct or not at all, even from a server that misbehaves."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Fetch = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def fetch(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Fetch:
-    """Fetches the one catalogued file, of which the keywords say what is known."""
+    """Fetches the one catalogued file; the keywords are what the catalogue knows about it."""
 
     def run(*, consent: bool = True, mirror: str | None = None, trust: bool = False, **facts: object) -> dict[str, Any]:
         known = {"size": len(CONTENT), "sha256": SHA256, "non_commercial": False, **facts}
@@ -69,7 +69,7 @@ def assert_whole(cache: Path) -> None:
 
 def test_what_is_to_be_got_by_hand_comes_from_a_mirror_alone(server: Server, cache: Path, fetch: Fetch) -> None:
     by_hand = {"by_hand": "net_v1.pth"}
-    with pytest.raises(UsageError, match=r"/v1/net\.pth is a page for people; .*`bfr weights import lib net_v1\.pth`"):
+    with pytest.raises(UsageError, match=r"/v1/net\.pth is a page, not a file; .*`bfr weights import lib net_v1\.pth`"):
         fetch(**by_hand)
     assert not server.requests
     assert fetch(mirror=f"{server.url}/mirror", **by_hand)["source"]["file"] == "net_v1.pth"

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from bfr_models.errors import BfrError, UsageError
-from tasks import generations
 from tasks.config.resolve import resolve_run
 from tasks.generations import (
     choose_generation,
@@ -18,6 +17,7 @@ from tasks.generations import (
     rollback_generation,
     switch_generation,
 )
+from tasks.runs import pointer as pointer_module
 from tasks.runs.pointer import Pointer, read_pointer
 from tasks.storage.store import Store
 from tests import support
@@ -28,7 +28,7 @@ def test_rollback_lasts(ask: Ask) -> None:
     first = support.finished_generation(ask())["generation"]
     second = support.finished_generation(run := ask(seed=1))["generation"]
     assert rollback_generation(run.destination).generation == first == current(run)
-    with pytest.raises(UsageError, match=f"expected a generation before {first}"):
+    with pytest.raises(UsageError, match=f"expected an earlier generation than {first}"):
         rollback_generation(run.destination)
     outcome = support.finished_generation(run)  # the schedule goes on, with the settings of the second
     assert outcome["held_back"] == ["it was rolled back"] and current(run) == first
@@ -41,7 +41,7 @@ def test_a_rollback_to_an_interrupted_update_is_refused(ask: Ask, tmp_path: Path
     second = support.finished_generation(ask(seed=1))["generation"]
     support.write_parquet(tmp_path / "src" / "c.parquet", support.make_rows(1, first=20))
     interrupted(ask(), first, 0)
-    with pytest.raises(UsageError, match=f"expected a finished generation, found that {first} is not"):
+    with pytest.raises(UsageError, match=f"expected a finished generation, found {first} unfinished"):
         rollback_generation(ask().destination)
     assert current(ask()) == second
 
@@ -128,7 +128,7 @@ def test_an_expiry_that_was_killed_is_finished_by_the_next(ask: Ask, monkeypatch
 
 def test_of_two_writers_the_second_sees_what_the_first_did(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [support.finished_generation(ask(seed=seed, keep_generations=9))["generation"] for seed in range(3)]
-    destination, read, raced = ask().destination, generations._read, [False]
+    destination, read, raced = ask().destination, pointer_module._read, [False]
 
     def slow_read(store: Store) -> tuple[Pointer, str | None]:
         found = read(store)
@@ -137,7 +137,7 @@ def test_of_two_writers_the_second_sees_what_the_first_did(ask: Ask, monkeypatch
             switch_generation(destination, names[0], force=True)
         return found
 
-    monkeypatch.setattr(generations, "_read", slow_read)
+    monkeypatch.setattr(pointer_module, "_read", slow_read)
     with pytest.raises(BfrError, match=f"expected {names[2]} to be current, found {names[0]}"):
         switch_generation(destination, names[1], force=True, instead_of=names[2])
     assert read_pointer(Store(destination)).generation == names[0]

@@ -75,3 +75,19 @@ def test_absent_weights_are_said_with_what_to_do(folders: tuple[Path, Path], mon
         measure_distance(*map(str, folders), features="inception")
     with pytest.raises(UsageError, match="known: auto, inception, arcface, adaface, dlib"):
         measure_distance(*map(str, folders), features="vgg")
+
+
+def test_statistics_of_something_else_are_replaced_only_when_asked(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    a, b = map(str, folders)
+    saved = tmp_path / "b.npz"
+    for _ in range(2):
+        measure_distance(a, b, features="dlib", save=str(saved))
+    before = saved.read_bytes()
+    with pytest.raises(UsageError, match="--overwrite"):
+        measure_distance(b, a, features="dlib", save=str(saved))
+    assert saved.read_bytes() == before
+    measure_distance(b, a, features="dlib", save=str(saved), overwrite=True)
+    assert saved.read_bytes() != before
+    saved.write_bytes(b"a diary")
+    with pytest.raises(UsageError, match="--overwrite"):
+        measure_distance(a, b, features="dlib", save=str(saved))

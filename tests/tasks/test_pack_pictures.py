@@ -1,4 +1,4 @@
-"""Packing loses nothing: one row per picture or page, its bytes untouched, broken ones too."""
+"""Packing loses nothing: one row per image or page, its bytes untouched, broken ones included."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from bfr_models.errors import RowError, UsageError
-from tasks.datasets import archives
+from tasks.datasets import archive_limits
 from tasks.datasets.image_column import IMAGE
 from tasks.images.codec import decode
 from tasks.pack_pictures import PackReport, pack_pictures
@@ -155,14 +155,14 @@ def test_archives_of_different_kinds_are_not_cut_to_fit(tmp_path: Path, out: Pat
 def test_hostile_member_names_are_only_names(tmp_path: Path, out: Path) -> None:
     names = ["../../escape.png", "/etc/passwd.png", "a/../../b.png"]
     for kind, make in (("zip", zip_of), ("tar", tar_of)):
-        pack_pictures(make(dict.fromkeys(names, picture(1)), tmp_path / f"in.{kind}"), str(out))
+        pack_pictures(make(dict.fromkeys(names, picture(1)), tmp_path / f"in.{kind}"), str(out), overwrite=True)
         assert {row["image"]["path"] for row in packed(out)} >= {"../../escape.png"}
         assert len(packed(out)) == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.tar", "in.zip", "out"]
 
 
 def test_members_that_cannot_be_read_keep_their_row(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "MAX_FILE_BYTES", 5000)
+    monkeypatch.setattr(archive_limits, "MAX_FILE_BYTES", 5000)
     files = {"a.png": picture(1), "huge.png": bytes(6000), "b.png": picture(2)}
     source = Path(zip_of(files | {"crc.png": b"A" * 50}, tmp_path / "in.zip", zipfile.ZIP_STORED))
     source.write_bytes(source.read_bytes().replace(b"A" * 50, b"B" * 50))
@@ -171,7 +171,7 @@ def test_members_that_cannot_be_read_keep_their_row(tmp_path: Path, out: Path, m
     assert as_files(out) == expected
     assert {entry["name"]: "5000" in entry["why"] for entry in report.lost} == {"huge.png": True, "crc.png": False}
     for source_of, name in ((folder_of, "in"), (tar_of, "in.tar")):
-        report = pack_pictures(source_of(files, tmp_path / name), str(out))
+        report = pack_pictures(source_of(files, tmp_path / name), str(out), overwrite=True)
         assert as_files(out)["huge.png"] is None
         assert [entry["name"] for entry in report.lost] == ["huge.png"]
 
@@ -221,7 +221,7 @@ def test_plain_bytes_and_addresses_in_parquet_are_kept(tmp_path: Path, out: Path
     pack_pictures(str(tmp_path / "a.parquet"), str(out))
     assert as_files(out) == {"a.parquet#0": picture(1), "a.parquet#1": None}
     pq.write_table(pa.table({"url": ["http://a/b.png"], "image": ["a cat"]}), tmp_path / "b.parquet")
-    pack_pictures(str(tmp_path / "b.parquet"), str(out), column="url")
+    pack_pictures(str(tmp_path / "b.parquet"), str(out), column="url", overwrite=True)
     [row] = packed(out)
     assert row["image"] == {"bytes": None, "path": "http://a/b.png"}
     assert row["source_image"] == "a cat"
@@ -279,6 +279,22 @@ def test_nothing_to_pack_and_a_destination_in_use_are_said(tmp_path: Path, out: 
         pack_pictures(
             folder_of({"a.png": picture(1)}, tmp_path / "good"), folder_of({"notes.txt": b""}, tmp_path / "used")
         )
+
+
+def test_another_dataset_is_replaced_only_when_asked(tmp_path: Path, out: Path) -> None:
+    one, other = (folder_of({f"{name}.png": picture(1)}, tmp_path / name) for name in ("one", "other"))
+    pack_pictures(one, str(out))
+    with pytest.raises(UsageError, match=r"found another dataset of 1 files.*--overwrite"):
+        pack_pictures(other, str(out))
+    assert list(as_files(out)) == ["one.png"]
+    folder_of({"two.png": picture(2)}, tmp_path / "one")
+    pack_pictures(one, str(out), rows_per_file=1)  # the same command, although its source has grown
+    assert list(as_files(out)) == ["one.png", "two.png"]
+    pack_pictures(other, str(out), overwrite=True)
+    assert list(as_files(out)) == ["other.png"]
+    pack_pictures(str(out), str(tmp_path / "again"))  # the mark of what it was packed from does not travel along
+    with pytest.raises(UsageError, match="--overwrite"):
+        pack_pictures(other, str(tmp_path / "again"))
 
 
 def test_one_picture_is_a_source(tmp_path: Path, out: Path) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from bfr_models.errors import UsageError
-from tasks import plan_shards as planning
 from tasks.config.resolve import resolve_run
 from tasks.config.restore import RestoreRun
 from tasks.finish_run import finish_run
 from tasks.render_report import render_report
 from tasks.restore_shards import restore_shards, worker_pool
+from tasks.runs import damage
 from tasks.runs.plan import latest_plan
 from tasks.storage.store import Store
 from tasks.verify_run import verify_run
@@ -52,7 +52,8 @@ def test_a_resume_does_not_list_the_source(source: Path, monkeypatch: pytest.Mon
 def test_what_is_committed_is_not_to_do(source: Path) -> None:
     run = support.make_run(source.parent)
     first, second, third = support.plan_run(run).todo
-    Store(run.destination).write(f"commits/{second.id}.json", b"{}")
+    with worker_pool(resolve_run(run)) as pool:
+        restore_shards(pool, [second], lambda _: None)
     Store(run.destination).write("commits/of-another-plan.json", b"{}")
     plan = support.plan_run(run)
     assert [shard.id for shard in plan.todo] == [first.id, third.id]
@@ -145,7 +146,7 @@ def half_done(source: Path) -> RestoreRun:
 
 def test_a_file_that_goes_half_done_is_named_and_its_other_rows_are_not_lost(source: Path) -> None:
     run = half_done(source)
-    with pytest.raises(UsageError, match=r"b\.parquet until .* with 4 of its 8 rows to do; put it back"):
+    with pytest.raises(UsageError, match=r"b\.parquet to stay until .* with 4 of its 8 rows to do; put it back"):
         support.finished_run(run)
     support.write_parquet(source / "b.parquet", support.make_rows(8))
     assert support.finished_run(run)["totals"]["rows"] == 12
@@ -189,16 +190,16 @@ def test_a_run_that_is_planned_anew_while_it_is_finished_keeps_the_newer_files(
 ) -> None:
     destination = Path(finished.destination)
     (destination / "run.json").unlink()
-    read_commits = planning.commits.read_commits
+    read_commit = damage.read_commit
 
     def meanwhile(*arguments: Any) -> Any:
         monkeypatch.undo()
         support.write_parquet(source / "d.parquet", support.make_rows(4, first=40))
         shard = next(support.plan_run(finished).todo)
         Store(finished.destination).write(f"data/{shard.id}-under-way.parquet", b"")
-        return read_commits(*arguments)
+        return read_commit(*arguments)
 
-    monkeypatch.setattr("tasks.runs.commits.read_commits", meanwhile)
-    with pytest.raises(Exception, match="the same command runs elsewhere"):
+    monkeypatch.setattr("tasks.runs.damage.read_commit", meanwhile)
+    with pytest.raises(Exception, match="the same command is running elsewhere"):
         finish_run(resolve_run(finished), Store(finished.destination), support.now())
     assert len(list(destination.glob("data/*-under-way.parquet"))) == 1

@@ -1,10 +1,11 @@
-"""A separate pass scores as the run did, row for row; rows that cannot be scored say why and are there."""
+"""A separate pass scores as the run did, row for row; rows that cannot be scored stay and say why."""
 
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from bfr_models.errors import UsageError
 from tasks.config.score import ScoreRun
 from tasks.score_dataset import METRICS, score_dataset
 from tests import support
@@ -50,3 +51,19 @@ def test_rows_that_cannot_be_scored_say_why(tmp_path: Path) -> None:
     assert all(scores[1][metric] is None for metric in METRICS)
     assert scores[0]["psnr"] is not None and scores[0]["identity_similarity"] is None  # nothing to be similar to
     assert (found["rows"], found["failed"]) == (4, 3)
+
+
+def test_a_run_is_no_place_for_scores_and_other_scores_are_replaced_only_when_asked(tmp_path: Path) -> None:
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(1))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    run = ScoreRun(source=str(tmp_path / "src"), destination=str(tmp_path / "run"), column="image", recogniser="none")
+    with pytest.raises(UsageError, match=r"found run\.json"):
+        score_dataset(run)
+    run = run.model_copy(update={"destination": str(tmp_path / "out")})
+    for _ in range(2):
+        score_dataset(run)
+    with pytest.raises(UsageError, match="--overwrite"):
+        score_dataset(run.model_copy(update={"gt_column": "image"}))
+    score_dataset(run.model_copy(update={"gt_column": "image", "overwrite": True}))
+    assert pq.read_table(tmp_path / "out").to_pylist()[0]["ssim"] == pytest.approx(1)

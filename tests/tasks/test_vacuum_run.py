@@ -1,4 +1,4 @@
-"""Vacuum removes what nobody will ever name, and nothing else."""
+"""Vacuum removes files that no commit will ever name, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A verdict on a run that is whole, and on runs with one thing wrong."""
+"""`bfr verify` on a whole run, and on runs with one defect each."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bfr_models.errors import UsageError
+from tasks.runs.sealed import seal
 from tasks.verify_run import verify_run
 from tests import support
 
@@ -46,7 +47,7 @@ def rewrite(destination: Path, folder: str, change: Callable[[pa.Table], pa.Tabl
     import hashlib
 
     entry |= {"bytes": len(sink.getvalue()), "sha256": hashlib.sha256(sink.getvalue()).hexdigest()}
-    path.write_text(json.dumps(commit))
+    path.write_text(json.dumps(seal(commit)))
 
 
 def test_a_whole_run_is_well(finished: Path) -> None:
@@ -109,14 +110,14 @@ def test_a_rejected_row_of_elsewhere_is_found(finished: Path) -> None:
 
 def test_a_commit_of_another_method_is_found(finished: Path) -> None:
     path, commit = middle(finished)
-    path.write_text(json.dumps(commit | {"fingerprint": "f" * 64}))
+    path.write_text(json.dumps(seal(commit | {"fingerprint": "f" * 64})))
     assert kinds(finished) == {"other_method"}
 
 
 def test_totals_that_do_not_add_up_are_found(finished: Path) -> None:
     record = support.read_record(finished)
     record["totals"]["restored"] += 1
-    (finished / "run.json").write_text(json.dumps(record))
+    (finished / "run.json").write_text(json.dumps(seal(record)))
     assert kinds(finished) == {"totals_differ"}
 
 

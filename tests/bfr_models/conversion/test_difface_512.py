@@ -20,7 +20,7 @@ from bfr_models.conversion.difface import (
     convert_unet,
 )
 from bfr_models.errors import UsageError
-from bfr_models.methods.preset import PRIOR512
+from bfr_models.methods.difface_presets import PRIOR512
 from bfr_models.networks.configs import LaMaConfig, SwinIRConfig, UNetConfig
 from bfr_models.networks.lama import LaMa
 from bfr_models.networks.swinir import SwinIR

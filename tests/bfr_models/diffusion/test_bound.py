@@ -70,10 +70,10 @@ def test_a_steps_term_is_the_divergence_of_the_two_gaussians() -> None:
 
 def test_the_starts_term_is_the_divergence_of_the_two_gaussians() -> None:
     abar = float(abars_at([22.5], ABARS))
-    x_start, picture = normal(2, 2, 3, 4, 4, seed=1)
-    q, p = (Normal(math.sqrt(abar) * mean, math.sqrt(1 - abar)) for mean in (x_start, picture))
+    x_start, image = normal(2, 2, 3, 4, 4, seed=1)
+    q, p = (Normal(math.sqrt(abar) * mean, math.sqrt(1 - abar)) for mean in (x_start, image))
     expected = kl_divergence(q, p).flatten(1).sum(1)
-    torch.testing.assert_close(start_divergence(x_start, picture, abar), expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(start_divergence(x_start, image, abar), expected, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("truncated", [True, False])
@@ -85,10 +85,10 @@ def test_the_terms_of_an_exact_model_are_those_in_closed_form(truncated: bool) -
     x_start = S * x_start
     y = x_start + d * normal(*shape, seed=3)
     timesteps = [300, 200, 100, 50, 10] if truncated else [999, 800, 600, 300, 10]
-    picture = y if truncated else torch.zeros_like(y)
+    image = y if truncated else torch.zeros_like(y)
     remaining = iter(draws)
     terms = chain_divergences(
-        exact_eps(shrink * y, variance), x_start, picture, timesteps, ABARS, lambda *_: next(remaining)
+        exact_eps(shrink * y, variance), x_start, image, timesteps, ABARS, lambda *_: next(remaining)
     )
     n, tolerance = x_start.numel(), 5 * math.sqrt(2 / x_start.numel())
     kappa = contraction(float(ABARS[timesteps[0]]))
@@ -113,7 +113,7 @@ class TestTruncation:
         assert exact_cost(range(999, N - 1, -1), variance) == pytest.approx(limit, rel=0.02)
 
     def test_it_pays_for_a_model_without_the_condition_where_the_picture_is_good(self, d: float) -> None:
-        """An exact model of the faces alone pays log(1 + S^2 kappa_N) / 2 above N: more than a picture costs that is
+        """An exact model of the faces alone pays log(1 + S^2 kappa_N) / 2 above N: more than a image costs that is
         nearer to x_0 than that, less than one that is not."""
         picture_is_good = d < math.sqrt(math.log(1 + S**2 * KAPPA_N) / KAPPA_N)
         truncation_pays = KAPPA_N * d**2 / 2 < exact_cost(range(999, N - 1, -1), S**2)

@@ -9,17 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bfr_models.diffusion.guidance import PEAK, Guidance, guided_sample, identity_gradient, unit_rms
-from bfr_models.diffusion.sde import VPSDE, Solver, sample
+from bfr_models.diffusion.guidance import PEAK, Guidance, identity_gradient, keep_unmasked, unit_rms
+from bfr_models.diffusion.sampling import get_sampler, sample
+from bfr_models.diffusion.sde import VPSDE
 from bfr_models.diffusion.times import times_from
 from bfr_models.rng import RowNoise
 
 SDE = VPSDE()
 SHAPE = (3, 6, 6)
-SOLVERS = [Solver("euler-maruyama"), Solver("heun"), Solver("ddim"), Solver("ddim", eta=0.7), Solver("dpm++")]
+SAMPLERS = [("euler-maruyama", 0.0), ("heun", 0.0), ("ddim", 0.0), ("ddim", 0.7), ("dpm++", 0.0)]
 TIMES = times_from(0.5, 8)
 GUIDED = frozenset(TIMES[2:7:2])
-every_solver = pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: f"{s.name}-{s.eta}")
+every_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: f"{s[0]}-{s[1]}")
 
 
 def randn(*shape: int, seed: int) -> Tensor:
@@ -39,53 +40,50 @@ def embed(start: Tensor) -> Tensor:
     return F.normalize(start.flatten(1) @ PROJECTION, dim=1)
 
 
-def guided(z: Tensor, mask: Tensor, solver: Solver, target: Tensor, strength: float = 0.2) -> Tensor:
-    def gradient(z: Tensor, t: float) -> tuple[Tensor, Tensor]:
-        return identity_gradient(model, embed, SDE, z, t, target)
+def guided(
+    z: Tensor, mask: Tensor, sampler: tuple[str, float], target: Tensor, times: frozenset[float] = GUIDED
+) -> Tensor:
+    guide = keep_unmasked(Guidance(model, embed, target, mask, 0.2, times))
+    return sample(model, z, SDE.levels(TIMES), get_sampler(*sampler), RowNoise(range(len(z))), guide=guide)
 
-    guidance = Guidance(gradient, mask, strength, GUIDED)
-    return guided_sample(model, z, TIMES, solver, guidance, RowNoise(range(len(z))))
 
-
-def unguided(z: Tensor, solver: Solver) -> Tensor:
-    return sample(model, z, TIMES, solver, RowNoise(range(len(z))))
+def unguided(z: Tensor, sampler: tuple[str, float]) -> Tensor:
+    return sample(model, z, SDE.levels(TIMES), get_sampler(*sampler), RowNoise(range(len(z))))
 
 
 Z, TARGET = randn(2, *SHAPE, seed=3), F.normalize(randn(2, 5, seed=4), dim=1)
 
 
-@every_solver
-def test_where_the_mask_is_0_the_trajectory_is_the_unguided_one_to_the_bit(solver: Solver) -> None:
+@every_sampler
+def test_where_the_mask_is_0_the_trajectory_is_the_unguided_one_to_the_bit(sampler: tuple[str, float]) -> None:
     """Although the network sees, next to such a place, latents that were moved."""
     mask = torch.zeros(2, 1, 6, 6)
     mask[0, :, 1:3, 2:5], mask[1, :, 4:, :] = 1.0, 0.3
-    found, plain = guided(Z, mask, solver, TARGET), unguided(Z, solver)
+    found, plain = guided(Z, mask, sampler, TARGET), unguided(Z, sampler)
     shut = (mask == 0).expand_as(Z)
     assert torch.equal(found[shut], plain[shut])
     assert (found[~shut] != plain[~shut]).all()
 
 
-@every_solver
-def test_a_shut_mask_or_no_guided_time_is_no_guidance(solver: Solver) -> None:
-    assert torch.equal(guided(Z, torch.zeros(2, 1, 6, 6), solver, TARGET), unguided(Z, solver))
-    asleep = Guidance(
-        lambda z, t: (model(z, t), torch.full_like(z, torch.nan)), torch.ones(2, 1, 6, 6), 1.0, frozenset()
-    )
-    assert torch.equal(guided_sample(model, Z, TIMES, solver, asleep, RowNoise((0, 1))), unguided(Z, solver))
+@every_sampler
+def test_a_shut_mask_or_no_guided_time_is_no_guidance(sampler: tuple[str, float]) -> None:
+    assert torch.equal(guided(Z, torch.zeros(2, 1, 6, 6), sampler, TARGET), unguided(Z, sampler))
+    assert torch.equal(guided(Z, torch.ones(2, 1, 6, 6), sampler, TARGET, frozenset()), unguided(Z, sampler))
 
 
-@every_solver
-def test_guidance_brings_the_face_nearer_to_its_target(solver: Solver) -> None:
+@every_sampler
+def test_guidance_brings_the_face_nearer_to_its_target(sampler: tuple[str, float]) -> None:
     before, after = (
-        1 - (embed(z) * TARGET).sum(1) for z in (unguided(Z, solver), guided(Z, torch.ones(2, 1, 6, 6), solver, TARGET))
+        1 - (embed(z) * TARGET).sum(1)
+        for z in (unguided(Z, sampler), guided(Z, torch.ones(2, 1, 6, 6), sampler, TARGET))
     )
     assert (after < before - 0.01).all()
 
 
-@every_solver
-def test_each_face_is_guided_by_itself(solver: Solver) -> None:
-    together = guided(Z, torch.ones(2, 1, 6, 6), solver, TARGET)
-    alone = guided(Z[:1], torch.ones(1, 1, 6, 6), solver, TARGET[:1])
+@every_sampler
+def test_each_face_is_guided_by_itself(sampler: tuple[str, float]) -> None:
+    together = guided(Z, torch.ones(2, 1, 6, 6), sampler, TARGET)
+    alone = guided(Z[:1], torch.ones(1, 1, 6, 6), sampler, TARGET[:1])
     torch.testing.assert_close(together[:1], alone, rtol=0, atol=1e-5)  # sums of float32 in another order
 
 
@@ -97,11 +95,11 @@ def test_the_gradient_is_that_of_the_identity_distance() -> None:
         return 0.3 * z.tanh()
 
     def distance(z: Tensor) -> Tensor:
-        start = SDE.predict_start(z, eps(z, t), t)
+        start = SDE.level(t).predict_start(z, eps(z, t))
         return 1 - (F.normalize(start.flatten(1) @ PROJECTION.double(), dim=1) * target).sum(1)
 
     _, found = identity_gradient(
-        eps, lambda s: F.normalize(s.flatten(1) @ PROJECTION.double(), dim=1), SDE, z, t, target
+        eps, lambda s: F.normalize(s.flatten(1) @ PROJECTION.double(), dim=1), z, SDE.level(t), target
     )
     directions = randn(10, *SHAPE, seed=5).double()
     slopes = torch.stack([(distance(z + h * d) - distance(z - h * d)) / (2 * h) for d in directions])
@@ -112,7 +110,7 @@ def test_the_gradient_is_that_of_the_identity_distance() -> None:
 
 def test_the_gradient_is_taken_where_the_caller_takes_none() -> None:
     with torch.no_grad():
-        eps, gradient = identity_gradient(model, embed, SDE, Z, 0.2, TARGET)
+        eps, gradient = identity_gradient(model, embed, Z, SDE.level(0.2), TARGET)
     assert not eps.requires_grad and not gradient.requires_grad
     torch.testing.assert_close(eps, model(Z, 0.2))
 
@@ -127,5 +125,5 @@ def test_unit_rms_leaves_zeros_and_the_peaks_are_cut() -> None:
         return F.normalize(torch.stack([start[:, 0, 2, 2], torch.ones(len(start))], dim=1), dim=1)
 
     target = F.normalize(torch.tensor([[5.0, 1.0], [-5.0, 1.0]]), dim=1)
-    _, gradient = identity_gradient(lambda z, t: torch.zeros_like(z), spike, SDE, Z, 0.2, target)
+    _, gradient = identity_gradient(lambda z, t: torch.zeros_like(z), spike, Z, SDE.level(0.2), target)
     assert gradient.abs().amax((1, 2, 3)).tolist() == [PEAK, PEAK]

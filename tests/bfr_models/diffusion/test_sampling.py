@@ -11,17 +11,9 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
-from bfr_models.diffusion.sampling import (
-    EpsModel,
-    Noise,
-    as_eps_model,
-    as_fractional_eps_model,
-    ddim_sample,
-    ddim_step,
-    dpm_solver_sample,
-    truncated_sample,
-)
-from bfr_models.diffusion.schedule import abars_at, add_noise, linear_alphas_cumprod, truncated_timesteps
+from bfr_models.diffusion.levels import Level
+from bfr_models.diffusion.sampling import Model, Noise, Step, as_model, clipped, get_sampler, sample, truncated_sample
+from bfr_models.diffusion.schedule import abars_at, add_noise, levels_at, linear_alphas_cumprod, truncated_timesteps
 
 SCHEDULE: dict[str, Any] = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
 ABARS = linear_alphas_cumprod()
@@ -32,7 +24,7 @@ def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Te
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def wavy_eps(x: Tensor, t: int) -> Tensor:
+def wavy_eps(x: Tensor, t: float) -> Tensor:
     """A fixed nonlinear network: neighbours interact, t matters, and x_0 is clipped often."""
     return torch.tanh(1.3 * x - 0.4 * x.roll(1, -1) + 0.2 * math.sin(t))
 
@@ -46,14 +38,27 @@ def no_noise(*shape: int) -> Tensor:
     raise AssertionError("a deterministic sampler drew noise")
 
 
-def gaussian_eps(abars: Tensor) -> EpsModel:
+def run(
+    name: str, model: Model, x: Tensor, timesteps: Sequence[float], abars: Tensor = ABARS, eta: float = 0.0,
+    noise: Noise = no_noise,
+) -> Tensor:  # fmt: skip
+    return sample(model, x, levels_at(timesteps, abars), get_sampler(name, eta), noise, clipped())
+
+
+def gaussian_eps(abars: Tensor) -> Model:
     """E[eps | x_t] for x_0 ~ N(MEAN, STD^2)."""
 
-    def eps(x: Tensor, t: int) -> Tensor:
-        abar = float(abars[t])
+    def eps(x: Tensor, t: float) -> Tensor:
+        abar = float(abars[int(t)])
         return math.sqrt(1 - abar) * (x - math.sqrt(abar) * MEAN) / (abar * STD**2 + 1 - abar)
 
     return eps
+
+
+def step(x: Tensor, eps: Tensor, abar: float, abar_prev: float, eta: float, z: Tensor) -> Tensor:
+    """One of DDIM's, by itself."""
+    now, to = (Level(math.nan, math.sqrt(a), math.sqrt(1 - a)) for a in (abar, abar_prev))
+    return Step(get_sampler("ddim", eta), wavy_eps, now, to, x, eps, z if eta else None, clipped()).take()
 
 
 class TestDdim:
@@ -69,11 +74,16 @@ class TestDdim:
         theirs = x
         for t, z in zip(timesteps, draws, strict=True):
             theirs = scheduler.step(wavy_eps(theirs, t), t, theirs, eta=eta, variance_noise=z).prev_sample
-        ours = ddim_sample(wavy_eps, x, timesteps, ABARS, eta, replay(draws))
+        ours = run("ddim", wavy_eps, x, timesteps, eta=eta, noise=replay(draws))
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
 
     def test_without_eta_no_noise_is_drawn(self) -> None:
-        ddim_sample(wavy_eps, normal(1, 3, 4, 4), [300, 100, 0], ABARS, 0.0, no_noise)
+        """Nor is the result of a noisy chain with its noise left out the same."""
+        x, timesteps = normal(1, 3, 4, 4), [300, 100, 0]
+        still = run("ddim", wavy_eps, x, timesteps, eta=0.0, noise=no_noise)
+        assert torch.equal(run("ddim", wavy_eps, x, timesteps, eta=0.0, noise=replay([])), still)
+        silent = run("ddim", wavy_eps, x, timesteps, eta=0.5, noise=lambda *shape: torch.zeros_like(x))
+        assert not torch.equal(silent, still)
 
     @pytest.mark.parametrize(("t", "t_prev"), [(1, 0), (300, 290), (999, 500)])
     def test_with_eta_one_a_step_is_the_posterior_of_ddpm(self, t: int, t_prev: int) -> None:
@@ -86,7 +96,7 @@ class TestDdim:
         coef_x = math.sqrt(alpha) * (1 - abar_prev) / (1 - abar)
         posterior_std = math.sqrt((1 - abar_prev) / (1 - abar) * (1 - alpha))
         expected = coef_start * x_start + coef_x * x + posterior_std * z
-        stepped = ddim_step(x, eps, abar, abar_prev, 1.0, lambda *shape: z)
+        stepped = step(x, eps, abar, abar_prev, 1.0, z)
         torch.testing.assert_close(stepped, expected, rtol=0, atol=1e-10)  # 1 - abar_0 = 1e-4 loses 4 of 16 digits
 
     @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
@@ -95,7 +105,7 @@ class TestDdim:
         sqrt(2 / n)."""
         abar, abar_prev = float(ABARS[300]), float(ABARS[200])
         eps, z = normal(2, 1, 3, 256, 256)
-        stepped = ddim_step(math.sqrt(abar) * 0.4 + math.sqrt(1 - abar) * eps, eps, abar, abar_prev, eta, lambda *_: z)
+        stepped = step(math.sqrt(abar) * 0.4 + math.sqrt(1 - abar) * eps, eps, abar, abar_prev, eta, z)
         n = stepped.numel()
         assert abs(stepped.mean() - math.sqrt(abar_prev) * 0.4) <= 5 * math.sqrt((1 - abar_prev) / n)
         assert abs(stepped.var() / (1 - abar_prev) - 1) <= 5 * math.sqrt(2 / n)
@@ -123,11 +133,11 @@ class TestDpmSolver:
         theirs = x
         for t in timesteps:
             theirs = scheduler.step(wavy_eps(theirs, t), t, theirs).prev_sample
-        torch.testing.assert_close(dpm_solver_sample(wavy_eps, x, timesteps, ABARS), theirs, rtol=0, atol=1e-5)
+        torch.testing.assert_close(run("dpm++", wavy_eps, x, timesteps), theirs, rtol=0, atol=1e-5)
 
     def test_no_timesteps_are_refused(self) -> None:
         with pytest.raises(ValueError, match="at least one timestep"):
-            dpm_solver_sample(wavy_eps, normal(1, 3, 4, 4), [], ABARS)
+            run("dpm++", wavy_eps, normal(1, 3, 4, 4), [])
 
 
 class TestOnGaussianData:
@@ -136,18 +146,14 @@ class TestOnGaussianData:
     The ratio of the errors of n and 2n steps tends to 2^order; at 128 steps it is there to within some 5 percent.
     """
 
-    @pytest.mark.parametrize(
-        ("order", "sample"),
-        [(2, dpm_solver_sample), (1, lambda model, x, ts, abars: ddim_sample(model, x, ts, abars, 0.0, no_noise))],
-        ids=["dpm++", "ddim"],
-    )
-    def test_probability_flow_is_solved_to_the_samplers_order(self, order: int, sample: Any) -> None:
+    @pytest.mark.parametrize(("order", "sampler"), [(2, "dpm++"), (1, "ddim")])
+    def test_probability_flow_is_solved_to_the_samplers_order(self, order: int, sampler: str) -> None:
         def error(num_steps: int) -> float:
             abars = abars_even_in_lambda(num_steps)
             quantile = normal(1, 3, 8, 8)  # kept by the flow
             x = noisy_mean(abars[-1]) + noisy_std(abars[-1]) * quantile
             exact = MEAN + denoised_std(abars[0]) * quantile
-            return float((sample(gaussian_eps(abars), x, range(num_steps, -1, -1), abars) - exact).abs().max())
+            return float((run(sampler, gaussian_eps(abars), x, range(num_steps, -1, -1), abars) - exact).abs().max())
 
         assert math.log2(error(128) / error(256)) == pytest.approx(order, abs=0.1)
 
@@ -160,7 +166,7 @@ class TestOnGaussianData:
             draws[-1] = 0
             x = noisy_mean(abars[-1]) + noisy_std(abars[-1]) * draws[:, :1, 0]
             noise = replay(list(draws.unbind(1))[1:])
-            sampled = ddim_sample(gaussian_eps(abars), x, range(num_steps, -1, -1), abars, 1.0, noise)
+            sampled = run("ddim", gaussian_eps(abars), x, range(num_steps, -1, -1), abars, 1.0, noise)
             assert float(sampled[-1]) == pytest.approx(MEAN, rel=1e-12)
             return (sampled - sampled[-1]).square().sum()
 
@@ -187,44 +193,44 @@ def denoised_std(abar: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("sampler", ["ddim 0", "ddim 0.5", "ddim 1", "dpm++"])
-def test_a_perfect_model_leads_back_to_the_picture(sampler: str) -> None:
+def test_a_perfect_model_leads_back_to_the_image(sampler: str) -> None:
     x_start = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
     draws = normal(21, 2, 3, 8, 8)
     timesteps = truncated_timesteps(400, 20)
 
-    def perfect_eps(x: Tensor, t: int) -> Tensor:
-        return (x - ABARS[t].sqrt() * x_start) / (1 - ABARS[t]).sqrt()
+    def perfect_eps(x: Tensor, t: float) -> Tensor:
+        return (x - ABARS[int(t)].sqrt() * x_start) / (1 - ABARS[int(t)]).sqrt()
 
     x = ABARS[400].sqrt() * x_start + (1 - ABARS[400]).sqrt() * draws[0]
-    if sampler == "dpm++":
-        restored = dpm_solver_sample(perfect_eps, x, timesteps, ABARS)
-    else:
-        restored = ddim_sample(perfect_eps, x, timesteps, ABARS, float(sampler[5:]), replay(draws[1:]))
+    name, _, eta = sampler.partition(" ")
+    restored = run(name, perfect_eps, x, timesteps, eta=float(eta or 0), noise=replay(draws[1:]))
     torch.testing.assert_close(restored, x_start, rtol=0, atol=1e-12)
 
 
-def test_a_network_is_asked_with_one_timestep_per_picture() -> None:
+def test_a_network_is_asked_with_one_timestep_per_image() -> None:
     class Network(torch.nn.Module):
         def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
-            assert timesteps.dtype == torch.long
+            assert timesteps.dtype == torch.float32
             return x + timesteps.view(-1, 1, 1, 1)
 
-    assert torch.equal(as_eps_model(Network())(torch.zeros(2, 3, 1, 1), 7), torch.full((2, 3, 1, 1), 7.0))
+    assert torch.equal(as_model(Network())(torch.zeros(2, 3, 1, 1), 7), torch.full((2, 3, 1, 1), 7.0))
+
+
+DPM = get_sampler("dpm++")
 
 
 class TestTruncatedSample:
     @pytest.mark.parametrize("eta", [0.0, 0.5, None])
     def test_at_whole_timesteps_it_is_the_samplers_chain(self, eta: float | None) -> None:
         timesteps = truncated_timesteps(300, 8)
-        picture, *draws = normal(9, 2, 3, 8, 8)
-        x = add_noise(picture, draws[0], ABARS[300])
+        image, *draws = normal(9, 2, 3, 8, 8)
+        x = add_noise(image, draws[0], ABARS[300])
         noise = replay(draws[1:])
-        expected = (
-            dpm_solver_sample(wavy_eps, x, timesteps, ABARS)
-            if eta is None
-            else ddim_sample(wavy_eps, x, timesteps, ABARS, eta, noise)
+        name = "dpm++" if eta is None else "ddim"
+        expected = run(name, wavy_eps, x, timesteps, eta=eta or 0.0, noise=noise)
+        ours = truncated_sample(
+            wavy_eps, image, levels_at(timesteps, ABARS), get_sampler(name, eta or 0.0), replay(draws)
         )
-        ours = truncated_sample(wavy_eps, picture, timesteps, ABARS, replay(draws), eta)
         assert torch.equal(ours, expected)
 
     def test_it_starts_with_the_noise_of_a_fractional_timestep_and_asks_the_network_there(self) -> None:
@@ -235,23 +241,24 @@ class TestTruncatedSample:
             asked.append((t, x))
             return torch.zeros_like(x)
 
-        picture = torch.full((1, 3, 256, 256), 0.4, dtype=torch.float64)
-        truncated_sample(spy, picture, [22.5, 11.25, 0.0], ABARS, lambda *shape: normal(1, *shape))
+        image = torch.full((1, 3, 256, 256), 0.4, dtype=torch.float64)
+        truncated_sample(spy, image, levels_at([22.5, 11.25, 0.0], ABARS), DPM, lambda *shape: normal(1, *shape))
         assert [t for t, _ in asked] == [22.5, 11.25, 0.0]
-        x, abar, n = asked[0][1], float((ABARS[22] * ABARS[23]).sqrt()), picture.numel()
+        x, abar, n = asked[0][1], float((ABARS[22] * ABARS[23]).sqrt()), image.numel()
         assert abs(x.mean() - math.sqrt(abar) * 0.4) <= 5 * math.sqrt((1 - abar) / n)
         assert abs(x.var() / (1 - abar) - 1) <= 5 * math.sqrt(2 / n)
 
     def test_a_small_step_up_of_the_start_changes_little(self) -> None:
-        picture, draw = normal(2, 1, 3, 8, 8)
+        image, draw = normal(2, 1, 3, 8, 8)
         one, other, far = (
-            truncated_sample(wavy_eps, picture, [t, t / 2, 0.0], ABARS, lambda *_: draw) for t in (22.0, 22.001, 23.0)
+            truncated_sample(wavy_eps, image, levels_at([t, t / 2, 0.0], ABARS), DPM, lambda *_: draw)
+            for t in (22.0, 22.001, 23.0)
         )
         assert 0 < (one - other).abs().max() < (one - far).abs().max() / 100
 
     @pytest.mark.parametrize("from_noise", [True, False])
     def test_an_exact_conditional_model_leads_to_what_the_condition_says(self, from_noise: bool) -> None:
-        """x_0 given y is N(y / 2, STD^2). The probability flow keeps the quantile of x_N, and of the picture y that it
+        """x_0 given y is N(y / 2, STD^2). The probability flow keeps the quantile of x_N, and of the image y that it
         starts from no more than sqrt(abar_N) y / 2, in units of the deviation. To half a grey level."""
         y, draw = normal(2, 1, 3, 8, 8)
         y = 0.2 * y
@@ -261,9 +268,10 @@ class TestTruncatedSample:
             return math.sqrt(1 - abar) * (x - math.sqrt(abar) * y / 2) / (abar * STD**2 + 1 - abar)
 
         start = 999 if from_noise else 300
-        picture, abar = torch.zeros_like(y) if from_noise else y, ABARS[start]
-        restored = truncated_sample(eps, picture, truncated_timesteps(start, start + 1), ABARS, lambda *_: draw)
-        x = add_noise(picture, draw, abar)
+        image, abar = torch.zeros_like(y) if from_noise else y, ABARS[start]
+        levels = levels_at(truncated_timesteps(start, start + 1), ABARS)
+        restored = truncated_sample(eps, image, levels, DPM, lambda *_: draw)
+        x = add_noise(image, draw, abar)
         quantile = (x - abar.sqrt() * y / 2) / (abar * STD**2 + 1 - abar).sqrt()
         torch.testing.assert_close(restored, y / 2 + denoised_std(ABARS[0]) * quantile, rtol=0, atol=1 / 255)
 
@@ -272,9 +280,7 @@ def test_a_conditional_network_is_asked_with_the_condition_and_a_fraction() -> N
     class Network(torch.nn.Module):
         def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
             assert (x.shape[1], timesteps.dtype) == (5, torch.float32)
-            return x.half() + timesteps.view(-1, 1, 1, 1)
+            return x[:, :3].half() + timesteps.view(-1, 1, 1, 1)
 
     x, condition = torch.zeros(2, 3, 1, 1), torch.ones(2, 2, 1, 1)
-    assert torch.equal(as_fractional_eps_model(Network(), condition)(x, 7.5), torch.full((2, 3, 1, 1), 7.5))
-    alone = as_fractional_eps_model(lambda x, t: torch.cat([x, x + 1], dim=1))  # type: ignore[arg-type]
-    assert torch.equal(alone(x, 7.5), x)
+    assert torch.equal(as_model(Network(), condition)(x, 7.5), torch.full((2, 3, 1, 1), 7.5))

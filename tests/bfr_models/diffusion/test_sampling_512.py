@@ -12,16 +12,9 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
-from bfr_models.diffusion.sampling import (
-    Noise,
-    XstartHook,
-    ancestral_sample,
-    ancestral_step,
-    ddim_sample,
-    dpm_solver_sample,
-    predict_xstart,
-)
-from bfr_models.diffusion.schedule import linear_alphas_cumprod, respaced_timesteps, truncated_timesteps
+from bfr_models.diffusion.levels import Level
+from bfr_models.diffusion.sampling import Noise, Step, XstartHook, clipped, get_sampler, sample, unedited
+from bfr_models.diffusion.schedule import levels_at, linear_alphas_cumprod, respaced_timesteps, truncated_timesteps
 
 ABARS = linear_alphas_cumprod()
 OFFICIAL_DDIM = list(range(396, -1, -4))
@@ -37,14 +30,14 @@ def replay(draws: Sequence[Tensor]) -> Noise:
     return lambda *shape: next(remaining)
 
 
-def wavy_eps(x: Any, t: int) -> Any:
+def wavy_eps(x: Any, t: float) -> Any:
     """A fixed nonlinear network, of numpy arrays or tensors: t matters, and x_0 is clipped often."""
     flip = x.flip(-1) if isinstance(x, Tensor) else x[..., ::-1]
     bounded = 1.3 * x - 0.4 * flip + 0.2 * math.sin(t)
     return bounded / (1 + bounded**2) ** 0.5
 
 
-def wavy_variance(x: Any, t: int) -> Any:
+def wavy_variance(x: Any, t: float) -> Any:
     """From a little below -1 to a little above 1: a network is not held to its bounds."""
     return 1.1 * wavy_eps(x * 2 - 0.3, t + 1)
 
@@ -83,8 +76,15 @@ def ancestral_reference(x: Any, timesteps: Sequence[int], draws: Any) -> Any:
     raise AssertionError("the chain did not end at t = 0")
 
 
-def with_variance(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
-    return wavy_eps(x, t), wavy_variance(x, t)
+def with_variance(x: Tensor, t: float) -> Tensor:
+    return torch.cat([wavy_eps(x, t), wavy_variance(x, t)], dim=1)
+
+
+def run(
+    sampler: str, x: Tensor, timesteps: Sequence[int], noise: Noise, eta: float = 0.5, hook: XstartHook = unedited
+) -> Tensor:
+    model = with_variance if sampler == "ancestral" else wavy_eps
+    return sample(model, x, levels_at(timesteps, ABARS), get_sampler(sampler, eta), noise, clipped(hook))
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
@@ -92,9 +92,8 @@ def with_variance(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
 def test_the_hundred_steps_are_those_of_the_equations(eta: float, dtype: torch.dtype, tolerance: float) -> None:
     x, *draws = normal(101, 2, 3, 8, 8)
     expected = ddim_reference(x.numpy(), OFFICIAL_DDIM, eta, [z.numpy() for z in draws])
-    ours = ddim_sample(
-        wavy_eps, x.to(dtype), truncated_timesteps(396, 100), ABARS, eta, replay([z.to(dtype) for z in draws])
-    )
+    noise = replay([z.to(dtype) for z in draws])
+    ours = run("ddim", x.to(dtype), truncated_timesteps(396, 100), noise, eta)
     assert ours.dtype == dtype
     np.testing.assert_allclose(ours.numpy(), expected, rtol=0, atol=tolerance)
 
@@ -112,7 +111,7 @@ class TestAncestral:
         x, *draws = normal(101, 2, 3, 8, 8)
         expected = ancestral_reference(x.numpy(), OFFICIAL_ANCESTRAL, [z.numpy() for z in draws])
         noise = replay([z.to(dtype) for z in draws])
-        ours = ancestral_sample(with_variance, x.to(dtype), OFFICIAL_ANCESTRAL, ABARS, noise)
+        ours = run("ancestral", x.to(dtype), OFFICIAL_ANCESTRAL, noise)
         np.testing.assert_allclose(ours.numpy(), expected, rtol=0, atol=tolerance)
 
     def test_a_truncated_chain_is_that_of_diffusers(self) -> None:
@@ -124,22 +123,23 @@ class TestAncestral:
         generator, again = (torch.Generator().manual_seed(5) for _ in range(2))
         theirs = x = normal(1, 3, 8, 8)
         for t in OFFICIAL_ANCESTRAL:
-            output = torch.cat(with_variance(theirs, t), dim=1)
-            theirs = scheduler.step(output, t, theirs, generator=generator).prev_sample
+            theirs = scheduler.step(with_variance(theirs, t), t, theirs, generator=generator).prev_sample
 
         def noise(*shape: int) -> Tensor:
             return torch.randn((1, *shape), generator=again, dtype=torch.float64)
 
-        ours = ancestral_sample(with_variance, x, OFFICIAL_ANCESTRAL, ABARS, noise)
+        ours = run("ancestral", x, OFFICIAL_ANCESTRAL, noise)
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
 
     @pytest.mark.parametrize(("v", "bound"), [(1.0, "beta"), (-1.0, "posterior")])
     def test_the_learned_variance_lies_between_its_bounds(self, v: float, bound: str) -> None:
         abar, abar_prev = float(ABARS[300]), float(ABARS[290])
         x, eps, z = normal(3, 1, 3, 4, 4)
+        now, to = (Level(math.nan, math.sqrt(a), math.sqrt(1 - a)) for a in (abar, abar_prev))
+        output = torch.cat([eps, torch.full_like(x, v)], dim=1)
         mean, drawn = (
-            ancestral_step(x, eps, torch.full_like(x, v), abar, abar_prev, lambda *_, z=z: z)  # type: ignore[misc]
-            for z in (torch.zeros_like(z), z)
+            Step(get_sampler("ancestral"), with_variance, now, to, x, output, draw).take()
+            for draw in (torch.zeros_like(z), z)
         )
         beta = 1 - abar / abar_prev
         variance = {"beta": beta, "posterior": beta * (1 - abar_prev) / (1 - abar)}[bound]
@@ -150,17 +150,12 @@ class TestAncestral:
             raise AssertionError("the last step drew noise")
 
         x = normal(1, 3, 4, 4)
-        restored = ancestral_sample(with_variance, x, [0], ABARS, no_noise)
-        assert torch.equal(restored, predict_xstart(x, wavy_eps(x, 0), float(ABARS[0])))
+        restored = run("ancestral", x, [0], no_noise)
+        assert torch.equal(restored, levels_at([0], ABARS)[0].predict_start(x, wavy_eps(x, 0)).clamp(-1, 1))
 
 
 def run_with_hook(sampler: str, x: Tensor, hook: XstartHook) -> Tensor:
-    timesteps, noise = [300, 200, 100, 0], replay(normal(9, *x.shape))
-    if sampler == "ddim":
-        return ddim_sample(wavy_eps, x, timesteps, ABARS, 0.5, noise, hook)
-    if sampler == "ancestral":
-        return ancestral_sample(with_variance, x, timesteps, ABARS, noise, hook)
-    return dpm_solver_sample(wavy_eps, x, timesteps, ABARS, hook)
+    return run(sampler, x, [300, 200, 100, 0], replay(normal(9, *x.shape)), hook=hook)
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ancestral", "dpm++"])
@@ -177,7 +172,7 @@ class TestHook:
         assert (restored[..., 4:] == 0.25).all()
         assert (restored[..., :4] != 0.25).all() and restored.abs().max() <= 1
 
-    def test_what_it_changes_reaches_the_rest_of_the_picture(self, sampler: str) -> None:
+    def test_what_it_changes_reaches_the_rest_of_the_image(self, sampler: str) -> None:
         dark, light = (
             run_with_hook(sampler, normal(1, 3, 8, 8), lambda p, v=v: torch.where(torch.arange(8) < 4, p, v))  # type: ignore[misc]
             for v in (-0.9, 0.2)
@@ -195,11 +190,7 @@ def test_no_step_waits_for_the_gpu(sampler: str) -> None:
     noise(3, 16, 16)  # pinned memory is set up by the first draw
     torch.cuda.set_sync_debug_mode("error")
     try:
-        if sampler == "ddim":
-            ddim_sample(wavy_eps, x, timesteps, ABARS, 0.5, noise)
-        elif sampler == "ancestral":
-            ancestral_sample(with_variance, x, timesteps, ABARS, noise)
-        else:
-            dpm_solver_sample(wavy_eps, x, timesteps, ABARS)
+        restored = run(sampler, x, timesteps, noise)  # raises where a step waits
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert restored.is_cuda and bool(restored.isfinite().all())

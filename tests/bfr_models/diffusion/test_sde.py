@@ -1,4 +1,4 @@
-"""The SDE and its four solvers, against closed forms on Gaussian data, whose score is known."""
+"""The SDE and the samplers on its levels, against closed forms on Gaussian data, whose score is known."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from bfr_models.diffusion.sampling import Noise, get_sampler, sample
 from bfr_models.diffusion.schedule import linear_alphas_cumprod
-from bfr_models.diffusion.sde import VPSDE, Solver, sample
+from bfr_models.diffusion.sde import VPSDE
 from bfr_models.diffusion.times import FIRST_TIME, times_from
 
 SDE = VPSDE()
@@ -32,7 +33,15 @@ def spread(t: float) -> float:
 def exact(z: Tensor, t: float) -> Tensor:
     """Where the ODE takes z_t: its quantile stays the same down to FIRST_TIME, and there comes the mean of z_0."""
     first = SDE.alpha(FIRST_TIME) * MEAN + (z - SDE.alpha(t) * MEAN) * spread(FIRST_TIME) / spread(t)
-    return SDE.predict_start(first, gaussian_eps(first, FIRST_TIME), FIRST_TIME)
+    return SDE.level(FIRST_TIME).predict_start(first, gaussian_eps(first, FIRST_TIME))
+
+
+def no_noise(*shape: int) -> Tensor:
+    raise AssertionError("a deterministic sampler drew noise")
+
+
+def run(z: Tensor, times: list[float], name: str, eta: float = 0.0, noise: Noise = no_noise) -> Tensor:
+    return sample(gaussian_eps, z, SDE.levels(times), get_sampler(name, eta), noise)
 
 
 def column(*values: float) -> Tensor:
@@ -46,7 +55,7 @@ class TestSchedule:
         betas = torch.tensor([SDE.beta(float(x)) for x in grid], dtype=torch.float64)
         assert SDE.log_alpha(t) == pytest.approx(-float(torch.trapezoid(betas, grid)) / 2, rel=1e-9)  # linear: exact
         assert SDE.alpha(t) ** 2 + SDE.sigma(t) ** 2 == pytest.approx(1, abs=1e-14)
-        assert SDE.half_log_snr(t) == pytest.approx(math.log(SDE.alpha(t) / SDE.sigma(t)), abs=1e-9)
+        assert SDE.level(t).half_log_snr == pytest.approx(math.log(SDE.alpha(t) / SDE.sigma(t)), abs=1e-9)
 
     @pytest.mark.parametrize("t", [0.001, 0.02, 0.4, 0.9])
     def test_the_time_of_so_much_noise_is_found_again(self, t: float) -> None:
@@ -66,12 +75,12 @@ class TestSchedule:
         times = [0.01, 0.3, 1.0]
         together = SDE.diffuse(start, noise, torch.tensor(times, dtype=torch.float64))
         for i, t in enumerate(times):
-            alone = SDE.diffuse(start[i : i + 1], noise[i : i + 1], t)
+            level = SDE.level(t)
+            alone = level.diffuse(start[i : i + 1], noise[i : i + 1])
             torch.testing.assert_close(together[i : i + 1], alone)
             torch.testing.assert_close(
-                SDE.predict_start(alone, noise[i : i + 1], t), start[i : i + 1], rtol=0, atol=1e-3
+                level.predict_start(alone, noise[i : i + 1]), start[i : i + 1], rtol=0, atol=1e-3
             )
-            torch.testing.assert_close(alone, SDE.alpha(t) * start[i : i + 1] + SDE.sigma(t) * noise[i : i + 1])
 
 
 class TestTimes:
@@ -91,7 +100,7 @@ class TestSolvers:
         """Twice the steps, 2^order times less error; a tenth either way is left for the next order's terms."""
         errors = []
         for steps in (160, 320, 640):
-            found = sample(gaussian_eps, self.Z, times_from(0.6, steps), Solver(name))
+            found = run(self.Z, times_from(0.6, steps), name)
             errors.append(float((found - exact(self.Z, 0.6)).abs().max()))
         assert errors[-1] < 5e-3
         for coarse, fine in pairwise(errors):
@@ -103,7 +112,7 @@ class TestSolvers:
         distribution its mean and variance have to be the data's, up to the O(1 / steps) of a first order method."""
         errors = []
         for steps in (100, 200, 400):
-            times, solver = times_from(0.6, steps), Solver(name, eta=eta)
+            times = times_from(0.6, steps)
             draws = steps - 1  # none in the last step
             # Column k of the batch: 0 nothing, 1 a unit of z, 2 + i a unit of the i-th noise.
             calls = iter(range(draws))
@@ -115,7 +124,7 @@ class TestSolvers:
 
             z = torch.zeros(draws + 2, 1, 1, 1, dtype=torch.float64)
             z[1] = 1
-            result = sample(gaussian_eps, z, times, solver, unit).flatten()
+            result = run(z, times, name, eta, unit).flatten()
             constant, gains = result[0], result[1:] - result[0]
             mean = float(constant + gains[0] * SDE.alpha(0.6) * MEAN)
             variance = float(gains[0] ** 2 * spread(0.6) ** 2 + gains[1:].square().sum())
@@ -125,8 +134,8 @@ class TestSolvers:
 
     @pytest.mark.parametrize("name", ["euler-maruyama", *DETERMINISTIC])
     def test_one_step_gives_the_mean_that_eps_implies(self, name: str) -> None:
-        found = sample(gaussian_eps, self.Z, [0.3, 0.0], Solver(name))
-        assert torch.equal(found, SDE.predict_start(self.Z, gaussian_eps(self.Z, 0.3), 0.3))
+        found = run(self.Z, [0.3, 0.0], name)
+        assert torch.equal(found, SDE.level(0.3).predict_start(self.Z, gaussian_eps(self.Z, 0.3)))
 
     @pytest.mark.parametrize(("name", "eta", "draws"), [*((name, 0.0, 0) for name in DETERMINISTIC), ("ddim", 0.5, 3)])
     def test_noise_is_drawn_only_where_it_is_used(self, name: str, eta: float, draws: int) -> None:
@@ -136,5 +145,5 @@ class TestSolvers:
             drawn.append(shape)
             return torch.zeros(4, *shape, dtype=torch.float64)
 
-        sample(gaussian_eps, self.Z, times_from(0.5, 4), Solver(name, eta=eta), noise)
+        run(self.Z, times_from(0.5, 4), name, eta, noise)
         assert drawn == [(1, 1, 1)] * draws

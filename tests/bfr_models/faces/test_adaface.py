@@ -17,6 +17,7 @@ from bfr_models.conversion.strict import on_meta
 from bfr_models.errors import BfrError, UsageError
 from bfr_models.faces.adaface import AdaFaceRecogniser
 from bfr_models.faces.arcface import recogniser_crop
+from bfr_models.faces.recognisers import ADAFACE
 from bfr_models.faces.types import Recogniser
 from bfr_models.networks import iresnet
 from bfr_models.networks.adaface import AdaFace
@@ -34,7 +35,7 @@ Stages = tuple[tuple[int, int], ...]
 
 
 def blocks(stages: Stages) -> Iterator[tuple[str, int, int, int]]:
-    """(name, channels in, channels out, stride): the first block of a stage halves the picture."""
+    """(name, channels in, channels out, stride): the first block of a stage halves the image."""
     number, channels = 0, 64
     for out, count in stages:
         for i in range(count):
@@ -124,6 +125,10 @@ def test_the_network_has_the_published_layers() -> None:
     found = {name: tuple(parameter.shape) for name, parameter in on_meta(AdaFace).named_parameters()}
     assert found == shapes(PUBLISHED)
     assert sum(int(np.prod(shape)) for name, shape in found.items() if "running" not in name) == 43_585_600
+
+
+def test_its_name_is_that_of_the_table(recogniser: AdaFaceRecogniser) -> None:
+    assert recogniser.name == ADAFACE
 
 
 def test_vectors_are_those_of_the_published_layers_for_bgr(state: State, recogniser: AdaFaceRecogniser) -> None:

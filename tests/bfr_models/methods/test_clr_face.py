@@ -11,19 +11,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from bfr_models.diffusion import sde
+from bfr_models.diffusion.levels import Level
+from bfr_models.diffusion.sde import VPSDE
 from bfr_models.errors import UsageError
-from bfr_models.methods import clr_face, clr_face_presets
+from bfr_models.methods import clr_face
 from bfr_models.methods.clr_face import CLRFace
-from bfr_models.methods.clr_face_presets import CLR_FACE, SAMPLERS, CLRFaceOptions, CLRFacePreset
+from bfr_models.methods.clr_face_presets import SAMPLERS, CLRFaceOptions
 from bfr_models.metrics.independence import guiding_recognisers, self_scored
 from bfr_models.networks.latent_networks import LatentMask, LatentScore
-from bfr_models.networks.mobile_face import MobileFace, crop_from_ffhq
+from bfr_models.networks.mobile_face import crop_from_ffhq
 from bfr_models.networks.swinir import SwinIR
 from bfr_models.networks.vqgan import VQGAN
 from bfr_models.registry import ResolvedMethod
-from bfr_models.training.clr_face_guidance import Student, unit_variance
-from bfr_models.training.component import NO_AIDS
+from bfr_models.training.clr_face_guidance import unit_variance
+from bfr_models.training.registry import build_component
 from bfr_models.types import FaceBatch
 from bfr_models.weights.tensors import load_weights, parameters_of, save_weights
 from tests.clr_face import SIZE, TINY
@@ -39,7 +40,7 @@ def networks() -> dict[str, torch.nn.Module]:
         "score": LatentScore(TINY.score, 3),
         "irn": SwinIR(TINY.irn),
         "mask": LatentMask(TINY.mask, 3),
-        "recogniser": Student(TINY, NO_AIDS).build(),
+        "recogniser": build_component("clr_face", "recogniser", TINY).build(),
     }
     with torch.no_grad():
         unit_variance(made["recogniser"], crop_from_ffhq(faces().images))  # else all faces look alike to it
@@ -202,50 +203,6 @@ class TestStarts:
         assert not torch.equal(images[0], images[1]) and not torch.equal(images[1], images[2])
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"start": "gt"}, "unknown start 'gt'; known: irn, lq, noise"),
-        ({"sampler": "euler"}, "unknown sampler 'euler'; known: euler-maruyama, heun, ddim, dpm"),
-        ({"mask": "none"}, "unknown mask 'none'; known: learned, ones"),
-        ({"start_time": 0.0}, r"expected start_time in \[0.01, 1\], got 0.0"),
-        ({"steps": -1}, r"expected steps in \[0, 1000\], got -1"),
-        ({"start": "noise", "steps": 0}, "expected steps above 0 for start noise"),
-        ({"eta": 0.5}, "ddim alone has one"),
-        ({"sampler": "ddim", "eta": 1.5}, r"expected eta in \[0, 1\]"),
-        ({"guidance": -0.1}, r"expected guidance in \[0, 1\]"),
-        ({"guide_from": 0.1, "guide_to": 0.2}, "expected 0 <= guide_to <= guide_from <= 1"),
-        ({"residual": 1.5}, r"expected residual in \[0, 1\], got 1.5"),
-        ({"guide_every": 0}, "expected guide_every above 0, got 0"),
-        ({"steps": 1}, "expected a step between guide_to 0.05 and guide_from 0.3, found them at 0.4; take more steps"),
-        ({"start_time": 0.9}, "expected start_time <= 0.8, as far as the prior of tiny is trained"),
-        ({"precision": "fp8"}, "unknown precision 'fp8'"),
-    ],
-)
-def test_options_are_checked_before_any_work(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        TINY.check(replace(CLRFaceOptions(), **options))
-
-
-def test_every_second_step_of_the_range_is_guided() -> None:
-    options = CLRFaceOptions(guide_from=0.3, guide_to=0.1, guide_every=2)
-    assert options.guided_times([0.4, 0.3, 0.25, 0.2, 0.1, 0.05, 0.0]) == [0.3, 0.2]
-
-
-class TestPresets:
-    def test_the_small_one_is_about_ten_mebibytes_in_half_precision(self) -> None:
-        assert 2 * sum(parameters(CLR_FACE[0]).values()) < 11 * 2**20
-
-    def test_the_large_one_has_the_published_networks_sizes(self) -> None:
-        """vq-f4 55.3 M, latent diffusion's super-resolution U-Net 113.6 M, DifFace's SwinIR 15.8 M."""
-        counts = {name: round(count / 1e6, 1) for name, count in parameters(CLR_FACE[1]).items()}
-        assert counts == {"vqgan": 55.3, "score": 113.6, "irn": 15.8, "mask": 0.1, "recogniser": 1.1}
-
-    def test_the_latents_are_a_quarter_of_the_side(self) -> None:
-        for preset in CLR_FACE:
-            assert preset.vqgan.factor == 4 and preset.score.sample_size == preset.size // 4
-
-
 class TestIndependence:
     def test_it_names_the_guiding_recogniser_and_its_teacher(self, resolved: ResolvedMethod) -> None:
         own, teacher = guiding_recognisers(resolved)
@@ -264,31 +221,10 @@ class TestIndependence:
         assert self_scored(unguided, {"name": "teacher", "sha256": "1"}) is None
 
 
-def parameters(preset: CLRFacePreset) -> dict[str, int]:
-    channels = preset.vqgan.latent_channels
-    with torch.device("meta"):
-        made = {
-            "vqgan": VQGAN(preset.vqgan),
-            "score": LatentScore(preset.score, channels),
-            "irn": SwinIR(preset.irn),
-            "mask": LatentMask(preset.mask, channels),
-            "recogniser": MobileFace(preset.recogniser),
-        }
-    return {name: sum(p.numel() for p in network.parameters()) for name, network in made.items()}
-
-
 def _folder() -> Path:
     from bfr_models.weights.files import cache_folder
 
     return cache_folder()
-
-
-def test_presets_import_no_torch() -> None:
-    import subprocess
-    import sys
-
-    code = f"import sys, {clr_face_presets.__name__}; assert 'torch' not in sys.modules"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 class TestOwnStarts:
@@ -297,13 +233,13 @@ class TestOwnStarts:
     @staticmethod
     def starts(restorer: CLRFace, batch: FaceBatch, monkeypatch: pytest.MonkeyPatch) -> list[float]:
         found: list[float] = []
-        sampled = sde.VPSDE.diffuse
+        diffuse = Level.diffuse
 
-        def diffuse(self: sde.VPSDE, start: Tensor, noise: Tensor, t: float) -> Tensor:
-            found.append(t)
-            return sampled(self, start, noise, t)
+        def spy(self: Level, x_0: Tensor, noise: Tensor) -> Tensor:
+            found.append(self.t)
+            return diffuse(self, x_0, noise)
 
-        monkeypatch.setattr(sde.VPSDE, "diffuse", diffuse)
+        monkeypatch.setattr(Level, "diffuse", spy)
         restorer.restore(batch)
         return found
 
@@ -318,7 +254,7 @@ class TestOwnStarts:
             change = restorer._encode(recovered) - restorer._encode(batch.images)
         coarse = torch.nn.functional.interpolate(change, 4, mode="area").square().mean((1, 2, 3)).sqrt()
         for t, noise in zip(found, coarse.tolist(), strict=True):
-            assert restorer._solver.sde.sigma(t) / restorer._solver.sde.alpha(t) == pytest.approx(noise, rel=1e-3)
+            assert VPSDE().sigma(t) / VPSDE().alpha(t) == pytest.approx(noise, rel=1e-3)
 
     @pytest.mark.parametrize(("cover", "start"), [(1e-6, 0.01), (10.0, 0.3)])
     def test_it_stays_between_the_shortest_chain_and_start_time(

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bfr_models.errors import UsageError
-from bfr_models.methods._chain import chain_timesteps
-from bfr_models.methods.preset import DIFFACE, DifFaceOptions
+from bfr_models.methods.difface import chain_timesteps
+from bfr_models.methods.difface_presets import DIFFACE, DifFaceOptions
 from bfr_models.registry import load_method, methods, resolve_method
 from bfr_models.training.registry import get_component
 from bfr_models.types import FaceBatch

@@ -3,7 +3,7 @@
 import pytest
 
 from bfr_models.errors import UsageError
-from bfr_models.faces.types import ADAFACE
+from bfr_models.faces.recognisers import ADAFACE
 from bfr_models.metrics.identity_gates import GATES, PROFILES, gate_for, gate_of
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bfr_models.methods.preset import DIFFACE, ESTIMATOR512, PRIOR128, PRIOR256, PRIOR512
+from bfr_models.methods.difface_presets import DIFFACE, ESTIMATOR512, PRIOR128, PRIOR256, PRIOR512
 from bfr_models.networks import precision
 from bfr_models.networks.configs import LaMaConfig, UNetConfig
 from bfr_models.networks.lama import LaMa

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bfr_models.methods.preset import ESTIMATOR
+from bfr_models.methods.baseline_presets import ESTIMATOR
 from bfr_models.networks.configs import SwinIRConfig
 from bfr_models.networks.swinir import SwinIR
 

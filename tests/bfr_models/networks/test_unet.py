@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bfr_models.methods.preset import DIFFACE
+from bfr_models.methods.difface_presets import DIFFACE
 from bfr_models.networks.configs import UNetConfig
 from bfr_models.networks.unet import UNet
 

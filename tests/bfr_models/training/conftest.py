@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import pytest
 
-from bfr_models.methods.preset import DifFacePreset
+from bfr_models.methods.difface_presets import DifFacePreset
 from bfr_models.networks.configs import SwinIRConfig, UNetConfig
-from bfr_models.training.component import NO_AIDS, Component
+from bfr_models.training.component import Component
 from bfr_models.training.data import Faces
 from bfr_models.training.difface import Estimator, Prior
+from bfr_models.training.registry import build_component
 from tests.support import portrait
 
 SIZE = 32
@@ -35,22 +36,21 @@ TINY = DifFacePreset(
 )
 
 
-C = TypeVar("C", Estimator, Prior)
-
-
-def for_a_few_steps(component: C) -> C:
+def for_a_few_steps(component: Any) -> Any:
     component.recipe = replace(component.recipe, batch_size=8, learning_rate=2e-3, warmup=5, ema=0.9)
     return component
 
 
 @pytest.fixture
 def estimator() -> Estimator:
-    return for_a_few_steps(Estimator(TINY, NO_AIDS))
+    built: Estimator = for_a_few_steps(build_component("difface", "estimator", TINY))
+    return built
 
 
 @pytest.fixture
 def prior() -> Prior:
-    return for_a_few_steps(Prior(TINY, NO_AIDS))
+    built: Prior = for_a_few_steps(build_component("difface", "prior", TINY))
+    return built
 
 
 @pytest.fixture(params=["estimator", "prior"])

@@ -1,4 +1,4 @@
-"""CLR-Face's components: what their losses are made of, and that a few steps of each train, resume and say whence."""
+"""CLR-Face's components: what their losses are made of, and that each trains, resumes and names its sources."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from safetensors.torch import save_file
 from bfr_models.errors import UsageError
 from bfr_models.networks.mobile_face import MobileFace, crop_from_ffhq
 from bfr_models.networks.vqgan import VQGAN
-from bfr_models.training.clr_face import Autoencoder, IdentityRecovery, Score, _balance
-from bfr_models.training.clr_face_guidance import Mask, Student
-from bfr_models.training.component import NO_AIDS, Aids, Component
+from bfr_models.training.clr_face import Autoencoder, _balance
+from bfr_models.training.component import NO_AUXILIARY, AuxiliaryWeights, Component
 from bfr_models.training.data import Faces
 from bfr_models.training.loop import TrainingRun, train
-from bfr_models.training.patch_discriminator import PatchCritic
+from bfr_models.training.patch_discriminator import DiscriminatorTrainer
+from bfr_models.training.registry import build_component
 from bfr_models.weights.files import read_card
 from tests.clr_face import SIZE, TINY
 
@@ -32,14 +32,18 @@ def quiet(line: str) -> None:
     pass
 
 
+def made(name: str, auxiliary: AuxiliaryWeights = NO_AUXILIARY) -> Any:
+    return build_component("clr_face", name, TINY, auxiliary)
+
+
 def small(component: Any) -> Any:
     component.recipe = replace(component.recipe, batch_size=3, warmup=2)
     return component
 
 
-def autoencoder(critic_from: int = 2) -> Autoencoder:
-    component: Autoencoder = small(Autoencoder(TINY, NO_AIDS))
-    component.critic_from = critic_from
+def autoencoder(gan_from: int = 2) -> Autoencoder:
+    component: Autoencoder = small(made("vqgan"))
+    component.weights = replace(component.weights, gan_from=gan_from)
     return component
 
 
@@ -66,9 +70,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, faces: Faces, teacher: Path
         patch.setenv("BFR_WEIGHTS", str(folder))
         parts: dict[str, Component] = {
             "vqgan": autoencoder(),
-            "irn": small(IdentityRecovery(TINY, NO_AIDS)),
-            "recogniser": small(Student(TINY, Aids(recogniser=teacher))),
-            "score": small(Score(TINY, NO_AIDS)),
+            "irn": small(made("irn")),
+            "recogniser": small(made("recogniser", AuxiliaryWeights(recogniser=teacher))),
+            "score": small(made("score")),
         }
         for name, component in parts.items():
             out = folder / f"run-{name}"
@@ -80,7 +84,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, faces: Faces, teacher: Path
 
 class TestAutoencoder:
     def test_it_learns_and_reports_its_codes(self, faces: Faces, tmp_path: Path) -> None:
-        component = autoencoder(critic_from=20)
+        component = autoencoder(gan_from=20)
         first = run(component, faces, tmp_path / "short", steps=1)
         component.recipe = replace(component.recipe, batch_size=8, learning_rate=3e-3, ema=0.5)
         metrics = run(component, faces, tmp_path / "long", steps=30, evaluate_every=30)
@@ -97,7 +101,7 @@ class TestAutoencoder:
 
     def test_a_code_that_nothing_comes_near_is_revived_where_latents_are(self) -> None:
         """After IDLE_STEPS steps, not before, and not while the learning rate falls."""
-        component, gt = autoencoder(critic_from=10**9), torch.rand(4, 3, SIZE, SIZE) * 2 - 1
+        component, gt = autoencoder(gan_from=10**9), torch.rand(4, 3, SIZE, SIZE) * 2 - 1
         network = component.build()
         assert isinstance(network, VQGAN)
         with torch.no_grad():
@@ -153,10 +157,10 @@ class TestAutoencoder:
         torch.testing.assert_close(lengths[0], lengths[1])
 
 
-class TestPatchCritic:
+class TestDiscriminatorTrainer:
     def test_it_learns_to_tell_and_what_it_judges_gets_the_gradient(self) -> None:
         torch.manual_seed(0)
-        critic = PatchCritic(torch.device("cpu"), channels=8)
+        critic = DiscriminatorTrainer(torch.device("cpu"), channels=8)
         real, made = torch.rand(4, 3, 32, 32), -torch.rand(4, 3, 32, 32)
         for _ in range(20):
             critic.learn(real, made, 1e-3)
@@ -179,7 +183,7 @@ class TestOnTrainedParts:
         assert card["trained_with"] == {"clr_face-tiny-vqgan.safetensors": vqgan["sha256"]}
 
     def test_the_score_normalises_the_training_faces_latents(self, folder: Path, faces: Faces) -> None:
-        component = Score(TINY, NO_AIDS)
+        component = made("score")
         network = component.build()
         gt = torch.rand(40, 3, SIZE, SIZE) * 2 - 1
         with torch.no_grad():
@@ -189,7 +193,7 @@ class TestOnTrainedParts:
 
     def test_a_score_that_knows_nothing_costs_the_weighted_noise(self, folder: Path) -> None:
         """Of draws that are made here again, in the same order: u of the time t = u^2, then the noise."""
-        component, gt = Score(TINY, NO_AIDS), torch.rand(8, 3, SIZE, SIZE) * 2 - 1
+        component, gt = made("score"), torch.rand(8, 3, SIZE, SIZE) * 2 - 1
         network = component.build()
         with torch.no_grad():
             component.prepare(network, gt)
@@ -213,8 +217,8 @@ class TestOnTrainedParts:
     def test_the_mask_trains_and_is_compared_with_all_and_nothing(
         self, folder: Path, faces: Faces, tmp_path: Path
     ) -> None:
-        component = small(Mask(TINY, NO_AIDS))
-        component.SPARSITY = 10.0  # alone worth learning in a few steps: it shuts
+        component = small(made("mask"))
+        component.weights = replace(component.weights, sparsity=10.0)  # alone worth learning in a few steps: it shuts
         component.recipe = replace(component.recipe, learning_rate=0.05)
         metrics = run(component, faces, tmp_path, steps=6, evaluate_every=6)
         assert 0 < metrics["mask_mean"] < 0.45
@@ -228,19 +232,19 @@ class TestOnTrainedParts:
     ) -> None:
         monkeypatch.setenv("BFR_WEIGHTS", str(tmp_path))
         with pytest.raises(UsageError, match="expected the weights clr_face-tiny-vqgan"):
-            run(Score(TINY, NO_AIDS), faces, tmp_path / "run")
+            run(made("score"), faces, tmp_path / "run")
 
 
-class TestStudent:
+class TestDistilledRecogniser:
     def test_a_student_follows_its_teacher(self, faces: Faces, teacher: Path, tmp_path: Path) -> None:
         """Vectors in 256 dimensions that know nothing of each other have a cosine of 1 / 16, give or take."""
-        student = small(Student(TINY, Aids(recogniser=teacher)))
+        student = small(made("recogniser", AuxiliaryWeights(recogniser=teacher)))
         student.recipe = replace(student.recipe, batch_size=4, learning_rate=3e-3, ema=0.5)
         metrics = run(student, faces, tmp_path, steps=10, evaluate_every=10)
         assert metrics["cosine_gt"] > 4 / 16
 
     def test_it_starts_with_activations_of_unit_variance(self, teacher: Path) -> None:
-        student, gt = Student(TINY, Aids(recogniser=teacher)), torch.rand(8, 3, SIZE, SIZE) * 2 - 1
+        student, gt = made("recogniser", AuxiliaryWeights(recogniser=teacher)), torch.rand(8, 3, SIZE, SIZE) * 2 - 1
         network = student.build()
         spreads = []
         with torch.no_grad():
@@ -253,4 +257,4 @@ class TestStudent:
 
     def test_without_a_teacher_it_asks_for_one(self, faces: Faces, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="expected a teacher to distil, found none; name its weights"):
-            run(Student(TINY, NO_AIDS), faces, tmp_path)
+            run(made("recogniser"), faces, tmp_path)

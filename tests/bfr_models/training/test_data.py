@@ -81,13 +81,13 @@ class TestReading:
 
     def test_a_column_that_is_not_there_lists_those_that_are(self, cells: list[bytes], tmp_path: Path) -> None:
         path = write(tmp_path / "faces.parquet", cells, column="hq")
-        with pytest.raises(UsageError, match=r"expected a column 'image' of pictures in .*faces\.parquet, found hq"):
+        with pytest.raises(UsageError, match=r"expected a column 'image' of images in .*faces\.parquet, found hq"):
             read_faces(path, 8)
         assert len(read_faces(path, 8, column="hq").train) > 100
 
     @pytest.mark.parametrize("bad", [b"no picture", None])
     def test_a_cell_that_does_not_decode_names_its_file(self, bad: Any, cells: list[bytes], tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match=r"expected pictures that decode, found one in .*faces\.parquet"):
+        with pytest.raises(UsageError, match=r"expected images that decode, found one in .*faces\.parquet"):
             read_faces(write(tmp_path / "faces.parquet", [*cells, bad]), 8)
 
     def test_too_few_faces_are_counted(self, cells: list[bytes], tmp_path: Path) -> None:

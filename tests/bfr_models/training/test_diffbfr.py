@@ -16,34 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from bfr_models.diffusion.schedule import linear_alphas_cumprod
-from bfr_models.errors import BfrError, UsageError
-from bfr_models.methods.diffbfr_presets import DIFFBFR, DiffBFROptions, DiffBFRPreset
-from bfr_models.networks.configs import UNetConfig
-from bfr_models.networks.unet import UNet
+from bfr_models.errors import UsageError
+from bfr_models.methods.diffbfr_presets import DIFFBFR
 from bfr_models.pixels import resize
-from bfr_models.training.component import NO_AIDS, Aids
+from bfr_models.training.component import AuxiliaryWeights
 from bfr_models.training.data import Faces
 from bfr_models.training.difface import Prior
-from bfr_models.training.diffbfr import FROM_START, IrmHigh, IrmLow, augment_condition, dense_low_timesteps, widen
+from bfr_models.training.diffbfr import FROM_START, IrmHigh, IrmLow, augment_condition, dense_low_timesteps
 from bfr_models.training.loop import TrainingRun, train
 from bfr_models.training.registry import get_component
-from bfr_models.weights.tensors import load_weights, parameters_of, save_weights
+from tests.diffbfr import PRIOR, SIZE, TINY, irm_high, irm_low, randomised, saved
 from tests.support import portrait
 
-SIZE = 32
-PRIOR = UNetConfig(sample_size=SIZE, channels=(16, 32), head_dim=8, norm_groups=8, unshuffle=2)
-TINY = DiffBFRPreset(
-    "tiny",
-    SIZE,
-    "-",
-    options=DiffBFROptions(start_low=250, start_high=50, steps=4, steps_high=3),
-    irm_low=replace(PRIOR, sample_size=SIZE // 2, condition_channels=3),
-    irm_high=replace(PRIOR, condition_channels=6),
-    prior=PRIOR,
-    low_max_timestep=999,
-    high_max_timestep=300,
-    max_timestep=300,
-)
 ABARS = linear_alphas_cumprod()
 Trained = IrmLow | IrmHigh
 
@@ -59,16 +43,6 @@ def pairs() -> tuple[Tensor, Tensor]:
     """(gt, lq): far apart, so that it shows which of them was used."""
     generator = torch.Generator().manual_seed(0)
     return 0.2 * torch.randn(16, 3, SIZE, SIZE, generator=generator), torch.full((16, 3, SIZE, SIZE), 0.8)
-
-
-def saved(network: nn.Module, path: Path) -> Path:
-    save_weights(parameters_of(network), {}, path)
-    return path
-
-
-def randomised(config: UNetConfig, seed: int) -> UNet:
-    torch.manual_seed(seed)
-    return UNet(config).eval()
 
 
 class Spy(nn.Module):
@@ -95,13 +69,13 @@ class Oracle(nn.Module):
         return ((x[:, :3] - abar.sqrt() * self.x_start) / (1 - abar).sqrt()).float()
 
 
-@pytest.mark.parametrize("component", [IrmLow(TINY, NO_AIDS), IrmHigh(TINY, NO_AIDS)], ids=["low", "high"])
+@pytest.mark.parametrize("component", [irm_low(), irm_high()], ids=["low", "high"])
 class TestLoss:
     def test_the_eps_that_leads_to_x_0_costs_nothing(self, component: Trained, pairs: tuple[Tensor, Tensor]) -> None:
         """For chains from a noised x_0 and from a noised y. At t = 0, float32 noise is known to some 1e-5."""
         gt, lq = pairs
         torch.manual_seed(0)
-        oracle = Oracle(component.pictures(gt, lq)[0])
+        oracle = Oracle(component.images(gt, lq)[0])
         assert float(sum(component.loss(oracle, gt, lq) for _ in range(8))) < 1e-6
 
     def test_a_network_that_knows_nothing_costs_the_noise_and_the_way_from_y(
@@ -120,8 +94,8 @@ class TestLoss:
         small. A count of n picks is off by sqrt(n p (1 - p))."""
         gt, lq = pairs
         if isinstance(component, IrmHigh):  # its y may be a clean face, made small
-            component = IrmHigh(TINY, NO_AIDS)
-            component.training_pictures = lambda gt, lq: (gt, lq, torch.cat([lq, lq], 1))  # type: ignore[method-assign]
+            component = irm_high()
+            component.training_images = lambda gt, lq: (gt, lq, torch.cat([lq, lq], 1))  # type: ignore[method-assign]
         spy = Spy()
         torch.manual_seed(0)
         for _ in range(40):
@@ -142,7 +116,7 @@ class TestLoss:
         assert component.evaluate(Spy(), gt, lq) == measured
         # n = 3 x 3 x 16 x 16 at least; a mean square of n normals is off by sqrt(2 / n)
         assert measured["eps_loss"] == pytest.approx(1, abs=5 * math.sqrt(2 / 2304))
-        x_0, _, _ = component.pictures(gt, lq)
+        x_0, _, _ = component.images(gt, lq)
         known = component.evaluate(Oracle(x_0), gt, lq)
         assert known["psnr"] > 60 > known["psnr_lq"] == pytest.approx(known["psnr_start"], abs=1e-4)
         columns = component.preview(Oracle(x_0), gt, lq)
@@ -150,21 +124,21 @@ class TestLoss:
         torch.testing.assert_close(columns[1], columns[2], rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("component", [IrmLow, IrmHigh], ids=["low", "high"])
+@pytest.mark.parametrize("make", [irm_low, irm_high])
 def test_what_a_chain_from_y_leads_to_is_compared_with_x_0_by_the_distances_given(
-    component: Callable[..., Trained], pairs: tuple[Tensor, Tensor]
+    make: Callable[[], Trained], pairs: tuple[Tensor, Tensor]
 ) -> None:
     """Nothing is added for the eps that leads to x_0; for another, the weighted distances of the share from y, in a
     view of the method's size or a little less."""
     gt, lq = pairs
-    trained, plain, seen = component(TINY, NO_AIDS), component(TINY, NO_AIDS), []
+    trained, plain, seen = make(), make(), []
 
     def square(restored: Tensor, x_0: Tensor) -> Tensor:
         seen.append(restored.shape)
         return (restored - x_0).square().mean()
 
-    trained.likeness.perceptual = SimpleNamespace(to=lambda device: square)  # type: ignore[assignment]
-    oracle = Oracle(trained.pictures(gt, lq)[0])
+    trained.identity_loss.perceptual = SimpleNamespace(to=lambda device: square)  # type: ignore[assignment]
+    oracle = Oracle(trained.images(gt, lq)[0])
     torch.manual_seed(0)
     assert float(trained.loss(oracle, gt, lq)) < 1e-6
     added = []
@@ -178,7 +152,7 @@ def test_what_a_chain_from_y_leads_to_is_compared_with_x_0_by_the_distances_give
 
 def test_the_first_model_sees_the_lq_face_at_its_own_size(pairs: tuple[Tensor, Tensor]) -> None:
     gt, lq = pairs
-    x_0, y, condition = IrmLow(TINY, NO_AIDS).training_pictures(gt, lq)
+    x_0, y, condition = irm_low().training_images(gt, lq)
     assert torch.equal(x_0, resize(gt, 16).clamp(-1, 1)) and torch.equal(y, resize(lq, 16).clamp(-1, 1))
     assert torch.equal(condition, y)
 
@@ -189,7 +163,7 @@ class TestConditions:
     ) -> None:
         gt, lq = pairs
         torch.manual_seed(0)
-        x_0, y, condition = IrmHigh(TINY, NO_AIDS).training_pictures(gt, lq)
+        x_0, y, condition = irm_high().training_images(gt, lq)
         assert torch.equal(x_0, gt) and torch.equal(condition, torch.cat([y, lq], dim=1))
         mean = y.mean((1, 2, 3))
         assert int((y == lq).flatten(1).all(1).sum()) == 2  # of 16
@@ -205,13 +179,11 @@ class TestConditions:
             network = randomised(TINY.irm_low, 0)
             for parameter in network.get_submodule("net.conv_out").parameters():
                 parameter.zero_()
-        component = IrmHigh(TINY, Aids(irm_low=saved(network, tmp_path / "low.safetensors")))
-        deviation = {
-            name: c.pictures(gt, lq)[1].std() for name, c in (("it", component), ("none", IrmHigh(TINY, NO_AIDS)))
-        }
+        component = irm_high(TINY, AuxiliaryWeights(irm_low=saved(network, tmp_path / "low.safetensors")))
+        deviation = {name: c.images(gt, lq)[1].std() for name, c in (("it", component), ("none", irm_high()))}
         assert deviation["none"] < 1e-5 and deviation["it"] > 0.05
         torch.manual_seed(0)
-        _, y, _ = component.training_pictures(gt, lq)
+        _, y, _ = component.training_images(gt, lq)
         bright = y.mean((1, 2, 3)) > 0.4
         assert (int(bright.sum()), int((y[bright].flatten(1).std(1) > 0.05).sum())) == (8, 6)
         card = json.loads((tmp_path / "low.json").read_text())
@@ -248,66 +220,6 @@ class TestTimesteps:
         assert float((first < 250).double().mean()) == pytest.approx(0.5, abs=5 * 0.5 / math.sqrt(2000))
 
 
-class TestInitialise:
-    @pytest.mark.parametrize("learn_sigma", [False, True])
-    def test_a_network_from_the_prior_says_what_the_prior_does_whatever_the_condition(
-        self, learn_sigma: bool, tmp_path: Path
-    ) -> None:
-        prior_config = replace(PRIOR, learn_sigma=learn_sigma, unshuffle=1 if learn_sigma else 2)
-        preset = replace(
-            TINY, prior=prior_config, irm_high=replace(prior_config, condition_channels=6, learn_sigma=False)
-        )
-        prior = randomised(prior_config, 1)
-        path = saved(prior, tmp_path / "prior.safetensors")
-        component = IrmHigh(preset, NO_AIDS)
-        network = component.build().eval()
-        component.initialise(network, path)
-        x, condition, t = torch.randn(2, 3, SIZE, SIZE), torch.randn(2, 6, SIZE, SIZE), torch.tensor([3, 200])
-        with torch.no_grad():
-            rounded = {name: p.half().float() for name, p in prior.named_parameters()}
-            expected = torch.func.functional_call(prior, rounded, (x, t))[:, :3]
-            torch.testing.assert_close(network(torch.cat([x, condition], 1), t), expected, rtol=0, atol=1e-5)
-
-    def test_the_first_model_can_start_from_a_prior_of_another_size(self, tmp_path: Path) -> None:
-        """Convolutions have none."""
-        prior, network = randomised(PRIOR, 1), IrmLow(TINY, NO_AIDS).build().eval()
-        IrmLow(TINY, NO_AIDS).initialise(network, saved(prior, tmp_path / "prior.safetensors"))
-        load_weights(prior, tmp_path / "prior.safetensors")  # rounded
-        x, condition, t = torch.randn(2, 3, 16, 16), torch.randn(2, 3, 16, 16), torch.tensor([3, 900])
-        with torch.no_grad():
-            torch.testing.assert_close(network(torch.cat([x, condition], 1), t), prior(x, t), rtol=0, atol=1e-5)
-
-    def test_a_network_of_fewer_levels_starts_from_the_finest_of_the_prior(self, tmp_path: Path) -> None:
-        deep = replace(PRIOR, channels=(16, 32, 32))
-        preset = replace(TINY, prior=deep, irm_low=replace(TINY.irm_low, channels=(16, 32)))
-        prior, component = randomised(deep, 1), IrmLow(preset, NO_AIDS)
-        network = component.build()
-        component.initialise(network, saved(prior, tmp_path / "prior.safetensors"))
-        given, found = dict(prior.named_parameters()), dict(network.named_parameters())
-        for mine, its in (("down_blocks.1.", "down_blocks.1."), ("up_blocks.0.", "up_blocks.1."), ("mid_", "mid_")):
-            names = [name for name in found if name.startswith(f"net.{mine}")]
-            assert names
-            assert all(torch.equal(found[n], given[n.replace(mine, its)].half().float()) for n in names)
-
-    def test_a_prior_of_another_shape_is_refused(self, tmp_path: Path) -> None:
-        wider = replace(TINY, prior=replace(PRIOR, channels=(32, 32)))
-        component, path = IrmLow(wider, NO_AIDS), saved(randomised(PRIOR, 1), tmp_path / "prior.safetensors")
-        with pytest.raises(BfrError, match=r"prior\.safetensors: net\.conv_in\.weight: expected shape"):
-            component.initialise(component.build(), path)
-
-    def test_its_own_weights_are_loaded_as_they_are(self, tmp_path: Path) -> None:
-        component, source = IrmHigh(TINY, NO_AIDS), randomised(TINY.irm_high, 2)
-        network = component.build()
-        component.initialise(network, saved(source, tmp_path / "own.safetensors"))
-        given = dict(source.named_parameters())
-        assert all(torch.equal(p, given[name].half().float()) for name, p in network.named_parameters())
-
-    def test_the_paper_sized_network_can_be_made_from_difface_s(self) -> None:
-        preset = DIFFBFR[1]
-        with torch.device("meta"):
-            widen(UNet(preset.irm_high), UNet(preset.prior))
-
-
 def few_steps(component: Any, learning_rate: float = 2e-3) -> Any:
     component.recipe = replace(component.recipe, batch_size=8, learning_rate=learning_rate, warmup=5, ema=0.9)
     return component
@@ -320,13 +232,13 @@ def quiet(line: str) -> None:
 def test_both_models_learn_and_a_resumed_run_is_the_undisturbed_one(faces: Faces, tmp_path: Path) -> None:
     """The first from nothing, the second behind it, from a prior."""
     run = TrainingRun("low", tmp_path / "low", steps=30, evaluate_every=30)
-    low = train(few_steps(IrmLow(TINY, NO_AIDS)), faces, run, quiet)
+    first_weights = train(few_steps(irm_low()), faces, run, quiet)
     first = json.loads((tmp_path / "low" / "metrics.jsonl").read_text())
     assert first["eps_loss"] < 0.9 and first["psnr_lq"] == first["psnr_start"]
     prior = saved(randomised(PRIOR, 3), tmp_path / "prior.safetensors")
 
     def second(out: str, steps: int, resume: bool = False) -> bytes:
-        component = few_steps(IrmHigh(TINY, Aids(irm_low=low)))
+        component = few_steps(irm_high(TINY, AuxiliaryWeights(irm_low=first_weights)))
         run = TrainingRun("high", tmp_path / out, steps=4, evaluate_every=2, initial=prior, resume=resume)
         run = replace(run, publish=lambda: _stop(tmp_path / out, steps))
         try:
@@ -337,7 +249,7 @@ def test_both_models_learn_and_a_resumed_run_is_the_undisturbed_one(faces: Faces
     whole = second("whole", 4)
     assert second("cut", 2) == b"" and second("cut", 4, resume=True) == whole
     card = json.loads((tmp_path / "whole" / "high.json").read_text())
-    assert card["irm_low_sha256"] == json.loads(low.with_suffix(".json").read_text())["sha256"]
+    assert card["irm_low_sha256"] == json.loads(first_weights.with_suffix(".json").read_text())["sha256"]
 
 
 def _stop(out: Path, at: int) -> None:
@@ -353,4 +265,4 @@ def test_the_texture_model_is_difface_s_prior() -> None:
 
 def test_weights_of_the_first_model_are_for_the_second_alone() -> None:
     with pytest.raises(UsageError, match="expected for diffbfr irm_low only perceptual, recogniser, found irm_low"):
-        get_component("diffbfr", "irm_low", "face128", Aids(irm_low=Path("x")))
+        get_component("diffbfr", "irm_low", "face128", AuxiliaryWeights(irm_low=Path("x")))

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from bfr_models.errors import UsageError
-from bfr_models.training.component import Aids
+from bfr_models.training.component import AuxiliaryWeights
 from bfr_models.training.identity_loss import one_view
 from bfr_models.training.perceptual import PerceptualDistance, load_perceptual_distance
 from bfr_models.training.registry import get_component
@@ -37,7 +37,7 @@ def test_each_layer_compares_directions_of_features_so_it_gives_at_most_four(wei
     assert distance(a, b) <= 4 * 4  # four layers, unit vectors
 
 
-def test_gradients_reach_the_picture_and_not_the_network(weights: Path) -> None:
+def test_gradients_reach_the_image_and_not_the_network(weights: Path) -> None:
     distance = load_perceptual_distance(weights)
     image = torch.zeros(1, 3, 64, 64, requires_grad=True)
     distance(image, torch.rand(1, 3, 64, 64)).backward()
@@ -48,15 +48,15 @@ def test_gradients_reach_the_picture_and_not_the_network(weights: Path) -> None:
 def test_the_estimator_learns_from_it_and_the_prior_refuses_it(weights: Path) -> None:
     gt, lq = torch.rand(2, 1, 3, 128, 128) * 2 - 1
     plain = get_component("difface", "estimator", "face128")
-    with_it = get_component("difface", "estimator", "face128", Aids(perceptual=weights))
+    with_it = get_component("difface", "estimator", "face128", AuxiliaryWeights(perceptual=weights))
     network = plain.build()  # the identity before any training
     torch.manual_seed(0)
     extra = with_it.loss(network, gt, lq) - plain.loss(network, gt, lq)
     torch.manual_seed(0)
     seen = one_view(*(F.avg_pool2d(x, 4, stride=1) for x in (lq, gt)))
-    assert torch.isclose(extra, 0.01 * with_it.likeness.perceptual(*seen), rtol=1e-4)  # type: ignore[attr-defined]
+    assert torch.isclose(extra, 0.01 * with_it.identity_loss.perceptual(*seen), rtol=1e-4)  # type: ignore[attr-defined]
     with pytest.raises(UsageError, match="only its own loss, found perceptual"):
-        get_component("difface", "prior", "face128", Aids(perceptual=weights))
+        get_component("difface", "prior", "face128", AuxiliaryWeights(perceptual=weights))
 
 
 def test_other_weights_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command line as people and scripts meet it: exit codes, one JSON document, errors in plain words."""
+"""The command line as people and scripts see it: exit codes, one JSON document, errors in plain words."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def test_a_finished_run_is_not_touched_again(restore: Bfr, tmp_path: Path) -> No
         (["--method", "difface", "--sampler", "euler"], "unknown sampler 'euler'; known: ddim, dpm++"),
         (["--method", "passthrough", "--column", "photo"], "image column 'photo', found the columns image"),
         (["--method", "passthrough", "--format", "gif"], "format: Input should be 'png', 'webp' or 'jpeg'"),
-        (["--method", "passthrough", "--batch-size", "many"], "expected a whole number from 1 on, or auto"),
-        (["--method", "passthrough", "--min-identity", "celebs"], "or a profile of celeba, lfw, childhood, wild"),
+        (["--method", "passthrough", "--batch-size", "many"], "expected a whole number of at least 1, or auto"),
+        (["--method", "passthrough", "--min-identity", "celebs"], "or one of the profiles celeba, lfw, childhood"),
         (["--config", "gate.yaml", "--recogniser", "none"], "a face recogniser for min_identity wild, found none"),
         ([], "error: method: Field required\n"),
         (["--config", "none.yaml"], "expected a YAML file of settings at none.yaml"),

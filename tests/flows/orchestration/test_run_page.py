@@ -1,4 +1,4 @@
-"""What Prefect's pages show of a run, and that none of it can fail one."""
+"""What Prefect's pages show of a run, and that showing it never fails the run."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_run_leaves_three_artifacts_and_its_workers_lines(prefect_server: str,
 
 
 def test_the_summary_has_the_figures_there_are(tmp_path: Path) -> None:
-    """Of a run with ground truth and without a recogniser."""
+    """For a run with ground truth and without a recogniser."""
     rows = [row | {"gt": row["image"]} for row in support.make_rows(2)]
     support.write_parquet(tmp_path / "src" / "a.parquet", rows)
     record = recipe.restore_without_prefect(support.make_run(tmp_path, gt_column="gt", recogniser="none"))

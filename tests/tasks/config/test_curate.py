@@ -13,7 +13,7 @@ from tasks.config.curate import CurateRun
         ({"dedupe": 1.5}, "less than or equal to 1"),
         ({"per_stratum": 2}, "column to stratify by"),
         ({"dedupe_by": "name"}, "known: auto, embedding, inception, perceptual"),
-        ({"destination": "/run/inside"}, "outside of the run"),
+        ({"destination": "/run/inside"}, "outside the run"),
     ],
 )
 def test_settings_that_contradict_are_refused(asked: dict[str, Any], message: str) -> None:

@@ -1,4 +1,4 @@
-"""What run.json says of the licences of its weights."""
+"""What run.json says about the licences of the weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from bfr_models.methods.preset import DIFFACE
+from bfr_models.methods.difface_presets import DIFFACE
 from bfr_models.weights.tensors import parameters_of, save_weights
 from tasks.config.licences import licences_in_use
 from tasks.config.resolve import resolve_run
@@ -23,7 +23,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def keep(cache: Path, stem: str, **card: object) -> str:
-    """Some weights under the name of others: nothing is loaded here."""
+    """Some weights under the name of others; nothing loads them here."""
     return save_weights(parameters_of(torch.nn.Linear(1, 1)), card, cache / f"{stem}.safetensors")
 
 

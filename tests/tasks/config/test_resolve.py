@@ -1,4 +1,4 @@
-"""Which recogniser scores a run: by name, by what is here, and never two of them in one destination."""
+"""Which recogniser scores a run: by name or by what is installed, and never two of them in one destination."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ class TestMinIdentity:
     @pytest.mark.parametrize("given", ["celebs", 1.5, "-2", "nan", ["celeba"]])
     def test_anything_else_is_answered_with_the_known_profiles(self, given: object, tmp_path: Path) -> None:
         known = "celeba, lfw, childhood, wild, webphoto"
-        with pytest.raises(ValidationError, match=f"expected a number from -1 to 1, or a profile of {known}"):
+        with pytest.raises(ValidationError, match=f"expected a number from -1 to 1, or one of the profiles {known}"):
             support.make_run(tmp_path, min_identity=given)
 
     def test_forms_and_files_know_of_both(self, tmp_path: Path) -> None:

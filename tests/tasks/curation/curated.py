@@ -1,4 +1,4 @@
-"""Curating the runs of conftest.py, and reading what came of it."""
+"""Curates the runs of conftest.py and reads the result."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Groups are connected components, whichever way they are found."""
+"""Groups are connected components, however they are found."""
 
 import numpy as np
 import pytest
@@ -82,7 +82,7 @@ def test_groups_do_not_depend_on_how_many_are_compared_at_once(side: int, monkey
 
 
 def test_groups_larger_than_a_neighbourhood_are_put_together() -> None:
-    """Two crowds of equal vectors, near each other: none of the one is among the nearest of the other."""
+    """Two clusters of equal vectors close together: neither appears among the nearest neighbours of the other."""
     a = units(1, 32)[0]
     b = a + 0.2 * units(1, 32, seed=1)[0]
     b /= np.linalg.norm(b)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from bfr_models.faces.types import ADAFACE
+from bfr_models.faces.recognisers import ADAFACE
 from tasks.curation.profiles import profile_conditions
 from tests import support
 from tests.tasks.curation.curated import curated
@@ -14,7 +14,7 @@ from tests.tasks.curation.curated import curated
 
 @pytest.fixture(scope="module")
 def scored(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run with cosines of faces that are not the same any more, alike, and nearly equal; row 5 is blurred."""
+    """The run with cosines of changed, similar and nearly equal faces; row 5 is blurred."""
     run = tmp_path_factory.mktemp("scored") / "dst"
     shutil.copytree(embedded, run)
     (path,) = (run / "data").iterdir()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 import threading
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,15 @@ from typing import Any
 import fsspec
 import pyarrow as pa
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from fsspec.implementations.memory import MemoryFileSystem
 
 from bfr_models.errors import RowError
 from tasks.datasets import fetch_images
 from tasks.datasets.fetch_images import Fetcher, fetch
+from tasks.datasets.public_machines import is_public
 from tasks.storage import filesystem, store
 from tasks.storage.store import Store
 from tests import support
@@ -33,8 +39,10 @@ class Handler(BaseHTTPRequestHandler):
     stops, /404."""
 
     asked: list[str]
+    hosts: list[str]
 
     def do_GET(self) -> None:
+        self.hosts.append(self.headers["Host"])
         self.asked.append(self.path)
         if self.path.startswith("/to?"):
             self.send_response(302)
@@ -61,8 +69,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a web server on this machine, from which pictures may be fetched."""
-    Handler.asked = []
+    """The address of a web server on this machine that images may be fetched from."""
+    Handler.asked, Handler.hosts = [], []
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("BFR_FETCH_ALLOW", "127.0.0.1")
@@ -155,7 +163,7 @@ def test_a_store_that_is_busy_is_asked_for_as_long_as_a_server(monkeypatch: pyte
 
 
 def test_pictures_of_one_bucket_come_over_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And those of a place in it that has options of its own over another."""
+    """A folder of it with options of its own gets another."""
     bucket, made = f"memory://{uuid.uuid4().hex}", list[str]()
     names = ("a/1.png", "a/2.png", "b/c/3.png", "own/4.png", "own/d/5.png", "owned/6.png")
     for name in names:
@@ -188,10 +196,19 @@ def test_what_does_not_end_is_cut_off(web: str, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     "address",
     ["http://127.0.0.1:9/x", "http://localhost/x", "http://169.254.169.254/latest/meta-data", "http://[::1]/x",
-     "http://10.0.0.1/x", "http://2130706433/x"],
+     "http://10.0.0.1/x", "http://2130706433/x", "http://168.63.129.16/machine", "http://[64:ff9b::7f00:1]/x",
+     "http://[64:ff9b::a9fe:a9fe]/x", "http://[64:ff9b:1::808:808]/x", "http://[2002:7f00:1::]/x",
+     "http://[2002:808:808::]/x", "http://[2001:0:808:808::]/x", "http://[::ffff:10.0.0.1]/x", "http://[::127.0.0.1]/x",
+     "http://[fd00:ec2::254]/x", "http://[fec0::1]/x", "http://[ff0e::1]/x", "http://224.0.0.1/x",
+     "http://100.100.100.200/x", "http://192.0.0.192/x", "http://0/x"],
 )  # fmt: skip
 def test_machines_that_are_not_public_are_not_asked(address: str) -> None:
     assert "not public" in code(address)
+
+
+@pytest.mark.parametrize("machine", ["8.8.8.8", "2606:2800:220:1::1", "64:ff9b::808:808", "::ffff:8.8.8.8"])
+def test_machines_of_the_internet_are(machine: str) -> None:
+    assert is_public(machine)
 
 
 def test_a_redirect_to_a_machine_that_is_not_public_is_not_followed(web: str) -> None:
@@ -199,11 +216,66 @@ def test_a_redirect_to_a_machine_that_is_not_public_is_not_followed(web: str) ->
     assert "leads elsewhere" in code(f"{web}/to?file:///etc/passwd")
 
 
-def test_a_name_that_changes_its_meaning_is_noticed(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """DNS says a public address when it is asked, and another when the connection is made."""
-    monkeypatch.setattr(fetch_images, "_require_public", lambda address: None)
+def test_a_name_is_resolved_once_and_that_machine_is_asked(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DNS says a public address when it is asked, and loopback from then on: loopback gets no request at all."""
+    resolve, answers = socket.getaddrinfo, iter(["93.184.216.34"])
+
+    def lookup(host: str, port: Any, *rest: Any, **options: Any) -> Any:
+        return resolve(next(answers, "127.0.0.1") if host == "rebinding.example" else host, port, *rest, **options)
+
+    connected = list[str]()
+
+    def connect(address: tuple[str, int], *_: Any, **__: Any) -> Any:
+        connected.append(address[0])
+        raise OSError("no way out of this test")
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    monkeypatch.setattr(socket, "create_connection", connect)
+    monkeypatch.setattr(fetch_images, "TIMEOUT", 0.3)
     monkeypatch.setenv("BFR_FETCH_ALLOW", "")
-    assert "not public" in code(f"{web}/ok.png")
+    port = web.rpartition(":")[2]
+    refused = code(f"http://rebinding.example:{port}/ok.png")
+    assert connected and set(connected) == {"93.184.216.34"} and Handler.asked == []
+    assert "not public" in refused or "no way out" in refused  # the retry asks the name again, and checks again
+
+
+def test_the_server_is_asked_for_the_name_and_not_for_its_address(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BFR_FETCH_ALLOW", "localhost")
+    port = web.rpartition(":")[2]
+    assert fetch(f"http://localhost:{port}/ok.png", "s3://bucket/faces") == PICTURE
+    assert Handler.hosts == [f"localhost:{port}"]
+
+
+def certificate_for(name: str, at: Path) -> Path:
+    """A self-signed certificate that names no numeric address, and its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject, day = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]), timedelta(days=1)
+    made = x509.CertificateBuilder(subject, subject, key.public_key(), 1, support.now() - day, support.now() + day)
+    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    key_bytes = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
+    at.write_bytes(key_bytes + made.sign(key, hashes.SHA256()).public_bytes(pem))
+    return at
+
+
+@pytest.mark.parametrize("name", ["localhost", "other.example"])
+def test_a_certificate_is_checked_for_the_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = certificate_for(name, tmp_path / "certificate.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    Handler.asked, Handler.hosts = [], []
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("BFR_FETCH_ALLOW", "localhost")
+        monkeypatch.setenv("SSL_CERT_FILE", str(file))
+        monkeypatch.setattr(fetch_images, "TIMEOUT", 0.5)
+        address = f"https://localhost:{server.server_address[1]}/ok.png"
+        if name == "localhost":
+            assert fetch(address, "s3://bucket/faces") == PICTURE
+        else:
+            assert "CERTIFICATE_VERIFY_FAILED" in code(address) and Handler.asked == []
+        server.shutdown()
 
 
 def test_local_files_are_for_local_datasets_and_below_them(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Datasets are published whole, in files and row groups of bounded size, and say which columns are pictures."""
+"""Datasets are published whole, in files and row groups of bounded size, and name their image columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pool whose workers do as they are told."""
+"""A pool whose workers behave as the test says."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def shard(number: int, rows: int = 10) -> Shard:
 
 
 def done(order: Order, rejected: int = 0) -> Outcome:
-    """A commit; of a trial only that the worker lived."""
+    """A commit; for a trial, only that the worker survived."""
     if order.trial is not None:
         return Outcome(order)
     rejected += order.shard.rows if order.unreadable else len(order.poison)
@@ -32,7 +32,7 @@ def lost(order: Order) -> Outcome:
 
 
 class FakePool:
-    """One worker with room for two shards. `behave` says what becomes of a shard at its n-th try; a shard that
+    """One worker with room for two shards. `behave` decides the outcome of a shard at its n-th try; a shard that
     loses its worker takes its neighbour with it, as a dying process does."""
 
     def __init__(self, behave: Behaviour = lambda order, _: done(order)) -> None:
@@ -62,7 +62,7 @@ class FakePool:
 
 
 def dispatched(behave: Behaviour, count: int, rows: int = 10) -> tuple[list[str], Dispatch, FakePool]:
-    """Ids of the shards that were done, in the order they were."""
+    """Ids of the shards in the order they were done."""
     order: list[str] = []
     pool = FakePool(behave)
     dispatch = Dispatch(pool, lambda record: order.append(record["shard"]))
@@ -71,7 +71,7 @@ def dispatched(behave: Behaviour, count: int, rows: int = 10) -> tuple[list[str]
 
 
 def poisoned(rows: dict[str, set[int]]) -> Behaviour:
-    """Workers die of these rows of these shards, and of no others."""
+    """Workers die on these rows of these shards and on no others."""
 
     def behave(order: Order, _: int) -> Outcome:
         touched = set(range(order.shard.rows) if order.trial is None else order.trial) - order.poison.keys()

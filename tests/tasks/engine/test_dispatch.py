@@ -1,4 +1,4 @@
-"""The dispatcher with workers that do as they are told."""
+"""The dispatcher, with workers that behave as the test says."""
 
 from __future__ import annotations
 

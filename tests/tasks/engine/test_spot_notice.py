@@ -1,4 +1,4 @@
-"""The notice of a spot machine, from services that speak as the clouds' do."""
+"""Spot termination notices, from servers that answer as the clouds' do."""
 
 from __future__ import annotations
 

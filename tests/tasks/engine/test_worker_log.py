@@ -1,4 +1,4 @@
-"""A worker's warnings reach the run's log, once each, and bounded."""
+"""A worker's warnings reach the run's log, once each and bounded in number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small images of every kind, and the code that a broken one is refused with."""
+"""Small images of every kind, and the error code of a broken one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoding takes every picture that an archive may hold, and answers everything else with a RowError."""
+"""Decodes every kind of image an archive may hold; anything else is a RowError."""
 
 from __future__ import annotations
 
@@ -179,13 +179,13 @@ def test_a_jpeg_has_at_most_a_hundred_scans() -> None:
 
 
 def test_fill_and_junk_between_the_scans_hide_none() -> None:
-    """What decoders pass over: bytes that are no marker, and any number of FF before one."""
+    """What decoders skip: bytes that are not a marker, and any number of FF before one."""
     with pytest.raises(RowError, match="at most 100 scans"):
         decode(with_scans(400).replace(b"\xff\xda", b"junk\xff\0\xff\xff\xff\xda"))
 
 
 def test_what_lies_in_a_segment_or_behind_the_end_of_a_jpeg_is_no_scan() -> None:
-    """A thumbnail, or the film of a moving photo."""
+    """A thumbnail, or the video of a motion photo."""
     jpeg, scans = support.encoded(support.portrait(2), "jpeg"), b"\xff\xda\0\2" * 400
     comment = b"\xff\xfe" + struct.pack(">H", len(scans) + 2) + scans
     assert decode(jpeg[:2] + comment + jpeg[2:] + scans).pixels.shape == (support.SIDE, support.SIDE, 3)
@@ -196,3 +196,10 @@ def test_segments_without_end_are_not_walked_for_ever() -> None:
     start = jpeg.index(b"\xff\xda")
     with pytest.raises(RowError, match="at most 100 scans and 10000 segments"):
         decode(jpeg[:start] + b"\xff\xfe\0\2" * 20_000 + jpeg[start:])
+
+
+def test_what_is_no_picture_does_not_show_in_the_reason() -> None:
+    """Whoever chose its address would read what only this machine can."""
+    with pytest.raises(RowError) as refused:
+        decode(b"AccessKeyId: secret")
+    assert refused.value.detail.endswith("found 19 bytes of something else")

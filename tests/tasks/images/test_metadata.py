@@ -83,7 +83,7 @@ def test_a_profile_for_colours_keeps_a_grey_picture_in_colours() -> None:
 
 
 def test_a_list_of_pages_without_end_is_counted_only_so_far() -> None:
-    """100,000 directories of one page each: counting them all takes Pillow minutes."""
+    """100,000 directories of one page each, which Pillow would take minutes to count."""
     tags = [(256, 4, 8), (257, 4, 8), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (278, 4, 8), (279, 4, 64)]
     entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
     size = 2 + len(entries) + 4

@@ -1,4 +1,4 @@
-"""The report is read by people who were not there: it must be safe, whole, bounded and honest."""
+"""The report is read by people who did not see the run: it must be safe, complete, bounded and honest."""
 
 import base64
 import copy

@@ -1,4 +1,4 @@
-"""One table from several methods' rows: only rows that all have, and the same numbers in every form."""
+"""One table from several methods' rows: only rows that all share, and the same numbers in every format."""
 
 import math
 

@@ -19,7 +19,7 @@ FACTS = {"rows": 3}
 
 
 class Crash(BaseException):
-    """The process goes here."""
+    """The process dies here."""
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_a_crash_at_any_point_then_a_redo_leaves_one_live_file(
         verb = "write" if "data" in point else "create"
         do = getattr(store, verb)
 
-        def crash(path: str, data: bytes) -> bool:
+        def crash(path: str, data: bytes, **_: bool) -> bool:
             if point.startswith("after"):
                 do(path, data)
             raise Crash

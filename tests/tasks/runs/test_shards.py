@@ -75,7 +75,7 @@ def test_a_file_that_is_no_longer_the_planned_one_is_refused(content: bytes | No
     shard = replace(cut([4], 4)[0], source=str(path), version=f"{stat.st_size}-{stat.st_mtime_ns}")
     require_unchanged(shard)
     path.unlink() if content is None else path.write_bytes(content)
-    with pytest.raises(BfrError, match="changed while the run was under way"):
+    with pytest.raises(BfrError, match="changed during the run"):
         require_unchanged(shard)
 
 

@@ -1,4 +1,4 @@
-"""Stores without conditional puts: they are told from others, and have one driver."""
+"""Stores without conditional puts are recognised, and have one driver at a time."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_who_may_not_delete_may_run(url: str, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def unconditional(url: str, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """A run's store without conditional puts, whose drivers are heard of every 0.05 s."""
+    """A run's store without conditional puts, whose drivers renew their lease every 0.05 s."""
     monkeypatch.setattr(single_writer, "HEARTBEAT", 0.05)
     monkeypatch.setattr(single_writer, "STALE", 2.0)
     store = Store(url)

@@ -1,4 +1,4 @@
-"""A protocol's figures are the run's own numbers, where they were measured its way; else a reason, never a number."""
+"""A protocol's figures are the run's own where they were measured its way; otherwise a reason, never a number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores are of the written pixels; each picture is embedded once; LPIPS and features keep their places."""
+"""Scores are those of the written pixels; each face is embedded once; LPIPS and features keep their order."""
 
 from collections.abc import Sequence
 

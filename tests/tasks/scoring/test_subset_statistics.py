@@ -80,7 +80,7 @@ def test_a_run_without_the_embeddings_of_its_ground_truth_says_what_stood_for_it
 def test_a_distance_from_many_parts_is_that_of_all_kept_faces_in_float64(
     hostile_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To 1e-9, the precision of the statistics, without any code of theirs."""
+    """To 1e-9, the precision of the statistics, computed without their code."""
     monkeypatch.setattr("tasks.scoring.subset_statistics._TOGETHER", 3)
     run, features, gt = with_features(hostile_run, tmp_path / "run")
     record, _ = curated(run, tmp_path, where="n > 3")

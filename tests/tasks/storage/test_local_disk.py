@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from pathlib import Path
 
@@ -39,3 +40,20 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     (tmp_path / "root" / "link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "root")
     assert Store(str(tmp_path / "root")).list() == ["link/x"]
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_private_file_is_nobody_elses_and_others_go_by_the_umask(existing: bool, tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    before = os.umask(0o022)
+    try:
+        if existing:
+            store.write("private", b"0")
+        store.write("private", b"1", private=True)
+        store.write("plain", b"2")
+        store.create("record", b"3")
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {
+        "private": 0o600, "plain": 0o644, "record": 0o644,
+    }  # fmt: skip

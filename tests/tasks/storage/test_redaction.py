@@ -1,4 +1,4 @@
-"""URLs are shown without what opens them."""
+"""URLs are shown without their credentials."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is waited out, and what is not."""
+"""Which errors are retried, and which are not."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def web_answer(status: int) -> aiohttp.ClientResponseError:
 
 
 def because(cause: Exception) -> httpx.ConnectError:
-    """How httpx tells of a connection that was not made."""
+    """The error httpx raises for a connection that was not made."""
     error = httpx.ConnectError(str(cause))
     error.__cause__ = cause
     return error

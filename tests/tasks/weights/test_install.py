@@ -1,4 +1,4 @@
-"""One download per machine, however many processes ask and whichever of them die."""
+"""One download per machine, however many processes ask and whichever of them dies."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from tasks.worker.batches import MOST, START, BatchSize, is_out_of_memory
 
 
 def settled(device: str, seconds: Any, memory: int = 10**6, calls: int = 60) -> list[int]:
-    """The batches of so many calls, where a call of n faces takes seconds(n) and more than `memory` do not fit."""
+    """The batch sizes of `calls` calls: n faces take seconds(n), and more than `memory` faces do not fit."""
     batch, taken = BatchSize("auto", device), []
     for _ in range(calls):
         taken.append(n := batch.now)

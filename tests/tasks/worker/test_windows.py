@@ -1,4 +1,4 @@
-"""A window of rows holds at most so many pixels, or one image."""
+"""A window of rows holds a limited number of pixels, or a single image."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tasks.worker.read_shard import Row
 
 
 class Headers:
-    """A shard of pictures of which only the headers count."""
+    """A shard of images known by their headers only."""
 
     def __init__(self, pixels: list[int]) -> None:
         self.pixels = pixels
 
-    def picture(self, row: Row) -> Any:
+    def image_bytes(self, row: Row) -> Any:
         return self.pixels[row.index]
 
-    def mask(self, row: Row) -> Any:
+    def mask_bytes(self, row: Row) -> Any:
         return 0
 
 
@@ -34,7 +34,7 @@ class Headers:
         ([], []),
     ],
 )
-def test_a_window_holds_so_many_pixels_or_one_picture(
+def test_a_window_is_limited_by_its_pixels_or_holds_one_image(
     megapixels: list[int], expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(windows, "count_pixels", lambda data: data * 1_000_000)

@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bfr_models.methods.preset import DIFFACE
+from bfr_models.methods.difface_presets import DIFFACE
 from bfr_models.networks.configs import SwinIRConfig
-from bfr_models.training.component import Aids
+from bfr_models.training.component import NO_AUXILIARY, LossWeights
 from bfr_models.training.difface import Estimator
-from bfr_models.training.identity_loss import Likeness, one_view
+from bfr_models.training.identity_loss import IdentityLoss, one_view
+from bfr_models.training.registry import build_component
 
 SIDE = 64
 
@@ -40,7 +41,7 @@ def test_both_faces_are_seen_from_the_same_place_which_is_near_and_each_pair_fro
     moved = (view[:, :2] - torch.stack([x, y])).abs()
     inner = slice(side // 4, -side // 4)  # half the side: turned by 0.1, scaled by 0.08, shifted by 0.06 at most
     assert moved[:, :, inner, inner].amax() < 0.06 + 0.5 * (0.1 + 0.08 + 0.1 * 0.08) + 1e-3
-    assert len({round(float(picture.mean()), 6) for picture in view[:, 0]}) > 1
+    assert len({round(float(image.mean()), 6) for image in view[:, 0]}) > 1
 
 
 def test_a_lattice_has_no_alignment_to_please() -> None:
@@ -63,11 +64,11 @@ def test_a_lattice_of_the_grain_earns_and_costs_nothing(period: int) -> None:
     lattice -= lattice.mean()
 
     def difference(grain: int) -> float:
-        likeness, losses = Likeness(Aids(), perceptual=1.0, identity=0.0, grain=grain), []
-        likeness.perceptual = SimpleNamespace(to=lambda device: F.mse_loss)  # type: ignore[assignment]
+        identity_loss, losses = IdentityLoss(NO_AUXILIARY, LossWeights(perceptual=1.0), grain), []
+        identity_loss.perceptual = SimpleNamespace(to=lambda device: F.mse_loss)  # type: ignore[assignment]
         for restored in (face, face + lattice):
             torch.manual_seed(0)
-            losses.append(float(likeness.loss(restored, gt)))
+            losses.append(float(identity_loss.loss(restored, gt)))
         return abs(losses[1] - losses[0])
 
     assert difference(4) < 1e-6
@@ -77,10 +78,11 @@ def test_a_lattice_of_the_grain_earns_and_costs_nothing(period: int) -> None:
 def test_the_estimators_grain_is_what_its_tail_draws_of_one_token() -> None:
     for upsampler, grain in (("residual", 4), ("nearest", 1)):
         config = SwinIRConfig(unshuffle=4, upsampler=upsampler)  # type: ignore[arg-type]
-        assert Estimator(replace(DIFFACE[0], estimator=config), Aids()).likeness.grain == grain
+        component = build_component("difface", "estimator", replace(DIFFACE[0], estimator=config))
+        assert isinstance(component, Estimator) and component.identity_loss.grain == grain
 
 
-def test_gradients_come_back_to_the_picture() -> None:
+def test_gradients_come_back_to_the_image() -> None:
     face = torch.rand(2, 3, SIDE, SIDE, requires_grad=True)
     restored, gt = one_view(face, torch.zeros(2, 3, SIDE, SIDE))
     (restored - gt).square().sum().backward()

@@ -1,0 +1,34 @@
+"""The named sizes of the two baselines: no network at all, and DifFace's regression network alone. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bfr_models.methods.difface_presets import ESTIMATOR128, ESTIMATOR512, EstimatorPreset
+from bfr_models.methods.preset import OURS, S_LAB, NetworkOptions, Preset
+
+
+@dataclass(frozen=True)
+class EstimatorOptions(NetworkOptions):
+    compile: bool = False  # as in DifFaceOptions
+
+
+PASSTHROUGH = (Preset("face128", 128, OURS), Preset("ffhq512", 512, OURS))
+ESTIMATOR = (
+    EstimatorPreset(
+        "face128",
+        128,
+        OURS,
+        options=EstimatorOptions(),
+        weights={"estimator": "difface-face128-estimator"},
+        estimator=ESTIMATOR128,
+    ),
+    EstimatorPreset(
+        "ffhq512",
+        512,
+        S_LAB,
+        options=EstimatorOptions(),
+        weights={"estimator": "difface-ffhq512-estimator"},
+        estimator=ESTIMATOR512,
+    ),
+)

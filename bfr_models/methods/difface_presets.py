@@ -1,0 +1,157 @@
+"""DifFace's named sizes, and the options a user may change. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
+
+from bfr_models.errors import UsageError
+from bfr_models.methods.preset import OURS, S_LAB, NetworkOptions, Preset, Task, one_of
+from bfr_models.networks.configs import LaMaConfig, SwinIRConfig, UNetConfig
+
+_MIN_ANCESTRAL_STEPS = 10  # with fewer, the authors' spacing misses start_timestep by more than 16
+
+
+@dataclass(frozen=True)
+class DifFaceOptions(NetworkOptions):
+    """How the truncated chain is run. `start_timestep` is the paper's N, `eta` scales the step noise.
+
+    `start_gap` is the distance from N, where the noise is added, down to the first network call: 0 in the paper's
+    equations. The authors' code adds the noise at index 100 of its respaced chain (t = 400) and continues from index 99
+    (t = 396); the presets with their networks do the same.
+
+    `sampler`: "ddim"; "dpm++", deterministic, for 5 to 20 steps; "ancestral", as in the authors' first release, for
+    priors with a learned variance. It spaces its timesteps as they did (`respaced_timesteps`): 100 steps from 400 are
+    397, 393, ... 0, after noise at 401 if there is a gap, else at 397.
+    """
+
+    start_timestep: int = 150
+    steps: int = 20
+    sampler: Literal["ddim", "dpm++", "ancestral"] = "ddim"
+    eta: float = 0.5
+    start_gap: int = 0
+    compile: bool = False  # by torch.compile: a minute or more at the first batch, then faster on a GPU
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("sampler", self.sampler, ("ddim", "dpm++", "ancestral"))
+        if self.start_gap < 0:
+            raise UsageError(f"expected start_gap >= 0, got {self.start_gap}")
+        most = self.start_timestep - self.start_gap + 1
+        if not 1 <= self.steps <= most:
+            why = "start_timestep - start_gap + 1" if self.start_gap else "start_timestep + 1"
+            raise UsageError(f"expected steps in 1..{most} ({why}), got {self.steps}")
+        if self.sampler == "ancestral" and self.steps < _MIN_ANCESTRAL_STEPS:
+            raise UsageError(f"expected steps >= {_MIN_ANCESTRAL_STEPS} for the ancestral sampler, got {self.steps}")
+        if not 0 <= self.eta <= 1:
+            raise UsageError(f"expected eta in [0, 1], got {self.eta}")
+
+
+@dataclass(frozen=True)
+class EstimatorPreset(Preset):
+    estimator: SwinIRConfig = field(default_factory=SwinIRConfig)
+
+
+@dataclass(frozen=True)
+class PriorPreset(Preset):
+    """The prior is trained on t <= max_timestep: a chain may start no higher."""
+
+    prior: UNetConfig = field(kw_only=True)
+    max_timestep: int = field(kw_only=True)
+
+    def check(self, options: DifFaceOptions) -> None:
+        limit = self.max_timestep
+        if options.start_timestep > limit:
+            raise UsageError(f"expected start_timestep <= {limit}, as far as the prior of {self.name} is trained")
+        if options.sampler == "ancestral" and not self.prior.learn_sigma:
+            raise UsageError(f"expected sampler ddim or dpm++: the prior of {self.name} learned no variance")
+
+
+@dataclass(frozen=True)
+class DifFacePreset(EstimatorPreset, PriorPreset):
+    """Both networks of blind restoration.
+
+    The same noise hides more of a smaller face: at a quarter of the side, noise that hides the same
+    detail has 1/16 of the variance per pixel, which puts the paper's N = 400 at 512 px near t = 150
+    at 128 px.
+    """
+
+
+@dataclass(frozen=True)
+class InpaintPreset(PriorPreset):
+    task: ClassVar[Task] = "inpaint"
+    estimator: LaMaConfig = field(default_factory=LaMaConfig)
+
+
+ESTIMATOR128 = SwinIRConfig(
+    unshuffle=4,
+    embed_dim=96,
+    depths=(4, 4, 4),
+    num_heads=3,
+    num_feat=32,
+    drop_path=0.0,
+    img_size=32,
+    upsampler="residual",
+)
+PRIOR128 = UNetConfig(
+    sample_size=128, channels=(48, 64, 96, 96), attention_levels=(3,), head_dim=16, norm_groups=16, unshuffle=2
+)
+
+# The authors' networks. Levels with attention are those of 32, 16 and 8 px, here of 16 and 8 px.
+ESTIMATOR512 = SwinIRConfig()
+PRIOR512 = UNetConfig(
+    sample_size=512,
+    channels=(32, 64, 128, 256, 256, 512, 512),
+    layers_per_block=(1, 2, 2, 2, 2, 3, 4),
+    attention_levels=(4, 5, 6),
+    head_dim=64,
+    learn_sigma=True,
+)
+PRIOR256 = UNetConfig(
+    sample_size=256,
+    channels=(128, 128, 256, 256, 512, 512),
+    layers_per_block=2,
+    attention_levels=(4, 5),
+    head_dim=64,
+    learn_sigma=True,
+)
+
+_FFHQ512 = DifFacePreset(
+    "ffhq512",
+    512,
+    S_LAB,
+    options=DifFaceOptions(start_timestep=400, steps=100, start_gap=4),
+    weights={"estimator": "difface-ffhq512-estimator", "prior": "difface-ffhq512-prior"},
+    estimator=ESTIMATOR512,
+    prior=PRIOR512,
+    max_timestep=999,
+)
+DIFFACE = (
+    DifFacePreset(
+        "face128",
+        128,
+        OURS,
+        # From higher timesteps held-out faces come out hardly sharper, and further from the person.
+        options=DifFaceOptions(start_timestep=20, steps=4, sampler="dpm++"),
+        weights={"estimator": "difface-face128-estimator", "prior": "difface-face128-prior"},
+        estimator=ESTIMATOR128,
+        prior=PRIOR128,
+        max_timestep=300,
+    ),
+    _FFHQ512,
+    replace(
+        _FFHQ512,
+        name="ffhq512-mse",  # their first estimator
+        weights={"estimator": "difface-ffhq512-mse-estimator", "prior": "difface-ffhq512-prior"},
+    ),
+    InpaintPreset(
+        "inpaint256",
+        256,
+        S_LAB,
+        options=DifFaceOptions(start_timestep=480, steps=120, start_gap=4, eta=1.0),
+        weights={"estimator": "difface-inpaint256-estimator", "prior": "difface-inpaint256-prior"},
+        target="bfr_models.methods.difface_inpaint:DifFaceInpaint",
+        prior=PRIOR256,
+        max_timestep=999,
+    ),
+)
