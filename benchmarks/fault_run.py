@@ -159,7 +159,7 @@ def table(rounds: list[Round]) -> str:
         + "\n".join(lines)
         + "\n\nHits: rounds in which the fault struck while shards were left, and a commit followed. Runs: commands "
         "that it took. Seconds to stop: from the signal to the end of the command; to resume: from the strike to the "
-        "next commit; median and longest.\n"
+        "next commit, median and longest.\n"
     )
 
 

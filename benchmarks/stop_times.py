@@ -25,6 +25,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from header import header
+
 LIMIT, LIMIT_TWICE = 10.0, 2.0
 GIVE_UP = 60.0
 COMMAND = "import sys; sys.argv[0] = 'bfr'; from flows.cli.main import main; main()"
@@ -136,6 +138,7 @@ def main() -> None:
                 way = list(WAYS)[number % len(WAYS)]
                 rounds.append(stop_once(engine, way, chance.uniform(0.05, asked.longest), asked.source, Path(folder)))
                 print(json.dumps(rounds[-1]), file=sys.stderr, flush=True)
+    (Path(__file__).parent / "results" / "stop_times.md").write_text(f"{header()}{summary(rounds)}\n")
     print(summary(rounds))
     sys.exit(any(one["failed"] for one in rounds))
 

@@ -24,14 +24,14 @@ def repair_dataset(
     destination: str,
     *,
     accept_code_change: bool = False,
-    restore: Callable[[RestoreRun], RunRecord] = restore_dataset_with_fallback,
+    restore: Callable[[RestoreRun], RunRecord] | None = None,
 ) -> Outcome:
     """Mends what can be mended from the source and the plan. Returns what was found, what was done about it, and what
-    is left."""
+    is left. `restore` is the recipe that restores; by default with Prefect."""
     repair = repair_run(destination, accept_code_change=accept_code_change)
     _say(repair)
     if repair.resolved is not None and repair.todo:
-        restore(repair.resolved.run)
+        (restore or restore_dataset_with_fallback)(repair.resolved.run)
     elif repair.resolved is not None and repair.close:
         finish_run(repair.resolved, Store(destination), datetime.now(UTC))
     after = verify_run(destination)  # the proof

@@ -17,6 +17,7 @@ from tasks.report.run_report import render_report
 from tasks.runs.finished_run import FinishedRun, Rows, open_last_finished
 from tasks.runs.layout import RECORD, comparison_file, generation_folder
 from tasks.runs.pointer import Comparison, address, read_pointer
+from tasks.runs.sealed import read_json
 from tasks.scoring.subset_statistics import subset_statistics
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
@@ -33,8 +34,8 @@ def compare_generations(run: ReprocessRun, new: str) -> Comparison | None:
     if old is None or old == new:
         return None
     path = comparison_file(old, new)
-    records = [json.loads(store.read(f"{generation_folder(name)}/{RECORD}")) for name in (old, new)]
-    found = json.loads(store.read(path)) if store.exists(path) else {}
+    records = [read_json(store.sub(generation_folder(name)), RECORD) for name in (old, new)]
+    found = read_json(store, path) if store.exists(path) else {}
     is_new = not _basis(run, records).items() <= found.items()
     return Comparison(old, (_compare(run, store, old, new) if is_new else found)["report"], is_new)
 

@@ -11,7 +11,6 @@ has done and decides again.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +19,7 @@ from tasks.config.resolve import ResolvedRun
 from tasks.runs.layout import RECORD, SPEC, comparison_file, generation_folder
 from tasks.runs.plan import finished_record, latest_plan
 from tasks.runs.pointer import Comparison, Pointer, kind_of, read_pointer, update_pointer
+from tasks.runs.sealed import read_json
 from tasks.runs.spec import settings_digest
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
@@ -107,7 +107,7 @@ def reasons_against(store: Store, pointer: Pointer, name: str) -> list[str]:
         return ["it was rolled back"]
     if pointer.generation is None or not store.exists(comparison_file(pointer.generation, name)):
         return []
-    found: list[str] = json.loads(store.read(comparison_file(pointer.generation, name)))["reasons"]
+    found: list[str] = read_json(store, comparison_file(pointer.generation, name))["reasons"]
     return found
 
 

@@ -131,8 +131,11 @@ def _broken_commits(store: Store, plan: Plan, run: RestoreRun) -> set[str]:
 def _renewed(resolved: ResolvedRun, store: Store, plan: Plan, broken: set[str]) -> Plan:
     """The plan to go on with: the next one if shards are to be done again, or by other code than before."""
     _require_code(plan, resolved.run)
-    if not broken and not differences(plan.made_by.get("code", {}), running_code()):
+    differing = differences(plan.made_by.get("code", {}), running_code())
+    if not broken and not differing:
         return plan
+    if differing and plan.done:
+        _log.warning("%r: the run goes on with other code (%s), which was accepted", store, differing)
     learn_conditions(store)
     return retire(store, plan, broken, _made_by(resolved))
 

@@ -58,7 +58,7 @@ def repair_run(destination: str, *, accept_code_change: bool = False) -> Repair:
     if broken:
         with exclusive_driver(store):
             plan = retire(store, plan, broken, plan.made_by)
-        mended.append(f"{len(broken)} shards are planned again (plan {plan.number})")
+        mended.append(f"shards that are planned again: {len(broken)} (plan {plan.number})")
     todo = plan.todo_count > 0
     return Repair(found.problems, mended, resolved, todo, close=not todo, why=why)
 
@@ -74,7 +74,8 @@ def _mend_records(store: Store, damage: list[Damage], settings: Settings | None)
     kinds = {one.kind for one in damage}
     if "storage_damaged" in kinds:
         yield _take_away(store, STORAGE_FACTS)
-    if kinds & {"record_damaged", "totals_differ"}:
+    is_short = any(one.commit for one in damage)  # then the totals are those of more rows than can be counted now
+    if "record_damaged" in kinds or ("totals_differ" in kinds and not is_short):
         yield _take_away(store, RECORD)
     if "manifest_differs" in kinds:
         yield _take_away(store, MANIFEST)

@@ -34,8 +34,6 @@ def worker_pool(resolved: ResolvedRun) -> Iterator[Pool]:
             pool.close()
         return
     prepare_environment()
-    import ray
-
     from tasks.engine.ray_cluster import cluster_gpus, connect_ray, warn_if_open
     from tasks.engine.ray_head import RayHead
     from tasks.engine.ray_pool import RayPool
@@ -63,8 +61,8 @@ def worker_pool(resolved: ResolvedRun) -> Iterator[Pool]:
         finally:
             pool.close()
     finally:
-        if connected_here and not head.is_lost:
-            ray.shutdown()
+        if connected_here:
+            head.leave()
 
 
 def restore_shards(

@@ -6,6 +6,7 @@ import io
 import json
 import random
 import socket
+import sys
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
@@ -32,6 +33,8 @@ from tasks.runs.spec import check_destination
 from tasks.storage.store import Store
 
 ROOT = Path(__file__).parent.parent
+BFR = (sys.executable, "-c", "import sys; sys.argv[0] = 'bfr'; from flows.cli.main import main; main()")
+"""The command of this very tree, whatever is installed."""
 SIDE = 96
 Row = dict[str, Any]
 

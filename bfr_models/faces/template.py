@@ -24,7 +24,7 @@ FFHQ_5: Points = np.array(
 )
 
 # dlib's five points in the same framing, in dlib's order: right eye's outer and inner corner, left eye's
-# outer and inner corner, base of the nose. Derived by benchmarks/derive_dlib_template.py: robust means over
+# outer and inner corner, base of the nose. Derived by scripts/derive_dlib_template.py: robust means over
 # the 1,161 of 1,242 openly licensed aligned faces that dlib found; spread 5 to 8 px per axis.
 DLIB_5: Points = np.array(
     [

@@ -129,7 +129,8 @@ class _Supervisor:
         _signal(self._driver, signal.SIGKILL)
         _, self._status = os.waitpid(self._driver, 0)
         self._end_what_is_left(0)
-        _say(f"error: interrupted, and ended by force; {KEPT}")
+        if self._told() is None:
+            _say(f"error: interrupted, and ended by force; {KEPT}")
 
     def _pause(self) -> None:
         """Stops with the driver, as Ctrl-Z asks, until the shell continues this process. Where there is no such shell

@@ -35,16 +35,25 @@ class EmbeddedServer(SubprocessASGIServer):
             start_new_session=True,
         )
 
+    def stop(self) -> None:
+        if self.server_process is not None and self.server_process.stdin is not None:
+            self.server_process.stdin.close()  # the one thing that it heeds
+        super().stop()
+
 
 def app_of_starter() -> Any:
-    """Prefect's application, in a server that ends when the other end of its standard input is closed."""
-    threading.Thread(target=_end_with_starter, name="starter", daemon=True).start()
+    """Prefect's application, in a server that ends when the other end of its standard input is closed, and not by a
+    signal: systemd sends SIGTERM to all of a service's processes, and the run has yet to tell how it ended."""
+    end = signal.getsignal(signal.SIGTERM)  # uvicorn's
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_starter, args=(end,), name="starter", daemon=True).start()
     return create_app()
 
 
-def _end_with_starter() -> None:
+def _end_with_starter(end: Any) -> None:
     while os.read(0, 1024):
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    end(signal.SIGTERM, None)
     threading.Event().wait(END_SECONDS)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -14,6 +14,9 @@ class ReprocessRun(RestoreRun):
     leave_out_damaged: bool = Field(
         True, description="go on without unreadable source files: name them, and try them again the next time"
     )
+    accept_code_change: bool = Field(
+        True, description="go on after an upgrade, as a schedule must; each commit names the code that made its rows"
+    )
     max_identity_drop: float = Field(
         0.01, ge=0, le=2, description="how much mean identity a new generation may lose and still become current"
     )

@@ -162,6 +162,7 @@ def _log_outcome(outcome: Outcome) -> None:
     """Logs shards that failed or rejected rows."""
     shard, record = outcome.order.shard, outcome.record
     name = f"shard {shard.id} (rows {shard.first_row} to {shard.first_row + shard.rows - 1} of {shard.name})"
+    name += outcome.node and f" on {outcome.node}"
     if outcome.error is not None:
         _log.warning("%s", redact_text(f"{name}: {type(outcome.error).__name__}: {outcome.error}"))
     elif record is not None and record["rejected"]:

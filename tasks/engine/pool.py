@@ -27,6 +27,7 @@ class Outcome:
     order: Order
     record: Record | None = None
     error: BaseException | None = None
+    node: str = ""  # where the worker ran, for messages; "" for this process
     worker_lost: bool = False  # the worker died meanwhile, perhaps because of the shard
 
 
@@ -51,11 +52,11 @@ class Pool(Protocol):
         ...
 
 
-def cannot_load(job: Job, error: BaseException) -> BfrError:
+def cannot_load(job: Job, error: BaseException, node: str = "") -> BfrError:
     """What to raise if a worker cannot load its method: on another worker it would fail, too."""
     if isinstance(error, BfrError):
         return error
     return BfrError(
-        f"a worker could not load {job.method.name} on {job.device}: {type(error).__name__}: {error}; fix that, "
-        "then run the same command again"
+        f"a worker could not load {job.method.name} on {job.device}: {type(error).__name__}: {error}; fix that"
+        f"{node and f' on {node}'}, then run the same command again"
     )

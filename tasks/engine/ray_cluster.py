@@ -77,9 +77,8 @@ def _native_lines_dropped() -> Iterator[None]:
 def _cannot_connect(address: str | None, error: Exception) -> BfrError:
     """What to do, and Ray's reason: that of the first cause, of whose traceback the last line tells it."""
     reason = str([*causes(error)][-1]).strip()
-    reason = (reason.splitlines()[-1] if "Traceback" in reason else " ".join(reason.split())).partition(" Ensure ")[0][
-        :300
-    ]
+    reason = reason.splitlines()[-1] if "Traceback" in reason else " ".join(reason.split())
+    reason = reason.partition(" Ensure ")[0][:300]  # Ray's advice follows
     if not address:
         return BfrError(
             f"expected Ray to start on this machine, found: {reason}; Ray's logs are in /tmp/ray/session_latest/logs; "

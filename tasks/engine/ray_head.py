@@ -28,7 +28,6 @@ class RayHead:
         given = os.environ.get("RAY_ADDRESS", "")
         address = given if given.startswith("ray://") else f"//{ray.get_runtime_context().gcs_address}"
         self.address = urlsplit(address).netloc
-        self.is_lost = False
         self._answered = self._checked = time.monotonic()
         self._waits = WaitLines()
 
@@ -38,11 +37,9 @@ class RayHead:
         if now - self._checked < CHECK_SECONDS:
             return
         self._checked = now
-        if self._answers():
+        if self.answers():
             self._answered = now
         elif (silent := now - self._answered) > LOST_SECONDS:
-            self.is_lost = True
-            atexit.unregister(ray.shutdown)  # it would wait for the head, until Ray ends this process
             raise BfrError(
                 f"expected an answer of the Ray cluster's head at {self.address}, found none for {silent:.0f} s: it "
                 "has died, or the network has; what is done is kept: start the cluster again, then run the same command"
@@ -53,7 +50,15 @@ class RayHead:
                 f"{LOST_SECONDS - silent:.0f} s more)"
             )
 
-    def _answers(self) -> bool:
+    def leave(self) -> None:
+        """Disconnects from the cluster; ends one that this process has started."""
+        if self.answers():
+            ray.shutdown()
+        else:  # it would wait for the head, until Ray ends this process
+            atexit.unregister(ray.shutdown)
+
+    def answers(self) -> bool:
+        """Whether the head takes connections."""
         parts = urlsplit(f"//{self.address}")
         try:
             socket.create_connection((parts.hostname or "", parts.port or 0), ANSWER_SECONDS).close()

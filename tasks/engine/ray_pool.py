@@ -16,7 +16,7 @@ from tasks.engine.placement import waiting_for
 from tasks.engine.pool import IN_HAND, Outcome, WorkerLostError, cannot_load
 from tasks.engine.ray_cluster import end_processes
 from tasks.engine.ray_head import RayHead
-from tasks.engine.same_code import check_introduction, introduce, lacks_package
+from tasks.engine.same_code import check_introduction, introduce, lacks_package, node_at
 from tasks.engine.worker_log import Line, WorkerLog, relay
 from tasks.runs.commits import Record
 from tasks.storage.waits import WaitLines
@@ -66,6 +66,7 @@ class _Actor:
     placing: Any  # the ref of `pid`; None once the actor has a process
     loading: Any  # the ref of `load`; None once the method is loaded
     pid: int | None = None
+    node: str = ""  # its name and address, once the method is loaded
     alive: bool = True
     created: float = field(default_factory=time.monotonic)
     in_hand: dict[Any, tuple[Order, float]] = field(default_factory=dict)
@@ -144,7 +145,7 @@ class RayPool:
         return outcomes
 
     def close(self) -> None:
-        if self._head.is_lost:
+        if not self._head.answers():
             return  # nobody carries it out; without their head, the cluster's nodes end their workers themselves
         for actor in self._actors:
             with suppress(RayError):  # the cluster may be gone already
@@ -159,9 +160,9 @@ class RayPool:
     def _loaded(self, actor: _Actor) -> None:
         loading, actor.loading = actor.loading, None
         try:
-            check_introduction(self._job, ray.get(loading))
+            actor.node = check_introduction(self._job, ray.get(loading))
         except RayTaskError as error:
-            raise cannot_load(self._job, _cause(error)) from None
+            raise cannot_load(self._job, _cause(error), node_at(getattr(error, "ip", ""))) from None
         except RayError as error:
             if lacking := lacks_package(error):
                 raise lacking from None
@@ -173,18 +174,18 @@ class RayPool:
         try:
             record, lines = ray.get(ref)
         except RayTaskError as error:
-            return Outcome(order, error=_cause(error))
+            return Outcome(order, error=_cause(error), node=actor.node)
         except RayError as error:
             lost = WorkerLostError(f"no result in {actor.hung:.0f} s" if actor.hung else _why_it_died(error))
             if not order.is_suspect:
                 self._losses += actor.alive  # once, however many orders it had in hand
             self._replace(actor, lost)
-            return Outcome(order, error=lost, worker_lost=True)
+            return Outcome(order, error=lost, node=actor.node, worker_lost=True)
         if order.trial is None:
             self._longest = max(self._longest, time.monotonic() - submitted)
         self._losses = 0
         relay(lines)
-        return Outcome(order, record=record)
+        return Outcome(order, record=record, node=actor.node)
 
     def _replace(self, actor: _Actor, error: Exception) -> None:
         """Starts a new actor for a dead one. The orders of the dead one come back as its calls fail."""

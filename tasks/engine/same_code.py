@@ -23,12 +23,13 @@ def introduce(job: Job) -> dict[str, Any]:
     return {**process, "code": code}
 
 
-def check_introduction(job: Job, said: object) -> None:
-    """In the driver: the same once more. Workers of older versions do not check, and say nothing of their code."""
-    if isinstance(said, dict):
-        require_same_code(job.code, said["code"], said)
-    else:
-        require_same_code(job.code, {}, {"host": "of an unknown name", "address": "see Ray's dashboard"})
+def check_introduction(job: Job, said: object) -> str:
+    """In the driver: the same once more; returns the node. Workers of older versions do not check, and say nothing of
+    their code."""
+    unknown: dict[str, Any] = {"host": "of an unknown name", "address": "see Ray's dashboard", "code": {}}
+    facts: dict[str, Any] = said if isinstance(said, dict) else unknown
+    require_same_code(job.code, facts["code"], facts)
+    return f"node {facts['host']} ({facts['address']})"
 
 
 def lacks_package(error: RayError) -> BfrError | None:
@@ -38,11 +39,12 @@ def lacks_package(error: RayError) -> BfrError | None:
     if missing is None and "failed to import on the worker" not in text:
         return None
     address = _ADDRESS.search(text)
-    where = f"on {_node_name(address[1])} ({address[1]})" if address else "on one of the cluster's nodes"
+    where = f"on {node_at(address[1])}" if address else "on one of the cluster's nodes"
     found = f"none that can be imported (No module named {missing[1]!r})" if missing else "none that can be imported"
     return BfrError(f"expected bfr-pipeline {where}, found {found}; {INSTALL}")
 
 
-def _node_name(address: str) -> str:
+def node_at(address: str) -> str:
+    """The cluster's node at an address, for messages; "" if there is none."""
     names = [node["NodeManagerHostname"] for node in ray.nodes() if node["NodeManagerAddress"] == address]
-    return f"node {names[0]}" if names else "a node"
+    return f"node {names[0]} ({address})" if names else address

@@ -129,7 +129,10 @@ def newest_plan(store: Store, plan: Plan) -> int:
 
 
 def _sizes(store: Store) -> dict[str, int]:
-    return {file.path: file.size for folder in FOLDERS for file in store.versions(folder)}
+    try:
+        return {file.path: file.size for folder in FOLDERS for file in store.versions(folder)}
+    except FileNotFoundError:  # an attempt that lost has just removed its file: each one is asked for by itself
+        return {}
 
 
 def _inspect(store: Store, settings: Settings | None, sizes: dict[str, int] | None, shard: Shard) -> Inspection:

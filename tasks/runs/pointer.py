@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from bfr_models.errors import BfrError
 from tasks.runs.layout import POINTER, generation_folder
+from tasks.runs.sealed import damaged, read_json
 from tasks.storage.store import Store
 
 _TRIES = 8  # conditional writes before giving up; each that fails means that another writer got through
@@ -78,11 +79,14 @@ def _read(store: Store) -> tuple[Pointer, str | None]:
     """The pointer, and the version of its file."""
     try:
         version = store.info(POINTER).version  # before the bytes: if they are newer, the conditional write fails
-        found = json.loads(store.read(POINTER))
+        found = read_json(store, POINTER)
     except FileNotFoundError:
         return Pointer(), None
-    names = {key: tuple(found[key]) for key in ("previous", "begun", "rolled_back", "expired")}
-    return Pointer(found["generation"], found["source"], **names), version
+    try:
+        names = {key: tuple(found[key]) for key in ("previous", "begun", "rolled_back", "expired")}
+        return Pointer(found["generation"], found["source"], **names), version
+    except (KeyError, TypeError) as error:
+        raise damaged(store, POINTER, f"a record without a sound {error}") from None
 
 
 def update_pointer(store: Store, change: Callable[[Pointer], Pointer]) -> Pointer:

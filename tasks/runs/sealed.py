@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from bfr_models.errors import BfrError
 from tasks.datasets.row_groups import DAMAGE, is_damage
 from tasks.datasets.writer import encode_table
+from tasks.runs.layout import POINTER
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
@@ -34,10 +35,13 @@ class DamagedError(BfrError):
         self.where, self.path, self.found = where, path, found
 
     def __str__(self) -> str:
-        return (
-            f"{self.where}/{self.path}: expected the record as it was written, found {self.found}; "
-            f"`bfr repair {self.where}` says what is damaged and mends it"
-        )
+        return f"{self.where}/{self.path}: expected the record as it was written, found {self.found}; {self._advice}"
+
+    @property
+    def _advice(self) -> str:
+        if self.path == POINTER or self.path.startswith("comparisons/"):
+            return "the generations are not touched by it: put a good copy back, or remove it and run `bfr reprocess`"
+        return f"`bfr repair {self.where}` says what is damaged and mends it"
 
 
 def damaged(store: Store, path: str, found: str) -> DamagedError:

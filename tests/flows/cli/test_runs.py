@@ -54,3 +54,36 @@ def test_vacuum_explain_and_report_say_what_they_did(destination: Path) -> None:
 def test_a_place_without_a_run_is_wrong_usage(verb: list[str], tmp_path: Path) -> None:
     name, *rest = verb
     assert bfr(name, tmp_path / "nothing", *rest)[0] == 2
+
+
+@pytest.fixture
+def without_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its server takes half a minute to start."""
+    monkeypatch.setattr("flows.repair_dataset.restore_dataset_with_fallback", restore_without_prefect)
+
+
+@pytest.mark.usefixtures("without_prefect")
+@pytest.mark.parametrize("command", [["repair"], ["verify", "--repair"]], ids=" ".join)
+def test_repair_mends_what_verify_finds_and_ends_with_0(command: list[str], destination: Path) -> None:
+    assert "nothing is damaged" in bfr("repair", destination)[1]
+    next((destination / "data").iterdir()).write_bytes(b"")
+    code, text = bfr("verify", destination)
+    assert code == 1 and f"`bfr repair {destination}`" in text
+    code, text = bfr(*command, destination)
+    assert code == 0 and "planned again: 1 (plan 1)" in text and "mended; every row exactly once" in text
+    assert bfr("verify", destination)[0] == 0
+    code, text = bfr("repair", destination, "--json")
+    assert code == 0 and json.loads(text)["found"] == [] and len(json.loads(text)["set_aside"]) == 2
+
+
+@pytest.mark.usefixtures("without_prefect")
+def test_what_cannot_be_mended_is_said_and_the_exit_code_is_2(destination: Path, tmp_path: Path) -> None:
+    (tmp_path / "src" / "a.parquet").unlink()
+    (tmp_path / "src" / "b.parquet").write_bytes(b"")
+    support.write_parquet(tmp_path / "src" / "b.parquet", support.make_rows(4, first=20))
+    whole = next((destination / "data").iterdir())
+    others = {path for path in (destination / "data").iterdir() if path != whole}
+    whole.write_bytes(b"")
+    result = CliRunner().invoke(app, ["repair", str(destination)])
+    assert result.exit_code == 2 and "a.parquet to stay until" in result.stderr and "put it back" in result.stderr
+    assert others <= set((destination / "data").iterdir())

@@ -65,10 +65,12 @@ def test_a_resume_with_other_code_is_refused_and_writes_nothing(
 
 
 def test_a_resume_that_accepts_it_goes_on_and_each_shard_says_which_code_made_it(
-    begun: RestoreRun, change_code: Callable[[str], None]
+    begun: RestoreRun, change_code: Callable[[str], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     change_code("after")
-    record = support.finished_run(begun.model_copy(update={"accept_code_change": True}))
+    with caplog.at_level("WARNING"):
+        record = support.finished_run(begun.model_copy(update={"accept_code_change": True}))
+    assert "goes on with other code (bfr: expected before, found after)" in caplog.text
     assert record["totals"]["rows"] == 12 and record["code"]["bfr"] == "after"
     assert sorted(codes(begun)) == ["after", "after", "before"]
     assert latest_plan(Store(begun.destination)).made_by["code"]["bfr"] == "after"

@@ -102,13 +102,13 @@ def test_a_node_without_this_program_is_told_to_install_it(node_with: Callable[[
     node_with(tmp_path / "nothing")
     with pytest.raises(BfrError, match=r"expected bfr-pipeline on .*found none.*; install the same version") as refused:
         restore(tmp_path)
-    assert "memory" not in str(refused.value)
+    assert "memory" not in str(refused.value) and f"on node {this_process()['host']} (" in str(refused.value)
 
 
 def test_a_worker_of_a_version_that_does_not_say_its_code_is_refused(tmp_path: Path) -> None:
     job = make_job(resolve_run(support.make_run(tmp_path)), "cpu", None)
     said = introduce(job)
-    check_introduction(job, said)
+    assert check_introduction(job, said) == f"node {said['host']} ({said['address']})"
     with pytest.raises(BfrError, match=r"numpy: expected .*, found 0"):
         check_introduction(job, said | {"code": said["code"] | {"numpy": "0"}})
     with pytest.raises(BfrError, match="an older version"):

@@ -176,3 +176,15 @@ def test_vacuum_keeps_the_copies_and_reads_no_superseded_commit(run: RestoreRun)
     Path(run.destination, "commits", "of-another-run.json").write_text("{")
     vacuum_run(run.destination)
     assert copies and support.snapshot(Path(run.destination) / "damaged") == copies
+
+
+def test_on_an_object_store_damage_is_mended_the_same_way(run: RestoreRun, bucket: str) -> None:
+    run = run.model_copy(update={"destination": f"{bucket}/mending"})
+    support.finished_run(run)
+    before, store = support.restored_images_at(run.destination), Store(run.destination)
+    gone, cut, *_ = store.list("data")
+    store.delete(gone)
+    store.write(cut, store.read(cut)[:-9])
+    assert support.finished_run(run)["plan"] == 1
+    assert support.restored_images_at(run.destination) == before
+    assert verify_run(run.destination)["ok"] and len(store.list("damaged")) == 3

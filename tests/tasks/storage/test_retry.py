@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 import socket
 import ssl
 import time
@@ -15,7 +16,7 @@ import httpx
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 
-from tasks.storage import retry
+from tasks.storage import retry, waits
 from tasks.storage.retry import RetryingFile, is_transient, retry_deadline, with_retries
 
 
@@ -121,3 +122,24 @@ def test_a_file_gives_whole_reads_or_none() -> None:
     buffer = bytearray(64)
     assert file.readinto(buffer) == 64 and bytes(buffer) == content[300:364]
     assert file.tell() == 364
+
+
+def test_a_store_that_does_not_answer_is_named_every_ten_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(waits, "LINE_SECONDS", 0.2)
+    monkeypatch.setattr(retry, "_waits", waits.WaitLines())
+    waits.show_waits()
+
+    def refuse() -> None:
+        raise EndpointConnectionError(endpoint_url="http://10.0.0.1/bucket")
+
+    with pytest.raises(EndpointConnectionError), retry_deadline(2):
+        with_retries(refuse)
+    first, *_ = lines = capsys.readouterr().err.splitlines()
+    assert len(lines) <= 10
+    assert re.fullmatch(
+        r"waiting for the store \(tried \d+ times in \d+ s, for at most [012] s more\): EndpointConnectionError: "
+        r'Could not connect to the endpoint URL: "http://10.0.0.1/bucket"',
+        first,
+    )
