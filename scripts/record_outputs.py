@@ -46,7 +46,11 @@ MASKS = (
     (re.compile(r"\d+(\.\d+)? (s|min|h|ms|faces/s|rows/s)\b"), "DURATION"),
     (re.compile(r'"seconds(_per_row)?": [0-9.e-]+'), "SECONDS"),
 )
-OWN_INPUT = ((re.compile(r"\b[0-9a-f]{20}\b"), "SHARD"), (re.compile(r"\b\d+-\d{19}\b"), "VERSION"))
+OWN_INPUT = (
+    (re.compile(r"\b[0-9a-f]{20}\b"), "SHARD"),
+    (re.compile(r"\b\d+-\d{19}\b"), "VERSION"),
+    (re.compile(r'"embedding_sums": \{[^}]*\}'), "SUMS"),  # they name their shard
+)
 TIMED_TABLES = {"table.md", "table.tex", "table.json", "index.html"}  # of evaluate: they show seconds per face
 
 LOCAL = ("--engine", "local")
