@@ -1,10 +1,13 @@
 """A convolutional U-Net that restores: the regression network of small faces.
 
-    lq -> PixelUnshuffle(4) -> U-Net -> (conv, PixelShuffle(2), convs) x 2 -> hq - lq
+    lq -> PixelUnshuffle(4) -> U-Net -> (conv, PixelShuffle(2), convs) x 2 -> r, g
+    hq = lq + r + g_2 (lq_2 - lq) + g_4 (lq_4 - lq)
 
 The U-Net works at a quarter of the side and below, where a face costs little; the tail draws at half and at full size,
-so that no token draws its 4 x 4 pixels by itself. There are no norms: each residual block starts close to the identity
-(arXiv 1901.09321), and how noisy a degraded face is, which a norm would hide, stays readable.
+so that no token draws its 4 x 4 pixels by itself. lq_s is the degraded face without what is finer than s pixels: noise
+is taken away by a choice for each pixel, and need not go through the network to be subtracted. There are no norms: each
+residual block starts close to the identity (arXiv 1901.09321), and how noisy a degraded face is, which a norm would
+hide, stays readable.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bfr_models.networks.configs import UNetEstimatorConfig
+
+SMOOTHINGS = (2, 4)  # px
 
 
 class UNetEstimator(nn.Module):
@@ -34,7 +39,7 @@ class UNetEstimator(nn.Module):
         self.to_half = _conv(widths[0], 4 * half, 1)
         self.at_half = nn.Sequential(_conv(half + 12, half), _Block(half))
         self.to_full = _conv(half, 4 * full, 1)
-        self.at_full = nn.Sequential(_conv(full + 3, full), nn.SiLU(), _conv(full, 3, gain=0))
+        self.at_full = nn.Sequential(_conv(full + 3, full), nn.SiLU(), _conv(full, 3 + len(SMOOTHINGS), gain=0))
 
     def forward(self, lq: Tensor) -> Tensor:
         centred = lq - 0.5
@@ -52,7 +57,11 @@ class UNetEstimator(nn.Module):
         x = F.pixel_shuffle(self.to_half(x), 2)
         x = self.at_half(torch.cat([x, F.pixel_unshuffle(centred, 2).to(x.dtype)], dim=1))
         x = F.pixel_shuffle(self.to_full(x), 2)
-        return lq + self.at_full(torch.cat([x, centred.to(x.dtype)], dim=1))
+        drawn = self.at_full(torch.cat([x, centred.to(x.dtype)], dim=1))
+        hq = lq + drawn[:, :3]
+        for gate, smoothing in zip(drawn[:, 3:].split(1, dim=1), SMOOTHINGS, strict=True):
+            hq = hq + gate * (_smooth(lq, smoothing) - lq)
+        return hq
 
 
 class _Block(nn.Module):
@@ -66,6 +75,10 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.layers(x)
+
+
+def _smooth(x: Tensor, width: int) -> Tensor:
+    return F.interpolate(F.avg_pool2d(x, width), x.shape[-2:], mode="bilinear")
 
 
 def _conv(channels: int, out: int, kernel: int = 3, *, stride: int = 1, gain: float = 1.0) -> nn.Conv2d:

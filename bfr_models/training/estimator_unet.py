@@ -24,7 +24,7 @@ class UNetRegression(Component):
     distance of crops at random places, so that none of the lattice of its strides is worth drawing."""
 
     PERCEPTUAL_WEIGHT = 0.02
-    PERCEPTUAL_FROM = 2000
+    PERCEPTUAL_FROM = 1000
     CROP = 96  # px of 128
 
     def __init__(self, size: int = 128, config: UNetEstimatorConfig | None = None, aids: Aids = NO_AIDS) -> None:

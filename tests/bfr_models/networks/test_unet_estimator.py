@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bfr_models.networks.configs import UNetEstimatorConfig
-from bfr_models.networks.unet_estimator import UNetEstimator
+from bfr_models.networks.unet_estimator import SMOOTHINGS, UNetEstimator
 
 TINY = UNetEstimatorConfig(channels=(8, 12, 16), blocks=(1, 1, 1), half_channels=8, full_channels=6, coarsest=2)
 
@@ -25,7 +25,7 @@ def randomised(config: UNetEstimatorConfig) -> UNetEstimator:
 
 def test_the_face128_network_has_its_size_and_maps_faces_to_faces() -> None:
     network = UNetEstimator(UNetEstimatorConfig())
-    assert sum(p.numel() for p in network.parameters()) == 6_352_379
+    assert sum(p.numel() for p in network.parameters()) == 6_352_669
     with torch.inference_mode():
         assert network(torch.rand(1, 3, 128, 128)).shape == (1, 3, 128, 128)
 
@@ -77,3 +77,18 @@ def test_a_face_is_restored_alike_in_any_batch() -> None:
     lq = torch.rand(3, 3, 32, 32)
     with torch.inference_mode():
         torch.testing.assert_close(network(lq)[1:2], network(lq[1:2]))
+
+
+def test_noise_is_taken_away_by_a_choice_alone() -> None:
+    """With the gate of 4 px wide open and nothing drawn, white noise keeps at most a quarter, and a level stays."""
+    network = UNetEstimator(TINY)
+    bias = network.at_full[-1].bias
+    assert isinstance(bias, torch.Tensor)
+    nn.init.zeros_(network.at_full[-1].weight)  # type: ignore[arg-type]
+    with torch.inference_mode():
+        bias[3 + SMOOTHINGS.index(4)] = 1
+        torch.manual_seed(0)
+        noisy = 0.5 + 0.1 * torch.randn(1, 3, 64, 64)
+        smooth = network(noisy)
+    assert float(smooth.std()) < 0.25 * float(noisy.std())
+    assert float(smooth.mean()) == pytest.approx(float(noisy.mean()), abs=1e-3)
