@@ -3,8 +3,8 @@
     python benchmarks/claims.py MILD SEVERE --detector retinaface.pth --perceptual squeezenet1_1.pth
 
 MILD and SEVERE are output folders of `bfr evaluate` with the methods passthrough, estimator, difface, diffbfr and
-clr_face, of the same faces degraded with the presets gfpgan and difface. Writes results/claims.md and, some faces by
-every method, results/faces.jpg.
+clr_face, of the same faces degraded with the presets gfpgan_extreme and difface_extreme. Writes results/claims.md and,
+some faces by every method, results/faces.jpg.
 
 A recogniser is trained to ignore degradation, so the Fréchet distance over dlib's features says little about it. Two
 others are reported beside it: over the backbone of RetinaFace (MobileNet 0.25, a detector that had no part in any
@@ -123,7 +123,7 @@ def features(faces: list[Uint8Image], network: Network, name: str) -> FeatureSta
 
 def report(figures: dict[str, dict[str, Figures]]) -> Iterator[str]:
     n = len(figures["mild"][INPUT].faces["psnr"])
-    yield f"{n} faces, degraded by gfpgan (mild) and difface (severe), face128.\n"
+    yield f"{n} faces, degraded by gfpgan_extreme (mild) and difface_extreme (severe), face128.\n"
     for strength, methods in figures.items():
         metrics = ["psnr", "ssim", "perceptual", "identity", "sharpness", *FRECHET, "seconds"]
         yield from table(strength, metrics, ((m, [show(f.mean(x), x) for x in metrics]) for m, f in methods.items()))

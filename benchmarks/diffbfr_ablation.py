@@ -97,7 +97,7 @@ def arguments(description: str | None, grid: str) -> argparse.ArgumentParser:
     """Options shared by every ablation on degraded faces."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="Parquet file of aligned faces")
-    parser.add_argument("--degradations", default="gfpgan,difface")
+    parser.add_argument("--degradations", default="gfpgan_extreme,difface_extreme")
     parser.add_argument("--faces", type=int, help="how many; all by default")
     parser.add_argument("--perceptual", type=Path, help="SqueezeNet 1.1's weights, for the perceptual distance")
     parser.add_argument("--precision", default="fp32")

@@ -39,7 +39,7 @@ def main() -> None:
     ids, gt = read_faces(args.data, args.faces)
     _, train = read_faces(args.train, None)
     known, true = recogniser.embed(list(train)), recogniser.embed(list(gt))
-    lq = degraded(ids, gt, "difface")
+    lq = degraded(ids, gt, "difface_extreme")
     shown = {"gt": gt, "lq": lq} | {method: restore(method, ids, lq, {}, "cpu")[0] for method in METHODS}
     lines, grid = [], []
     for name, faces in shown.items():

@@ -4,12 +4,20 @@ y = { [ (x * k_sigma) down_r + n_delta ]_JPEG_q } up_r       (DifFace eq. 14, GF
 
 Blur with reflected borders, bilinear resizes without antialiasing (as the papers' OpenCV code does),
 Gaussian colour noise, a real JPEG, and 8-bit rounding at the end.
+
+A face below 512 px comes out as if it had been degraded at 512 px and then shrunk. The picture in the middle has
+512 / r px whatever the face's size, so its noise and its JPEG are those of the papers; it is often larger than the
+face, and its noise is averaged away as it would be. Around it are the resizes of that way: from the smoothest face of
+512 px that shrinks to this one, and back over 512 px. What is not equal: detail too fine for the small face, of which
+512 px would have let some through as aliasing where little is blurred, and the JPEG's bits for it.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -17,9 +25,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from bfr_models.degradation.ageing import age
 from bfr_models.degradation.kernels import gaussian_kernel
 from bfr_models.degradation.presets import REFERENCE_SIZE, Preset
-from bfr_models.pixels import Uint8Image
+from bfr_models.pixels import Uint8Image, resize
 
 
 @dataclass(frozen=True)
@@ -30,11 +39,13 @@ class Draw:
     downsample: float
     noise: float  # grey levels of 255
     quality: int
+    enlargement: float = 1.0  # side of the picture that the papers would have degraded, over that of this face
 
 
 def draw(preset: Preset, size: int, rng: np.random.Generator) -> Draw:
     """Draws a degradation for a face of `size` px."""
     scale = size / REFERENCE_SIZE
+    factor = scale if preset.scales_downsample else 1.0
     width = 2 * round(preset.kernel_width * scale / 2 - 0.5) + 1
     isotropic = rng.random() < preset.isotropic_probability
     sigma_x = rng.uniform(*preset.sigma) * scale
@@ -44,9 +55,10 @@ def draw(preset: Preset, size: int, rng: np.random.Generator) -> Draw:
         sigma_y = sigma_x
     return Draw(
         kernel=gaussian_kernel(max(width, 3), sigma_x, sigma_y, rotation),
-        downsample=rng.uniform(*preset.downsample),
+        downsample=rng.uniform(*preset.downsample) * factor,
         noise=rng.uniform(*preset.noise),
         quality=int(rng.integers(preset.quality[0], preset.quality[1], endpoint=True)),
+        enlargement=max(1.0, 1 / factor),
     )
 
 
@@ -58,18 +70,56 @@ def apply(image: Uint8Image, drawn: Draw, rng: np.random.Generator) -> Uint8Imag
     kernel = drawn.kernel.float().expand(3, 1, -1, -1)
     x = F.conv2d(F.pad(x, (pad, pad, pad, pad), mode="reflect"), kernel, groups=3)
     small = max(1, int(height // drawn.downsample)), max(1, int(width // drawn.downsample))
-    x = F.interpolate(x, small, mode="bilinear", align_corners=False)
+    x = _resize(x, small, drawn.enlargement, _to_middle)
     noise = rng.standard_normal(x.shape, dtype=np.float32) * (drawn.noise / 255.0)
     x = (x + torch.from_numpy(noise)).clamp(0, 1)
     levels = _jpeg(_to_levels(x), drawn.quality)
     x = torch.from_numpy(levels.transpose(2, 0, 1).astype(np.float32) / 255.0)[None]
-    return _to_levels(F.interpolate(x, (height, width), mode="bilinear", align_corners=False))
+    return _to_levels(_resize(x, (height, width), drawn.enlargement, _from_middle))
 
 
 def degrade(image: Uint8Image, preset: Preset, seed: int) -> Uint8Image:
     """One face, one seed, one result: (H, W, 3) uint8 RGB in and out."""
     rng = np.random.default_rng(seed)
-    return apply(image, draw(preset, max(image.shape[:2]), rng), rng)
+    drawn = draw(preset, max(image.shape[:2]), rng)
+    return apply(age(image, rng) if preset.aged else image, drawn, rng)
+
+
+def _resize(
+    x: Tensor, size: tuple[int, int], enlargement: float, matrix: Callable[[int, int, float], Tensor]
+) -> Tensor:
+    if enlargement == 1:
+        return F.interpolate(x, size, mode="bilinear", align_corners=False)
+    rows, columns = (matrix(to, side, enlargement) for to, side in zip(size, x.shape[-2:], strict=True))
+    return rows @ x @ columns.T
+
+
+@lru_cache(maxsize=256)
+def _to_middle(to: int, side: int, enlargement: float) -> Tensor:
+    """(to, side): a small face, as the smoothest large one that shrinks to it, to the picture in the middle."""
+    large = round(side * enlargement)
+    return _bilinear(to, large) @ _enlarge(large, side)
+
+
+@lru_cache(maxsize=256)
+def _from_middle(to: int, side: int, enlargement: float) -> Tensor:
+    """(to, side): from the picture in the middle to the large face, and that shrunk."""
+    large = round(to * enlargement)
+    return _shrink(to, large) @ _bilinear(large, side)
+
+
+@lru_cache
+def _enlarge(to: int, side: int) -> Tensor:
+    return torch.linalg.pinv(_shrink(side, to))
+
+
+@lru_cache
+def _shrink(to: int, side: int) -> Tensor:
+    return resize(torch.eye(side)[None, None], (to, side))[0, 0]
+
+
+def _bilinear(to: int, side: int) -> Tensor:
+    return F.interpolate(torch.eye(side)[None, None], (to, side), mode="bilinear", align_corners=False)[0, 0]
 
 
 def _to_levels(x: Tensor) -> Uint8Image:

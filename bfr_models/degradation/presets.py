@@ -1,13 +1,15 @@
 """Degradation presets, named after the papers whose training ranges or test sets they hold.
 
-All ranges are for 512 px faces. Lengths in pixels (blur sigma, kernel width) scale with the face;
-the downsampling factor, the noise level and the JPEG quality do not depend on its size.
+All ranges are for 512 px faces, and so is what they do to a smaller one: it comes out as if it had been degraded at
+512 px and then shrunk. The blur and the downsampling factor r are scaled with the face, so that the small picture in
+the middle has 512 / r px whatever the face's size; there the noise is added and the JPEG made, both as they are. The
+presets `*_extreme` do not scale r, so that of a 128 px face only a quarter as much is left.
 """
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from math import pi
@@ -31,6 +33,8 @@ class Preset:
     isotropic_probability: float = 0.5
     rotation: tuple[float, float] = (-pi, pi)  # theta of the kernel, radians
     sigma_y: tuple[float, float] | None = None  # of y, where it differs from x
+    aged: bool = False  # damaged first, as a print in an archive ages
+    scales_downsample: bool = True  # r is meant for 512 px; False: for a face of any size
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,17 @@ class Grid:
         )  # fmt: skip
 
 
+_GFPGAN = Preset("gfpgan", "GFPGAN, options/train_gfpgan_v1.yml", (0.1, 10), (0.8, 8), (0, 20), (60, 100))
+_DIFFACE = Preset("difface", "DifFace, arXiv 2212.06512", (0.1, 15), (0.8, 32), (0, 20), (30, 100))
+
 PRESETS = {
     preset.name: preset
     for preset in (
-        Preset("gfpgan", "GFPGAN, options/train_gfpgan_v1.yml", (0.1, 10), (0.8, 8), (0, 20), (60, 100)),
-        Preset("difface", "DifFace, arXiv 2212.06512", (0.1, 15), (0.8, 32), (0, 20), (30, 100)),
+        _GFPGAN,  # in the middle, a face crop of 640 to 64 px
+        _DIFFACE,  # of 640 to 16 px
+        replace(_GFPGAN, name="archive", source="GFPGAN's, of prints that have aged", aged=True),
+        replace(_GFPGAN, name="gfpgan_extreme", scales_downsample=False),  # of a 128 px face, 160 to 16 px
+        replace(_DIFFACE, name="difface_extreme", scales_downsample=False),  # 160 to 4 px
         Preset("codeformer_large", "CodeFormer, stage III 'large' branch", (1, 15), (4, 30), (0, 20), (30, 80)),
         Preset(
             "resshift_test", "ResShift, scripts/prepare_testing_celeba_faceir.py", (4, 16), (1, 32), (1, 20), (30, 70),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from bfr_models.methods.difface_presets import ESTIMATOR128, ESTIMATOR512, EstimatorPreset
 from bfr_models.methods.preset import OURS, S_LAB, NetworkOptions, Preset
+from bfr_models.networks.configs import UNetEstimatorConfig
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,14 @@ ESTIMATOR = (
         options=EstimatorOptions(),
         weights={"estimator": "difface-face128-estimator"},
         estimator=ESTIMATOR128,
+    ),
+    EstimatorPreset(
+        "face128-unet",
+        128,
+        OURS,
+        options=EstimatorOptions(),
+        weights={"estimator": "difface-face128-estimator_unet"},
+        estimator=UNetEstimatorConfig(),
     ),
     EstimatorPreset(
         "ffhq512",

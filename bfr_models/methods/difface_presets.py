@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from bfr_models.errors import UsageError
 from bfr_models.methods.preset import OURS, S_LAB, NetworkOptions, Preset, Task, one_of
-from bfr_models.networks.configs import LaMaConfig, SwinIRConfig, UNetConfig
+from bfr_models.networks.configs import LaMaConfig, SwinIRConfig, UNetConfig, UNetEstimatorConfig
 
 _MIN_ANCESTRAL_STEPS = 10  # with fewer, the authors' spacing misses start_timestep by more than 16
 
@@ -49,7 +49,7 @@ class DifFaceOptions(NetworkOptions):
 
 @dataclass(frozen=True)
 class EstimatorPreset(Preset):
-    estimator: SwinIRConfig = field(default_factory=SwinIRConfig)
+    estimator: SwinIRConfig | UNetEstimatorConfig = field(default_factory=SwinIRConfig)
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,16 @@ DIFFACE = (
         options=DifFaceOptions(start_timestep=20, steps=4, sampler="dpm++"),
         weights={"estimator": "difface-face128-estimator", "prior": "difface-face128-prior"},
         estimator=ESTIMATOR128,
+        prior=PRIOR128,
+        max_timestep=300,
+    ),
+    DifFacePreset(
+        "face128-unet",
+        128,
+        OURS,
+        options=DifFaceOptions(start_timestep=20, steps=4, sampler="dpm++"),
+        weights={"estimator": "difface-face128-estimator_unet", "prior": "difface-face128-prior"},
+        estimator=UNetEstimatorConfig(),
         prior=PRIOR128,
         max_timestep=300,
     ),

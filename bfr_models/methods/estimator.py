@@ -9,19 +9,22 @@ from torch import Tensor
 
 from bfr_models.methods._loading import autocast, load_component
 from bfr_models.methods.difface_presets import EstimatorPreset
+from bfr_models.networks.configs import SwinIRConfig
 from bfr_models.networks.swinir import SwinIR
+from bfr_models.networks.unet_estimator import UNetEstimator
 from bfr_models.pixels import resize
 from bfr_models.registry import ResolvedMethod
 from bfr_models.types import FaceBatch
 
 
 class Estimator:
-    """x = f(y0), a SwinIR trained with L1."""
+    """x = f(y0): a SwinIR trained with L1, or a convolutional U-Net."""
 
     def __init__(self, resolved: ResolvedMethod, device: str) -> None:
         self.size = resolved.preset.size
         self._device, self._precision = device, resolved.options.precision
-        network = SwinIR(cast(EstimatorPreset, resolved.preset).estimator)
+        config = cast(EstimatorPreset, resolved.preset).estimator
+        network = SwinIR(config) if isinstance(config, SwinIRConfig) else UNetEstimator(config)
         self._network = load_component(network, resolved, "estimator", device)
 
     def restore(self, batch: FaceBatch) -> FaceBatch:

@@ -26,6 +26,17 @@ class SwinIRConfig:
 
 
 @dataclass(frozen=True)
+class UNetEstimatorConfig:
+    """A convolutional U-Net behind a pixel-unshuffle of 4, which restores."""
+
+    channels: tuple[int, ...] = (64, 128, 256)  # per level, from a quarter of the side down
+    blocks: tuple[int, ...] = (1, 1, 2)  # residual blocks of a level, on the way down and again on the way up
+    half_channels: int = 24  # of the tail, at half of the side
+    full_channels: int = 16  # and at full size
+    coarsest: int = 8  # side of the coarsest level's map that is learned per place, for faces of 128 px
+
+
+@dataclass(frozen=True)
 class UNetConfig:
     """A diffusion U-Net of the guided-diffusion family."""
 

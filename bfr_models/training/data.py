@@ -39,6 +39,8 @@ class Augmentation:
     shift: float = 0.03  # of the side, either way
     colour: float = 0.5  # probability of a new brightness, contrast and gamma
     grey: float = 0.1  # probability of a black-and-white face
+    toned: float = 0.0  # probability of one in the tones of an old print
+    cast: float = 0.0  # probability of a colour cast
 
 
 @dataclass(frozen=True)
@@ -48,27 +50,34 @@ class Faces:
     train: Uint8Image
     held_out: Uint8Image
     source: str
+    people_held_out: tuple[str, ...] = ()  # where the data names them
 
     @property
     def description(self) -> dict[str, object]:
-        return {"dataset": self.source, "train": len(self.train), "held_out": len(self.held_out)}
+        people = {"people_held_out": list(self.people_held_out)} if self.people_held_out else {}
+        return {"dataset": self.source, "train": len(self.train), "held_out": len(self.held_out), **people}
 
 
 def read_faces(path: Path, size: int, column: str = "image") -> Faces:
-    """Reads a Parquet file, or a folder of them, of aligned faces; every ~25th is held out, by its content."""
+    """Reads a Parquet file, or a folder of them, of aligned faces; every ~25th person is held out, by name where
+    there is a column `person`, else by the picture's content."""
     files = sorted(path.glob("**/*.parquet")) if path.is_dir() else [path]
     if not files or not all(file.is_file() for file in files):
         raise UsageError(f"expected a Parquet file or a folder of them, found none at {path}")
     train: list[Uint8Image] = []
     held_out: list[Uint8Image] = []
+    people: set[str] = set()
     for file in files:
-        for data in _encoded_images(file, column):
+        for data, person in _encoded_images(file, column):
             face = _decode(data, size * OVERSAMPLING, file)
-            first = hashlib.sha256(data).digest()[0] / 256
-            (held_out if first < HELD_OUT_FRACTION else train).append(face)
+            first = hashlib.sha256(person.encode() if person else data).digest()[0] / 256
+            is_held_out = first < HELD_OUT_FRACTION
+            (held_out if is_held_out else train).append(face)
+            if is_held_out and person:
+                people.add(person)
     if len(train) < 2 or not held_out:
         raise UsageError(f"expected at least some 50 faces to train on, found {len(train) + len(held_out)} in {path}")
-    return Faces(np.stack(train), np.stack(held_out), path.name)
+    return Faces(np.stack(train), np.stack(held_out), path.name, tuple(sorted(people)))
 
 
 class FaceStream(Dataset[tuple[Tensor, Tensor]]):
@@ -118,11 +127,25 @@ def augment(face: Tensor, size: int, a: Augmentation, rng: np.random.Generator) 
         view = (view.add(1).div(2).clamp(0, 1) ** gamma * brightness - 0.5) * contrast * 2
     if rng.random() < a.grey:
         view = view.mul(torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(0, keepdim=True).expand(3, -1, -1)
+    if a.toned and rng.random() < a.toned:
+        view = _toned(view, rng)
+    if a.cast and rng.random() < a.cast:
+        gain, offset = rng.uniform(0.85, 1.15, (3, 1, 1)), rng.uniform(-0.1, 0.1, (3, 1, 1))
+        view = view * torch.from_numpy(gain).float() + torch.from_numpy(offset).float()
     return view.clamp(-1, 1)
 
 
-def _encoded_images(file: Path, column: str) -> Iterator[bytes]:
-    """The encoded images of one file: binary cells, or Hugging Face's {bytes, path}."""
+def _toned(view: Tensor, rng: np.random.Generator) -> Tensor:
+    """Black and white of a print between neutral and brown; the middle tones take the colour, white less."""
+    light = view.mean(0, keepdim=True).add(1).div(2).clamp(0, 1)
+    warmth = rng.uniform(0.05, 0.35)
+    gamma = torch.tensor([1 - warmth, 1 - warmth * rng.uniform(0, 0.5), 1 + warmth], dtype=torch.float32).view(3, 1, 1)
+    paper = torch.tensor([1.0, 1 - 0.1 * warmth, 1 - rng.uniform(0, 0.6) * warmth], dtype=torch.float32).view(3, 1, 1)
+    return light**gamma * paper * 2 - 1
+
+
+def _encoded_images(file: Path, column: str) -> Iterator[tuple[bytes, str | None]]:
+    """The encoded images of one file and who is on them: binary cells, or Hugging Face's {bytes, path}."""
     try:
         parquet = pq.ParquetFile(file)
     except pa.ArrowInvalid as error:
@@ -131,9 +154,11 @@ def _encoded_images(file: Path, column: str) -> Iterator[bytes]:
         if column not in parquet.schema_arrow.names:
             known = ", ".join(parquet.schema_arrow.names)
             raise UsageError(f"expected a column {column!r} of images in {file}, found {known}")
-        for batch in parquet.iter_batches(64, columns=[column]):
-            for cell in batch.column(0).to_pylist():
-                yield cell["bytes"] if isinstance(cell, dict) else cell
+        columns = [column, *({"person"} & set(parquet.schema_arrow.names))]
+        for batch in parquet.iter_batches(64, columns=columns):
+            for row in batch.to_pylist():
+                cell = row[column]
+                yield cell["bytes"] if isinstance(cell, dict) else cell, row.get("person")
 
 
 def _decode(data: bytes, size: int, file: Path) -> Uint8Image:

@@ -37,6 +37,8 @@ class Estimator(Component):
 
     @staticmethod
     def network_config(preset: Any) -> SwinIRConfig:
+        if not isinstance(preset.estimator, SwinIRConfig):
+            raise UsageError(f"expected a preset with a SwinIR, found {preset.name}; train its `estimator_unet`")
         config: SwinIRConfig = preset.estimator
         return config
 

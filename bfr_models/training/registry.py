@@ -6,7 +6,7 @@ One row per component. Everything else a component knows (its network, its loss,
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bfr_models.errors import UsageError, unknown
@@ -14,14 +14,17 @@ from bfr_models.methods.clr_face_presets import CLR_FACE
 from bfr_models.methods.difface_presets import DIFFACE, DifFacePreset
 from bfr_models.methods.diffbfr_presets import DIFFBFR
 from bfr_models.methods.preset import Preset
-from bfr_models.training import clr_face, difface, diffbfr
+from bfr_models.training import clr_face, difface, diffbfr, estimator_unet
 from bfr_models.training import clr_face_guidance as guidance
 from bfr_models.training.component import NO_AUXILIARY, AuxiliaryWeights, Component, Recipe
 from bfr_models.training.component import LossWeights as Loss
+from bfr_models.training.data import Augmentation
 
 CLEAN: tuple[str, ...] = ()  # not degraded: for a prior, an autoencoder
 MIXED = ("gfpgan", "gfpgan", "difface")  # GFPGAN's degradations for two thirds of the faces
 NO_FURTHER_TERMS = Loss()
+# Of 20 faces 2 are degraded so that next to nothing is left, 3 as prints in archives are.
+ARCHIVE = ("gfpgan",) * 9 + ("difface",) * 6 + ("archive",) * 3 + ("gfpgan_extreme", "difface_extreme")
 LOOKS = ("perceptual", "recogniser")  # the networks of `IdentityLoss`
 
 
@@ -36,17 +39,22 @@ class Spec:
     auxiliary: tuple[str, ...] = ()  # the frozen networks that its loss can use
     warmup: int = 200
     ema: float = 0.999
+    augmentation: Augmentation = field(default_factory=Augmentation)
 
     def recipe(self, size: int) -> Recipe:
         return Recipe(
-            size, self.degradations, self.steps, self.batch_size, self.learning_rate, warmup=self.warmup, ema=self.ema
-        )
+            size, self.degradations, self.steps, self.batch_size, self.learning_rate, warmup=self.warmup, ema=self.ema,
+            augmentation=self.augmentation,
+        )  # fmt: skip
 
 
 COMPONENTS = {
     #                             class                       faces  steps batch  rate  loss weights, frozen networks
     ("difface", "estimator"): Spec(difface.Estimator,         MIXED,  8000,  16,  4e-4,
                                    Loss(perceptual=0.01, identity=0.15), LOOKS),
+    ("difface", "estimator_unet"): Spec(estimator_unet.UNetRegression, ARCHIVE, 6000, 12, 5e-4,
+                                   Loss(perceptual=0.02), ("perceptual",), warmup=100,
+                                   augmentation=Augmentation(toned=0.15, cast=0.15)),
     ("difface", "prior"):     Spec(difface.Prior,             CLEAN,  8000,  16,  4e-4),
     ("diffbfr", "irm_low"):   Spec(diffbfr.IrmLow,            MIXED,  8000,  16,  4e-4,
                                    Loss(perceptual=0.05, identity=0.25), LOOKS),

@@ -69,7 +69,10 @@ def degrade(
     destination: Destination,
     preset: Annotated[
         str,
-        typer.Option(help="gfpgan, difface or codeformer_large; difface_test or resshift_test, the papers' test sets."),
+        typer.Option(
+            help="gfpgan, difface, codeformer_large (face crops down to 64, 16 and 17 px), archive, gfpgan_extreme, "
+            "difface_extreme; difface_test or resshift_test, the papers' test sets."
+        ),
     ] = "gfpgan",
     size: Annotated[int | None, typer.Option(help="Resize to this side, in pixels, first.")] = None,
     seed: Annotated[int, typer.Option(help="Random seed of the degradations.")] = 0,

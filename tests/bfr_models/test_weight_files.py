@@ -216,4 +216,4 @@ def test_what_ships_has_a_whole_card_and_the_page_of_cards_is_made_of_them() -> 
         assert told <= card.keys() and card["data"]["licences"], path.name
     render = runpy.run_path(str(root / "scripts/model_cards.py"))["render"]
     assert (ASSETS / "README.md").read_text() == render()
-    assert sum(path.stat().st_size for path in ASSETS.glob("*.safetensors")) <= 28 * 2**20
+    assert sum(path.stat().st_size for path in ASSETS.glob("*.safetensors")) <= 48 * 2**20

@@ -54,7 +54,7 @@ class TestDraw:
     def test_every_draw_is_in_the_papers_ranges(self, preset: Preset, size: int, seed: int) -> None:
         drawn = draw(preset, size, np.random.default_rng(seed))
         for value, (low, high) in [
-            (drawn.downsample, preset.downsample),
+            (drawn.downsample * 512 / size if preset.scales_downsample else drawn.downsample, preset.downsample),
             (drawn.noise, preset.noise),
             (drawn.quality, preset.quality),
         ]:
@@ -84,12 +84,14 @@ class TestDraw:
         preset, rng = replace(PRESETS["gfpgan"], quality=(60, 62)), np.random.default_rng(0)
         assert {draw(preset, 16, rng).quality for _ in range(100)} == {60, 61, 62}
 
-    def test_blur_is_drawn_in_pixels_of_the_face(self) -> None:
-        """One seed at two sizes is one blur, seen at two sizes; the rest of the draw does not depend on the size."""
+    def test_blur_and_downsampling_are_drawn_in_pixels_of_the_face(self) -> None:
+        """One seed at two sizes is one degradation, seen at two sizes: noise and JPEG, in the middle, are the same."""
         narrow = Preset("narrow", "-", (3, 5), (1, 8), (0, 20), (60, 100))
         large, small = (draw(narrow, size, np.random.default_rng(3)) for size in (512, 256))
         np.testing.assert_allclose(drawn_sigmas(large.kernel), 2 * drawn_sigmas(small.kernel), rtol=0.01)  # sampled
-        assert (large.downsample, large.noise, large.quality) == (small.downsample, small.noise, small.quality)
+        assert (large.downsample, large.noise, large.quality) == (2 * small.downsample, small.noise, small.quality)
+        as_it_is = replace(narrow, scales_downsample=False)
+        assert draw(as_it_is, 256, np.random.default_rng(3)).downsample == large.downsample
 
     @pytest.mark.parametrize("probability", [0.0, 0.5, 1.0])
     def test_the_share_of_isotropic_kernels_is_the_presets(self, probability: float) -> None:
@@ -100,10 +102,10 @@ class TestDraw:
         assert abs(isotropic - probability) <= 5 * np.sqrt(probability * (1 - probability) / 400)
 
     def test_an_unknown_preset_lists_the_known(self) -> None:
-        known = "gfpgan, difface, codeformer_large"
-        with pytest.raises(UsageError, match=f"unknown degradation preset 'gfp'; known: {known}, resshift_test$"):
+        known = "gfpgan, difface, archive, gfpgan_extreme, difface_extreme, codeformer_large, resshift_test"
+        with pytest.raises(UsageError, match=f"unknown degradation preset 'gfp'; known: {known}$"):
             get_preset("gfp")
-        with pytest.raises(UsageError, match=f"'gfp'; known: {known}, resshift_test, difface_test$"):
+        with pytest.raises(UsageError, match=f"'gfp'; known: {known}, difface_test$"):
             preset_of_row("gfp", 0)
 
     @every_preset
@@ -157,7 +159,7 @@ class TestGrid:
         quality, downsample, noise, sigma_x, sigma_y, rotation = points(cell)
         for size, width in ((512, 41), (128, 11)):
             drawn = draw(cell, size, np.random.default_rng(seed))
-            assert (drawn.quality, drawn.downsample, drawn.noise) == (quality, downsample, noise)
+            assert (drawn.quality, drawn.downsample, drawn.noise) == (quality, downsample * size / 512, noise)
             kernel = gaussian_kernel(width, sigma_x * size / 512, sigma_y * size / 512, rotation)
             assert torch.equal(drawn.kernel, kernel)
 

@@ -17,15 +17,20 @@ from hypothesis import strategies as st
 from bfr_models.errors import UsageError
 from bfr_models.pixels import to_tensor
 from bfr_models.training.data import Augmentation, Faces, FaceStream, augment, fixed_pairs, read_faces
-from tests.support import encoded, portrait
+from tests.support import decoded, encoded, portrait
 
 STILL = Augmentation(flip=0, rotation=0, scale=0, shift=0, colour=0, grey=0)
 
 
-def write(path: Path, cells: list[Any], column: str = "image") -> Path:
+def write(path: Path, cells: list[Any], column: str = "image", **others: list[Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({column: cells}), path)
+    pq.write_table(pa.table({column: cells, **others}), path)
     return path
+
+
+def read_face(cell: bytes) -> bytes:
+    """A picture of 16 px, as it is kept for training at 8 px."""
+    return decoded(cell).tobytes()
 
 
 def pictures(faces: np.ndarray) -> set[bytes]:
@@ -53,6 +58,17 @@ class TestReading:
         """11 of 256 first bytes are below 0.04: n p = 5.2 of 120, with a deviation of 2.2."""
         held_out = read_faces(write(tmp_path / "faces.parquet", cells), 8).held_out
         assert 0 < len(held_out) <= 5.2 + 4 * 2.2
+
+    def test_people_are_held_out_by_name(self, cells: list[bytes], tmp_path: Path) -> None:
+        """All pictures of a person are on one side, in whichever file; the description says who is held out."""
+        people = [f"person {number // 2}" for number in range(len(cells))]
+        write(tmp_path / "all" / "first.parquet", cells[::2], person=people[::2])
+        write(tmp_path / "all" / "second.parquet", cells[1::2], person=people[1::2])
+        faces = read_faces(tmp_path / "all", 8)
+        shown = {read_face(cell): person for cell, person in zip(cells, people, strict=True)}
+        sides = [{shown[face] for face in pictures(side)} for side in (faces.train, faces.held_out)]
+        assert not sides[0] & sides[1] and sides[0] | sides[1] == set(people)
+        assert faces.description["people_held_out"] == sorted(sides[1])
 
     def test_faces_are_kept_at_twice_the_size(self, cells: list[bytes], tmp_path: Path) -> None:
         faces = read_faces(write(tmp_path / "faces.parquet", cells), 24)
@@ -148,8 +164,21 @@ class TestAugment:
         view = self.view(grey=1.0)
         assert torch.equal(view[0], view[1]) and torch.equal(view[1], view[2])
 
+    def test_a_toned_face_is_brown_where_it_is_neither_black_nor_white(self) -> None:
+        view = self.view(toned=1.0)
+        light = self.FACE.mean(0)
+        middle = (light > -0.5) & (light < 0.5)
+        red, green, blue = view[:, middle]
+        assert (red > green).all() and (green > blue).all()
+        order = light.flatten().argsort()
+        assert (view.flatten(1)[:, order].diff(dim=1) >= -1e-5).all()  # what was lighter is no darker
+
     @pytest.mark.parametrize("seed", range(5))
-    @pytest.mark.parametrize("change", [{"rotation": 4.0}, {"scale": 0.06}, {"shift": 0.03}, {"colour": 1.0}], ids=str)
+    @pytest.mark.parametrize(
+        "change",
+        [{"rotation": 4.0}, {"scale": 0.06}, {"shift": 0.03}, {"colour": 1.0}, {"toned": 1.0}, {"cast": 1.0}],
+        ids=str,
+    )
     def test_each_range_changes_the_face_and_keeps_it_in_range(self, change: dict[str, float], seed: int) -> None:
         view = self.view(seed, **change)
         assert view.shape == self.FACE.shape and view.abs().max() <= 1

@@ -1,0 +1,95 @@
+"""The convolutional regression network of small faces."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bfr_models.errors import UsageError
+from bfr_models.faces.template import FFHQ_5, TEMPLATE_SIDE
+from bfr_models.methods.difface_presets import EstimatorPreset
+from bfr_models.networks.configs import UNetEstimatorConfig
+from bfr_models.networks.unet_estimator import UNetEstimator
+from bfr_models.training.component import AuxiliaryWeights, Component, LossWeights, Recipe, psnr
+from bfr_models.training.perceptual import load_perceptual_distance
+
+
+class UNetRegression(Component):
+    """L1 between f(y) and x, more of it where eyes, nose and mouth are, and from step `PERCEPTUAL_FROM` a perceptual
+    distance of crops at random places, so that none of the lattice of its strides is worth drawing."""
+
+    PERCEPTUAL_FROM = 1000
+    CROP = 96  # px of 128
+
+    def __init__(self, preset: EstimatorPreset, auxiliary: AuxiliaryWeights, recipe: Recipe, weights: LossWeights):
+        if not isinstance(preset.estimator, UNetEstimatorConfig):
+            raise UsageError(
+                f"expected a preset with a convolutional estimator, found {preset.name}; train its `estimator`"
+            )
+        super().__init__(recipe, weights)
+        self.config = preset.estimator
+        self.perceptual = load_perceptual_distance(auxiliary.perceptual) if auxiliary.perceptual else None
+        self._steps = 0
+
+    def build(self) -> nn.Module:
+        return UNetEstimator(self.config)
+
+    def loss(self, network: nn.Module, gt: Tensor, lq: Tensor) -> Tensor:
+        restored = network((lq + 1) / 2).float() * 2 - 1
+        loss = (self._attention(gt) * (restored - gt).abs()).mean() / 2  # L1 of values in [0, 1]
+        if self.perceptual is not None and self._steps >= self.PERCEPTUAL_FROM:
+            crops = random_crops(torch.cat([restored, gt], dim=1), self.CROP * gt.shape[-1] // 128)
+            loss = loss + self.weights.perceptual * self.perceptual.to(gt.device)(*crops.chunk(2, dim=1))
+        return loss
+
+    def after_step(self, network: nn.Module, learning_rate: float) -> None:
+        self._steps += 1
+
+    def state_dict(self) -> dict[str, int]:
+        return {"steps": self._steps}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self._steps = state["steps"]
+
+    def evaluate(self, network: nn.Module, gt: Tensor, lq: Tensor) -> dict[str, float]:
+        restored = self._restore(network, lq)
+        metrics = {"psnr": psnr(restored, gt), "psnr_lq": psnr(lq, gt)}
+        if self.perceptual is not None:
+            distance = self.perceptual.to(gt.device)
+            metrics |= {"perceptual": float(distance(restored, gt)), "perceptual_lq": float(distance(lq, gt))}
+        return metrics
+
+    def preview(self, network: nn.Module, gt: Tensor, lq: Tensor) -> list[Tensor]:
+        return [lq, self._restore(network, lq), gt]
+
+    def _restore(self, network: nn.Module, lq: Tensor) -> Tensor:
+        return (network((lq + 1) / 2).float() * 2 - 1).clamp(-1, 1)
+
+    @staticmethod
+    def _attention(gt: Tensor) -> Tensor:
+        return features_weight(gt.shape[-1]).to(gt.device)
+
+
+@lru_cache
+def features_weight(size: int) -> Tensor:
+    """(size, size), 1 on average: three times as much at the middle of an eye, the nose and the mouth as far from them,
+    in FFHQ's framing, falling as a Gaussian of 1/16 of the side."""
+    eyes_nose, mouth = FFHQ_5[:3], FFHQ_5[3:]
+    points = torch.from_numpy(np.array([*eyes_nose, *mouth, mouth.mean(axis=0)])) / TEMPLATE_SIDE
+    places = (torch.arange(size) + 0.5) / size
+    x, y = (places - points[:, :1]) * 16, (places - points[:, 1:]) * 16
+    bumps = torch.exp(-(y[:, :, None].square() + x[:, None, :].square()) / 2).amax(0).float()
+    weight = 1 + 2 * bumps
+    return weight / weight.mean()
+
+
+def random_crops(images: Tensor, side: int) -> Tensor:
+    """(B, C, H, W) -> (B, C, side, side), each at a place of its own."""
+    height, width = images.shape[-2:]
+    tops = torch.randint(height - side + 1, (len(images),)).tolist()
+    lefts = torch.randint(width - side + 1, (len(images),)).tolist()
+    crops = zip(images, tops, lefts, strict=True)
+    return torch.stack([image[:, top : top + side, left : left + side] for image, top, left in crops])
