@@ -21,7 +21,8 @@ from bfr_models.training.component import LossWeights as Loss
 from bfr_models.training.data import Augmentation
 
 CLEAN: tuple[str, ...] = ()  # not degraded: for a prior, an autoencoder
-MIXED = ("gfpgan", "gfpgan", "difface")  # GFPGAN's degradations for two thirds of the faces
+# What the shipped weights were trained on: GFPGAN's ranges for two thirds of the faces.
+MIXED = ("gfpgan_extreme", "gfpgan_extreme", "difface_extreme")
 NO_FURTHER_TERMS = Loss()
 # Of 20 faces 2 are degraded so that next to nothing is left, 3 as prints in archives are.
 ARCHIVE = ("gfpgan",) * 9 + ("difface",) * 6 + ("archive",) * 3 + ("gfpgan_extreme", "difface_extreme")
