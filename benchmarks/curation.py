@@ -40,6 +40,7 @@ from tasks.datasets.writer import encode_table  # noqa: E402
 from tasks.finish_run import finish_run  # noqa: E402
 from tasks.runs.commits import commit_shard  # noqa: E402
 from tasks.runs.layout import RECORD, SPEC, plan_file  # noqa: E402
+from tasks.runs.sealed import seal  # noqa: E402
 from tasks.runs.shards import Shard, to_table  # noqa: E402
 from tasks.scoring.face_vectors import FaceFeatures  # noqa: E402
 from tasks.storage.store import Store  # noqa: E402
@@ -113,7 +114,7 @@ def _make_run(work: Path, rows: int, inception: bool) -> None:
     if inception:
         record = support.read_record(work / "run")
         record["measures"]["inception"] = {"name": INCEPTION, "sha256": SOURCE.sha256}
-        store.write(RECORD, json.dumps(record).encode())
+        store.write(RECORD, json.dumps(seal(record)).encode())
 
 
 def _shard(number: int, rows: int) -> Shard:

@@ -192,10 +192,10 @@ def test_a_store_with_conditions_is_known_for_one_though_an_answer_is_lost(proxy
 def test_no_permission_stops_a_run_at_once(proxy: FaultProxy, run: RestoreRun, monkeypatch: pytest.MonkeyPatch) -> None:
     refuse = Store.write
 
-    def write(store: Store, path: str, data: bytes) -> None:
+    def write(store: Store, path: str, data: bytes, **options: Any) -> None:
         if path.startswith("data/"):
             raise PermissionError("Access Denied")
-        refuse(store, path, data)
+        refuse(store, path, data, **options)
 
     monkeypatch.setattr(Store, "write", write)
     proxy.requests.clear()

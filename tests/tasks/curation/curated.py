@@ -10,7 +10,10 @@ import pyarrow.parquet as pq
 from bfr_models.metrics.frechet import INCEPTION, FeatureSource
 from tasks.config.curate import CurateRun
 from tasks.curate_run import curate_run
+from tasks.runs.manifest import write_manifest
+from tasks.runs.sealed import seal
 from tasks.scoring.face_vectors import SCHEMA, SOURCE_KEY
+from tasks.storage.store import Store
 from tests import support
 
 HOSTILE = ("../../x", "/etc/passwd", "<script>alert(1)</script>", "a.b.c", "..", "", "nul\x00", "é" * 300, "C:\\x|y")
@@ -57,9 +60,8 @@ def with_features(hostile_run: Path, folder: Path) -> tuple[Path, np.ndarray, np
         table = support.pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(about))
         pq.write_table(table, folder / entry["features"])
         first += len(ids)
-    schema = pq.read_schema(folder / "manifest.parquet")
-    pq.write_table(support.pa.Table.from_pylist(manifest, schema=schema), folder / "manifest.parquet")
+    write_manifest(Store(str(folder)), manifest)
     record = support.read_record(folder)
     record["measures"]["inception"] = {"name": INCEPTION, "sha256": "ab"}
-    (folder / "run.json").write_text(json.dumps(record))
+    (folder / "run.json").write_text(json.dumps(seal(record)))
     return folder, features, gt
