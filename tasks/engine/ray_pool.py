@@ -145,12 +145,11 @@ class RayPool:
         return outcomes
 
     def close(self) -> None:
-        if not self._head.answers():
-            return  # nobody carries it out; without their head, the cluster's nodes end their workers themselves
-        for actor in self._actors:
-            with suppress(RayError):  # the cluster may be gone already
-                ray.kill(actor.handle)
-        if self._ours:
+        if self._head.answers():  # else nobody carries it out
+            for actor in self._actors:
+                with suppress(RayError):  # the cluster may be gone already
+                    ray.kill(actor.handle)
+        if self._ours:  # also where a signal to the whole group has ended the head first
             end_processes(actor.pid for actor in self._actors if actor.alive and actor.pid is not None)
 
     def _new_actor(self) -> _Actor:
