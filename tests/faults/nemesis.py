@@ -140,12 +140,12 @@ def add_node(cluster: Any, **variables: str) -> Any:
 
 
 def other_code(nemesis: Nemesis, driver: subprocess.Popen[str]) -> None:
-    """A node that would restore other bytes joins, and takes the place of the only good one until the command ends."""
+    """A node that would restore other bytes takes the place of the only good one until the command ends."""
+    nemesis.cluster.remove_node(nemesis.node, allow_graceful=False)  # at once, while shards are left
     with tempfile.TemporaryDirectory(dir=nemesis.scratch) as scratch:
         site = redirect(Path(scratch, "site"), other_version(Path(scratch, "code")))
         path = os.pathsep.join([site, nemesis.environment["PYTHONPATH"]])
         other = add_node(nemesis.cluster, PYTHONPATH=path)
-        nemesis.cluster.remove_node(nemesis.node, allow_graceful=False)
         failed = driver.wait(300)
         nemesis.cluster.remove_node(other, allow_graceful=False)
     nemesis.node = add_node(nemesis.cluster)
@@ -231,7 +231,7 @@ def one_round(nemesis: Nemesis, number: int, name: str, expected: dict[str, byte
     stopped = seconds_to_stop(driver, struck) if strikes and attack in STOPS else None
     runs, resumed = to_the_end(nemesis, driver, source, destination, before)
     resumed = resumed and resumed - struck
-    hit = strikes and resumed > 0
+    hit = strikes and resumed > 0 and (attack is not other_code or runs > 1)  # else the run was done before it joined
     if attack is nothing:
         hit, resumed = True, resumed if limits else 0.0
     while nemesis.rivals:
