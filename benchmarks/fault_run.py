@@ -39,6 +39,7 @@ from tests.faults.nemesis import (  # noqa: E402
     SHARDS,
     Nemesis,
     Round,
+    add_node,
     one_round,
     source_url,
     start_prefect,
@@ -87,7 +88,7 @@ def main() -> None:
         stack.callback(lambda: nemesis.prefect.kill())  # noqa: PLW0108
         expected = undisturbed(nemesis)
         for number in range(len(done), args.rounds):
-            name = list(FAULTS)[number % len(FAULTS)]
+            name = min(FAULTS, key=[found["fault"] for found in done].count)
             nemesis.rng = random.Random(f"{args.seed}-{number}")
             started = time.monotonic()
             found = {"server": server, "seed": args.seed} | one_round(nemesis, number, name, expected)
@@ -127,7 +128,7 @@ def prepare(proxy: FaultProxy, scratch: Path) -> Nemesis:
     bucket = "s3://faults"
     fsspec.filesystem("s3", skip_instance_cache=True).mkdir("faults")
     nemesis = Nemesis(bucket, proxy, environment, cluster, scratch)
-    nemesis.node = cluster.add_node(num_cpus=2, object_store_memory=80 * 2**20)
+    nemesis.node = add_node(cluster)
     nemesis.prefect = start_prefect(environment)
     while socket.socket().connect_ex(("127.0.0.1", 18470)):
         time.sleep(1)

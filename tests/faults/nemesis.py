@@ -7,8 +7,10 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ from tasks.storage.store import Store
 from tasks.verify_run import verify_run
 from tests import support
 from tests.faults.fault_proxy import FaultProxy, never, some
+from tests.other_code import other_version, redirect
 
 ROWS, GROUP_ROWS = 32, 4
 SHARDS = ROWS // GROUP_ROWS
@@ -129,7 +132,26 @@ def raylets(cluster: Any) -> list[psutil.Process]:
 
 def kill_raylet(nemesis: Nemesis, driver: subprocess.Popen[str]) -> None:
     nemesis.cluster.remove_node(nemesis.node, allow_graceful=False)
-    nemesis.node = nemesis.cluster.add_node(num_cpus=2, object_store_memory=80 * 2**20)
+    nemesis.node = add_node(nemesis.cluster)
+
+
+def add_node(cluster: Any, **variables: str) -> Any:
+    return cluster.add_node(num_cpus=2, object_store_memory=80 * 2**20, env_vars=variables)
+
+
+def other_code(nemesis: Nemesis, driver: subprocess.Popen[str]) -> None:
+    """A node that would restore other bytes takes the place of the only good one until the command ends."""
+    nemesis.cluster.remove_node(nemesis.node, allow_graceful=False)  # at once, while shards are left
+    with tempfile.TemporaryDirectory(dir=nemesis.scratch) as scratch:
+        site = redirect(Path(scratch, "site"), other_version(Path(scratch, "code")))
+        path = os.pathsep.join([site, nemesis.environment["PYTHONPATH"]])
+        other = add_node(nemesis.cluster, PYTHONPATH=path)
+        failed = driver.wait(300)
+        nemesis.cluster.remove_node(other, allow_graceful=False)
+    nemesis.node = add_node(nemesis.cluster)
+    log = nemesis.log.read_text()
+    if failed and not ("found other code there (bfr: expected" in log and f"on node {socket.gethostname()} (" in log):
+        raise SystemExit(f"expected the node with other code to be refused by name, found: {log[-2000:]}")
 
 
 def kill_prefect(nemesis: Nemesis, driver: subprocess.Popen[str]) -> None:
@@ -168,6 +190,7 @@ FAULTS: dict[str, tuple[str, Attack]] = {  # (the word in the poison row's id, w
     "a committed file is cut": ("", damage(lambda data: data[: len(data) // 2])),
     "SIGKILL of an actor": ("", kill_actor),
     "SIGKILL of a node's raylet": ("", kill_raylet),
+    "other code on a node": ("", other_code),
     "SIGKILL of the Prefect server": ("", kill_prefect),
     "a second driver": ("", rival),
     "503 storm": ("", storm),
@@ -208,7 +231,7 @@ def one_round(nemesis: Nemesis, number: int, name: str, expected: dict[str, byte
     stopped = seconds_to_stop(driver, struck) if strikes and attack in STOPS else None
     runs, resumed = to_the_end(nemesis, driver, source, destination, before)
     resumed = resumed and resumed - struck
-    hit = strikes and resumed > 0
+    hit = strikes and resumed > 0 and (attack is not other_code or runs > 1)  # else the run was done before it joined
     if attack is nothing:
         hit, resumed = True, resumed if limits else 0.0
     while nemesis.rivals:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,25 +17,7 @@ from tasks.engine.same_code import check_introduction, introduce
 from tasks.restore_shards import restore_shards, worker_pool
 from tasks.worker.job import make_job
 from tests import support
-
-REDIRECT = """
-import importlib.util, sys
-from pathlib import Path
-
-class Elsewhere:
-    def find_spec(self, name, path=None, target=None):
-        if name not in ("tasks", "bfr_models", "flows"):
-            return None
-        folder = Path({folder!r}) / name
-        if not folder.exists():
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-        return importlib.util.spec_from_file_location(
-            name, folder / "__init__.py", submodule_search_locations=[str(folder)]
-        )
-
-sys.meta_path.insert(0, Elsewhere())
-"""
-"""A `sitecustomize` for a node's processes: Ray gives workers the driver's folders, which another machine lacks."""
+from tests.other_code import other_version, redirect
 
 
 @ray.remote(num_cpus=8)
@@ -53,10 +34,7 @@ def node_with(ray_cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     nodes = []
 
     def start(folder: Path) -> None:
-        site = tmp_path / "site"
-        site.mkdir()
-        (site / "sitecustomize.py").write_text(REDIRECT.format(folder=str(folder)))
-        monkeypatch.setenv("PYTHONPATH", str(site))
+        monkeypatch.setenv("PYTHONPATH", redirect(tmp_path / "site", folder))
         nodes.append(Node(
             RayParams(gcs_address=ray_cluster, num_cpus=2, num_gpus=0, object_store_memory=80 * 2**20,
                       node_manager_port=0, min_worker_port=0, max_worker_port=0, dashboard_agent_listen_port=0,
@@ -82,12 +60,7 @@ def restore(folder: Path) -> None:
 
 @pytest.mark.long
 def test_a_node_with_other_code_is_refused_by_name(node_with: Callable[[Path], None], tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    for package in ("tasks", "bfr_models"):
-        shutil.copytree(support.ROOT / package, other / package, ignore=shutil.ignore_patterns("*.safetensors"))
-    with (other / "bfr_models" / "pixels.py").open("a") as file:
-        file.write("\n# a change that could be any\n")
-    node_with(other)
+    node_with(other_version(tmp_path / "other"))
     here = this_process()
     with pytest.raises(BfrError) as refused:
         restore(tmp_path)
