@@ -47,6 +47,7 @@ from tests.faults.nemesis import (  # noqa: E402
 )
 
 RESULTS = Path(__file__).parent / "results"
+PREFECT = ("127.0.0.1", 18470)
 COUNTS = ("hits", "rows_in", "rows_out", "duplicates", "losses", "bytes_differ", "runs")
 
 
@@ -83,9 +84,7 @@ def main() -> None:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bfr-faults-")))
         upstream, server = stack.enter_context(s3_server(scratch / "s3"))
         proxy = stack.enter_context(FaultProxy(upstream))
-        nemesis = prepare(proxy, scratch)
-        stack.callback(nemesis.cluster.shutdown)
-        stack.callback(lambda: nemesis.prefect.kill())  # noqa: PLW0108
+        nemesis = prepare(proxy, scratch, stack)
         expected = undisturbed(nemesis)
         for number in range(len(done), args.rounds):
             name = min(FAULTS, key=[found["fault"] for found in done].count)
@@ -102,11 +101,13 @@ def main() -> None:
     print(table(done))
 
 
-def prepare(proxy: FaultProxy, scratch: Path) -> Nemesis:
-    """A cluster of two nodes, a Prefect server, a bucket with a dataset for each kind of poison."""
+def prepare(proxy: FaultProxy, scratch: Path, stack: ExitStack) -> Nemesis:
+    """A cluster of two nodes, a Prefect server, a bucket with a dataset for each kind of poison; `stack` ends them."""
     import fsspec
     from ray.cluster_utils import Cluster
 
+    if not socket.socket().connect_ex(PREFECT):
+        raise SystemExit(f"expected port {PREFECT[1]} to be free, found a server there; end it, then run this again")
     site = scratch / "site" / "faulty_methods-1.dist-info"
     site.mkdir(parents=True)
     (site / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty-methods\nVersion: 1\n")
@@ -123,14 +124,16 @@ def prepare(proxy: FaultProxy, scratch: Path) -> Nemesis:
     }
     head = {"num_cpus": 0, "object_store_memory": 80 * 2**20, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)
+    stack.callback(cluster.shutdown)
     environment = dict(os.environ) | {"RAY_ADDRESS": cluster.address, "PREFECT_API_URL": "http://127.0.0.1:18470/api"}
     environment["AWS_ENDPOINT_URL"] = proxy.url
     bucket = "s3://faults"
     fsspec.filesystem("s3", skip_instance_cache=True).mkdir("faults")
     nemesis = Nemesis(bucket, proxy, environment, cluster, scratch)
+    stack.callback(lambda: [process.kill() for process in (*nemesis.drivers, nemesis.prefect) if process])
     nemesis.node = add_node(cluster)
     nemesis.prefect = start_prefect(environment)
-    while socket.socket().connect_ex(("127.0.0.1", 18470)):
+    while socket.socket().connect_ex(PREFECT):
         time.sleep(1)
     for word in {word for word, _ in FAULTS.values()}:
         write_source(nemesis, word)

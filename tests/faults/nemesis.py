@@ -48,6 +48,7 @@ class Nemesis:
     node: Any = None
     prefect: Any = None
     rivals: list[subprocess.Popen[str]] = field(default_factory=list)
+    drivers: list[subprocess.Popen[str]] = field(default_factory=list)  # all that were started
     destination: str = ""
     stores: dict[str, Any] = field(default_factory=dict)
     startup_seconds: float = 10.0  # a strike before the first commit comes within so long
@@ -69,9 +70,11 @@ class Nemesis:
 
     def run(self, command: Any) -> subprocess.Popen[str]:
         with self.log.open("a") as log:
-            return subprocess.Popen(
+            driver = subprocess.Popen(
                 command, env=self.environment, stdout=log, stderr=log, text=True, start_new_session=True
             )
+        self.drivers.append(driver)
+        return driver
 
     def commits(self, destination: str) -> int:
         return len(committed(self.direct(destination)))
