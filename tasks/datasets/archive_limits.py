@@ -27,7 +27,7 @@ class ArchiveTooLargeError(UsageError):
 
 
 class Budget:
-    """What is left to an archive of so many bytes."""
+    """How much an archive of this size may still unpack."""
 
     def __init__(self, archive_bytes: int) -> None:
         self._members = 10_000 + archive_bytes // 64

@@ -14,7 +14,7 @@ from tasks.config.code import running_code
 from tasks.datasets.image_column import IMAGE, with_image_features
 from tasks.datasets.row_groups import take_rows
 from tasks.datasets.row_ids import digest_of_ids
-from tasks.datasets.writer import encode_table
+from tasks.datasets.writer import encode_table, rename_clashing
 from tasks.runs.layout import DATA, FEATURES, REJECTED
 from tasks.runs.shards import Shard
 from tasks.scoring.embedding_sums import embedding_sums
@@ -140,12 +140,8 @@ def output_table(
     names = source.table.column_names
     carried = [name for name in names if name != "id" and (keep_input or name != source.columns.image)]
     kept = take_rows(source.table.select(carried), [row.index for row in rows])
-    columns: dict[str, Any] = {}
-    for name in carried:
-        aside = name
-        while aside in DATA_SCHEMA.names or (aside != name and aside in names):
-            aside = f"source_{aside}"
-        columns[aside] = kept[name]
+    aside = dict(zip(names, rename_clashing(names, DATA_SCHEMA.names), strict=True))
+    columns = {aside[name]: kept[name] for name in carried}
     results = pa.Table.from_pylist(list(values), schema=DATA_SCHEMA)
     noted = {key: value for key, value in (kept.schema.metadata or {}).items() if key == b"huggingface"}
     table = pa.table(columns | {name: results[name] for name in DATA_SCHEMA.names}, metadata=noted)
