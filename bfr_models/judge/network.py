@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 VIEW = 256
-"""Side of the views, px. A smaller face is enlarged to it, a larger one shrunk: what is not sharp at this size is not sharp."""
+"""Side of the views, px: a smaller face is enlarged to it, a larger one shrunk."""
 
 
 @dataclass(frozen=True)
