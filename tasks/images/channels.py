@@ -45,9 +45,8 @@ def of_levels(levels: NDArray[Any], alpha: NDArray[Any] | None, mode: str, icc: 
     depth = 16 if levels.dtype == np.uint16 else 8
     if mode in ("CMYK", "LAB"):
         narrow = to_8_bits(levels) if depth == 16 else levels
-        if mode == "LAB":  # TIFF's a and b are signed, Pillow's are not
-            narrow = narrow ^ np.array([0, 128, 128], np.uint8)
-        image = Image.fromarray(np.ascontiguousarray(narrow), mode=mode) if mode == "CMYK" else _lab(narrow)
+        height, width = narrow.shape[:2]
+        image = Image.frombytes(mode, (width, height), np.ascontiguousarray(narrow).tobytes())
         image.info["icc_profile"] = icc
         return Channels(_array_of(_to_rgb(image)), _unless_opaque(alpha), bit_depth=depth, icc_fits=False)
     if depth == 8:
@@ -59,11 +58,6 @@ def of_levels(levels: NDArray[Any], alpha: NDArray[Any] | None, mode: str, icc: 
         return Channels(rgb, None, levels, 16)
     deep = np.dstack([levels, alpha])
     return Channels(rgb, to_8_bits(alpha), deep, 16)
-
-
-def _lab(levels: Uint8Image) -> Image.Image:
-    height, width = levels.shape[:2]
-    return Image.frombytes("LAB", (width, height), np.ascontiguousarray(levels).tobytes())
 
 
 def _unless_opaque(alpha: NDArray[Any] | None) -> Uint8Image | None:

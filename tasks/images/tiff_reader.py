@@ -23,7 +23,7 @@ from tasks.images.tiff_directories import BLOCKS, OLD_JPEG, Directory, Tags, Tif
 # Tags that say how the pixels are stored.
 _LAYOUT = {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 322, 323, 324, 325, 338, 347, 530, 531, 532}
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _COLOUR_MAP = 258, 259, 262, 277, 320
-_TILE = (322, 323)
+_TILE, _DEPTHS = (322, 323), (32997, 32998)
 _ALPHA, _FORMAT, _INKS, _REFERENCE = 338, 339, 332, 532
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
 _RAW = (32803, 34892)  # a sensor's colour filter array, and linear raw
@@ -102,6 +102,8 @@ def _require_readable(tiff: Tiff, tags: Tags, compression: int, photometric: int
         raise _refused(f"{_COLOURS[photometric]} to {_MAX_SAMPLES} channels", f"{samples}")
     if photometric == _CMYK and _INKS in tags and tiff.numbers(tags[_INKS])[0] != 1:
         raise _refused("the inks cyan, magenta, yellow and black", "others")
+    if any(tiff.numbers(tags[tag])[0] > 1 for tag in _DEPTHS if tag in tags):
+        raise _refused("a flat image", "a volume")
     if photometric == _LAB and bits != {8}:
         raise _refused("Lab with 8 bits", f"{max(bits)}")
 
