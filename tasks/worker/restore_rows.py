@@ -21,7 +21,7 @@ from bfr_models.metrics.frechet import FeatureSource
 from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
 from bfr_models.registry import load_method
 from bfr_models.types import FaceBatch
-from tasks.images.codec import encode
+from tasks.images.codec import encode, notes_on
 from tasks.scoring.scorer import FaceTriple, load_scorer
 from tasks.scoring.statistics import BIN_WIDTHS
 from tasks.worker.batches import BatchSize, call_or_bisect, is_out_of_memory
@@ -171,7 +171,6 @@ class RestoreRows:
             encoded = encode(composed, job.format, job.quality, row.image)
         except RowError as error:
             return Done(row.row.failed(error))
-        frames = row.image.n_frames
         values = {
             "id": row.row.id,
             "restored": {"bytes": encoded, "path": None},
@@ -184,7 +183,7 @@ class RestoreRows:
             "fingerprint": job.method.fingerprint,
             "seed": row.row.seed,
             "seconds": row.seconds,
-            "note": f"frame 1 of {frames}" if frames > 1 else None,
+            "note": notes_on(row.image, job.format, composed) or None,
         }
         return Done(row.row, values, [scored.features for scored in row.scored])
 
