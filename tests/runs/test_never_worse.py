@@ -9,24 +9,31 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bfr_models.errors import UsageError
+from bfr_models.errors import BfrError, UsageError
 from bfr_models.faces.align import similarity, warp
 from bfr_models.faces.detectors import DetectorChoice
 from bfr_models.faces.paste import paste
 from bfr_models.faces.template import FFHQ_5, at_size
 from bfr_models.faces.types import DetectedFace
+from bfr_models.judge.decision import JUDGE
+from bfr_models.judge.network import JudgeNetwork
 from bfr_models.judge.verdict import Verdict
 from bfr_models.pixels import Uint8Image, resize, to_tensor, to_uint8
+from bfr_models.registry import resolve_method
 from bfr_models.types import NetworkChoice
+from bfr_models.weights.files import find_weight
+from bfr_models.weights.tensors import parameters_of, save_weights
+from tasks.config.care import Care
 from tasks.config.resolve import resolve_run
 from tasks.estimate_run import estimate_run
 from tasks.explain_row import explain_row
 from tasks.repair_run import repair_run
 from tasks.runs.spec import as_begun, settings_digest
 from tasks.verify_run import verify_run
+from tasks.worker.decide import load_decide
 from tests import support
 from tests.faulty_methods import SIZE
-from tests.judges import BAD, GOOD, judge_runs
+from tests.judges import BAD, CURVE, GOOD, judge_runs
 from tests.tiled_photos import TILE, TileDetector, photo
 
 AS_BEFORE = {"max_harm": 1.0, "size": "network", "grain": "clean"}
@@ -207,6 +214,30 @@ def test_a_run_from_before_faces_were_judged_is_finished_and_goes_on_as_it_was(
     assert {written(row).shape for row in support.read_table(tmp_path / "dst" / "data").to_pylist()} == {(96, 96, 3)}
     with pytest.raises(UsageError, match="holds a run with other settings"):
         support.check_run(as_begun(run.model_copy(update={"max_harm": 0.02})))
+
+
+@pytest.fixture
+def judge_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A judge of the networks of `difface`: the package's, or one that has learned nothing."""
+    if find_weight(JUDGE) is None:
+        monkeypatch.setenv("BFR_WEIGHTS", str(tmp_path / "weights"))
+        networks = {weight["file"]: weight["sha256"] for weight in resolve_method("difface").weights.values()}
+        card = {"networks": networks, "harm_curve": CURVE, "calibration": [[0, 0], [1, 1]]}
+        save_weights(parameters_of(JudgeNetwork()), card, tmp_path / "weights" / f"{JUDGE}.safetensors")
+
+
+@pytest.mark.usefixtures("judge_file")
+def test_a_real_judge_judges_the_networks_that_it_knows_and_no_other_takes_its_place(tmp_path: Path) -> None:
+    pictures = [support.portrait(1, 64), support.portrait(2, 200)]
+    record, rows = run_over(tmp_path, pictures, "estimator", recogniser="none")
+    assert record["care"]["judge"]["name"] == JUDGE and not any("judge" in one for one in record["warnings"])
+    for row, before in zip(rows, pictures, strict=True):
+        (face,) = row["faces"]
+        assert 0 <= face["harm"] <= 1 and face["gain_spread"] > 0 and written(row).shape == before.shape
+        if face["outcome"].startswith("kept_original"):
+            np.testing.assert_array_equal(written(row), before)
+    with pytest.raises(BfrError, match="every machine needs the same file"):
+        load_decide(Care(NetworkChoice(JUDGE, "0" * 64)), "cpu")
 
 
 def test_identity_is_still_required_of_what_would_be_written(
