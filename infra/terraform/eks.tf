@@ -54,7 +54,7 @@ resource "aws_iam_role" "nodes" {
 
 # What every EKS node needs; the store is the pods' role's.
 resource "aws_iam_role_policy_attachment" "nodes" {
-  for_each   = var.eks_cluster == null ? [] : toset(["AmazonEKSWorkerNodePolicy", "AmazonEKS_CNI_Policy", "AmazonEC2ContainerRegistryPullOnly"])
+  for_each   = var.eks_cluster == null ? toset([]) : toset(["AmazonEKSWorkerNodePolicy", "AmazonEKS_CNI_Policy", "AmazonEC2ContainerRegistryPullOnly"])
   role       = aws_iam_role.nodes[0].name
   policy_arn = "arn:${data.aws_partition.current.partition}:iam::aws:policy/${each.key}"
 }
