@@ -1,7 +1,7 @@
 """Packs images into a Parquet dataset: one row per image file, byte for byte, broken files included.
 
 Nothing is lost on the way in: `restore` rejects what does not decode, with the reason. A TIFF with several pages
-becomes one row per page.
+becomes one row per page; that of the first one has the whole file, of which every reader takes the first page.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tasks.datasets.image_column import IMAGE, find_image_column, image_bytes, w
 from tasks.datasets.overwriting import made_by, require_free
 from tasks.datasets.row_ids import row_ids
 from tasks.datasets.writer import DatasetWriter
-from tasks.images.tiff_pages import split_pages
+from tasks.images.tiff_pages import split_pages, starts_with_page
 from tasks.runs.source import open_source
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
@@ -81,11 +81,19 @@ def _rows(entries: Iterable[Entry], report: PackReport) -> Iterator[dict[str, An
             continue
         if entry.lost:
             report.lost.append({"name": entry.name, "why": entry.lost})
-        for page, data in enumerate(split_pages(entry.data), start=1):
+        for page, data in enumerate(_pages(entry.data), start=1):
             name = entry.name if page == 1 else f"{entry.name}#page={page}"
             seen[name] += 1
             row_id = name if seen[name] == 1 else f"{name}#{seen[name]}"
             yield {"id": row_id, "image": {"bytes": data, "path": entry.name}, **entry.sidecars}
+
+
+def _pages(data: bytes | None) -> list[bytes | None]:
+    """Each page of a TIFF, the first as the file itself: with it the dataset has every byte of what was packed."""
+    pages = split_pages(data)
+    if len(pages) > 1 and data is not None and starts_with_page(data):
+        pages[0] = data
+    return pages
 
 
 def _tables(rows: Iterator[dict[str, Any]]) -> Iterator[pa.Table]:

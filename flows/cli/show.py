@@ -13,6 +13,7 @@ from rich.text import Text
 Result = Mapping[str, Any]
 
 _console = Console(highlight=False, soft_wrap=True)
+_EXAMPLES = 10
 _STATES = {"present": "[green]yes[/]", "absent": "no", "damaged": "[red]damaged[/]"}
 _MARKS = {"ok": "[green]ok[/]", "missing": "[yellow]--[/]", "bad": "[red]!![/]"}
 
@@ -36,6 +37,24 @@ def restore(record: Result) -> None:
     for code, count in record["rejects"].items():
         _console.print(f"rejected as {code}: {count}")
     _console.print(f"report: {record['arguments']['destination']}/report/index.html")
+
+
+def export(report: Result) -> None:
+    """How many images came out changed and unchanged, and what did not come out."""
+    counts = ", ".join(f"{report[state]} {state}" for state in ("changed", "unchanged", "rejected") if report[state])
+    _console.print(f"{report['images']} images{': ' if counts else ''}{counts}; {report['written']} files written")
+    for one in report["renamed"][:_EXAMPLES]:
+        _console.print(f"renamed: {one['name']!r} is {one['as']!r}", markup=False)
+    if report["noted"]:
+        _console.print(f"{report['noted']} of those written could not stay quite as they were: `notes` in their .json")
+    for one in report["not_exported"][:_EXAMPLES]:
+        _console.print(f"not exported: {one['id']}: {one['why']}", markup=False)
+    if report["missing"]:
+        _console.print(
+            f"[yellow]{report['missing']} images were not exported[/]: their own bytes are needed. Put the source back "
+            "as it was and run this again, or restore with --keep-input"
+        )
+    _console.print(f"files: {report['folder']}", markup=False)
 
 
 def curate(record: Result) -> None:

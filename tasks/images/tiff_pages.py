@@ -43,6 +43,12 @@ def split_pages(data: bytes | None) -> list[bytes | None]:
         return [data]
 
 
+def starts_with_page(data: bytes) -> bool:
+    """Whether the first directory of a TIFF is a page: readers of a single image take that one, whatever it is."""
+    tiff = _Tiff(data)
+    return not tiff.numbers(next(tiff.directories()).get(_SUBFILE))[0] & _NOT_A_PAGE
+
+
 class _Tiff:
     """The directories of a classic TIFF or a BigTIFF, in either byte order."""
 
