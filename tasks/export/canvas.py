@@ -129,19 +129,22 @@ def _canvas(data: bytes, before: DecodedImage, notes: Notes) -> tuple[Canvas, in
     image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     if isinstance(image, JpegImageFile) and image.mode == "RGB" and not stores_rgb(image):
         image.draft("YCbCr", None)
-    image.load()
     orientation, icc = orientation_of(image), image.info.get("icc_profile")
+    image.load()
+    as_read = _AS_STORED[orientation if image.format == "TIFF" else 1]  # Pillow turns TIFFs while it reads them
     deep = deep_of(image, data) if bit_depth_of(image, data) == 16 else None
-    if deep is not None:
-        samples = deep[..., None] if deep.ndim == 2 else deep
-        return Canvas(samples, {1: "L", 3: "RGB", 4: "RGBA"}[samples.shape[2]], icc), orientation
+    if deep is not None and deep.ndim == 2:
+        return Canvas(as_read(deep)[..., None], "L", icc), orientation
+    if deep is not None:  # read by OpenCV, which turns nothing
+        is_turned = np.array_equal(_AS_STORED[orientation](before.pixels), to_8_bits(deep[..., :3]))
+        return Canvas(deep, "RGB" if deep.shape[2] == 3 else "RGBA", icc), orientation if is_turned else 1
     if before.bit_depth == 16:
         notes.add("of its 16 bits per channel only 8 could be read and are written")
     mode = _mode_of(image)
     if image.mode in ("1", "P", "PA"):
         had = "two levels" if image.mode == "1" else "palette"
         notes.add(f"its {had} cannot hold the new pixels: it is {mode} of 8 bits now")
-    samples = np.asarray(image if image.mode == mode else image.convert(mode))
+    samples = as_read(np.asarray(image if image.mode == mode else image.convert(mode)))
     return Canvas(samples[..., None] if samples.ndim == 2 else samples, mode, icc), orientation
 
 

@@ -64,9 +64,19 @@ def _webp(original: bytes, canvas: Canvas, event: xmp.Event, notes: Notes) -> by
             options["exif"] = without_exif_thumbnail(exif.removeprefix(b"Exif\0\0"))
         if icc := info.get("icc_profile"):
             options["icc_profile"] = icc
-    is_lossless = b"VP8L" in (original[12:16], original[30:34])
-    canvas.image.save(file := io.BytesIO(), "WEBP", lossless=is_lossless, exact=True, quality=_WEBP_QUALITY, **options)
+    options |= {"lossless": b"VP8L" in _chunks(original), "exact": True, "quality": _WEBP_QUALITY}
+    canvas.image.save(file := io.BytesIO(), "WEBP", **options)
     return file.getvalue()
+
+
+def _chunks(riff: bytes) -> set[bytes]:
+    """The types of a WebP's chunks: VP8L has lossless pixels."""
+    found, at = set[bytes](), 12
+    while at + 8 <= len(riff):
+        length = int.from_bytes(riff[at + 4 : at + 8], "little")
+        found.add(riff[at : at + 4])
+        at += 8 + length + length % 2
+    return found
 
 
 def _bmp(original: bytes, canvas: Canvas, event: xmp.Event, notes: Notes) -> bytes:

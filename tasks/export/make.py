@@ -103,7 +103,7 @@ def _is_untouched(run: ExportRun, row: ExportRow) -> bool:
 def _size(data: bytes) -> tuple[int, int]:
     """Width and height, upright."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        turned = orientation_of(image) >= 5
+        turned = image.format != "TIFF" and orientation_of(image) >= 5  # of a TIFF Pillow gives the upright size
         return (image.height, image.width) if turned else (image.width, image.height)
 
 
