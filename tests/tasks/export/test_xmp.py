@@ -13,6 +13,8 @@ from tests.tasks.export.edited import EVENT
 RDF = 'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"'
 ALL = f'{RDF} xmlns:i="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" xmlns:mm="http://ns.adobe.com/xap/1.0/mm/" xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:xmp="http://ns.adobe.com/xap/1.0/"'  # noqa: E501
 SEQ = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}Seq"
+DESCRIPTION = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}Description"
+ABOUT = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}about"
 TYPE = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType"
 HISTORY = "{http://ns.adobe.com/xap/1.0/mm/}History"
 
@@ -56,7 +58,7 @@ def test_one_source_type_and_one_more_event(attributes: str, content: str, event
     assert [len(found) for found in root.iter(SEQ)] == [events]
     assert not any("Thumbnails" in element.tag for element in root.iter())
     assert "<kept>" in "".join(root.itertext()) and b"a &gt; b" in marked
-    assert {element.attrib["{http://www.w3.org/1999/02/22-rdf-syntax-ns#}about"] for element in root.iter() if "Description" in element.tag} == {"uuid:1"}  # fmt: skip
+    assert {element.get(ABOUT) for element in root.iter(DESCRIPTION)} == {"uuid:1"}
 
 
 @pytest.mark.parametrize(
