@@ -230,6 +230,21 @@ def pack(report: Result) -> None:
     _console.print(f"{report['rows']} rows in {report['files']} files, {len(report['skipped'])} other files skipped")
 
 
+def packed(files: Any, report: Any) -> None:
+    """What a run has packed into itself, on standard error: the run's own result is still to come."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if not files.todo:
+        known = len(files.packed.versions)
+        console.print(f"{known} files of {files.source} are packed already: none is new or changed", markup=False)
+        return
+    size = f"{report.bytes / 2**20:.1f} MiB"
+    console.print(f"packed {report.rows} images of {files.source} into {files.url} ({size})", markup=False)
+    if files.changed:
+        console.print(f"{files.changed} of them had changed: their rows of before stay, and so do the results")
+    for lost in report.lost[:_EXAMPLES]:
+        console.print(f"packed without its bytes: {lost['name']}: {lost['why']}", markup=False)
+
+
 def degrade(report: Result) -> None:
     _console.print(f"{report['rows']} pairs in {report['files']} files")
     for skipped in report["skipped"]:

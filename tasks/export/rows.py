@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Any
 
@@ -15,7 +15,7 @@ from tasks.datasets.fetch_images import Fetcher
 from tasks.datasets.image_column import addresses, image_bytes
 from tasks.datasets.row_groups import plain_columns, read_row_groups, value_at
 from tasks.runs.finished_run import current_run
-from tasks.runs.layout import DATA, REJECTED
+from tasks.runs.layout import DATA, REJECTED, SOURCE
 from tasks.runs.manifest import Entry, read_manifest
 from tasks.runs.plan import require_finished
 from tasks.runs.record import RunRecord
@@ -104,8 +104,18 @@ def open_export(url: str) -> ExportRun:
     store = current_run(url)
     plan, record = require_finished(store)
     entries = {entry["shard"]: entry for entry in read_manifest(store)}
-    shards = [(shard, entries[shard.id]) for shard in from_table(plan.shards)]
+    shards = [(_at(store, record, shard), entries[shard.id]) for shard in from_table(plan.shards)]
     return ExportRun(store, record, settings_digest(read_spec(store)), shards)
+
+
+def _at(store: Store, record: RunRecord, shard: Shard) -> Shard:
+    """The shard, whose source is looked for in the run itself if it was packed into that: a run may have moved."""
+    own = f"{record['arguments']['destination'].rstrip('/')}/{SOURCE}/"
+    return (
+        replace(shard, source=f"{store.url(SOURCE)}/{shard.source.removeprefix(own)}")
+        if shard.source.startswith(own)
+        else shard
+    )
 
 
 def _records(store: Store, path: str | None, images: list[str]) -> Iterator[dict[str, Any]]:
