@@ -14,6 +14,7 @@ OWNER = "plan/owner.json"  # the driver that holds the run, on a store without t
 MANIFEST = "manifest.parquet"
 RECORD = "run.json"
 REPORT = "report/index.html"
+CARD = "README.md"
 
 SOURCE = "source"  # the images, packed, of a run that was given files
 PACKED = "_packed"  # in it: what was packed; no reader takes a name with `_` for the dataset's
