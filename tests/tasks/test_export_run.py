@@ -22,7 +22,7 @@ from tasks.storage.store import Store
 from tests import support
 from tests.tasks.images.samples import opened
 from tests.tasks.images.test_tiff_pages import multipage
-from tests.tiled_photos import TileDetector, photo
+from tests.tiled_photos import TILE, TileDetector, photo
 
 FACE, NO_FACE = photo(1, None), photo(None, None)
 
@@ -239,3 +239,20 @@ def test_a_dataset_that_older_versions_packed_page_by_page(mirror: str, tmp_path
     with Image.open(tmp_path / "out" / "pages.tif") as tiff:
         assert tiff.n_frames == 4
         assert np.array_equal(np.asarray(tiff), NO_FACE)
+
+
+def test_what_a_lossy_run_lost_outside_the_faces_is_left_out(mirror: str, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(1, 255, (*FACE.shape[:2], 1), np.uint8).repeat(3, axis=2)
+    before = np.concatenate([FACE, noise // 2], axis=0)
+    before[len(FACE) :, :, 1:] = 0  # no faces to `TileDetector`
+    before[-1, -1] = 0
+    rows = [{"id": "a.png", "image": {"bytes": support.encoded(before), "path": "a.png"}}]
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows)
+    settings = {"input": "photos", "detector": "retinaface", "format": "webp", "quality": 60}
+    support.finished_run(support.make_run(tmp_path, mirror, **settings))
+    restored = support.decoded(support.restored_images(tmp_path / "dst")["a.png"])
+    assert export_run(str(tmp_path / "dst"), str(tmp_path / "out"))["changed"] == 1
+    after = support.decoded((tmp_path / "out" / "a.png").read_bytes())
+    assert (restored != before)[:, TILE:].any() and np.array_equal(after[:, TILE:], before[:, TILE:])
+    face = (slice(10, TILE - 10), slice(10, TILE - 10))
+    assert np.array_equal(after[face], restored[face])
