@@ -11,12 +11,14 @@ Needs the source as it was, or a run that kept its input: a run holds no image's
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bfr_models.errors import RowError, UsageError
-from tasks.export.make import Made, make
+from bfr_models.errors import UsageError
+from tasks.export.make import Made
 from tasks.export.names import safe_path, with_ending, with_suffix
+from tasks.export.parallel import Result, made_in_order
 from tasks.export.pictures import Picture, pictures_of
 from tasks.export.progress import CHANGED, MISSING, Done, Exported, Progress
 from tasks.export.rows import ExportRun, open_export
@@ -44,8 +46,10 @@ def export_run(
     only: Literal["changed"] | None = None,
     suffix: str = "",
     overwrite: bool = False,
+    show: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Exports a finished run; a second call writes what is missing. `suffix` is put into the names of changed images.
+    """Exports a finished run; a second call writes what is missing. `suffix` is put into the names of changed images;
+    `show` is told how many rows are done, and of how many.
 
     UsageError, before anything is written, for a run that is not finished, and for a folder with something else in it.
     """
@@ -56,8 +60,11 @@ def export_run(
         raise UsageError(f"expected a folder outside of the run {source}, found {destination}; choose another one")
     progress = Progress(store, run, {"only": only, "suffix": suffix}, overwrite=overwrite)
     export = _Export(run, store, progress, only, suffix)
-    for number in range(len(run.shards)):
+    rows, total = 0, sum(shard.rows for shard, _ in run.shards)
+    for number, (shard, _) in enumerate(run.shards):
         export.shard(number)
+        rows += shard.rows
+        show(rows, total)
     report = export.report
     return {
         "run": redact(run.store.url()),
@@ -88,19 +95,23 @@ class _Export:
             self.report.states.update(one.state for one in before)
             return
         done: Done = []
-        for place, picture in enumerate(pictures_of(self.run, number)):
-            was = before[place] if place < len(before) else None
-            done.append(was if was and self.progress.is_there(was) else self._picture(picture, was))
+
+        def is_missing(place: int) -> bool:
+            return place >= len(before) or not self.progress.is_there(before[place])
+
+        pictures = ((picture, is_missing(place)) for place, picture in enumerate(pictures_of(self.run, number)))
+        for picture, made in made_in_order(self.run, pictures):
+            was = before[len(done)] if len(done) < len(before) else None
+            done.append(was if made is None and was else self._exported(picture, made, was))
         self.report.states.update(one.state for one in done)
         self.progress.note(number, done)
 
-    def _picture(self, picture: Picture, was: Exported | None) -> Exported:
+    def _exported(self, picture: Picture, made: Result, was: Exported | None) -> Exported:
         """Writes one image; `was` has the names that an earlier call gave."""
-        try:
-            made = make(self.run, picture)
-        except RowError as error:
+        if not isinstance(made, Made):
             if len(self.report.missing) < _SHOWN:
-                self.report.missing.append({"id": picture.rows[0].id, "why": redact_text(error.detail)})
+                why = made.detail if made else ""
+                self.report.missing.append({"id": picture.rows[0].id, "why": redact_text(why)})
             return Exported(MISSING)
         if self.only and made.state != self.only:
             return Exported(made.state)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from contextlib import ExitStack
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -30,10 +31,20 @@ def export(
     """Write a run's images back as files: same tree, names, formats and metadata; unchanged ones byte for byte."""
 
     def work() -> Any:
+        from flows.progress import RowProgress
         from tasks.export_run import export_run
 
         if only not in (None, "changed"):
             raise unknown("selection", only, ("changed",))
-        return export_run(run, folder, only="changed" if only else None, suffix=suffix, overwrite=overwrite)
+        with ExitStack() as stack:
+            lines: list[RowProgress] = []
+
+            def show_rows(done: int, total: int) -> None:
+                if not lines:
+                    lines.append(stack.enter_context(RowProgress("export", total)))
+                lines[0].reach(done)
+
+            chosen: Literal["changed"] | None = "changed" if only else None
+            return export_run(run, folder, only=chosen, suffix=suffix, overwrite=overwrite, show=show_rows)
 
     command(work, show.export, as_json, debug, exit_code=lambda report: int(report["missing"] > 0))
