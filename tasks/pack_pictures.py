@@ -21,7 +21,7 @@ from tasks.datasets.image_column import IMAGE, find_image_column, image_bytes, w
 from tasks.datasets.overwriting import made_by, require_free
 from tasks.datasets.row_ids import row_ids
 from tasks.datasets.writer import DatasetWriter
-from tasks.images.tiff_pages import split_pages, starts_with_page
+from tasks.images.tiff_pages import split_pages
 from tasks.runs.layout import SOURCE, SPEC
 from tasks.runs.packed import Packed, note_packed, read_packed
 from tasks.runs.source import open_source
@@ -165,9 +165,7 @@ def _as_text(name: str) -> str:
 def _pages(data: bytes | None) -> list[bytes | None]:
     """Each page of a TIFF, the first as the file itself: with it the dataset has every byte of what was packed."""
     pages = split_pages(data)
-    if len(pages) > 1 and data is not None and starts_with_page(data):
-        pages[0] = data
-    return pages
+    return [data, *pages[1:]]
 
 
 def _tables(rows: Iterator[dict[str, Any]]) -> Iterator[pa.Table]:

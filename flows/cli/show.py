@@ -29,9 +29,7 @@ def restore(record: Result) -> None:
         if "mean" in statistics[name]:
             s = statistics[name]
             _console.print(f"{name:>24}  mean {s['mean']:.4f}  p05 {s['p05']:.4f}  p95 {s['p95']:.4f}")
-    if record["arguments"].get("input") == "photos":
-        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in record["outcomes"].items())
-        _console.print(f"{totals['faces']} faces{': ' if outcomes else ''}{outcomes}")
+    _console.print(f"{totals['faces']} faces{_outcomes(record['outcomes'])}")
     for warning in record.get("warnings", ()):
         _console.print(f"[yellow]{warning}[/]")
     for code, count in record["rejects"].items():
@@ -55,6 +53,11 @@ def export(report: Result) -> None:
             "as it was and run this again, or restore with --keep-input"
         )
     _console.print(f"files: {report['folder']}", markup=False)
+
+
+def _outcomes(counts: Mapping[str, int]) -> str:
+    listed = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in counts.items())
+    return f": {listed}" if listed else ""
 
 
 def curate(record: Result) -> None:
@@ -182,6 +185,10 @@ def estimate(facts: Result) -> None:
             f"about {timedelta(seconds=round(facts['seconds']))} on {facts['workers']} workers like this machine "
             f"({facts['seconds_per_row']} s/row), {facts['bytes'] / 2**20:.1f} MiB of restored faces"
         )
+        faces = sum(facts["sample_outcomes"].values())
+        _console.print(f"a sample of {faces} faces{_outcomes(facts['sample_outcomes'])}")
+    for warning in facts["warnings"]:
+        _console.print(f"[yellow]{warning}[/]")
 
 
 def demo(result: Result) -> None:

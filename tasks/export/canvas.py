@@ -18,16 +18,22 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from bfr_models.pixels import Uint8Image
 from tasks.export.notes import Notes
-from tasks.images.channels import bit_depth_of, deep_of
-from tasks.images.codec import FORMATS, DecodedImage, decode
-from tasks.images.metadata import orientation_of
+from tasks.images.channels import Channels
+from tasks.images.codec import DecodedImage, decode
+from tasks.images.jpeg_segments import split_jpeg
+from tasks.images.limits import MAX_PIXELS
+from tasks.images.png_chunks import header_of
+from tasks.images.readers import kind_of, read
 from tasks.images.sixteen_bit import to_8_bits, to_16_bits
+from tasks.images.tiff_directories import Tiff, contents
+from tasks.images.tiff_reader import read_tiff
 
 Mask = NDArray[np.bool_]
 """(H, W)."""
 
 _SRGB = ImageCms.createProfile("sRGB")
 _INTENT = ImageCms.Intent.PERCEPTUAL
+_PALETTE = 3  # TIFF's photometric interpretation
 
 # EXIF orientation -> what turns upright pixels into the stored ones: the inverse of the codec's turns.
 _AS_STORED: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
@@ -47,12 +53,17 @@ class Canvas:
     """(H, W, channels) uint8 or uint16 samples, in the stored orientation; `mode` is Pillow's name of the channels."""
 
     samples: NDArray[Any]
-    mode: str  # L, LA, RGB, RGBA, YCbCr, CMYK, LAB
+    mode: str  # L, LA, RGB, RGBA, YCbCr, CMYK, CMYKA, LAB
     icc: bytes | None = None
 
     @property
     def is_deep(self) -> bool:
         return self.samples.dtype == np.uint16
+
+    @property
+    def colours(self) -> str:
+        """The mode without alpha."""
+        return self.mode.removesuffix("A")
 
     @property
     def image(self) -> Image.Image:
@@ -70,7 +81,7 @@ def with_restored(
     of another size than the original takes its place whole. RowError for an original that does not decode.
     """
     before, after = decode(original), decode(restored)
-    canvas, orientation = _canvas(original, before, notes)
+    canvas, orientation = _canvas(original, notes)
     if before.pixels.shape != after.pixels.shape:
         height, width = before.pixels.shape[:2]
         notes.add(f"the size was {width} x {height} px")
@@ -89,29 +100,33 @@ def with_restored(
 
 def _replaced(canvas: Canvas, before: DecodedImage, after: DecodedImage, orientation: int) -> Canvas:
     new = _in_colours_of(canvas, after)
-    if before.alpha is not None and canvas.mode in ("LA", "RGBA"):
+    if before.alpha is not None and canvas.mode != canvas.colours:
         size = (new.shape[1], new.shape[0])
         alpha = np.asarray(Image.fromarray(before.alpha).resize(size, Image.Resampling.BICUBIC))
         new = np.concatenate([new, (to_16_bits(alpha) if canvas.is_deep else alpha)[..., None]], axis=2)
-    mode = canvas.mode if new.shape[2] == canvas.samples.shape[2] else canvas.mode.removesuffix("A")
+    mode = canvas.mode if new.shape[2] == canvas.samples.shape[2] else canvas.colours
     return replace(canvas, samples=np.ascontiguousarray(_AS_STORED[orientation](new)), mode=mode)
 
 
 def _in_colours_of(canvas: Canvas, after: DecodedImage) -> NDArray[Any]:
     """The restored image, upright, (H, W, channels without alpha) in the mode and depth of the canvas."""
-    if canvas.is_deep:
-        deep = after.deep if after.deep is not None else to_16_bits(after.pixels)
-        deep = deep[..., None] if deep.ndim == 2 else deep[..., :3]
-        wanted = 1 if canvas.mode == "L" else 3
-        return deep if deep.shape[2] == wanted else np.repeat(deep[..., :1], wanted, axis=2)
-    if canvas.mode in ("RGB", "RGBA"):
-        return after.pixels
-    image = Image.fromarray(after.pixels)
-    if canvas.mode in ("L", "LA"):
+    mode = canvas.colours
+    if canvas.is_deep and after.deep is not None and mode in ("L", "RGB"):
+        deep = after.deep[..., None] if after.deep.ndim == 2 else after.deep
+        if mode == "L" or deep.shape[2] < 3:
+            return np.repeat(deep[..., :1], 1 if mode == "L" else 3, axis=2)
+        return deep[..., :3]
+    new = _converted(after.pixels, mode, canvas.icc)
+    return to_16_bits(new) if canvas.is_deep else new
+
+
+def _converted(pixels: Uint8Image, mode: str, icc: bytes | None) -> Uint8Image:
+    if mode == "RGB":
+        return pixels
+    image = Image.fromarray(pixels)
+    if mode == "L":
         return np.asarray(image.convert("L"))[..., None]
-    if canvas.mode == "YCbCr":
-        return np.asarray(image.convert("YCbCr"))
-    return _separated(image, canvas.mode, canvas.icc)
+    return np.asarray(image.convert(mode)) if mode == "YCbCr" else _separated(image, mode, icc)
 
 
 def _separated(image: Image.Image, mode: str, icc: bytes | None) -> Uint8Image:
@@ -124,37 +139,65 @@ def _separated(image: Image.Image, mode: str, icc: bytes | None) -> Uint8Image:
         return np.asarray(image.convert(mode))
 
 
-def _canvas(data: bytes, before: DecodedImage, notes: Notes) -> tuple[Canvas, int]:
+def _canvas(data: bytes, notes: Notes) -> tuple[Canvas, int]:
     """The samples of an image that decodes, and its orientation."""
-    image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-    if isinstance(image, JpegImageFile) and image.mode == "RGB" and not stores_rgb(image):
-        image.draft("YCbCr", None)
-    orientation, icc = orientation_of(image), image.info.get("icc_profile")
-    image.load()
-    as_read = _AS_STORED[orientation if image.format == "TIFF" else 1]  # Pillow turns TIFFs while it reads them
-    deep = deep_of(image, data) if bit_depth_of(image, data) == 16 else None
-    if deep is not None and deep.ndim == 2:
-        return Canvas(as_read(deep)[..., None], "L", icc), orientation
-    if deep is not None:  # read by OpenCV, which turns nothing
-        is_turned = np.array_equal(_AS_STORED[orientation](before.pixels), to_8_bits(deep[..., :3]))
-        return Canvas(deep, "RGB" if deep.shape[2] == 3 else "RGBA", icc), orientation if is_turned else 1
-    if before.bit_depth == 16:
-        notes.add("of its 16 bits per channel only 8 could be read and are written")
-    mode = _mode_of(image)
-    if image.mode in ("1", "P", "PA"):
-        had = "two levels" if image.mode == "1" else "palette"
-        notes.add(f"its {had} cannot hold the new pixels: it is {mode} of 8 bits now")
-    samples = as_read(np.asarray(image if image.mode == mode else image.convert(mode)))
-    return Canvas(samples[..., None] if samples.ndim == 2 else samples, mode, icc), orientation
+    kind = kind_of(data) or ""
+    channels, beside, orientation = read(kind, data, MAX_PIXELS)
+    if kind == "JPEG":
+        return _of_jpeg(data, beside.icc), orientation
+    if kind == "TIFF":
+        return _of_tiff(data, beside.icc, notes), orientation
+    return _of_channels(kind, data, channels, beside.icc, notes), orientation
 
 
-def _mode_of(image: Image.Image) -> str:
-    """The mode that holds what an image has."""
-    if isinstance(image, JpegImageFile) or image.mode in ("LA", "RGBA", "CMYK", "LAB"):
-        return image.mode
-    if image.mode in ("1", "L"):
-        return "LA" if image.has_transparency_data else "L"
-    return "RGBA" if image.has_transparency_data else "RGB"
+def _of_channels(kind: str, data: bytes, channels: Channels, icc: bytes | None, notes: Notes) -> Canvas:
+    is_grey, has_alpha, has_palette = _said(kind, data)
+    if has_palette:
+        notes.add(f"its palette cannot hold the new pixels: it is {'grey' if is_grey else 'RGB'} of 8 bits now")
+    colours: NDArray[Any] = channels.pixels[..., :1] if is_grey else channels.pixels
+    alpha: NDArray[Any] = colours[..., :0] if channels.alpha is None else channels.alpha[..., None]
+    if channels.deep is not None:
+        deep = channels.deep[..., None] if channels.deep.ndim == 2 else channels.deep
+        colours, alpha = np.split(deep, [1 if deep.shape[2] < 3 else 3], axis=2)
+    if has_alpha and not alpha.shape[2]:
+        alpha = np.full_like(colours[..., :1], np.iinfo(colours.dtype).max)
+    mode = ("L" if colours.shape[2] == 1 else "RGB") + ("A" if alpha.shape[2] else "")
+    return Canvas(np.concatenate([colours, alpha], axis=2), mode, icc)
+
+
+def _said(kind: str, data: bytes) -> tuple[bool, bool, bool]:
+    """Whether a PNG, BMP, GIF or WebP is stored as grey, with alpha, with a palette or less than 8 bits."""
+    if kind == "PNG":
+        header = header_of(data)
+        return header.colour in (0, 4), header.colour in (4, 6), header.colour == 3 or header.depth < 8
+    with Image.open(io.BytesIO(data), formats=[kind]) as image:
+        return image.mode in ("1", "L"), "A" in image.mode, image.mode in ("1", "P")
+
+
+def _of_jpeg(data: bytes, icc: bytes | None) -> Canvas:
+    with Image.open(io.BytesIO(split_jpeg(data)[0]), formats=["JPEG"]) as image:
+        assert isinstance(image, JpegImageFile)
+        if image.mode == "RGB" and not stores_rgb(image):
+            image.draft("YCbCr", None)
+        image.load()
+        samples = np.asarray(image)
+        return Canvas(samples[..., None] if samples.ndim == 2 else samples, image.mode, icc)
+
+
+def _of_tiff(data: bytes, icc: bytes | None, notes: Notes) -> Canvas:
+    found = read_tiff(data)
+    tiff = Tiff(data)
+    tags = contents(tiff).image.tags
+    bits, photometric = (tiff.numbers(tags.get(tag))[0] for tag in (258, 262))
+    if photometric == _PALETTE:
+        notes.add("its palette cannot hold the new pixels: it is RGB of 8 bits now")
+    elif bits not in (8, 16):
+        notes.add(f"its {bits or 1} bits cannot hold the new pixels: it has {8 * found.levels.itemsize} now")
+    samples = found.levels[..., None] if found.levels.ndim == 2 else found.levels
+    if found.alpha is None:
+        return Canvas(samples, found.mode, icc)
+    alpha = found.alpha.astype(samples.dtype) if found.alpha.dtype == samples.dtype else to_16_bits(found.alpha)
+    return Canvas(np.concatenate([samples, alpha[..., None]], axis=2), f"{found.mode}A", icc)
 
 
 def stores_rgb(image: JpegImageFile) -> bool:

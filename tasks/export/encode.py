@@ -25,23 +25,21 @@ from tasks.export.notes import Notes
 from tasks.export.png import write_png
 from tasks.export.thumbnails import without_exif_thumbnail
 from tasks.export.tiff import write_tiff
-from tasks.images.codec import FORMATS
+from tasks.images.png_chunks import split_png
+from tasks.images.readers import kind_of
 
 _WEBP_QUALITY = 95
 
 
-def format_of(data: bytes) -> str:
-    """The format of an image that decodes: one of `FORMATS`."""
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        return {"MPO": "JPEG"}.get(image.format or "", image.format or "")
-
-
 def takes_pixels(data: bytes) -> bool:
     """Whether new pixels can be put into a file of this kind: not into 256 colours, nor into one frame of many."""
-    form = format_of(data)
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        is_animated = form in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1
-    return form != "GIF" and not is_animated
+    kind = kind_of(data)
+    if kind == "PNG":
+        return split_png(data)[1].n_frames == 1
+    if kind == "WEBP":
+        with Image.open(io.BytesIO(data), formats=["WEBP"]) as image:
+            return int(getattr(image, "n_frames", 1)) == 1
+    return kind != "GIF"
 
 
 def write_like(files: Sequence[bytes], canvases: Mapping[int, Canvas], event: xmp.Event, notes: Notes) -> bytes:
@@ -49,10 +47,10 @@ def write_like(files: Sequence[bytes], canvases: Mapping[int, Canvas], event: xm
 
     `files` is the original or, of a TIFF of several pages, one for each page. RowError for what a format cannot hold.
     """
-    form = format_of(files[0])
-    if form == "TIFF":
+    kind = kind_of(files[0]) or ""
+    if kind == "TIFF":
         return write_tiff(files, canvases, event, notes)
-    write = {"JPEG": write_jpeg, "PNG": write_png, "WEBP": _webp, "BMP": _bmp, "GIF": write_png}[form]
+    write = {"JPEG": write_jpeg, "PNG": write_png, "WEBP": _webp, "BMP": _bmp, "GIF": write_png}[kind]
     return write(files[0], canvases[0], event, notes)
 
 

@@ -15,6 +15,7 @@ from tasks.export import xmp
 from tasks.export.canvas import Canvas
 from tasks.export.notes import Notes
 from tasks.export.thumbnails import without_exif_thumbnail, without_photoshop_thumbnail
+from tasks.images.jpeg_segments import split_jpeg
 
 Segment = tuple[int, bytes]
 """Marker and content."""
@@ -43,7 +44,7 @@ def write_jpeg(original: bytes, canvas: Canvas, event: xmp.Event, notes: Notes) 
 
 
 def _encoded(original: bytes, canvas: Canvas, notes: Notes) -> bytes:
-    with Image.open(io.BytesIO(original), formats=["JPEG"]) as image:
+    with Image.open(io.BytesIO(split_jpeg(original)[0]), formats=["JPEG"]) as image:
         assert isinstance(image, JpegImageFile)
         sampling = get_sampling(image)
         if canvas.mode == "YCbCr" and sampling < 0:

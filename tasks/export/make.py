@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from bfr_models.errors import RowError
 from bfr_models.faces.align import similarity, transform_points
@@ -24,10 +22,9 @@ from tasks.export.rows import ExportRow, ExportRun
 from tasks.export.sidecar import event_of
 from tasks.export.tiff import write_tiff
 from tasks.export.xmp import Event
-from tasks.images.codec import FORMATS
-from tasks.images.metadata import orientation_of
-
-_UNTOUCHED = ("kept", "skipped", "failed")  # the beginnings of outcomes that leave a face as it was
+from tasks.images.readers import kind_of, size
+from tasks.runs.outcomes import CHANGED as CHANGED_FACES
+from tasks.runs.outcomes import outcome_word
 
 
 @dataclass
@@ -95,21 +92,22 @@ def _canvases(run: ExportRun, picture: Picture, notes: Notes) -> dict[int, Canva
 
 def _is_untouched(run: ExportRun, row: ExportRow) -> bool:
     """Whether nothing in an image was changed, by what is known of its faces and its size."""
-    if not all(face["outcome"].startswith(_UNTOUCHED) for face in row.values["faces"]):
+    if any(map(_is_changed, row.values["faces"])):
         return False
-    return run.asked("input") != "photos" or _size(row.original or b"") == (row.values["width"], row.values["height"])
+    if run.asked("input") != "photos":
+        return True
+    original = row.original or b""
+    sides = size(kind_of(original) or "", original)  # as stored, which may be turned
+    return sorted(sides) == sorted((row.values["width"], row.values["height"]))
 
 
-def _size(data: bytes) -> tuple[int, int]:
-    """Width and height, upright."""
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        turned = image.format != "TIFF" and orientation_of(image) >= 5  # of a TIFF Pillow gives the upright size
-        return (image.height, image.width) if turned else (image.width, image.height)
+def _is_changed(face: dict[str, Any]) -> bool:
+    return outcome_word(face["outcome"]) in CHANGED_FACES
 
 
 def _pasted(row: ExportRow, detector: str) -> Callable[[tuple[int, int]], Mask] | None:
     """Where faces were pasted into a photo; None: anywhere."""
-    faces = [face for face in row.values["faces"] if not face["outcome"].startswith(_UNTOUCHED)]
+    faces = [face for face in row.values["faces"] if _is_changed(face)]
     if not faces or any(face["landmarks"] is None for face in faces):
         return None
 

@@ -7,11 +7,13 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 
+import numpy as np
+
 from tasks.export import xmp
 from tasks.export.canvas import Canvas
 from tasks.export.notes import Notes
 from tasks.export.thumbnails import without_exif_thumbnail
-from tasks.images.sixteen_bit import deep_png, to_8_bits
+from tasks.images.sixteen_bit import deep_png
 
 Chunk = tuple[bytes, bytes]
 """Type and content."""
@@ -45,8 +47,8 @@ def write_png(original: bytes, canvas: Canvas, event: xmp.Event, notes: Notes) -
 def _encoded(canvas: Canvas) -> bytes:
     if canvas.is_deep:
         deep = canvas.samples[..., 0] if canvas.mode == "L" else canvas.samples
-        colours = to_8_bits(canvas.samples[..., :3])
-        return deep_png(deep, colours, colours, None, None, None)
+        same = np.broadcast_to(np.uint8(0), (*deep.shape[:2], 3))  # nothing that differs is to be merged in
+        return deep_png(deep, same, same)
     canvas.image.save(file := io.BytesIO(), "PNG", compress_level=_LEVEL)
     return file.getvalue()
 

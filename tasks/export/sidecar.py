@@ -11,6 +11,7 @@ from tasks.export.notes import Notes
 from tasks.export.pictures import Picture
 from tasks.export.rows import ExportRow, ExportRun
 from tasks.export.xmp import Event
+from tasks.runs.outcomes import CHANGED, outcome_word
 
 _NOT_TOLD = {"source_file", "source_row"}  # of a rejected row: paths of whoever ran it
 
@@ -24,7 +25,7 @@ def event_of(run: ExportRun, picture: Picture) -> Event:
         "preset": method["preset"],
         "fingerprint": method["fingerprint"],
         "run": run.settings,
-        "faces": f"{outcomes.count('restored')} of {len(outcomes)} restored",
+        "faces": f"{sum(outcome_word(one) in CHANGED for one in outcomes)} of {len(outcomes)} changed",
     }
     return Event(
         agent=f"bfr-pipeline {importlib.metadata.version('bfr-pipeline')}",

@@ -20,7 +20,7 @@ from tasks.export.notes import Notes
 
 _NONE, _LZW, _JPEG, _DEFLATE, _PACKBITS, _OLD_DEFLATE = 1, 5, 7, 8, 32773, 32946
 _PILLOW = {_LZW: "tiff_lzw", _PACKBITS: "packbits"}
-_PHOTOMETRIC = {"L": 1, "LA": 1, "RGB": 2, "RGBA": 2, "CMYK": 5, "LAB": 8}
+_PHOTOMETRIC = {"L": 1, "RGB": 2, "CMYK": 5, "LAB": 8}
 _HORIZONTAL = 2  # the predictor that keeps differences to the sample on the left
 _STRIP_BYTES = 256 * 1024
 
@@ -69,9 +69,9 @@ def _tags(canvas: Canvas, compression: int, rows: int) -> dict[int, list[int]]:
     height, width, channels = canvas.samples.shape
     tags = {
         256: [width], 257: [height], 258: [8 * canvas.samples.itemsize] * channels, 259: [compression],
-        262: [_PHOTOMETRIC[canvas.mode]], 277: [channels], 278: [rows], 284: [1],
+        262: [_PHOTOMETRIC[canvas.colours]], 277: [channels], 278: [rows], 284: [1],
     }  # fmt: skip
-    return tags | ({338: [2]} if canvas.mode in ("LA", "RGBA") else {})  # ExtraSamples: alpha, not multiplied in
+    return tags | ({338: [2]} if canvas.mode != canvas.colours else {})  # ExtraSamples: alpha, not multiplied in
 
 
 def _bytes(samples: NDArray[Any], order: str, predictor: int) -> NDArray[np.uint8]:

@@ -16,12 +16,14 @@ from tasks.export.canvas import Canvas
 from tasks.export.notes import Notes
 from tasks.export.strips import Stored, Strips, encoded_strips
 from tasks.export.thumbnails import without_photoshop_thumbnail
+from tasks.images.tiff_directories import Tiff as Decoded
+from tasks.images.tiff_directories import contents
+from tasks.images.tiff_pages import MAX_PAGES
 
 # Field type -> bytes of a value: TIFF 6.0, section 2; 13 is an IFD; 16 to 18 are BigTIFF's 64-bit types.
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _LETTERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 _BYTE, _SHORT, _LONG, _LONG8 = 1, 3, 4, 16
-_SUBFILE, _SMALLER, _MASK = 254, 1, 4  # NewSubfileType, and its bits for a smaller version and a transparency mask
 _BLOCKS = {273: 279, 324: 325, 513: 514}  # offsets of strips, of tiles, of a JPEG -> their lengths
 _DIRECTORIES = {330, 34665, 34853, 40965}  # SubIFDs, EXIF, GPS, Interoperability
 _SUB_IFDS, _XMP, _PHOTOSHOP, _COMPRESSION, _PREDICTOR, _ROWS = 330, 700, 34377, 259, 317, 278
@@ -41,6 +43,7 @@ class Directory:
     tags: dict[int, tuple[int, bytes]] = field(default_factory=dict)
     blocks: dict[int, list[bytes]] = field(default_factory=dict)  # by the tag of their offsets
     inner: dict[int, list[Directory]] = field(default_factory=dict)  # by the tag that points to them
+    offset: int = 0  # where it stood
 
     def number(self, order: str, tag: int, default: int = 0) -> int:
         """The first value of an integer tag."""
@@ -56,11 +59,8 @@ class Tiff:
     is_big: bool
     directories: list[Directory]
 
-    @property
-    def pages(self) -> list[int]:
-        """Which directories are pages: not a smaller version of another, nor a mask."""
-        kinds = [one.number(self.order, _SUBFILE) for one in self.directories]
-        return [number for number, kind in enumerate(kinds) if not kind & (_SMALLER | _MASK)]
+    pages: list[Directory]
+    """The images of equal rank, as the decoder sees them: some of `directories`, or below one of these."""
 
 
 def write_tiff(files: Sequence[bytes], canvases: Mapping[int, Canvas], event: xmp.Event, notes: Notes) -> bytes:
@@ -73,6 +73,7 @@ def write_tiff(files: Sequence[bytes], canvases: Mapping[int, Canvas], event: xm
             if page.order != tiff.order:
                 raise ValueError("pages of different byte orders")
             tiff.directories += page.directories
+            tiff.pages += page.pages
             tiff.is_big |= page.is_big
         _put(tiff, canvases, event, notes)
         return _written(tiff)
@@ -82,17 +83,16 @@ def write_tiff(files: Sequence[bytes], canvases: Mapping[int, Canvas], event: xm
 
 def _put(tiff: Tiff, canvases: Mapping[int, Canvas], event: xmp.Event, notes: Notes) -> None:
     """Replaces pages, and removes the smaller versions that follow them."""
-    pages = tiff.pages
     for number, canvas in canvases.items():
-        directory = tiff.directories[pages[number]]
+        directory = tiff.pages[number]
         _repaint(directory, tiff.order, encoded_strips(canvas, tiff.order, _stored(directory, tiff.order), notes))
         packet = directory.tags.get(_XMP)
         directory.tags[_XMP] = (_BYTE, xmp.mark(packet and packet[1], event, notes))
-    changed = {pages[number] for number in canvases}
-    kept, of = [], -1
-    for number, directory in enumerate(tiff.directories):
-        of = number if number in pages else of
-        if number == of or of not in changed:
+    pages, changed = set(map(id, tiff.pages)), {id(tiff.pages[number]) for number in canvases}
+    kept, of = [], 0
+    for directory in tiff.directories:
+        of = id(directory) if id(directory) in pages else of
+        if id(directory) == of or of not in changed:
             kept.append(directory)
     tiff.directories = kept
 
@@ -150,14 +150,16 @@ class _Reader:
         while at:
             directory, at = self._directory(at, 0)
             directories.append(directory)
-        return Tiff(self._order, self._is_big, directories)
+        places = [page.offset for page in contents(Decoded(self._data), MAX_PAGES).pages]
+        known = {one.offset: one for top in directories for one in (top, *top.inner.get(_SUB_IFDS, ()))}
+        return Tiff(self._order, self._is_big, directories, [known[place] for place in places])
 
     def _directory(self, at: int, depth: int) -> tuple[Directory, int]:
         """The directory at an offset, and the offset of the next one."""
         if at in self._seen or len(self._seen) >= _MAX_DIRECTORIES or depth > _MAX_DEPTH:
             raise ValueError("directories without an end")
         self._seen.add(at)
-        found, count = Directory(), self._number(self._count, at)
+        found, count = Directory(offset=at), self._number(self._count, at)
         entry = f"{self._order}HH{self._word}"
         first, step = at + struct.calcsize(self._order + self._count), 20 if self._is_big else 12
         for i in range(count):

@@ -188,7 +188,7 @@ def test_hostile_names_stay_inside_and_apart(tmp_path: Path) -> None:
     for number, (row, path) in enumerate(zip(rows, HOSTILE, strict=True)):
         row |= {"id": f"row {number}", "image": {"bytes": row["image"]["bytes"], "path": path}}
     support.write_parquet(tmp_path / "in" / "src" / "a.parquet", rows)
-    run = support.make_run(tmp_path / "in", recogniser="none")
+    run = support.make_run(tmp_path / "in", recogniser="none", size="network")
     support.finished_run(run)
     report = export_run(run.destination, str(tmp_path / "in" / "out"))
     found = tree(tmp_path / "in" / "out")
@@ -198,7 +198,7 @@ def test_hostile_names_stay_inside_and_apart(tmp_path: Path) -> None:
     assert found.keys() == names | {f"{name}.json" for name in names}
     assert {one["name"]: one["as"] for one in report["renamed"]}["/etc/x.png"] == "etc/x.png"
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
-    assert report["changed"] == len(HOSTILE), "aligned faces are exported at the method's size"
+    assert report["changed"] == len(HOSTILE), "at the size that the run has written"
 
 
 def test_the_input_that_a_run_has_kept_will_do(tmp_path: Path) -> None:

@@ -253,7 +253,8 @@ def test_a_folder_of_images_goes_in_and_comes_out(bfr: Bfr, prefect_server: str,
     assert again.exit_code == 0 and "2 files of" in again.stderr and "none is new or changed" in again.stderr
     exported = bfr("export", "out", "files", "--json")
     assert exported.exit_code == 0, exported.output
-    assert json.loads(exported.stdout)["changed"] == 2
+    report = json.loads(exported.stdout)
+    assert (report["images"], report["unchanged"], report["written"]) == (2, 2, 4)
     assert (tmp_path / "files" / "a" / "2#.png.json").exists()
     refused = bfr("export", "out", "scans")
     assert refused.exit_code == 2 and "--overwrite" in refused.stderr
