@@ -16,6 +16,7 @@ from bfr_models.registry import methods
 from tasks.config.code import running_code
 from tasks.config.licences import licences_in_use
 from tasks.config.resolve import ResolvedRun
+from tasks.report.run_card import write_card
 from tasks.report.run_report import write_report
 from tasks.runs import commits
 from tasks.runs.damage import closing_record, derived_damage, described, inspect_shards, newest_plan
@@ -76,6 +77,7 @@ def finish_run(resolved: ResolvedRun, store: Store, started: datetime, left_out:
     record["warnings"] += left_out
     record = seal(record)
     write_report(store, plan, manifest, record, resolved.run)
+    write_card(store, record)
     write_record(store, record)  # last: its presence means that the run is finished
     return record
 

@@ -1,11 +1,12 @@
 """Packs images into a Parquet dataset: one row per image file, byte for byte, broken files included.
 
 Nothing is lost on the way in: `restore` rejects what does not decode, with the reason. A TIFF with several pages
-becomes one row per page.
+becomes one row per page; that of the first one has the whole file, of which every reader takes the first page.
 """
 
 from __future__ import annotations
 
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,17 +15,20 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bfr_models.errors import UsageError
-from tasks.datasets.archives import SIDECARS, Entry, read_entries
+from bfr_models.errors import BfrError, UsageError
+from tasks.datasets.archives import ARCHIVES, SIDECARS, Entry, image_files, read_entries
 from tasks.datasets.image_column import IMAGE, find_image_column, image_bytes, with_image_features
 from tasks.datasets.overwriting import made_by, require_free
 from tasks.datasets.row_ids import row_ids
 from tasks.datasets.writer import DatasetWriter
 from tasks.images.tiff_pages import split_pages
+from tasks.runs.layout import SOURCE, SPEC
+from tasks.runs.packed import Packed, note_packed, read_packed
 from tasks.runs.source import open_source
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
+ROWS_PER_FILE, ROW_GROUP_ROWS = 5000, 32
 BATCH_ROWS, BATCH_BYTES = 64, 64 * 2**20  # of a table in memory, whichever is reached first
 
 
@@ -44,8 +48,8 @@ class PackReport:
 def pack_pictures(
     source: str,
     destination: str,
-    rows_per_file: int = 5000,
-    row_group_rows: int = 32,
+    rows_per_file: int = ROWS_PER_FILE,
+    row_group_rows: int = ROW_GROUP_ROWS,
     column: str = "image",
     *,
     follow_links: bool = False,
@@ -72,6 +76,66 @@ def pack_pictures(
     return report
 
 
+@dataclass(frozen=True)
+class FilesOfRun:
+    """Images that a run was given as files: it packs them into itself, once, and goes on with that dataset."""
+
+    source: str  # as it was given
+    url: str  # of the dataset
+    todo: dict[str, str]  # files that are new or have changed, with their versions
+    changed: int  # how many of them were packed before, in another version: those rows stay
+    packed: Packed
+
+    def pack(self) -> PackReport:
+        """Packs what is to do into further files of the dataset."""
+        folder, report, attempt = Store(self.url), PackReport(), uuid.uuid4().hex[:12]
+        if not self.todo:
+            return report
+        with DatasetWriter(folder.sub(attempt), ROWS_PER_FILE, ROW_GROUP_ROWS) as writer:
+            entries = read_entries(self.source, only=self.todo.keys())
+            for table in _tables(_rows(entries or (), report)):
+                writer.write(table)
+        report.rows, report.files, report.bytes = writer.rows, len(writer.files), writer.bytes
+        parts = [f"{attempt}/{name}" for name in writer.files]
+        if not note_packed(folder, self.packed, redact(self.source), self.todo, parts):
+            for path in parts:
+                folder.delete(path)
+            raise BfrError(
+                f"expected to be the only one that packs {redact(self.source)} into {redact(self.url)}, found another "
+                "that was faster; run the same command again"
+            )
+        return report
+
+
+def files_of_run(source: str, destination: str) -> FilesOfRun | None:
+    """The images at a run's source, if these are files; None for a dataset. UsageError, before anything is written, if
+    the run at the destination is of other files."""
+    url = f"{destination.rstrip('/')}/{SOURCE}"
+    packed = read_packed(Store(url))
+    if not packed.records and Store(destination).exists(SPEC):
+        return None  # a run of a dataset: nothing is listed to know that
+    found = image_files(source)
+    if packed.records and packed.origin != redact(source):
+        if redact(source).rstrip("/") == redact(url):
+            return None  # by the dataset's own address, as `run.json` has it
+        raise UsageError(
+            f"expected {packed.origin}, whose images are packed in {redact(url)}, found {redact(source)}; use another "
+            "destination"
+        )
+    if not packed.records and not found:
+        return None
+    if f"{destination}/".startswith(f"{source.rstrip('/')}/"):
+        raise UsageError(f"expected a destination outside {redact(source)}, found {redact(destination)}; use another")
+    todo = {name: version for name, version in (found or {}).items() if packed.versions.get(name) != version}
+    again = [name for name in todo if name in packed.versions]
+    if archive := next((name for name in again if name.lower().endswith(ARCHIVES)), None):
+        raise UsageError(
+            f"expected {archive} as it was when it was packed into {redact(url)}, found it changed: all its images "
+            "would come twice; use another destination"
+        )
+    return FilesOfRun(source, url, todo, len(again), packed)
+
+
 def _rows(entries: Iterable[Entry], report: PackReport) -> Iterator[dict[str, Any]]:
     """One row per image or page. Ids are unique: a name that occurs again gets a number."""
     seen: Counter[str] = Counter()
@@ -81,11 +145,27 @@ def _rows(entries: Iterable[Entry], report: PackReport) -> Iterator[dict[str, An
             continue
         if entry.lost:
             report.lost.append({"name": entry.name, "why": entry.lost})
-        for page, data in enumerate(split_pages(entry.data), start=1):
-            name = entry.name if page == 1 else f"{entry.name}#page={page}"
+        for page, data in enumerate(_pages(entry.data), start=1):
+            path = _as_text(entry.name)
+            name = path if page == 1 else f"{path}#page={page}"
             seen[name] += 1
             row_id = name if seen[name] == 1 else f"{name}#{seen[name]}"
-            yield {"id": row_id, "image": {"bytes": data, "path": entry.name}, **entry.sidecars}
+            yield {"id": row_id, "image": {"bytes": data, "path": path}, **entry.sidecars}
+
+
+def _as_text(name: str) -> str:
+    """A file name as text: one whose bytes are not UTF-8 is taken for Latin-1."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # Python holds such bytes as lone surrogates
+        return name.encode(errors="surrogateescape").decode("latin-1")
+    return name
+
+
+def _pages(data: bytes | None) -> list[bytes | None]:
+    """Each page of a TIFF, the first as the file itself: with it the dataset has every byte of what was packed."""
+    pages = split_pages(data)
+    return [data, *pages[1:]]
 
 
 def _tables(rows: Iterator[dict[str, Any]]) -> Iterator[pa.Table]:

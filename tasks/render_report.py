@@ -1,10 +1,11 @@
-"""Renders the report of a finished run again."""
+"""Renders the report of a finished run again, and its dataset card."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from tasks.config.restore import RestoreRun
+from tasks.report.run_card import write_card
 from tasks.report.run_report import write_report
 from tasks.runs.layout import REPORT
 from tasks.runs.manifest import read_manifest
@@ -19,4 +20,5 @@ def render_report(destination: str) -> dict[str, Any]:
     plan, record = require_finished(store)
     manifest = read_manifest(store)
     write_report(store, plan, manifest, record, RestoreRun.model_validate(record["arguments"]))
+    write_card(store, record)
     return {"report": redact(store.url(REPORT))}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bfr_models.errors import UsageError
 from tasks.runs import commits
-from tasks.runs.layout import COMMITS, FOLDERS, commit_file
+from tasks.runs.layout import COMMITS, FOLDERS, PACKED, SOURCE, commit_file
+from tasks.runs.packed import read_packed
 from tasks.runs.plan import Plan, latest_plan
 from tasks.storage.redaction import redact
 from tasks.storage.store import Leftover, Store
@@ -93,5 +95,21 @@ def _leftovers(store: Store, plan: Plan) -> Iterator[_Found]:
         for leftover in store.leftovers(folder):
             if leftover.path not in keep:
                 yield _Found("orphan", leftover)
+    yield from (_Found("unfinished packing", leftover) for leftover in _unfinished_packings(store))
     yield from (_Found("temporary file", leftover) for leftover in store.temporary_files())
     yield from (_Found("upload", leftover) for leftover in store.uploads())
+
+
+def _unfinished_packings(store: Store) -> Iterator[Leftover]:
+    """The files of packings without a record, each as old as the last one that the same packing has written: it may be
+    at work for hours."""
+    packed = read_packed(store.sub(SOURCE))
+    keep = {f"{SOURCE}/{path}" for path in packed.parts}
+    by_attempt = defaultdict[str, list[Leftover]](list)
+    for leftover in store.leftovers(SOURCE) if packed.records else ():
+        attempt, _, part = leftover.path.removeprefix(f"{SOURCE}/").partition("/")
+        if part and attempt != PACKED and leftover.path not in keep:
+            by_attempt[attempt].append(leftover)
+    for leftovers in by_attempt.values():
+        made = max(leftover.made for leftover in leftovers)
+        yield from (replace(leftover, made=made) for leftover in leftovers)

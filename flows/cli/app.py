@@ -10,7 +10,20 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import curate, datasets, evaluate, generations, machine, reprocess, restore, runs, score, train, weights
+from flows.cli import (
+    curate,
+    datasets,
+    evaluate,
+    export,
+    generations,
+    machine,
+    reprocess,
+    restore,
+    runs,
+    score,
+    train,
+    weights,
+)
 from flows.cli.supervisor import supervise
 
 VERBS: tuple[tuple[Callable[..., None], str], ...] = (
@@ -22,6 +35,7 @@ VERBS: tuple[tuple[Callable[..., None], str], ...] = (
         evaluate.evaluate,
         "Example: `bfr evaluate faces/ out/ --methods passthrough,estimator,difface --degrade gfpgan`",
     ),
+    (export.export, "Examples: `bfr export restored/ files/`; `--only changed --suffix _restored`"),
     (curate.curate, "Example: `bfr curate restored/ best/ --where 'identity_similarity > 0.9' --dedupe 0.95`"),
     (reprocess.reprocess, "Example: `bfr reprocess s3://inbox s3://archive/restored --method difface`"),
     (reprocess.deploy, 'Example: `bfr deploy s3://inbox s3://archive/restored --method difface --cron "0 3 * * *"`'),

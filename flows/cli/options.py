@@ -14,6 +14,13 @@ from bfr_models.errors import UsageError
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Print tracebacks.")]
 Source = Annotated[str, typer.Argument(metavar="SRC", help="Dataset: a folder, glob or file; any fsspec URL.")]
+SourceOrFiles = Annotated[
+    str,
+    typer.Argument(
+        metavar="SRC",
+        help="Dataset; or images: a folder, .zip, .tar, glob or file, packed into DST first. Any fsspec URL.",
+    ),
+]
 Destination = Annotated[str, typer.Argument(metavar="DST", help="Where to write; any fsspec URL.")]
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what another command has left at DST.")]

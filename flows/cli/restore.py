@@ -25,7 +25,7 @@ from flows.cli.options import (
     Protocol,
     Recogniser,
     ShardRows,
-    Source,
+    SourceOrFiles,
     settings_from,
 )
 from tasks.config.restore import RestoreRun
@@ -33,7 +33,7 @@ from tasks.config.restore import RestoreRun
 
 def restore(
     context: typer.Context,
-    source: Source,
+    source: SourceOrFiles,
     destination: Destination,
     method: Method = None,
     preset: PresetName = None,
@@ -144,21 +144,13 @@ def restore(
     """Restore every face of a dataset. Running it again resumes; a finished run is a no-op."""
 
     def estimate() -> Any:
-        run = RestoreRun(**settings_from(context, RestoreRun, config))
         from tasks.config.resolve import resolve_run
         from tasks.estimate_run import estimate_run
-        from tasks.runs.spec import as_begun
 
-        return estimate_run(resolve_run(as_begun(run)))
+        return estimate_run(resolve_run(_checked(settings_from(context, RestoreRun, config))))
 
     def work() -> Any:
-        run = RestoreRun(**settings_from(context, RestoreRun, config))
-        from tasks.config.resolve import resolve_run
-        from tasks.runs.spec import as_begun, check_destination
-        from tasks.storage.store import Store
-
-        run = as_begun(run)
-        check_destination(resolve_run(run), Store(run.destination))  # before Prefect and Ray start
+        run = _checked(settings_from(context, RestoreRun, config))  # before Prefect and Ray start
         from flows.restore_dataset import restore_dataset_with_fallback
 
         return restore_dataset_with_fallback(run)
@@ -166,6 +158,23 @@ def restore(
     if plan:
         command(estimate, show.estimate, as_json, debug)
     command(work, show.restore, as_json, debug, exit_code=too_many_rejects)
+
+
+def _checked(settings: dict[str, Any]) -> RestoreRun:
+    """The run, which its destination takes. If its source is files, they are packed into it: it is a run of that
+    dataset."""
+    run = RestoreRun(**settings)
+    from tasks.config.resolve import resolve_run
+    from tasks.pack_pictures import files_of_run
+    from tasks.runs.spec import as_begun, check_destination
+    from tasks.storage.store import Store
+
+    files = files_of_run(run.source, run.destination)
+    run = as_begun(run if files is None else run.model_copy(update={"source": files.url}))
+    check_destination(resolve_run(run), Store(run.destination))
+    if files is not None:
+        show.packed(files, files.pack())
+    return run
 
 
 def too_many_rejects(record: dict[str, Any]) -> int:

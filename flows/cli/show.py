@@ -13,6 +13,7 @@ from rich.text import Text
 Result = Mapping[str, Any]
 
 _console = Console(highlight=False, soft_wrap=True)
+_EXAMPLES = 10
 _STATES = {"present": "[green]yes[/]", "absent": "no", "damaged": "[red]damaged[/]"}
 _MARKS = {"ok": "[green]ok[/]", "missing": "[yellow]--[/]", "bad": "[red]!![/]"}
 
@@ -34,6 +35,24 @@ def restore(record: Result) -> None:
     for code, count in record["rejects"].items():
         _console.print(f"rejected as {code}: {count}")
     _console.print(f"report: {record['arguments']['destination']}/report/index.html")
+
+
+def export(report: Result) -> None:
+    """How many images came out changed and unchanged, and what did not come out."""
+    counts = ", ".join(f"{report[state]} {state}" for state in ("changed", "unchanged", "rejected") if report[state])
+    _console.print(f"{report['images']} images{': ' if counts else ''}{counts}; {report['written']} files written")
+    for one in report["renamed"][:_EXAMPLES]:
+        _console.print(f"renamed: {one['name']!r} is {one['as']!r}", markup=False)
+    if report["noted"]:
+        _console.print(f"{report['noted']} of those written could not stay quite as they were: `notes` in their .json")
+    for one in report["not_exported"][:_EXAMPLES]:
+        _console.print(f"not exported: {one['id']}: {one['why']}", markup=False)
+    if report["missing"]:
+        _console.print(
+            f"[yellow]{report['missing']} images were not exported[/]: their own bytes are needed. Put the source back "
+            "as it was and run this again, or restore with --keep-input"
+        )
+    _console.print(f"files: {report['folder']}", markup=False)
 
 
 def _outcomes(counts: Mapping[str, int]) -> str:
@@ -216,6 +235,21 @@ def evaluate(result: Result) -> None:
 
 def pack(report: Result) -> None:
     _console.print(f"{report['rows']} rows in {report['files']} files, {len(report['skipped'])} other files skipped")
+
+
+def packed(files: Any, report: Any) -> None:
+    """What a run has packed into itself, on standard error: the run's own result is still to come."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if not files.todo:
+        known = len(files.packed.versions)
+        console.print(f"{known} files of {files.source} are packed already: none is new or changed", markup=False)
+        return
+    size = f"{report.bytes / 2**20:.1f} MiB"
+    console.print(f"packed {report.rows} images of {files.source} into {files.url} ({size})", markup=False)
+    if files.changed:
+        console.print(f"{files.changed} of them had changed: their rows of before stay, and so do the results")
+    for lost in report.lost[:_EXAMPLES]:
+        console.print(f"packed without its bytes: {lost['name']}: {lost['why']}", markup=False)
 
 
 def degrade(report: Result) -> None:

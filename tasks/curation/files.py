@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ import pyarrow as pa
 from tasks.curation.duplicates import Duplicates
 from tasks.curation.selection import NOT_DROPPED, Selection
 from tasks.datasets.image_column import IMAGE, embedded_bytes, with_image_features
+from tasks.datasets.plain_json import encode_json
 from tasks.datasets.row_groups import value_at
 from tasks.datasets.writer import DatasetWriter, rename_clashing
 from tasks.runs.finished_run import FinishedRun, Rows
@@ -136,7 +136,7 @@ def _tar(number: int, samples: list[Sample]) -> Iterator[tuple[str, bytes]]:
     """`<key>.png`, `<key>.json`, and `<key>.<column>.png` for other images: WebDataset groups them by key."""
     with tarfile.open(fileobj=(sink := io.BytesIO()), mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for key, images, values in samples:
-            for name, data in [*images.values(), (f"{key}.json", _json(values))]:
+            for name, data in [*images.values(), (f"{key}.json", encode_json(values))]:
                 member = tarfile.TarInfo(name)
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
@@ -151,7 +151,7 @@ def _folder(number: int, samples: list[Sample]) -> Iterator[tuple[str, bytes]]:
         for column, (name, data) in images.items():
             yield f"{number:05d}/{name}", data
             named["file_name" if column == _RESTORED else f"{column}_file_name"] = name
-        lines.append(_json(named | {name: value for name, value in values.items() if name not in named}))
+        lines.append(encode_json(named | {name: value for name, value in values.items() if name not in named}))
     yield f"{number:05d}/metadata.jsonl", b"\n".join(lines) + b"\n"
 
 
@@ -170,23 +170,6 @@ def _file_name(key: str, suffix: str, data: bytes) -> str:
     """A file name with the extension that the first bytes call for."""
     extension = next((name for start, name in _EXTENSIONS if data.startswith(start)), "bin")
     return f"{key}.{suffix}.{extension}" if suffix else f"{key}.{extension}"
-
-
-def _json(values: dict[str, Any]) -> bytes:
-    try:
-        text = json.dumps(values, allow_nan=False, default=str)
-    except ValueError:  # NaN or infinity, which JSON does not have
-        text = json.dumps(_finite(values), allow_nan=False, default=str)
-    return text.encode()
-
-
-def _finite(value: Any) -> Any:
-    """The value with null for NaN and infinity."""
-    if isinstance(value, dict):
-        return {name: _finite(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and value - value != 0 else value
 
 
 def _is_encoded(kind: pa.DataType) -> bool:

@@ -13,16 +13,18 @@ import lzma
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from glob import has_magic
 from typing import IO, TypeVar
 
 from bfr_models.errors import UsageError
 from tasks.datasets import archive_limits
 from tasks.datasets.archive_limits import CHUNK, MAX_SIDECAR_BYTES, BoundedTar, Budget, members, open_tar, size_of
+from tasks.storage.globs import split_glob
 from tasks.storage.local_disk import NotAFileError
 from tasks.storage.redaction import redact
-from tasks.storage.store import Store
+from tasks.storage.store import FileVersions, Store
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
 SIDECARS = ("json", "txt", "cls")  # files beside an image in a WebDataset; they become columns
@@ -48,27 +50,62 @@ class Entry:
     sidecars: Mapping[str, str | None] = field(default_factory=dict)
 
 
-def read_entries(source: str, *, follow_links: bool = False) -> Iterator[Entry] | None:
-    """The files of a folder or of archives, in a stable order; None if the source is Parquet."""
+def read_entries(
+    source: str, *, follow_links: bool = False, only: Collection[str] | None = None
+) -> Iterator[Entry] | None:
+    """The files of a folder, a glob or of archives, in a stable order; None if the source is Parquet. With `only`, of
+    the images and archives those of these names, as `image_files` has them."""
     folder, slash, name = source.rstrip("/").rpartition("/")
-    if name.lower().endswith(ARCHIVES):
+    if name.lower().endswith(ARCHIVES) and not has_magic(name):
         return _archive(Store(folder or slash or "."), name)
     if name.endswith(".parquet"):
         return None
-    store = Store(source)
-    sizes = {file.path: file.size for file in store.versions(follow_links=follow_links)}
-    if list(sizes) == [""]:  # the source is a single file, or a link to one, which whoever named it may follow
-        store, sizes, follow_links = Store(folder or slash or "."), {name: sizes[""]}, True
+    store, files, follow_links = _list(source, follow_links=follow_links)
+    sizes = {file.path: file.size for file in files if only is None or file.path in only or _why_skipped(file.path)}
     names = [path for path in sizes if not _hidden(path)]
     images = any(map(_is_image, names))
     if any(path.endswith(".parquet") for path in names):
         if images:
             raise UsageError(f"expected images or Parquet at {redact(source)}, found both; pack them separately")
         return None
-    archives = [path for path in names if path.lower().endswith(ARCHIVES)]
+    archives = [path for path in names if _is_archive(path) and (only is None or path in only)]
     if archives and not images:
         return (entry for path in archives for entry in _inner_archive(store, path, follow_links))
     return (_file(store, path, size, follow_links) for path, size in sizes.items())
+
+
+def image_files(source: str) -> dict[str, str] | None:
+    """The version of each image at a source by its name or, if there are none, of each archive; None if the source has
+    neither, or if it is a dataset: it has a Parquet file."""
+    folder, slash, name = source.rstrip("/").rpartition("/")
+    if _is_archive(name) and not has_magic(name):
+        store = Store(folder or slash or ".")
+        return {name: store.info(name).version} if store.exists(name) else None
+    if name.endswith(".parquet") or source.startswith(("http://", "https://")):  # web servers do not list
+        return None
+    files = [file for file in _list(source, follow_links=False)[1] if not _hidden(file.path)]
+    if any(file.path.endswith(".parquet") for file in files):
+        return None
+    for wanted in (_is_image, _is_archive):
+        if found := {file.path: file.version for file in files if wanted(file.path)}:
+            return found
+    return None
+
+
+def _list(source: str, *, follow_links: bool) -> tuple[Store, FileVersions, bool]:
+    """The folder of a source, the files, and whether links may be followed. A single file, or a link to one, may: who
+    named it meant it."""
+    source = source.rstrip("/")
+    store = Store(source)
+    if has_magic(source) and not store.exists(""):
+        folder, pattern = split_glob(source)
+        store = Store(folder)
+        return store, store.glob(pattern), follow_links
+    files = store.versions(follow_links=follow_links)
+    if [file.path for file in files] != [""]:
+        return store, files, follow_links
+    folder, slash, name = source.rpartition("/")
+    return Store(folder or slash or "."), [replace(files[0], path=name)], True
 
 
 def _file(store: Store, path: str, size: int, follow_links: bool) -> Entry:
@@ -197,6 +234,10 @@ def _why_skipped(path: str) -> str:
 def _is_image(path: str) -> bool:
     name = path.rpartition("/")[2].lower()
     return "." in name and f".{name.rpartition('.')[2]}" in EXTENSIONS
+
+
+def _is_archive(path: str) -> bool:
+    return path.lower().endswith(ARCHIVES)
 
 
 def _hidden(path: str) -> bool:

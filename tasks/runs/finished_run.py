@@ -101,15 +101,21 @@ class FinishedRun:
                     first = stop
 
 
+def current_run(url: str) -> Store:
+    """The run at a URL or, of generations, the current one. UsageError if none is current."""
+    store = Store(url)
+    pointer = read_pointer(store)
+    if not pointer.begun:
+        return store
+    if pointer.generation is None:
+        raise UsageError(f"expected a current generation at {store!r}, found none; run `bfr reprocess` to make one")
+    return Store(address(url, pointer.generation))
+
+
 def open_run(url: str) -> FinishedRun:
     """Reads a finished run, or the current one of generations, except its images and features. UsageError for anything
     else."""
-    store = Store(url)
-    pointer = read_pointer(store)
-    if pointer.begun:
-        if pointer.generation is None:
-            raise UsageError(f"expected a current generation at {store!r}, found none; run `bfr reprocess` to make one")
-        store = Store(address(url, pointer.generation))
+    store = current_run(url)
     _, record = require_finished(store)
     run = _open(store, record)
     if not run.files:

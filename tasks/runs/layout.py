@@ -14,6 +14,10 @@ OWNER = "plan/owner.json"  # the driver that holds the run, on a store without t
 MANIFEST = "manifest.parquet"
 RECORD = "run.json"
 REPORT = "report/index.html"
+CARD = "README.md"
+
+SOURCE = "source"  # the images, packed, of a run that was given files
+PACKED = "_packed"  # in it: what was packed; no reader takes a name with `_` for the dataset's
 
 DAMAGED = "damaged"  # copies of what was found damaged
 
@@ -42,6 +46,11 @@ def commit_file(commit: str) -> str:
 def shard_file(folder: str, commit: str, attempt: str) -> str:
     """A file of one attempt at a shard; no other attempt writes to it."""
     return f"{folder}/{commit}-{attempt}.parquet"
+
+
+def packed_file(number: int) -> str:
+    """A record of what was packed, relative to `SOURCE`."""
+    return f"{PACKED}/{number:05d}.parquet"
 
 
 def damaged_file(path: str, digest: str) -> str:

@@ -12,13 +12,16 @@ from tasks.runs.layout import (
     DATA,
     GENERATIONS,
     MANIFEST,
+    PACKED,
     PLAN,
     POINTER,
     RECORD,
     generation_folder,
 )
 from tasks.runs.manifest import data_files
+from tasks.runs.packed import read_packed
 from tasks.runs.pointer import read_pointer
+from tasks.storage.globs import split_glob
 from tasks.storage.redaction import redact, redact_text
 from tasks.storage.retry import retry_deadline
 from tasks.storage.store import FileVersion, Store
@@ -56,10 +59,9 @@ def _look(url: str) -> tuple[Store, list[FileVersion]]:
             return _one_file(url)  # plain web servers cannot list
     store = Store(url)
     if has_magic(url) and not store.exists(""):
-        steps = url.split("/")
-        fixed = next(i for i, step in enumerate(steps) if has_magic(step))
-        store = Store("/".join(steps[:fixed]) or ("/" if fixed else "."))
-        return store, store.glob("/".join(steps[fixed:]))
+        folder, pattern = split_glob(url)
+        store = Store(folder)
+        return store, store.glob(pattern)
     found = store.versions()
     return _one_file(url) if [file.path for file in found] == [""] else (store, found)
 
@@ -74,6 +76,9 @@ def _of_the_dataset(url: str, store: Store, found: list[FileVersion]) -> list[Fi
     """The dataset's files: those of `data/` for a finished run, a curated dataset or the current generation, else
     all."""
     tops = {file.path.partition("/")[0] for file in found}
+    if PACKED in tops:
+        named = set(read_packed(store).parts)  # another packing may have files here that do not count (yet)
+        return [file for file in found if file.path in named]
     if {POINTER, GENERATIONS} <= tops:
         current = str(read_pointer(store).generation)
         return _data_files(url, store, found, f"{generation_folder(current)}/")

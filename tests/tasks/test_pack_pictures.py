@@ -263,7 +263,9 @@ def test_a_tiff_of_several_pages_gives_a_row_for_each(tmp_path: Path, out: Path)
     for page, (row_id, found) in zip(pages, list(rows.items())[1:], strict=True):
         image = Image.open(io.BytesIO(found or b""))
         assert np.array_equal(np.asarray(image.convert(page.mode)), np.asarray(page)), row_id
-        assert (image.mode, image.n_frames, image.info["dpi"]) == (page.mode, 1, (300, 150))
+        assert (image.mode, image.info["dpi"]) == (page.mode, (300, 150))
+        assert image.n_frames == (5 if row_id == "scan.tif" else 1), "the first row has the whole file"
+    assert rows["scan.tif"] == data
     assert decode(rows["scan.tif#page=2"]).bit_depth == 16
 
 

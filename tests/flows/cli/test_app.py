@@ -239,3 +239,24 @@ def test_every_verb_prints_exactly_one_json_document(arguments: list[str], expec
     names = document if isinstance(document, dict) else {entry["name"] for entry in document}
     assert expected <= set(names)
     assert result.exit_code in (0, 1) if arguments == ["doctor"] else result.exit_code == 0
+
+
+def test_a_folder_of_images_goes_in_and_comes_out(bfr: Bfr, prefect_server: str, tmp_path: Path) -> None:
+    (tmp_path / "scans" / "a").mkdir(parents=True)
+    for name, number in {"1 é.png": 1, "a/2#.png": 2}.items():
+        (tmp_path / "scans" / name).write_bytes(support.encoded(support.portrait(number)))
+    asked = ("restore", "scans", "out", "--method", "passthrough", "--engine", "local", "--recogniser", "none")
+    first = bfr(*asked)
+    assert first.exit_code == 0, first.output
+    assert "packed 2 images of" in first.stderr and "2 rows in = 2 restored" in first.stdout
+    again = bfr(*asked)
+    assert again.exit_code == 0 and "2 files of" in again.stderr and "none is new or changed" in again.stderr
+    exported = bfr("export", "out", "files", "--json")
+    assert exported.exit_code == 0, exported.output
+    report = json.loads(exported.stdout)
+    assert (report["images"], report["unchanged"], report["written"]) == (2, 2, 4)
+    assert (tmp_path / "files" / "a" / "2#.png.json").exists()
+    refused = bfr("export", "out", "scans")
+    assert refused.exit_code == 2 and "--overwrite" in refused.stderr
+    (tmp_path / "scans" / "1 é.png").unlink()
+    assert bfr("export", "out", "files", "--only", "approved").exit_code == 2

@@ -1,0 +1,129 @@
+"""What a picture is exported as: its own bytes, or its own format with the restored pixels in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+
+from bfr_models.errors import RowError
+from bfr_models.faces.align import similarity, transform_points
+from bfr_models.faces.template import DLIB_5, FFHQ_5, TEMPLATE_SIDE
+from tasks.export.canvas import Canvas, Mask, with_restored
+from tasks.export.encode import takes_pixels, write_like
+from tasks.export.notes import Notes
+from tasks.export.pictures import Picture
+from tasks.export.png import write_png
+from tasks.export.progress import CHANGED, REJECTED, UNCHANGED
+from tasks.export.rows import ExportRow, ExportRun
+from tasks.export.sidecar import event_of
+from tasks.export.tiff import write_tiff
+from tasks.export.xmp import Event
+from tasks.images.readers import kind_of, size
+from tasks.runs.outcomes import CHANGED as CHANGED_FACES
+from tasks.runs.outcomes import outcome_word
+
+
+@dataclass
+class Made:
+    """A picture, ready to be written."""
+
+    state: str
+    data: bytes | None  # None: there is nothing to write
+    beside: dict[str, bytes] = field(default_factory=dict)  # endings of names -> files to put beside it
+    notes: Notes = field(default_factory=Notes)
+
+
+def make(run: ExportRun, picture: Picture) -> Made:
+    """RowError `missing` for a picture whose own bytes are needed and gone."""
+    notes = Notes()
+    if all(row.restored is None for row in picture.rows):
+        if picture.lost:
+            notes.add(picture.lost)
+        return Made(REJECTED, None if picture.lost else _whole(picture, notes), notes=notes)
+    if picture.lost:
+        raise RowError("missing", picture.lost)
+    canvases = _canvases(run, picture, notes)
+    if not canvases:
+        return Made(UNCHANGED, _whole(picture, notes), notes=notes)
+    event = event_of(run, picture)
+    try:
+        if takes_pixels(picture.files[0]):
+            return Made(CHANGED, write_like(picture.files, canvases, event, notes), notes=notes)
+        notes.add("its format cannot take the new pixels: it stays as it was, and they are beside it as PNG")
+    except (RowError, OSError, ValueError) as error:  # the last two are Pillow's
+        notes.add(f"the new pixels cannot be put into it ({error}): it stays as it was, and they are beside it as PNG")
+    return Made(CHANGED, _whole(picture, notes), _beside(picture, canvases, event, notes), notes)
+
+
+def _whole(picture: Picture, notes: Notes) -> bytes:
+    """The picture as it was."""
+    files = picture.files
+    if len(files) == 1:
+        return files[0]
+    notes.add("it was packed page by page: its pages are as they were, but the file is put together anew")
+    return write_tiff(files, {}, Event("", "", ""), notes)
+
+
+def _beside(picture: Picture, canvases: dict[int, Canvas], event: Event, notes: Notes) -> dict[str, bytes]:
+    one = len(picture.rows) == 1
+    originals = {number: picture.rows[number].original or b"" for number in canvases}
+    return {
+        ".png" if one else f".page{number + 1}.png": write_png(originals[number], canvas, event, notes)
+        for number, canvas in canvases.items()
+    }
+
+
+def _canvases(run: ExportRun, picture: Picture, notes: Notes) -> dict[int, Canvas]:
+    """The new pixels of each page that has some."""
+    found = {}
+    for number, row in enumerate(picture.rows):
+        if row.restored is None or row.original is None or _is_untouched(run, row):
+            continue
+        region = None if run.asked("format") == "png" else _pasted(row, run.asked("detector"))
+        canvas = with_restored(row.original, row.restored, region, notes)
+        if canvas is not None:
+            found[number] = canvas
+    return found
+
+
+def _is_untouched(run: ExportRun, row: ExportRow) -> bool:
+    """Whether nothing in an image was changed, by what is known of its faces and its size."""
+    if any(map(_is_changed, row.values["faces"])):
+        return False
+    if run.asked("input") != "photos":
+        return True
+    original = row.original or b""
+    sides = size(kind_of(original) or "", original)  # as stored, which may be turned
+    return sorted(sides) == sorted((row.values["width"], row.values["height"]))
+
+
+def _is_changed(face: dict[str, Any]) -> bool:
+    return outcome_word(face["outcome"]) in CHANGED_FACES
+
+
+def _pasted(row: ExportRow, detector: str) -> Callable[[tuple[int, int]], Mask] | None:
+    """Where faces were pasted into a photo; None: anywhere."""
+    faces = [face for face in row.values["faces"] if _is_changed(face)]
+    if not faces or any(face["landmarks"] is None for face in faces):
+        return None
+
+    def mask(shape: tuple[int, int]) -> Mask:
+        canvas = np.zeros(shape, np.uint8)
+        for face in faces:
+            cv2.fillConvexPoly(canvas, np.rint(_square(face, detector)).astype(np.int32), 1)
+        return canvas.astype(bool)
+
+    return mask
+
+
+def _square(face: dict[str, Any], detector: str) -> Any:
+    """(4, 2) corners of a face's crop in its photo."""
+    template = DLIB_5 if detector == "dlib" else FFHQ_5
+    to_crop = similarity(np.array(face["landmarks"], np.float64).reshape(-1, 2), template)
+    side = TEMPLATE_SIDE - 1
+    corners = np.array([(0, 0), (side, 0), (side, side), (0, side)], np.float64)
+    return transform_points(corners, np.asarray(cv2.invertAffineTransform(to_crop), np.float64))

@@ -1,0 +1,169 @@
+"""The rows of a finished run, in the order of its plan, each with its image as it was in the source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import repeat
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bfr_models.errors import BfrError, RowError
+from tasks.datasets.fetch_images import Fetcher
+from tasks.datasets.image_column import addresses, image_bytes
+from tasks.datasets.row_groups import plain_columns, read_row_groups, value_at
+from tasks.runs.finished_run import current_run
+from tasks.runs.layout import DATA, REJECTED, SOURCE
+from tasks.runs.manifest import Entry, read_manifest
+from tasks.runs.plan import require_finished
+from tasks.runs.record import RunRecord
+from tasks.runs.shards import Shard, current_version, from_table
+from tasks.runs.spec import read_spec, settings_digest
+from tasks.storage.redaction import redact
+from tasks.storage.store import Store
+
+_RESTORED, _IMAGE = "restored", "image"  # the columns with images in `data/` and `rejected/`
+
+
+@dataclass(frozen=True, eq=False)
+class ExportRow:
+    """One row of the source, and what the run made of it."""
+
+    id: str
+    path: str | None  # of the image, as the source has it
+    original: bytes | None
+    lost: str  # why there is no original
+    restored: bytes | None  # None for a rejected row
+    values: dict[str, Any]  # of its columns without images; of a rejected row, why
+
+
+@dataclass(frozen=True, eq=False)
+class _Cell:
+    """An image of the source: its bytes, its path, and why there are no bytes."""
+
+    data: bytes | None
+    path: str | None
+    lost: str = ""
+
+
+@dataclass(frozen=True)
+class ExportRun:
+    """A finished run, to be read shard by shard."""
+
+    store: Store
+    record: RunRecord
+    settings: str  # their digest: runs that share it make the same of the same images
+    shards: list[tuple[Shard, Entry]]
+
+    def asked(self, name: str, default: Any = None) -> Any:
+        """A setting of the run."""
+        return self.record["arguments"].get(name, default)
+
+    def rows(self, number: int) -> Iterator[ExportRow]:
+        """The rows of a shard, in the order of the source. One row group of each file is in memory at a time."""
+        shard, entry = self.shards[number]
+        column = self.asked("column", _IMAGE)
+        kept = f"source_{column}" if column == _RESTORED else column
+        restored = _records(self.store, entry[DATA], [_RESTORED, kept])
+        rejected = _records(self.store, entry[REJECTED], [_IMAGE])
+        reject = next(rejected, None)
+        for row, cell in enumerate(_originals(shard, column), start=shard.first_row):
+            if reject is not None and reject["source_row"] == row:
+                yield _rejected(reject, cell.path)
+                reject = next(rejected, None)
+                continue
+            values = next(restored, None)
+            if values is None:
+                raise BfrError(
+                    f"expected {shard.rows} rows in shard {shard.commit} of {self.store!r}, found fewer; `bfr verify` "
+                    "says what is damaged"
+                )
+            images = {name: values.pop(name, None) for name in (_RESTORED, kept)}
+            own = cell if cell.data or not images[kept] else _cell(images[kept], cell.path)
+            yield ExportRow(values["id"], own.path, own.data, own.lost, image_bytes(images[_RESTORED]), values)
+
+    def last_id(self, number: int) -> str:
+        """The id of the last row of a shard."""
+        shard, entry = self.shards[number]
+        last = shard.first_row + shard.rows - 1
+        if entry[REJECTED]:
+            table = self._columns(entry[REJECTED], ["id", "source_row"])
+            if table["source_row"][-1].as_py() == last:
+                return str(table["id"][-1])
+        return str(self._columns(entry[DATA], ["id"])["id"][-1])
+
+    def _columns(self, path: str, names: list[str]) -> pa.Table:
+        with self.store.open_input(path) as opened:
+            return pq.read_table(opened, columns=names)
+
+
+def open_export(url: str) -> ExportRun:
+    """A finished run, or the current one of generations. UsageError for anything else."""
+    store = current_run(url)
+    plan, record = require_finished(store)
+    entries = {entry["shard"]: entry for entry in read_manifest(store)}
+    shards = [(_at(store, record, shard), entries[shard.id]) for shard in from_table(plan.shards)]
+    return ExportRun(store, record, settings_digest(read_spec(store)), shards)
+
+
+def _at(store: Store, record: RunRecord, shard: Shard) -> Shard:
+    """The shard, whose source is looked for in the run itself if it was packed into that: a run may have moved."""
+    own = f"{record['arguments']['destination'].rstrip('/')}/{SOURCE}/"
+    return (
+        replace(shard, source=f"{store.url(SOURCE)}/{shard.source.removeprefix(own)}")
+        if shard.source.startswith(own)
+        else shard
+    )
+
+
+def _records(store: Store, path: str | None, images: list[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a file of the run: its columns without images, and those of `images` that it has."""
+    if path is None:
+        return
+    with store.open_input(path) as opened:
+        parquet = pq.ParquetFile(opened)
+        schema = parquet.schema_arrow
+        names = [name for name in schema.names if name in images or name in plain_columns(schema)]
+        for group in range(parquet.num_row_groups):
+            table = parquet.read_row_group(group, columns=names)
+            for row in range(table.num_rows):
+                yield {name: value_at(table[name], row) for name in names}
+
+
+def _rejected(values: dict[str, Any], path: str | None) -> ExportRow:
+    image = values.pop(_IMAGE)
+    data = image_bytes(image, lambda _: None)
+    lost = "" if data else f"it had no bytes in the source ({values['error']})"
+    return ExportRow(values["id"], path or _path(image), data, lost, None, values)
+
+
+def _originals(shard: Shard, column: str) -> Iterator[_Cell]:
+    """The image cell of each row of a shard."""
+    if current_version(shard.source) != shard.version:
+        yield from repeat(_Cell(None, None, f"{redact(shard.source)} has changed or is gone"), shard.rows)
+        return
+    with shard.open() as opened:
+        parquet = pq.ParquetFile(opened)
+        for group in range(shard.row_group_start, shard.row_group_stop):
+            table, unread = read_row_groups(parquet, range(group, group + 1), [column])
+            fetch = Fetcher(shard.dataset, addresses(table[column]))
+            for row in range(table.num_rows):
+                value = value_at(table[column], row)
+                try:
+                    yield _Cell(image_bytes(value, fetch), _path(value), unread.get(row, ""))
+                except RowError as error:
+                    yield _Cell(None, _path(value), str(error))
+
+
+def _cell(kept: Any, path: str | None) -> _Cell:
+    """The input image that the run has kept."""
+    return _Cell(image_bytes(kept, lambda _: None), path or _path(kept))
+
+
+def _path(cell: Any) -> str | None:
+    """The name that an image has in its cell: that of its file, or its address."""
+    if isinstance(cell, dict):
+        cell = cell.get("path")
+    return cell if isinstance(cell, str) and cell else None

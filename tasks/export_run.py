@@ -1,0 +1,139 @@
+"""`bfr export`: the files back that a run's images came from, in their tree, under their names, in their formats.
+
+    <path>                the image: byte for byte if nothing in it changed, else its own format with the new pixels
+    <path>.json           what became of its faces, the scores, and what made it
+    <path>.png            beside what cannot take new pixels (GIF, animations): that stays as it was
+    .bfr-export/          how far the export is
+
+Needs the source as it was, or a run that kept its input: a run holds no image's own bytes otherwise.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from bfr_models.errors import UsageError
+from tasks.export.make import Made
+from tasks.export.names import safe_path, with_ending, with_suffix
+from tasks.export.parallel import Result, made_in_order
+from tasks.export.pictures import Picture, pictures_of
+from tasks.export.progress import CHANGED, MISSING, Done, Exported, Progress
+from tasks.export.rows import ExportRun, open_export
+from tasks.export.sidecar import sidecar
+from tasks.storage.redaction import redact, redact_text
+from tasks.storage.store import Store
+
+_SHOWN = 100  # examples in a report
+
+
+@dataclass
+class _Report:
+    written: int = 0
+    bytes: int = 0
+    states: Counter[str] = field(default_factory=Counter)
+    missing: list[dict[str, str]] = field(default_factory=list)
+    renamed: list[dict[str, str]] = field(default_factory=list)
+    noted: int = 0
+
+
+def export_run(
+    source: str,
+    destination: str,
+    *,
+    only: Literal["changed"] | None = None,
+    suffix: str = "",
+    overwrite: bool = False,
+    show: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Exports a finished run; a second call writes what is missing. `suffix` is put into the names of changed images;
+    `show` is told how many rows are done, and of how many.
+
+    UsageError, before anything is written, for a run that is not finished, and for a folder with something else in it.
+    """
+    if set(suffix) & set("/\\\0"):
+        raise UsageError(f"expected a suffix that can be part of a file name, found {suffix!r}")
+    run, store = open_export(source), Store(destination)
+    if f"{store.url()}/".startswith(f"{run.store.url()}/"):
+        raise UsageError(f"expected a folder outside of the run {source}, found {destination}; choose another one")
+    progress = Progress(store, run, {"only": only, "suffix": suffix}, overwrite=overwrite)
+    export = _Export(run, store, progress, only, suffix)
+    rows, total = 0, sum(shard.rows for shard, _ in run.shards)
+    for number, (shard, _) in enumerate(run.shards):
+        export.shard(number)
+        rows += shard.rows
+        show(rows, total)
+    report = export.report
+    return {
+        "run": redact(run.store.url()),
+        "folder": redact(store.url()),
+        "images": report.states.total(),
+        **{state: report.states[state] for state in ("changed", "unchanged", "rejected", "missing")},
+        "written": report.written,
+        "bytes": report.bytes,
+        "noted": report.noted,
+        "renamed": report.renamed,
+        "not_exported": report.missing,
+    }
+
+
+@dataclass(frozen=True)
+class _Export:
+    run: ExportRun
+    store: Store
+    progress: Progress
+    only: str | None
+    suffix: str
+    report: _Report = field(default_factory=_Report)
+
+    def shard(self, number: int) -> None:
+        """Exports the images that begin in a shard, but for those that are there."""
+        before = self.progress.done(number)
+        if before and all(map(self.progress.is_there, before)):
+            self.report.states.update(one.state for one in before)
+            return
+        done: Done = []
+
+        def is_missing(place: int) -> bool:
+            return place >= len(before) or not self.progress.is_there(before[place])
+
+        pictures = ((picture, is_missing(place)) for place, picture in enumerate(pictures_of(self.run, number)))
+        for picture, made in made_in_order(self.run, pictures):
+            was = before[len(done)] if len(done) < len(before) else None
+            done.append(was if made is None and was else self._exported(picture, made, was))
+        self.report.states.update(one.state for one in done)
+        self.progress.note(number, done)
+
+    def _exported(self, picture: Picture, made: Result, was: Exported | None) -> Exported:
+        """Writes one image; `was` has the names that an earlier call gave."""
+        if not isinstance(made, Made):
+            if len(self.report.missing) < _SHOWN:
+                why = made.detail if made else ""
+                self.report.missing.append({"id": picture.rows[0].id, "why": redact_text(why)})
+            return Exported(MISSING)
+        if self.only and made.state != self.only:
+            return Exported(made.state)
+        names = was.files if was and was.files else self._names(picture, made)
+        contents = [*([made.data] if made.data is not None else []), *made.beside.values()]
+        files = dict(zip(names, contents, strict=False))
+        record = sidecar(self.run, picture, made.state, files, made.notes)
+        for path, data in {**files, names[-1]: record}.items():  # the record last
+            self.store.write(path, data)
+            self.report.written += 1
+            self.report.bytes += len(data)
+        self.report.noted += bool(made.notes)
+        return Exported(made.state, names)
+
+    def _names(self, picture: Picture, made: Made) -> list[str]:
+        """Names for an image, what is put beside it, and its record."""
+        wanted = safe_path(picture.name)
+        if made.state == CHANGED and self.suffix:
+            wanted = with_suffix(wanted, self.suffix)
+        give = self.progress.names.give
+        name = give(wanted)
+        if name != picture.name and not self.suffix and len(self.report.renamed) < _SHOWN:
+            self.report.renamed.append({"name": picture.name, "as": name})
+        own = [name] if made.data is not None else []
+        return [*own, *(give(with_ending(name, ending)) for ending in made.beside), give(with_ending(name, ".json"))]

@@ -1,0 +1,150 @@
+"""A run that is given files packs them into itself, once; what is new later goes into further files."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from bfr_models.errors import BfrError, UsageError
+from tasks.datasets.archives import image_files
+from tasks.export_run import export_run
+from tasks.pack_pictures import files_of_run
+from tasks.runs.layout import SOURCE
+from tasks.runs.source import open_source
+from tasks.storage.store import Store
+from tasks.vacuum_run import vacuum_run
+from tasks.verify_run import verify_run
+from tests import support
+
+
+def picture(number: int) -> bytes:
+    return support.encoded(support.portrait(number))
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    folder = tmp_path / "scans"
+    (folder / "a").mkdir(parents=True)
+    for name, number in {"1.png": 1, "a/2.png": 2}.items():
+        (folder / name).write_bytes(picture(number))
+    (folder / "notes.txt").write_text("x")
+    return folder
+
+
+def packed_ids(destination: Path) -> list[str]:
+    files = open_source(f"{destination}/{SOURCE}")
+    return [row_id for store, file in files for row_id in pq.read_table(store.url(file.path))["id"].to_pylist()]
+
+
+def pack(source: Path | str, destination: Path) -> Any:
+    files = files_of_run(str(source), str(destination))
+    assert files is not None and files.url == f"{destination}/{SOURCE}"
+    return files.pack()
+
+
+def restore(source: str, tmp_path: Path) -> dict[str, Any]:
+    return support.finished_run(support.make_run(tmp_path, source=source, recogniser="none"))
+
+
+def test_files_are_packed_once_and_what_is_new_later(scans: Path, tmp_path: Path) -> None:
+    out = tmp_path / "dst"
+    assert pack(scans, out).rows == 2
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    assert pack(scans, out).rows == 0
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
+    (scans / "3.png").write_bytes(picture(3))
+    (scans / "1.png").write_bytes(picture(4))
+    (scans / "a" / "2.png").unlink()
+    files = files_of_run(str(scans), str(out))
+    assert files is not None and (sorted(files.todo), files.changed) == (["1.png", "3.png"], 1)
+    assert files.pack().rows == 2
+    assert packed_ids(out) == ["1.png", "a/2.png", "1.png", "3.png"] or sorted(packed_ids(out)) == [
+        "1.png", "1.png", "3.png", "a/2.png",
+    ]  # fmt: skip
+
+
+def test_a_run_of_files_resumes_verifies_and_exports(scans: Path, tmp_path: Path) -> None:
+    out = tmp_path / "dst"
+    pack(scans, out)
+    first = restore(f"{out}/{SOURCE}", tmp_path)
+    assert first["totals"]["rows"] == 2
+    pack(scans, out)
+    again = restore(f"{out}/{SOURCE}", tmp_path)
+    assert (again["plan"], again["finished"]) == (0, first["finished"])
+    assert verify_run(str(out))["ok"]
+    (scans / "3.png").write_bytes(picture(3))
+    pack(scans, out)
+    assert (record := restore(f"{out}/{SOURCE}", tmp_path))["plan"] == 1 and record["totals"]["rows"] == 3
+    moved = out.rename(tmp_path / "moved")
+    report = export_run(str(moved), str(tmp_path / "files"))
+    assert (report["images"], report["missing"]) == (3, 0), "a run that has moved has its source with it"
+    assert {"1.png", "a/2.png", "3.png"} <= set(Store(str(tmp_path / "files")).list())
+
+
+@pytest.mark.parametrize("kind", ["zip", "one file", "glob"])
+def test_other_kinds_of_files(kind: str, scans: Path, tmp_path: Path) -> None:
+    sources = {"zip": tmp_path / "all.zip", "one file": scans / "1.png", "glob": f"{scans}/*.png"}
+    with zipfile.ZipFile(sources["zip"], "w") as archive:  # type: ignore[arg-type]
+        for name in ("1.png", "a/2.png"):
+            archive.write(scans / name, name)
+    assert pack(sources[kind], tmp_path / "dst").rows == (2 if kind == "zip" else 1)
+    assert pack(sources[kind], tmp_path / "dst").rows == 0
+    if kind == "zip":
+        os.utime(tmp_path / "all.zip", ns=(1, 1))
+        with pytest.raises(UsageError, match=r"expected all\.zip as it was when it was packed"):
+            files_of_run(str(sources[kind]), str(tmp_path / "dst"))
+
+
+def test_datasets_are_no_files(scans: Path, tmp_path: Path) -> None:
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(2))
+    for source in ("src", "src/a.parquet", "src/*.parquet", "nothing", "https://host/faces.parquet"):
+        url = source if "://" in source else str(tmp_path / source)
+        assert image_files(url) is None and files_of_run(url, str(tmp_path / "dst")) is None
+    support.finished_run(support.make_run(tmp_path, recogniser="none"))
+    assert files_of_run(str(scans), str(tmp_path / "dst")) is None, "the run there is of a dataset, and says so itself"
+
+
+def test_other_files_and_a_destination_among_them_are_refused(scans: Path, tmp_path: Path) -> None:
+    pack(scans, tmp_path / "dst")
+    with pytest.raises(UsageError, match=r"whose images are packed in .*use another destination"):
+        files_of_run(str(scans / "a"), str(tmp_path / "dst"))
+    with pytest.raises(UsageError, match="expected a destination outside"):
+        files_of_run(str(scans), str(scans / "restored"))
+
+
+def test_two_at_once_have_one_winner_and_leave_nothing(scans: Path, tmp_path: Path) -> None:
+    out = tmp_path / "dst"
+    one, two = files_of_run(str(scans), str(out)), files_of_run(str(scans), str(out))
+    assert one is not None and two is not None
+    one.pack()
+    with pytest.raises(BfrError, match="another that was faster"):
+        two.pack()
+    assert sorted(packed_ids(out)) == ["1.png", "a/2.png"]
+    assert len(list((out / SOURCE).rglob("part-*.parquet"))) == 1
+
+
+def test_a_packing_that_was_killed_means_nothing_and_is_vacuumed(scans: Path, tmp_path: Path) -> None:
+    out = tmp_path / "dst"
+    killed = out / SOURCE / "0123456789ab" / "part-00000.parquet"
+    support.write_parquet(killed, support.make_rows(5))
+    assert pack(scans, out).rows == 2
+    restore(f"{out}/{SOURCE}", tmp_path)
+    assert sorted(packed_ids(out)) == ["1.png", "a/2.png"]
+    assert vacuum_run(str(out))["too_young"] == 1
+    os.utime(killed, (1, 1))
+    assert [entry["what"] for entry in vacuum_run(str(out))["removed"]] == ["unfinished packing"]
+    assert not killed.exists() and sorted(packed_ids(out)) == ["1.png", "a/2.png"] and verify_run(str(out))["ok"]
+
+
+def test_a_name_that_is_not_text_is_packed(tmp_path: Path) -> None:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    Path(os.fsdecode(os.fsencode(folder) + b"/Fot\xf3.png")).write_bytes(picture(1))
+    assert pack(folder, tmp_path / "dst").rows == 1
+    assert pack(folder, tmp_path / "dst").rows == 0
+    assert packed_ids(tmp_path / "dst") == ["Fotó.png"]
