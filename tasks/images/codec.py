@@ -13,8 +13,19 @@ from PIL import Image, UnidentifiedImageError
 
 from bfr_models.errors import RowError
 from bfr_models.pixels import Uint8Image
+from bfr_models.upscalers.lanczos import enlarge
 from tasks.images.channels import bit_depth_of, deep_of, is_grey, rgb_and_alpha
-from tasks.images.metadata import MAX_SEGMENTS, count_frames, count_scans, dpi_of, exif_of, icc_of, orientation_of
+from tasks.images.enlarged import MOST_BYTES, enlarged_bytes, enlarged_png
+from tasks.images.metadata import (
+    MAX_SEGMENTS,
+    count_frames,
+    count_scans,
+    dpi_of,
+    enlarged_exif,
+    exif_of,
+    icc_of,
+    orientation_of,
+)
 from tasks.images.sixteen_bit import Uint16Image, deep_png
 
 MAX_PIXELS = 200_000_000
@@ -95,12 +106,16 @@ def count_pixels(data: bytes | None) -> int:
         return 0
 
 
-def encode(image: Uint8Image, fmt: Format = "png", quality: int = 95, like: DecodedImage | None = None) -> bytes:
+def encode(
+    image: Uint8Image, fmt: Format = "png", quality: int = 95, like: DecodedImage | None = None, scale: int = 1
+) -> bytes:
     """(H, W, 3) uint8 RGB pixels as a file; the same bytes each time for PNG.
 
     `like` is the image that this one was made from: its ICC profile, EXIF and resolution are kept, and grey stays grey.
     At the same size its alpha is kept too (not in JPEG), and in the PNG of a 16-bit image the pixels that did not
-    change keep all 16 bits. RowError `too_large` if a side exceeds what the format can hold.
+    change keep all 16 bits. `scale` is the factor by which it was enlarged meanwhile: its alpha and 16 bits are then
+    enlarged as well, and its resolution grows, so that it prints as large as before. RowError `too_large` if a side
+    exceeds what the format can hold.
     """
     height, width = image.shape[:2]
     if max(height, width) > _MAX_SIDE.get(fmt, 2**31 - 1):
@@ -112,16 +127,31 @@ def encode(image: Uint8Image, fmt: Format = "png", quality: int = 95, like: Deco
         return _save(Image.fromarray(image), fmt, quality)
     if like.grey:
         image = np.broadcast_to(_grey_of(image)[..., None], image.shape)
-    same_size = like.pixels.shape == image.shape
+    exif, dpi = enlarged_exif(like.exif, scale), like.dpi and (scale * like.dpi[0], scale * like.dpi[1])
+    if scale > 1 and fmt == "png":
+        grey = like.grey and not _has_rgb_profile(like)
+        more = (like.pixels, grey, like.alpha, like.deep, like.icc, exif, dpi)
+        return enlarged_png(image, scale, *more)
+    same_size = scale > 1 or like.pixels.shape == image.shape
     if same_size and like.deep is not None and fmt == "png":
         return deep_png(like.deep, image, like.pixels, like.icc, like.exif, like.dpi)
     canvas = Image.fromarray(image[..., 0] if like.grey else image)
-    if like.grey and like.icc and like.icc[16:20] == b"RGB ":  # the profile's colour space: not valid in a grey file
+    if like.grey and _has_rgb_profile(like):
         canvas = canvas.convert("RGB")
     if same_size and like.alpha is not None and fmt != "jpeg":
-        canvas.putalpha(Image.fromarray(like.alpha))
-    exif = like.exif if fmt != "jpeg" or len(like.exif or b"") <= _MAX_JPEG_EXIF else None
-    return _save(canvas, fmt, quality, icc_profile=like.icc, exif=exif, dpi=like.dpi)
+        canvas.putalpha(Image.fromarray(enlarge(like.alpha, scale)))
+    exif = exif if fmt != "jpeg" or len(exif or b"") <= _MAX_JPEG_EXIF else None
+    return _save(canvas, fmt, quality, icc_profile=like.icc, exif=exif, dpi=dpi)
+
+
+def largest_factor(image: DecodedImage, fmt: Format) -> int:
+    """The largest of 1, 2 and 4 by which an image may be enlarged and still be written."""
+    longest, limit = max(image.pixels.shape), _MAX_SIDE.get(fmt, 2**31 - 1)
+    for factor in (4, 2):
+        takes = enlarged_bytes(image.pixels, image.deep, image.grey, image.alpha is not None, factor)
+        if factor * longest <= limit and takes <= MOST_BYTES:
+            return factor
+    return 1
 
 
 def _save(image: Image.Image, fmt: Format, quality: int, **extra: Any) -> bytes:
@@ -136,6 +166,11 @@ def _save(image: Image.Image, fmt: Format, quality: int, **extra: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, fmt, **options[fmt], **{key: value for key, value in extra.items() if value is not None})
     return file.getvalue()
+
+
+def _has_rgb_profile(image: DecodedImage) -> bool:
+    """Whether the profile's colour space is RGB: not valid in a grey file."""
+    return image.icc is not None and image.icc[16:20] == b"RGB "
 
 
 def _grey_of(image: Uint8Image) -> Uint8Image:

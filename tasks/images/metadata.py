@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import math
 import re
+from collections.abc import MutableMapping
+from typing import Any
 
 from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import IFDRational
 
 MAX_FRAMES = 4096
 """TIFF pages that are counted at most: a small file can list any number of them."""
@@ -44,6 +47,35 @@ def exif_of(image: Image.Image, orientation: int) -> bytes | None:
         return exif.tobytes() if len(exif) else None
     except Exception:  # as for the orientation
         return None
+
+
+# Tags that count pixels, or pixels per unit of length: they grow with the image.
+_SIZES = (ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength, ExifTags.Base.XResolution, ExifTags.Base.YResolution)
+_EXIF_SIZES = (
+    ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight,
+    ExifTags.Base.FocalPlaneXResolution, ExifTags.Base.FocalPlaneYResolution,
+)  # fmt: skip
+
+
+def enlarged_exif(raw: bytes | None, scale: int) -> bytes | None:
+    """The EXIF block of an image that was enlarged by `scale`; byte for byte as it was if it says nothing of the
+    size."""
+    if raw is None or scale == 1:
+        return raw
+    exif = Image.Exif()
+    try:
+        exif.load(raw)
+        changed = [_grow(exif, _SIZES, scale), _grow(exif.get_ifd(ExifTags.IFD.Exif), _EXIF_SIZES, scale)]
+        return exif.tobytes() if any(changed) else raw
+    except Exception:  # broken metadata: as for the orientation
+        return raw
+
+
+def _grow(tags: MutableMapping[int, Any], names: tuple[int, ...], scale: int) -> bool:
+    found = {name: tags[name] for name in names if isinstance(tags.get(name), int | float | IFDRational)}
+    for name, value in found.items():
+        tags[name] = scale * value
+    return bool(found)
 
 
 def icc_of(image: Image.Image) -> bytes | None:

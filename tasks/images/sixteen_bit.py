@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import struct
-import zlib
 from collections.abc import Iterator
 
 import cv2
@@ -12,13 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bfr_models.pixels import Uint8Image
+from tasks.images.png import write_png
 
 Uint16Image = NDArray[np.uint16]
 """(H, W) grey, or (H, W, 3 or 4) RGB(A) uint16."""
 
-_COLOUR_TYPES = {1: 0, 3: 2, 4: 6}
-"""Channels -> PNG's colour type: greyscale, truecolour, truecolour with alpha."""
-_LEVEL = 2  # zlib's, as for PNGs of 8 bits (`codec`)
 _BAND_ROWS = 256  # 20 MB of a 16-bit RGBA image that is 10,000 px wide
 
 
@@ -73,38 +69,11 @@ def deep_png(
     dpi: tuple[float, float] | None,
 ) -> bytes:
     """A 16-bit PNG of `deep`, with the 8-bit `image` where it differs from `before`, the image as decoded."""
-    height, width = deep.shape[:2]
-    channels = 1 if deep.ndim == 2 else deep.shape[2]
-    png = io.BytesIO()
-    png.write(b"\x89PNG\r\n\x1a\n")
-    png.write(_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, _COLOUR_TYPES[channels], 0, 0, 0)))
-    if icc:
-        png.write(_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc)))
-    if dpi:
-        # Pixels per metre (unit 1); an inch is 0.0254 m.
-        png.write(_chunk(b"pHYs", struct.pack(">IIB", *(round(d / 0.0254) for d in dpi), 1)))
-    if exif:  # eXIf has no "Exif" prefix, which only JPEG needs
-        png.write(_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0")))
-    compressor = zlib.compressobj(_LEVEL)
-    for band in bands(height):
-        lines = _filtered(_merged(deep[band], image[band], before[band]), 2 * channels)
-        png.write(_chunk(b"IDAT", compressor.compress(lines.data)))
-    png.write(_chunk(b"IDAT", compressor.flush()))
-    png.write(_chunk(b"IEND", b""))
-    return png.getvalue()
+    lines = (merged(deep[band], image[band], before[band]) for band in bands(len(deep)))
+    return write_png(len(deep), lines, icc, exif, dpi)
 
 
-def _filtered(pixels: Uint16Image, step: int) -> NDArray[np.uint8]:
-    """Scanlines by PNG's filter 1, "Sub": each byte minus the one `step` bytes (a pixel) before it, modulo 256."""
-    rows = pixels.astype(">u2").view(np.uint8).reshape(len(pixels), -1)
-    lines = np.empty((len(rows), 1 + rows.shape[1]), np.uint8)
-    lines[:, 0] = 1
-    lines[:, 1 : 1 + step] = rows[:, :step]
-    np.subtract(rows[:, step:], rows[:, :-step], out=lines[:, 1 + step :])
-    return lines
-
-
-def _merged(deep: Uint16Image, image: Uint8Image, before: Uint8Image) -> Uint16Image:
+def merged(deep: Uint16Image, image: Uint8Image, before: Uint8Image) -> Uint16Image:
     """`deep` with the colours of `image` where these differ from `before`; alpha stays."""
     changed = (image != before).any(axis=-1)
     levels = to_16_bits(image[changed])
@@ -114,7 +83,3 @@ def _merged(deep: Uint16Image, image: Uint8Image, before: Uint8Image) -> Uint16I
     else:
         merged[..., :3][changed] = levels
     return merged
-
-
-def _chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

@@ -22,10 +22,12 @@ from bfr_models.faces.types import DetectedFace, Detector
 from bfr_models.pixels import Uint8Image, resize, to_tensor, to_uint8
 from bfr_models.rng import derive_seed
 from tasks.config.resolve import PhotoSettings
+from tasks.images.codec import Format
 from tasks.images.masks import fill, holes_at
 from tasks.scoring.face_vectors import RESTORED
 from tasks.worker.batches import call_or_bisect
 from tasks.worker.open_rows import Face, OpenRow
+from tasks.worker.upscaling import Enlarge, Enlargement, choose_enlargement, from_enlarged
 
 TOO_SMALL, OVER_THE_CAP = "skipped: too small", "skipped: over the cap"
 
@@ -92,11 +94,13 @@ class HolesInImages(WholeImages):
 class FacesInPhotos:
     """Faces are found and aligned; the photo is written, with the restored faces pasted into their places.
 
-    A face that is not restored is not pasted either: warping it there and back would blur it.
+    A face that is not restored is not pasted either: warping it there and back would blur it. If photos are to be
+    enlarged, it is enlarged like the photo around it.
     """
 
-    def __init__(self, size: int, detector: Detector, settings: PhotoSettings) -> None:
+    def __init__(self, size: int, detector: Detector, settings: PhotoSettings, fmt: Format, enlarge: Enlarge) -> None:
         self._size, self._detector, self._settings = size, detector, settings
+        self._format, self._enlarge = fmt, enlarge
         self._template = at_size(detector.template, size)
 
     def find(self, rows: Sequence[OpenRow]) -> None:
@@ -110,6 +114,7 @@ class FacesInPhotos:
                 row.faces = [self._face(row, number, face) for number, face in enumerate(found)]
                 for face in list(row.todo)[self._settings.max_faces :]:
                     face.outcome = OVER_THE_CAP
+                row.enlargement = self._enlargement(row)
 
     def crop(self, row: OpenRow, face: Face) -> Crop:
         assert face.matrix is not None, "only aligned faces are restored"
@@ -121,7 +126,15 @@ class FacesInPhotos:
             for face in row.faces
             if face.scored and face.matrix is not None and face.outcome == RESTORED
         ]
-        return paste(row.image.pixels, restored)
+        if self._settings.upscale == "auto" and not restored:
+            row.enlargement = Enlargement()  # nothing has more detail than the photo
+        factor = row.enlargement.factor
+        photo = self._enlarge(row.image.pixels, factor)
+        return paste(photo, [(face, from_enlarged(matrix, factor)) for face, matrix in restored])
+
+    def _enlargement(self, row: OpenRow) -> Enlargement:
+        sides = [face.side for face in row.todo if face.side is not None]
+        return choose_enlargement(self._settings.upscale, sides, self._size, row.image, self._format)
 
     def _face(self, row: OpenRow, number: int, found: DetectedFace) -> Face:
         face = Face(
@@ -136,7 +149,7 @@ class FacesInPhotos:
         except RowError as error:
             face.outcome = f"failed: {error}"
             return face
-        side = self._size / hypot(face.matrix[0, 0], face.matrix[1, 0])  # of the crop, in pixels of the photo
-        if side < self._settings.min_face:
+        face.side = self._size / hypot(face.matrix[0, 0], face.matrix[1, 0])
+        if face.side < self._settings.min_face:
             face.outcome = TOO_SMALL
         return face

@@ -16,6 +16,7 @@ from tasks.images.masks import InpaintMask, holes_of
 from tasks.scoring.scorer import ScoredFace
 from tasks.scoring.statistics import LOWER_IS_BETTER
 from tasks.worker.read_shard import Row, ShardInput
+from tasks.worker.upscaling import Enlargement
 
 
 @dataclass
@@ -27,6 +28,7 @@ class Face:
     box: tuple[float, float, float, float]  # x0, y0, x1, y1 in the image
     landmarks: list[float] | None = None  # x, y, x, y... in the image
     score: float | None = None  # the detector's
+    side: float | None = None  # px of the image; None if that is not known
     matrix: Matrix | None = None  # image -> crop; None if the whole image is the face
     outcome: str | None = None  # None: not restored yet
     scored: ScoredFace | None = None  # once the method has restored it
@@ -61,6 +63,7 @@ class OpenRow:
     gt: Uint8Image | None = None  # of a row that is one face, at the method's size
     mask: InpaintMask | None = None  # at the image's own size
     faces: list[Face] = field(default_factory=list)
+    enlargement: Enlargement = field(default_factory=Enlargement)
     seconds: float = 0.0  # on the accelerator
     error: RowError | None = None  # of the image as a whole
 
@@ -76,6 +79,13 @@ class OpenRow:
     @property
     def scored(self) -> list[ScoredFace]:
         return [face.scored for face in self.faces if face.scored]
+
+    @property
+    def note(self) -> str | None:
+        """What a reader of the output should know of the image."""
+        frames = self.image.n_frames
+        notes = [f"frame 1 of {frames}" if frames > 1 else None, self.enlargement.note]
+        return "; ".join(filter(None, notes)) or None
 
     @property
     def failure(self) -> RowError | None:
