@@ -10,9 +10,10 @@ import pytest
 
 from bfr_models.errors import UsageError
 from bfr_models.faces.detectors import DetectorChoice
+from bfr_models.faces.types import DetectedFace
 from bfr_models.networks.configs import RRDBNetConfig
 from bfr_models.networks.rrdbnet import RRDBNet
-from bfr_models.pixels import Uint8Image
+from bfr_models.pixels import Uint8Image, to_tensor
 from bfr_models.upscalers import realesrgan
 from bfr_models.upscalers.choice import stem_of
 from bfr_models.upscalers.lanczos import enlarge
@@ -20,7 +21,7 @@ from bfr_models.upscalers.realesrgan import enlarge_by_tiles
 from bfr_models.weights.tensors import parameters_of, save_weights
 from tasks.images.codec import decode
 from tasks.worker.upscaling import choose_enlargement
-from tests import support
+from tests import faulty_methods, support
 from tests.tiled_photos import TILE, TileDetector, photo
 
 EDGE = int(0.15 * TILE) + 2  # px of a crop over which it is blended in
@@ -66,6 +67,29 @@ def test_faces_are_pasted_into_the_enlarged_photo(tiles: str, tmp_path: Path) ->
         kept[: 2 * TILE, x : x + 2 * TILE] = False
     np.testing.assert_array_equal(after[kept], expected[kept])
     assert row["faces"][1]["box"] == [2 * TILE, 0, 3 * TILE, TILE]  # in the input's pixels
+
+
+class HalfTiles(TileDetector):
+    """Finds faces of half a tile."""
+
+    def detect(self, image: Uint8Image) -> list[DetectedFace]:
+        found = super().detect(image.repeat(2, axis=0).repeat(2, axis=1))
+        return [DetectedFace(face.box, (face.landmarks + 0.5) / 2 - 0.5, face.score) for face in found]
+
+
+@pytest.mark.parametrize("grain", ["clean", "keep"])
+def test_a_small_face_keeps_all_detail_of_the_network(
+    grain: str, tiles: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fine = 60.0 + 100 * (np.indices((TILE, TILE)).sum(axis=0) // 2 % 2)  # diagonals, 2 px wide
+    drawn = to_tensor(np.repeat(fine[..., None], 3, axis=2).astype(np.uint8))
+    monkeypatch.setattr(faulty_methods.Faulty, "restore", lambda _, b: b.with_images(drawn.expand_as(b.images).clone()))
+    monkeypatch.setattr("tasks.worker.restore_rows.load_detector", lambda *_: HalfTiles())
+    before = np.ascontiguousarray(photo(1, 2, 3)[::2, ::2])
+    (row,) = restored(tmp_path, {"a": support.encoded(before)}, tiles, upscale="auto", grain=grain)
+    assert row["note"] == "enlarged 2 x"
+    face = support.decoded(row["restored"]["bytes"])[EDGE : TILE - EDGE, EDGE : TILE - EDGE, 0].astype(float)
+    assert np.corrcoef(face.ravel(), fine[EDGE : TILE - EDGE, EDGE : TILE - EDGE].ravel())[0, 1] > 0.98
 
 
 def test_auto_enlarges_until_the_networks_face_is_not_shrunk(tiles: str, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from bfr_models.networks.configs import RRDBNetConfig
 from bfr_models.networks.rrdbnet import RRDBNet
 from bfr_models.weights.catalogue import entries
 from bfr_models.weights.tensors import read_checkpoint
+from tasks.list_weights import list_weights
 
 SMALL = RRDBNetConfig(factor=2, channels=6, growth=4, blocks=2)
 
@@ -74,4 +75,5 @@ def test_the_two_published_networks_are_told_apart() -> None:
         "bfr_models.conversion.realesrgan:convert_x2plus",
         "bfr_models.conversion.realesrgan:convert_x4plus",
     ]
+    assert {"realesrgan/x2plus", "realesrgan/x4plus"} <= {row["name"] for row in list_weights()}
     assert all(entry.sha256 and entry.size and not entry.non_commercial for entry in entries("realesrgan"))
