@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 PRESET = "face128"
 PLACES = (0.0, 0.25, 0.5, 0.75, 1.0)
 METHODS = tuple(method for method, preset in DIALS if preset == PRESET)
-DEGRADATIONS = ("gfpgan_extreme", "difface_extreme")
+DEGRADATIONS = ("gfpgan_extreme",)
 SHEET = ("grace_hopper-1", "eileen_collins-3")  # rows of the demo's dataset
 COLUMNS = ("input", *(f"{place:g}" for place in PLACES), "original")
 LABEL = 18  # px above a row of faces

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
-import numpy as np
 import pytest
-import torch
 
 from bfr_models.degradation.degrade import degrade
 from bfr_models.degradation.presets import get_preset
@@ -66,14 +64,12 @@ def test_a_method_without_a_dial_says_so(method: str, name: str | None) -> None:
         resolve_method(method, name, fidelity=0.7)
 
 
-def test_higher_is_closer_to_where_the_chains_start() -> None:
+@pytest.mark.parametrize(("method", "places"), [("difface", (0.0, 1.0)), ("diffbfr", (0.0, 0.5, 1.0))])
+def test_higher_is_closer_to_where_the_chains_start(method: str, places: tuple[float, ...]) -> None:
     """DifFace's chain starts from the estimate, DiffBFR's from the input."""
-    lq = np.stack([degrade(portrait(i, 128), get_preset("gfpgan_extreme"), i) for i in range(2)])
-    batch = FaceBatch(("a", "b"), torch.stack([to_tensor(face) for face in lq]), (1, 2))
-    estimate = load_method(resolve_method("estimator")).restore(batch).images
-    for method, start in (("difface", estimate), ("diffbfr", batch.images)):
-        distances = []
-        for fidelity in (0.0, 0.5, 1.0):
-            restored = load_method(resolve_method(method, fidelity=fidelity)).restore(batch).images
-            distances.append(float((restored - start).square().mean()))
-        assert distances == sorted(distances, reverse=True), (method, distances)
+    lq = to_tensor(degrade(portrait(3, 128), get_preset("gfpgan_extreme"), 3))[None]
+    batch = FaceBatch(("a",), lq, (1,))
+    start = load_method(resolve_method("estimator")).restore(batch).images if method == "difface" else lq
+    restored = [load_method(resolve_method(method, fidelity=place)).restore(batch).images for place in places]
+    distances = [float((images - start).square().mean()) for images in restored]
+    assert distances == sorted(distances, reverse=True), distances
