@@ -20,6 +20,7 @@ FloatImage = NDArray[np.float32]
 
 BANDS = (0.0, 1.0, 2.0)  # sigma of the blurs between which a band lies, in px of the photo
 FLAT_SHARE = 0.3  # of the crop's pixels: those with the least structure, where what varies is grain
+MEASURED = 5_000  # of those: enough to measure it by
 STRONGEST = 4.0  # grey levels that given grain never exceeds: what is stronger is noise, which restoring takes away
 INVISIBLE = 0.3  # grey levels below which there is no grain
 _TO_SIGMA = 1.4826  # of a normal distribution, from its median absolute deviation
@@ -41,8 +42,9 @@ class Grain:
 def grain_of(crop: Uint8Image, scale: float = 1.0) -> Grain:
     """The grain of (H, W, 3), which has `scale` pixels for one of the photo."""
     image = crop.astype(np.float32)
-    flat = _flat(image, scale)
-    luma, colour = zip(*(_strength(band[flat]) for band in _bands(image, scale)), strict=True)
+    flat = np.flatnonzero(_flat(image, scale))
+    flat = flat[:: max(1, len(flat) // MEASURED)]
+    luma, colour = zip(*(_strength(band.reshape(-1, 3)[flat]) for band in _bands(image, scale)), strict=True)
     return Grain(luma, colour)
 
 
@@ -59,12 +61,15 @@ def add_grain(face: Uint8Image, grain: Grain, scale: float, seed: int) -> Uint8I
     image = face.astype(np.float32)
     added = np.zeros_like(image)
     for band, *strengths in zip(_bands(noise, scale), grain.luma, own.luma, grain.colour, own.colour, strict=True):
-        luma, own_luma, colour, own_colour = strengths
-        unit = band / max(float(band.std()), 1e-6)
-        added += _lacking(luma, own_luma) * unit[..., 3:] + _lacking(colour, own_colour) * unit[..., :3]
+        luma, colour = _lacking(*strengths[:2]), _lacking(*strengths[2:])
+        if luma or colour:
+            unit = 1 / max(float(band.std()), 1e-6)
+            added += (luma * unit) * band[..., 3:]
+        if colour:
+            added += (colour * unit) * band[..., :3]
     light = (image @ _LUMA / 255)[..., None]
-    visible = np.sqrt((4 * light * (1 - light)).clip(0, 1))
-    return np.rint(image + added * visible).clip(0, 255).astype(np.uint8)
+    added *= np.sqrt((4 * light * (1 - light)).clip(0, 1))  # black and white have none
+    return np.rint(image + added).clip(0, 255).astype(np.uint8)
 
 
 def _lacking(wanted: float, there: float) -> float:

@@ -57,7 +57,9 @@ class Judge:
     def _predictions(
         self, faces: Sequence[Uint8Image], candidates: Tensor | None, *, damage: bool = False
     ) -> list[list[float]]:
-        views = torch.stack([view(face, len(face)) for face in faces])
+        own = {id(face): face for face in faces}  # a face with several candidates is looked at once
+        once = {key: view(face, len(face)) for key, face in own.items()}
+        views = torch.stack([once[id(face)] for face in faces])
         side = torch.tensor([float(len(face)) for face in faces])
         found = self._run(views, candidates, side)
         named = [found.gain, found.log_spread, found.identity_gain]
