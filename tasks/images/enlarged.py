@@ -1,8 +1,11 @@
-"""Writes an image that was enlarged: everything that the original had beside its colours is enlarged with it."""
+"""An image that was enlarged, as a file: everything that the original had beside its colours is enlarged with it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +13,16 @@ from numpy.typing import NDArray
 
 from bfr_models.pixels import Uint8Image
 from bfr_models.upscalers.lanczos import bands, enlarge_rows
+from tasks.images.beside import Beside
+from tasks.images.exif_block import ExifBlock
 from tasks.images.png import write_png
 from tasks.images.sixteen_bit import Uint16Image, merged
 
 MOST_BYTES = 1_800_000_000
 """Of the pixels of an enlarged image: below the 2 GiB that a cell of a Parquet file can hold."""
+_XMP_SIZES = re.compile(
+    rb"((?:tiff:(?:ImageWidth|ImageLength|[XY]Resolution)|exif:Pixel[XY]Dimension)\s*(?:=\s*[\"']|>)\s*)([0-9]+)"
+)
 
 
 def enlarged_bytes(pixels: Uint8Image, deep: Uint16Image | None, grey: bool, alpha: bool, factor: int) -> int:
@@ -24,6 +32,22 @@ def enlarged_bytes(pixels: Uint8Image, deep: Uint16Image | None, grey: bool, alp
     return factor**2 * height * width * max(in_file, pixels.shape[2])
 
 
+def enlarged_beside(beside: Beside, factor: int) -> Beside:
+    """With the sizes and resolutions that it names multiplied: the image prints as large as before."""
+    if factor == 1:
+        return beside
+    dpi = beside.dpi and (factor * beside.dpi[0], factor * beside.dpi[1])
+    xmp = beside.xmp and _XMP_SIZES.sub(lambda found: found[1] + str(factor * int(found[2])).encode(), beside.xmp)
+    return replace(beside, dpi=dpi, exif=beside.exif and _enlarged_exif(beside.exif, factor), xmp=xmp)
+
+
+def _enlarged_exif(exif: bytes, factor: int) -> bytes:
+    try:
+        return ExifBlock(exif).enlarged(factor)
+    except (ValueError, struct.error):  # broken metadata is no reason to reject an image
+        return exif
+
+
 def enlarged_png(
     image: Uint8Image,
     factor: int,
@@ -31,9 +55,7 @@ def enlarged_png(
     grey: bool,
     alpha: NDArray[np.uint8] | None,
     deep: Uint16Image | None,
-    icc: bytes | None,
-    exif: bytes | None,
-    dpi: tuple[float, float] | None,
+    chunks: Sequence[tuple[bytes, bytes]],
 ) -> bytes:
     """A PNG of `image`, made by enlarging `before` by `factor`. `alpha` and `deep` are those of `before`: enlarged,
     they fill what the 8 bits of `image` do not say."""
@@ -48,4 +70,4 @@ def enlarged_png(
                 more = [] if alpha is None else [enlarge_rows(alpha, factor, rows)[..., None]]
                 yield np.concatenate([colours, *more], axis=2)
 
-    return write_png(len(image), lines(), icc, exif, dpi)
+    return write_png(len(image), lines(), chunks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,39 +16,21 @@ _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 _LEVEL = 2  # zlib's, as for PNGs that Pillow writes (`codec`)
 
 
-def write_png(
-    height: int,
-    bands: Iterable[NDArray[Any]],
-    icc: bytes | None,
-    exif: bytes | None,
-    dpi: tuple[float, float] | None,
-) -> bytes:
-    """A PNG of `height` rows from `bands` of some rows each, (rows, W) or (rows, W, 1 to 4) uint8 or uint16."""
+def write_png(height: int, bands: Iterable[NDArray[Any]], chunks: Sequence[tuple[bytes, bytes]] = ()) -> bytes:
+    """A PNG of `height` rows from `bands` of some rows each, (rows, W) or (rows, W, 1 to 4) uint8 or uint16. `chunks`
+    (kind and body) go before the pixels."""
     png, compressor = io.BytesIO(), zlib.compressobj(_LEVEL)
     for number, band in enumerate(bands):
         channels = 1 if band.ndim == 2 else band.shape[2]
         if number == 0:
-            png.write(b"\x89PNG\r\n\x1a\n")
             shape = (band.shape[1], height, 8 * band.itemsize, _COLOUR_TYPES[channels])
-            png.write(_chunk(b"IHDR", struct.pack(">IIBBBBB", *shape, 0, 0, 0)))
-            png.write(_metadata(icc, exif, dpi))
+            head = (b"IHDR", struct.pack(">IIBBBBB", *shape, 0, 0, 0))
+            png.write(b"".join([b"\x89PNG\r\n\x1a\n", *(_chunk(*chunk) for chunk in (head, *chunks))]))
         lines = _filtered(band, band.itemsize * channels)
         png.write(_chunk(b"IDAT", compressor.compress(lines.data)))
     png.write(_chunk(b"IDAT", compressor.flush()))
     png.write(_chunk(b"IEND", b""))
     return png.getvalue()
-
-
-def _metadata(icc: bytes | None, exif: bytes | None, dpi: tuple[float, float] | None) -> bytes:
-    chunks = b""
-    if icc:
-        chunks += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
-    if dpi:
-        # Pixels per metre (unit 1); an inch is 0.0254 m.
-        chunks += _chunk(b"pHYs", struct.pack(">IIB", *(round(d / 0.0254) for d in dpi), 1))
-    if exif:  # eXIf has no "Exif" prefix, which only JPEG needs
-        chunks += _chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
-    return chunks
 
 
 def _filtered(pixels: NDArray[Any], step: int) -> NDArray[np.uint8]:

@@ -97,13 +97,6 @@ class OpenRow:
         return [face.scored for face in self.faces if face.scored]
 
     @property
-    def note(self) -> str | None:
-        """What a reader of the output should know of the image."""
-        frames = self.image.n_frames
-        notes = [f"frame 1 of {frames}" if frames > 1 else None, self.enlargement.note]
-        return "; ".join(filter(None, notes)) or None
-
-    @property
     def failure(self) -> RowError | None:
         """Why the row is rejected, if it is: an error of the image, or the method failed on every face it was given."""
         errors = [face.error for face in self.faces if face.error]

@@ -23,7 +23,7 @@ from bfr_models.registry import load_method
 from bfr_models.types import FaceBatch
 from bfr_models.upscalers.lanczos import enlarge
 from bfr_models.upscalers.realesrgan import RealESRGAN
-from tasks.images.codec import encode
+from tasks.images.codec import encode, notes_on
 from tasks.scoring.scorer import FaceTriple, load_scorer
 from tasks.scoring.statistics import BIN_WIDTHS
 from tasks.worker.batches import BatchSize, call_or_bisect, is_out_of_memory
@@ -194,6 +194,7 @@ class RestoreRows:
             encoded = encode(composed, job.format, job.quality, row.image, row.enlargement.factor)
         except RowError as error:
             return Done(row.row.failed(error))
+        written = notes_on(row.image, job.format, composed, row.enlargement.factor)
         values = {
             "id": row.row.id,
             "restored": {"bytes": encoded, "path": None},
@@ -206,7 +207,7 @@ class RestoreRows:
             "fingerprint": job.method.fingerprint,
             "seed": row.row.seed,
             "seconds": row.seconds,
-            "note": row.note,
+            "note": "; ".join(filter(None, (written, row.enlargement.note))) or None,
         }
         return Done(row.row, values, [scored.features for scored in row.scored])
 
