@@ -67,7 +67,7 @@ DIALS: Mapping[tuple[str, str], Dial] = {
         faithful={"start_low": 40, "start_high": 20, "texture_timestep": 10.0},
         calls=_DIFFBFR_STEPS,
     ),
-    ("clr_face", "face128"): Dial(free={"start_time": 0.6, "cover": 4.0}, faithful={"start_time": 0.01, "cover": 0.05}),
+    ("clr_face", "face128"): Dial(free={"start_time": 0.6, "cover": 4.0}, faithful={"start_time": 0.01, "cover": 0.25}),
     ("clr_face", "ffhq512"): Dial(free={"start_time": 0.8}, faithful={"start_time": 0.1}),
 }
 """By method and preset. Those of 512 px keep the ratios of those of 128 px, as far as the chains allow."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 from PIL import ExifTags, Image
 
 from bfr_models.upscalers.lanczos import enlarge
+from tasks.images.beside import Beside
 from tasks.images.codec import Format, decode, encode, largest_factor
+from tasks.images.enlarged import enlarged_beside
 from tests.tasks.images.samples import SRGB, deep_file, deep_gradient, gradient, opened, saved
 
 
@@ -37,6 +40,26 @@ def test_resolution_and_sizes_in_the_metadata_grow(fmt: Format) -> None:
     assert tags.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExifImageHeight] == 96
     if fmt != "webp":  # which has no resolution of its own
         assert written.info["dpi"] == pytest.approx((1200, 800), abs=0.1)
+
+
+@pytest.mark.parametrize("kind", [3, 4], ids=["short", "long"])
+def test_only_what_counts_pixels_changes_in_an_exif_block(kind: int) -> None:
+    """Sizes grow where they stand: a maker note has offsets into the block, so nothing may move."""
+    note = bytes(range(64))
+    value = struct.pack(">HH", 40_000, 0) if kind == 3 else struct.pack(">I", 40_000)
+    outer = struct.pack(">HHHII", 2, 0x011A, 5, 1, 38) + struct.pack(">HHII", 0x8769, 4, 1, 46) + bytes(4)
+    inner = struct.pack(">HHHI", 2, 0xA002, kind, 1) + value + struct.pack(">HHII", 0x927C, 7, 64, 76) + bytes(4)
+    block = b"Exif\0\0MM\0*" + struct.pack(">I", 8) + outer + struct.pack(">II", 300, 1) + inner + note
+    assert len(block) == 6 + 76 + 64
+    beside = enlarged_beside(Beside(exif=block, xmp=b'<x exif:PixelXDimension="40000" tiff:Make="A4"/>'), 4)
+    assert beside.exif is not None and len(beside.exif) == len(block) and beside.exif.endswith(note)
+    exif = Image.Exif()
+    exif.load(beside.exif)
+    assert exif[0x011A] == 1200 and exif.get_ifd(0x8769)[0xA002] == 160_000
+    assert beside.xmp == b'<x exif:PixelXDimension="160000" tiff:Make="A4"/>'
+    changed = [place for place, (a, b) in enumerate(zip(block, beside.exif, strict=True)) if a != b]
+    assert changed and set(changed) <= {*range(6 + 38, 6 + 42), *range(6 + 48, 6 + 60)}
+    assert enlarged_beside(Beside(exif=block[:30]), 2).exif == block[:30]  # broken: as it was
 
 
 def test_metadata_that_says_nothing_of_the_size_stays_byte_for_byte() -> None:
