@@ -21,6 +21,7 @@ from bfr_models.methods.baseline_presets import ESTIMATOR, PASSTHROUGH
 from bfr_models.methods.clr_face_presets import CLR_FACE
 from bfr_models.methods.difface_presets import DIFFACE
 from bfr_models.methods.diffbfr_presets import DIFFBFR
+from bfr_models.methods.fidelity import fidelity_options
 from bfr_models.types import Restorer
 from bfr_models.weights.files import read_card, require_weight
 
@@ -97,8 +98,10 @@ def resolve_method(
     preset: str | None = None,
     options: Mapping[str, object] | None = None,
     task: presets.Task | None = None,
+    fidelity: float | None = None,
 ) -> ResolvedMethod:
     """Checks names and options and reads the weights' checksums. The default preset is the method's first for `task`.
+    `fidelity`, in [0, 1], sets the options that are on the method's dial (`bfr_models.methods.fidelity`).
 
     UsageError lists the known names, or says how to get weights that are missing; nothing is downloaded.
     """
@@ -114,7 +117,10 @@ def resolve_method(
             f"expected a preset of {name} for the task {task}, found {chosen.name}, which is for {chosen.task}; use "
             f"{_first(spec, task).name}, or the task {chosen.task}"
         )
-    chosen_options = _with_changes(chosen.options, options or {}, name)
+    changes = dict(options or {})
+    if fidelity is not None:
+        changes |= fidelity_options(name, chosen.name, chosen.options, fidelity, changes)
+    chosen_options = _with_changes(chosen.options, changes, name)
     chosen.check(chosen_options)
     weights = {component: _weight(stem) for component, stem in chosen.weights.items()}
     return ResolvedMethod(name, chosen, chosen_options, weights, chosen.target or spec.target)

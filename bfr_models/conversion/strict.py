@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bfr_models.errors import UsageError
+from bfr_models.weights.tensors import contained
 
 State = dict[str, Tensor]
 
@@ -18,9 +19,11 @@ _NAMED_IN_MESSAGE = 5
 
 def tensors(state: Mapping[str, Any]) -> State:
     """The checkpoint's tensors by the names that its network gave them."""
-    state = state.get("state_dict", state)
+    state = contained(state)
     if not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise UsageError("expected a checkpoint of tensors by name, bare or under state_dict, found other things in it")
+        raise UsageError(
+            "expected a checkpoint of tensors by name, bare or under state_dict or params, found other things in it"
+        )
     if all(name.startswith(_WRAPPER) for name in state):
         return {name.removeprefix(_WRAPPER): tensor for name, tensor in state.items()}
     return dict(state)

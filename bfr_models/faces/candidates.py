@@ -15,13 +15,13 @@ from bfr_models.faces.grain import add_grain, grain_of
 from bfr_models.pixels import Uint8Image, resize, to_tensor, to_uint8
 
 
-def replaced(restored: Uint8Image, crop: Uint8Image, grain_seed: int | None) -> Uint8Image:
+def replaced(restored: Uint8Image, crop: Uint8Image, grain_seed: int | None, scale: int = 1) -> Uint8Image:
     """The network's face, square, with the grain of `crop`, which is the face at the photo's own size.
 
-    As large as `crop`, or up to twice as large where the network has the detail: pasting shrinks it then. Without a
-    seed it gets no grain.
+    As large as `crop`, or up to twice as large as in a photo that is enlarged by `scale`, where the network has the
+    detail: pasting shrinks it then. Without a seed it gets no grain.
     """
-    side = max(len(crop), min(len(restored), 2 * len(crop)))
+    side = max(len(crop), min(len(restored), 2 * scale * len(crop)))
     face = _resized(restored, side)
     if grain_seed is None:
         return face

@@ -107,3 +107,13 @@ class MobileFaceConfig:
     )
     head: int = 512
     embedding: int = 256
+
+
+@dataclass(frozen=True)
+class RRDBNetConfig:
+    """Defaults: Real-ESRGAN's x4plus, 16,697,987 parameters."""
+
+    factor: Literal[2, 4] = 4
+    channels: int = 64
+    growth: int = 32  # channels that each layer of a dense block adds
+    blocks: int = 23

@@ -56,6 +56,7 @@ class WeightEntry:
 
 _DIFFACE = "https://github.com/zsyOAOA/DifFace/releases/download/V1.0"
 _FACEXLIB = "https://github.com/xinntao/facexlib/releases/download"
+_REALESRGAN = "https://github.com/xinntao/Real-ESRGAN/releases/download"
 _TORCH = "https://download.pytorch.org/models"
 
 _S_LAB = ("S-Lab License 1.0", "https://github.com/zsyOAOA/DifFace/blob/master/LICENSE", True)
@@ -67,6 +68,7 @@ _PSFRGAN = ("CC BY-NC-SA 4.0", "https://github.com/chaofengc/PSFRGAN/blob/master
 _TORCHVISION = ("BSD-3-Clause", "https://github.com/pytorch/vision/blob/main/LICENSE", False)
 _COMPVIS = ("MIT", "https://github.com/CompVis/latent-diffusion/blob/main/LICENSE", False)
 _OPEN_MODEL_ZOO = ("Apache-2.0", "https://github.com/openvinotoolkit/open_model_zoo/blob/master/LICENSE", False)
+_XINNTAO = ("BSD-3-Clause", "https://github.com/xinntao/Real-ESRGAN/blob/master/LICENSE", False)
 _INCEPTION = ("Apache-2.0", "https://github.com/mseitzer/pytorch-fid/blob/master/LICENSE", False)
 
 _CONVERSION = "bfr_models.conversion.difface"
@@ -129,6 +131,15 @@ CATALOGUE = (
                 "face-reidentification-retail-0095/FP32/face-reidentification-retail-0095.xml",
                 None, None,
                 *_OPEN_MODEL_ZOO, "bfr_models.conversion.mobile_face:convert_recogniser"),
+
+    WeightEntry("realesrgan/x2plus", "Real-ESRGAN x2plus, which enlarges a photo's background twice",
+                f"{_REALESRGAN}/v0.2.1/RealESRGAN_x2plus.pth",
+                67_061_725, "49fafd45f8fd7aa8d31ab2a22d14d91b536c34494a5cfe31eb5d89c2fa266abb",
+                *_XINNTAO, "bfr_models.conversion.realesrgan:convert_x2plus"),
+    WeightEntry("realesrgan/x4plus", "Real-ESRGAN x4plus, which enlarges it four times",
+                f"{_REALESRGAN}/v0.1.0/RealESRGAN_x4plus.pth",
+                67_040_989, "4fa0d38905f75ac06eb49a7951b426670021be3018265fd191d2125df9d682f1",
+                *_XINNTAO, "bfr_models.conversion.realesrgan:convert_x4plus"),
 
     WeightEntry("lpips/alexnet", "AlexNet (ImageNet), the backbone of LPIPS-Alex",
                 f"{_TORCH}/alexnet-owt-7be5be79.pth",

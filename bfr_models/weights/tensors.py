@@ -44,9 +44,18 @@ def encode_weights(parameters: Mapping[str, Tensor]) -> bytes:
     return save_safetensors({name: p.cpu().contiguous() for name, p in parameters.items()})
 
 
+CONTAINERS = ("state_dict", "params_ema", "params")
+"""Under which of its keys a checkpoint has the tensors; BasicSR's have the averaged ones beside the last ones."""
+
+
+def contained(checkpoint: Mapping[str, Any]) -> Any:
+    """What is under the first of `CONTAINERS`, or else the checkpoint itself."""
+    return next((checkpoint[name] for name in CONTAINERS if name in checkpoint), checkpoint)
+
+
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The tensors of a published checkpoint: safetensors, ONNX, or what `torch.save` wrote, out of its `state_dict` if
-    it has one. Only tensors and plain containers are unpickled: a file cannot run code."""
+    """The tensors of a published checkpoint: safetensors, ONNX, or what `torch.save` wrote, out of the dict they are
+    in (`CONTAINERS`). Only tensors and plain containers are unpickled: a file cannot run code."""
     try:
         content = _content(path)
     except UnpicklingError:  # torch's own message advises running the file's code
@@ -56,7 +65,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         ) from None
     except (OSError, ValueError, RuntimeError, EOFError, KeyError, SafetensorError) as error:
         raise BfrError(f"expected a checkpoint of tensors at {path}, found none that reads ({error})") from None
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else content
+    state = contained(content) if isinstance(content, Mapping) else content
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise BfrError(f"expected tensors by name at {path}, found {type(state).__name__} with other things in it")
     return dict(state)

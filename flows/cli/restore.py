@@ -38,6 +38,12 @@ def restore(
     method: Method = None,
     preset: PresetName = None,
     config: Config = None,
+    fidelity: Annotated[
+        float | None,
+        typer.Option(
+            metavar="0..1", help="How close to the input: 1 is closest, 0 restores most freely; 0.5 is the preset."
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Network calls per face, for diffusion methods.")] = None,
     sampler: Annotated[str | None, typer.Option(help="Sampler of a diffusion method: ddim or dpm++.")] = None,
     start_timestep: Annotated[int | None, typer.Option(help="Timestep DifFace starts from: the paper's N.")] = None,
@@ -61,6 +67,13 @@ def restore(
         int | None, typer.Option(help="Smallest face square to restore in a photo, in pixels; 32 by default.")
     ] = None,
     max_faces: Annotated[int | None, typer.Option(help="Most faces to restore per photo; 500 by default.")] = None,
+    upscale: Annotated[
+        str | None,
+        typer.Option(metavar="2|4|auto", help="Write photos larger; auto: as large as their faces have detail."),
+    ] = None,
+    background: Annotated[
+        str | None, typer.Option(help="What enlarges the photo around the faces: lanczos (default) or realesrgan.")
+    ] = None,
     reject_no_face: Annotated[
         bool | None,
         typer.Option("--reject-no-face", help="Reject photos without a face; otherwise they pass through unchanged."),

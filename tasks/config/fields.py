@@ -37,3 +37,13 @@ def _cosine_or_profile(value: object, validate: Callable[[object], float | Profi
 
 
 MinIdentity = Annotated[Annotated[float, Field(ge=-1, le=1)] | Profile, WrapValidator(_cosine_or_profile)]
+
+
+def _factor_or_auto(value: object, validate: Callable[[object], int | str]) -> int | str:
+    try:
+        return validate(int(value) if isinstance(value, str) and value.isdigit() else value)
+    except ValidationError:
+        raise ValueError("expected 1, 2, 4 or auto") from None
+
+
+UpscaleAsked = Annotated[Literal[1, 2, 4, "auto"], WrapValidator(_factor_or_auto)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from bfr_models.errors import UsageError
 from bfr_models.faces.detectors import DetectorChoice, choose_detector
@@ -18,6 +18,7 @@ from bfr_models.metrics.identity_gates import IdentityGate, gate_of
 from bfr_models.metrics.measures import Measures, choose_extra, choose_measures
 from bfr_models.registry import ResolvedMethod, resolve_method
 from bfr_models.types import NetworkChoice
+from bfr_models.upscalers.choice import BackgroundChoice, choose_background
 from tasks.config.care import Care, choose_care
 from tasks.config.restore import RestoreRun
 from tasks.storage.redaction import redact
@@ -37,6 +38,9 @@ _SEMANTIC = {
 """Fields that decide the output and need no resolving."""
 
 
+_NOT_ENLARGED = (("upscale", 1), ("background", None))
+
+
 @dataclass(frozen=True)
 class PhotoSettings:
     """How faces are found in photos, and which of them are restored."""
@@ -45,13 +49,16 @@ class PhotoSettings:
     min_face: int
     max_faces: int
     reject_no_face: bool
+    upscale: int | Literal["auto"] = 1
+    background: BackgroundChoice | None = None  # None: Lanczos
 
     @property
     def description(self) -> dict[str, Any]:
-        """What changes the output, as plain data. The path of the weights does not; their checksum does."""
+        """What changes the output, as plain data. The path of the weights does not; their checksum does. Runs that
+        enlarge nothing say nothing of it, as those from before it could be asked for."""
         described = asdict(self)
         del described["detector"]["weights"]
-        return described
+        return {name: value for name, value in described.items() if (name, value) not in _NOT_ENLARGED}
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ class ResolvedRun:
 def resolve_run(run: RestoreRun) -> ResolvedRun:
     """Resolves every name of a run, without loading a network. UsageError, which says what to do, for an unknown name
     and for a network that was requested but has no weights here."""
-    method = resolve_method(run.method, run.preset, run.options, run.task)
+    method = resolve_method(run.method, run.preset, run.options, run.task, run.fidelity)
     recogniser = choose_recogniser(run.recogniser)
     gate = _gate(run, recogniser)
     return ResolvedRun(run, method, recogniser, gate, _photos(run), _measures(run), choose_care(run, method))
@@ -108,7 +115,8 @@ def _photos(run: RestoreRun) -> PhotoSettings | None:
     if run.input == "faces":
         return None
     detector = choose_detector(run.detector, run.detector_weights)
-    return PhotoSettings(detector, run.min_face, run.max_faces, run.reject_no_face)
+    background = choose_background(run.background, run.upscale)
+    return PhotoSettings(detector, run.min_face, run.max_faces, run.reject_no_face, run.upscale, background)
 
 
 def _measures(run: RestoreRun) -> Measures:

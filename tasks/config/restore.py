@@ -12,7 +12,7 @@ from pydantic import (
 )
 
 from bfr_models.methods.preset import Task
-from tasks.config.fields import BatchSizeAsked, MinIdentity, StoredRedacted, Url
+from tasks.config.fields import BatchSizeAsked, MinIdentity, StoredRedacted, UpscaleAsked, Url
 from tasks.storage.redaction import redact
 
 
@@ -26,6 +26,12 @@ class RestoreRun(BaseModel):
     method: str = Field(description="restoration method; `bfr methods` lists them")
     preset: str | None = Field(None, description="the method's size and weights; defaults to its first preset")
     options: dict[str, bool | str | int | float] = Field(default_factory=dict, description="the method's own options")
+    fidelity: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="how close to the input, from 0 to 1, instead of the method's own options; 0.5 is the preset",
+    )
     task: Task = Field("restore", description="restore, or inpaint: fill only the holes marked in mask_column")
     input: Literal["faces", "photos"] = Field("faces", description="aligned faces, or photos with any number of faces")
     column: str = Field("image", description="column with the images")
@@ -74,6 +80,14 @@ class RestoreRun(BaseModel):
     min_face: int = Field(32, ge=1, description="side of the smallest face crop to restore, in the photo's pixels")
     max_faces: int = Field(
         500, ge=1, description="most faces to restore in one photo; the others are recorded as skipped"
+    )
+    upscale: UpscaleAsked = Field(
+        1,
+        description="how much larger to write photos: 1, 2, 4, or auto: as large as their faces have detail; less "
+        "where the image would become too large to write",
+    )
+    background: Literal["lanczos", "realesrgan"] = Field(
+        "lanczos", description="what enlarges the photo around the faces: a filter, or Real-ESRGAN's network"
     )
     reject_no_face: bool = Field(False, description="reject photos without a face, instead of passing them through")
     lpips: str = Field(
@@ -130,6 +144,13 @@ class RestoreRun(BaseModel):
             raise ValueError("expected input faces with task inpaint: it fills holes in aligned faces only")
         if self.input == "photos" and self.gt_column is not None:
             raise ValueError("expected no gt_column with input photos: ground truth is compared face by face")
+        if self.upscale != 1 and self.input != "photos":
+            raise ValueError(
+                f"expected input photos with upscale {self.upscale}, found input {self.input}: the size of an aligned "
+                "face is that of a preset; one with a larger size gives larger faces"
+            )
+        if self.background != "lanczos" and self.upscale == 1:
+            raise ValueError(f"expected an upscale of 2, 4 or auto with background {self.background}, found 1")
         if self.detector_weights is not None and self.detector == "dlib":
             raise ValueError("expected no detector_weights with detector dlib, which brings its own")
         if self.engine == "local" and self.shard_timeout is not None:

@@ -14,10 +14,12 @@ from PIL import Image
 
 from bfr_models.errors import RowError
 from bfr_models.pixels import Uint8Image
+from bfr_models.upscalers.lanczos import enlarge
 from tasks.images import readers
 from tasks.images.beside import Beside
 from tasks.images.carried import options, png_chunks, without_place
 from tasks.images.channels import is_grey
+from tasks.images.enlarged import MOST_BYTES, enlarged_beside, enlarged_bytes, enlarged_png
 from tasks.images.limits import MAX_PIXELS
 from tasks.images.metadata import icc_that_fits
 from tasks.images.sixteen_bit import Uint16Image, deep_png
@@ -110,12 +112,16 @@ def count_pixels(data: bytes | None) -> int:
     return width * height
 
 
-def encode(image: Uint8Image, fmt: Format = "png", quality: int = 95, like: DecodedImage | None = None) -> bytes:
+def encode(
+    image: Uint8Image, fmt: Format = "png", quality: int = 95, like: DecodedImage | None = None, scale: int = 1
+) -> bytes:
     """(H, W, 3) uint8 RGB pixels as a file; the same bytes each time for PNG.
 
     `like` is the image that this one was made from: its ICC profile, EXIF and resolution are kept, and grey stays grey.
     At the same size its alpha is kept too (not in JPEG), and in the PNG of a 16-bit image the pixels that did not
-    change keep all 16 bits. RowError `too_large` if a side exceeds what the format can hold.
+    change keep all 16 bits. `scale` is the factor by which it was enlarged meanwhile: its alpha and 16 bits are then
+    enlarged as well, and its resolution grows, so that it prints as large as before. RowError `too_large` if a side
+    exceeds what the format can hold.
     """
     height, width = image.shape[:2]
     if max(height, width) > _MAX_SIDE.get(fmt, 2**31 - 1):
@@ -127,28 +133,48 @@ def encode(image: Uint8Image, fmt: Format = "png", quality: int = 95, like: Deco
         return _save(Image.fromarray(image), fmt, quality)
     if like.grey:
         image = np.broadcast_to(_grey_of(image)[..., None], image.shape)
-    same_size = like.pixels.shape == image.shape
+    like = replace(like, beside=enlarged_beside(like.beside, scale))
+    if scale > 1 and fmt == "png":
+        beside = like.beside if like.deep is None else _with_fitting_icc(like)
+        grey = like.grey and not _has_rgb_profile(like)
+        return enlarged_png(image, scale, like.pixels, grey, like.alpha, like.deep, png_chunks(beside))
+    same_size = scale > 1 or like.pixels.shape == image.shape
     if same_size and like.deep is not None and fmt == "png":
         return deep_png(like.deep, image, like.pixels, png_chunks(_with_fitting_icc(like)))
     canvas = Image.fromarray(image[..., 0] if like.grey else image)
-    if like.grey and like.icc and like.icc[16:20] == b"RGB ":  # the profile's colour space: not valid in a grey file
+    if like.grey and _has_rgb_profile(like):
         canvas = canvas.convert("RGB")
     if same_size and like.alpha is not None and fmt != "jpeg":
-        canvas.putalpha(Image.fromarray(like.alpha))
+        canvas.putalpha(Image.fromarray(enlarge(like.alpha, scale)))
     return _save(canvas, fmt, quality, **options(like.beside, fmt))
 
 
-def notes_on(like: DecodedImage, fmt: Format, image: Uint8Image) -> str:
+def largest_factor(image: DecodedImage, fmt: Format) -> int:
+    """The largest of 1, 2 and 4 by which an image may be enlarged and still be written."""
+    longest, limit = max(image.pixels.shape), _MAX_SIDE.get(fmt, 2**31 - 1)
+    for factor in (4, 2):
+        takes = enlarged_bytes(image.pixels, image.deep, image.grey, image.alpha is not None, factor)
+        if factor * longest <= limit and takes <= MOST_BYTES:
+            return factor
+    return 1
+
+
+def notes_on(like: DecodedImage, fmt: Format, image: Uint8Image, scale: int = 1) -> str:
     """What was left out of a file that is written again as `image`, or had to be converted; "" if nothing was."""
     notes = [f"frame 1 of {like.n_frames}"] if like.n_frames > 1 else []
     notes += like.beside.notes
-    same_size = like.pixels.shape == image.shape
+    same_size = scale > 1 or like.pixels.shape == image.shape
     lost = without_place(like.beside, fmt)
     if like.alpha is not None and (fmt == "jpeg" or not same_size):
         lost.append("transparency")
     if like.bit_depth == 16 and (fmt != "png" or not same_size or like.deep is None):
         lost.append("the lower 8 of 16 bits")
     return "; ".join([*notes, *(f"{what} left out" for what in lost)])
+
+
+def _has_rgb_profile(image: DecodedImage) -> bool:
+    """Whether the profile's colour space is RGB: not valid in a grey file."""
+    return image.icc is not None and image.icc[16:20] == b"RGB "
 
 
 def _with_fitting_icc(like: DecodedImage) -> Beside:

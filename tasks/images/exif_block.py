@@ -10,6 +10,10 @@ from collections.abc import Iterator
 _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _UNIT = 0x0112, 0x011A, 0x011B, 0x0128
 _THUMBNAIL, _THUMBNAIL_BYTES = 0x0201, 0x0202
 _STRIPS, _STRIP_BYTES = 0x0111, 0x0117
+_EXIF_DIRECTORY = 0x8769
+# Tags that count pixels, or pixels per unit of length: they grow with the image.
+_GROWING = (0x0100, 0x0101, _X_RESOLUTION, _Y_RESOLUTION)
+_GROWING_BELOW = (0xA002, 0xA003, 0xA20E, 0xA20F)  # pixel dimensions, focal plane resolutions
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _PREFIX = b"Exif\0\0"
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)([0-9])")
@@ -53,6 +57,29 @@ class ExifBlock:
             self._write_number(place, 1)
         self._remove_thumbnail()
         return _PREFIX + bytes(self._data)
+
+    def enlarged(self, factor: int) -> bytes:
+        """The block of an image that has `factor` times as many pixels a side."""
+        self._grow(self._first, _GROWING, factor)
+        below = self._number(self._first, _EXIF_DIRECTORY)
+        if below:
+            self._grow(below, _GROWING_BELOW, factor)
+        return _PREFIX + bytes(self._data)
+
+    def _grow(self, directory: int, tags: tuple[int, ...], factor: int) -> None:
+        for tag, place in list(self._entries(directory)):
+            kind, value = self._unpack("H", place + 2), self._number(directory, tag)
+            if tag in tags and value is not None and self._unpack("I", place + 4) == 1:
+                # As a LONG: the four bytes of the entry hold it, and it may no longer fit a SHORT.
+                struct.pack_into(self._order + "H", self._data, place + 2, 4)
+                struct.pack_into(self._order + "I", self._data, place + 8, min(factor * value, 2**32 - 1))
+            elif tag in tags and kind == 5:
+                at = self._unpack("I", place + 8)
+                above, below = struct.unpack_from(self._order + "II", self._data, at)
+                if factor * above < 2**32:
+                    struct.pack_into(self._order + "I", self._data, at, factor * above)
+                elif below % factor == 0:
+                    struct.pack_into(self._order + "I", self._data, at + 4, below // factor)
 
     def _remove_thumbnail(self) -> None:
         link = self._first + 2 + 12 * self._unpack("H", self._first)

@@ -44,6 +44,7 @@ class Case:
     restored: Uint8Image  # square, at the network's size
     side: float  # of the face, px of the photo
     seed: int
+    scale: int = 1  # by how much the photo is enlarged
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ class Decide:
         if not self.needs_crops:
             return [Decision(RESTORED, case.restored)]
         seed = derive_seed(case.seed, "grain") if self._care.grain == "keep" else None
-        found = [Decision(RESTORED, replaced(case.restored, case.crop, seed))]
+        found = [Decision(RESTORED, replaced(case.restored, case.crop, seed, case.scale))]
         if self._judge and is_larger(len(case.crop), len(case.restored)):
             found.append(Decision(CORRECTED, corrected(case.restored, case.crop), _change(case)))
         return found

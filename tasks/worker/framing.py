@@ -24,11 +24,13 @@ from bfr_models.faces.types import DetectedFace, Detector, Matrix
 from bfr_models.pixels import Uint8Image, resize, to_tensor, to_uint8
 from bfr_models.rng import derive_seed
 from tasks.config.resolve import PhotoSettings
+from tasks.images.codec import Format
 from tasks.images.masks import fill, holes_at
 from tasks.runs.outcomes import RESTORED
 from tasks.worker.batches import call_or_bisect
 from tasks.worker.decide import JUDGED_SIDE
 from tasks.worker.open_rows import Face, OpenRow
+from tasks.worker.upscaling import Enlarge, Enlargement, choose_enlargement, from_enlarged
 
 MIN_SIDE = 8  # px of a crop at the photo's scale
 TOO_SMALL, OVER_THE_CAP = "skipped: too small", "skipped: over the cap"
@@ -117,11 +119,13 @@ class HolesInImages(WholeImages):
 class FacesInPhotos:
     """Faces are found and aligned; the photo is written, with the restored faces pasted into their places.
 
-    A face that is not restored is not pasted either: warping it there and back would blur it.
+    A face that is not restored is not pasted either: warping it there and back would blur it. If photos are to be
+    enlarged, it is enlarged like the photo around it.
     """
 
-    def __init__(self, size: int, detector: Detector, settings: PhotoSettings) -> None:
+    def __init__(self, size: int, detector: Detector, settings: PhotoSettings, fmt: Format, enlarge: Enlarge) -> None:
         self._size, self._detector, self._settings = size, detector, settings
+        self._format, self._enlarge = fmt, enlarge
         self._template = at_size(detector.template, size)
 
     def find(self, rows: Sequence[OpenRow]) -> None:
@@ -135,6 +139,7 @@ class FacesInPhotos:
                 row.faces = [self._face(row, number, face) for number, face in enumerate(found)]
                 for face in list(row.todo)[self._settings.max_faces :]:
                     face.outcome = OVER_THE_CAP
+                row.enlargement = self._enlargement(row)
 
     def crop(self, row: OpenRow, face: Face) -> Crop:
         assert face.matrix is not None, "only aligned faces are restored"
@@ -146,13 +151,22 @@ class FacesInPhotos:
         return warp(row.image.pixels, at_scale(face.matrix, side / self._size), side)
 
     def compose(self, row: OpenRow) -> Uint8Image:
-        return paste(row.image.pixels, [self._pasted(face) for face in row.faces if face.is_changed])
+        changed = [face for face in row.faces if face.is_changed]
+        if self._settings.upscale == "auto" and not changed:
+            row.enlargement = Enlargement()  # nothing has more detail than the photo
+        factor = row.enlargement.factor
+        photo = self._enlarge(row.image.pixels, factor)
+        return paste(photo, [self._pasted(face, factor) for face in changed])
 
-    def _pasted(self, face: Face) -> tuple[Uint8Image | FloatImage, Matrix]:
-        """The pixels of a face, or its change, and the matrix photo -> those."""
+    def _pasted(self, face: Face, factor: int) -> tuple[Uint8Image | FloatImage, Matrix]:
+        """The pixels of a face, or its change, and the matrix enlarged photo -> those."""
         assert face.decision is not None and face.decision.pixels is not None and face.matrix is not None
         drawn = face.decision.pixels if face.decision.change is None else face.decision.change
-        return drawn, at_scale(face.matrix, len(drawn) / self._size)
+        return drawn, from_enlarged(at_scale(face.matrix, len(drawn) / self._size), factor)
+
+    def _enlargement(self, row: OpenRow) -> Enlargement:
+        sides = [face.side for face in row.todo if face.side is not None]
+        return choose_enlargement(self._settings.upscale, sides, self._size, row.image, self._format)
 
     def _face(self, row: OpenRow, number: int, found: DetectedFace) -> Face:
         face = Face(

@@ -18,6 +18,7 @@ from tasks.scoring.scorer import ScoredFace
 from tasks.scoring.statistics import LOWER_IS_BETTER
 from tasks.worker.decide import Decision
 from tasks.worker.read_shard import Row, ShardInput
+from tasks.worker.upscaling import Enlargement
 
 
 @dataclass
@@ -78,6 +79,7 @@ class OpenRow:
     gt: Uint8Image | None = None  # of a row that is one face, at the method's size
     mask: InpaintMask | None = None  # at the image's own size
     faces: list[Face] = field(default_factory=list)
+    enlargement: Enlargement = field(default_factory=Enlargement)
     seconds: float = 0.0  # on the accelerator
     error: RowError | None = None  # of the image as a whole
 

@@ -21,6 +21,8 @@ from bfr_models.metrics.frechet import FeatureSource
 from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
 from bfr_models.registry import load_method
 from bfr_models.types import FaceBatch
+from bfr_models.upscalers.lanczos import enlarge
+from bfr_models.upscalers.realesrgan import RealESRGAN
 from tasks.images.codec import encode, notes_on
 from tasks.scoring.scorer import FaceTriple, load_scorer
 from tasks.scoring.statistics import BIN_WIDTHS
@@ -31,6 +33,7 @@ from tasks.worker.job import Job
 from tasks.worker.open_rows import Face, OpenRow, match_greyscale, open_row
 from tasks.worker.output import Done
 from tasks.worker.read_shard import Row, ShardInput
+from tasks.worker.upscaling import window_scale
 from tasks.worker.windows import Window, windows
 
 
@@ -59,11 +62,29 @@ class RestoreRows:
         self._restorer = load_method(job.method, job.device)
         self._scorer = load_scorer(job.recogniser, job.measures, job.device, job.min_identity)
         self._decide = load_decide(job.care, job.device)
-        self._framing = _framing(job, self._restorer.size)
+        self._framing = self._load_framing()
         self._batch_size = BatchSize(job.batch_size, job.device)
         self._accelerator = threading.Lock()
         self._large_image = threading.Lock()  # two large images decoded at once might not fit into memory
-        self.batches = 0  # batches done so far: a sign of life
+        self.batches = 0  # of faces, and tiles of photos, so far: a sign of life
+
+    def _load_framing(self) -> Framing:
+        job, size = self._job, self._restorer.size
+        if job.photos is None:
+            return HolesInImages(size) if job.columns.mask else WholeImages(size, job.care.size)
+        detector = load_detector(job.photos.detector, job.device)
+        if job.photos.background is None:
+            return FacesInPhotos(size, detector, job.photos, job.format, enlarge)
+        background = RealESRGAN(job.photos.background, job.device, self._on_tile)
+        return FacesInPhotos(size, detector, job.photos, job.format, background.enlarge)
+
+    def _on_tile(self) -> None:
+        self._heed_stop()
+        self.batches += 1
+
+    def _heed_stop(self) -> None:
+        if self._stop.is_set():
+            raise StoppedError("the worker was told to stop")
 
     @property
     def features_source(self) -> FeatureSource | None:
@@ -73,7 +94,7 @@ class RestoreRows:
     def restore(self, source: ShardInput, rows: Sequence[Row]) -> Iterator[Done]:
         """The results of some rows of a shard, in no particular order. Rows that have an error are passed through."""
         yield from (Done(row) for row in rows if row.error is not None)
-        for window in windows(source, (row for row in rows if row.error is None)):
+        for window in windows(source, (row for row in rows if row.error is None), window_scale(self._job.photos)):
             if window.is_large:
                 pa.default_memory_pool().release_unused()  # what reading the shard took temporarily
             with self._large_image if window.is_large else nullcontext():
@@ -97,8 +118,7 @@ class RestoreRows:
 
     def _restore_batch(self, batch: Sequence[tuple[OpenRow, Face]]) -> None:
         """Runs some faces, of any rows, through the method and the networks that score them."""
-        if self._stop.is_set():
-            raise StoppedError("the worker was told to stop")
+        self._heed_stop()
         crops = [(face, self._framing.crop(row, face)) for row, face in batch]
         with self._accelerator:
             began = time.perf_counter()
@@ -117,7 +137,7 @@ class RestoreRows:
 
     def _restored(self, row: OpenRow, face: Face, lq: Uint8Image, restored: Uint8Image) -> _Restored:
         native = self._framing.native(row, face) if self._decide.needs_crops else lq
-        case = Case(native, restored, face.side or len(native), face.seed)
+        case = Case(native, restored, face.side or len(native), face.seed, row.enlargement.factor)
         face.sharpness_input = sharpness(lq)
         return _Restored(row, face, lq, case, self._decide.candidates(case))
 
@@ -166,11 +186,15 @@ class RestoreRows:
         """The row of `data/`, or of `rejected/` if its faces failed or the image cannot be encoded."""
         if row.failure:
             return Done(row.row.failed(row.failure))
-        job, composed = self._job, self._framing.compose(row)
+        job, began = self._job, time.perf_counter()
+        composed = self._framing.compose(row)
+        if job.photos and job.photos.background:
+            row.seconds += time.perf_counter() - began
         try:
-            encoded = encode(composed, job.format, job.quality, row.image)
+            encoded = encode(composed, job.format, job.quality, row.image, row.enlargement.factor)
         except RowError as error:
             return Done(row.row.failed(error))
+        written = notes_on(row.image, job.format, composed, row.enlargement.factor)
         values = {
             "id": row.row.id,
             "restored": {"bytes": encoded, "path": None},
@@ -183,19 +207,13 @@ class RestoreRows:
             "fingerprint": job.method.fingerprint,
             "seed": row.row.seed,
             "seconds": row.seconds,
-            "note": notes_on(row.image, job.format, composed) or None,
+            "note": "; ".join(filter(None, (written, row.enlargement.note))) or None,
         }
         return Done(row.row, values, [scored.features for scored in row.scored])
 
 
 def _resized(face: Uint8Image, side: int) -> Uint8Image:
     return face if len(face) == side else to_uint8(face_tensor(face, side))
-
-
-def _framing(job: Job, size: int) -> Framing:
-    if job.photos:
-        return FacesInPhotos(size, load_detector(job.photos.detector, job.device), job.photos)
-    return HolesInImages(size) if job.columns.mask else WholeImages(size, job.care.size)
 
 
 def _each_face(rows: deque[OpenRow]) -> Iterator[tuple[OpenRow, Face]]:

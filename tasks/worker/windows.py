@@ -23,7 +23,7 @@ class Window:
     """Consecutive rows."""
 
     rows: list[Row] = field(default_factory=list)
-    pixels: int = 0  # of their images and masks, as the headers say
+    pixels: int = 0  # of their images and masks, as the headers say, once they are enlarged
 
     @property
     def is_large(self) -> bool:
@@ -31,11 +31,12 @@ class Window:
         return self.pixels > WINDOW_PIXELS
 
 
-def windows(source: ShardInput, rows: Iterator[Row]) -> Iterator[Window]:
-    """Cuts `rows` into windows with at most `WINDOW_PIXELS` pixels in all, or with a single row."""
+def windows(source: ShardInput, rows: Iterator[Row], scale: int = 1) -> Iterator[Window]:
+    """Cuts `rows` into windows with at most `WINDOW_PIXELS` pixels in all, or with a single row. `scale` is the factor
+    by which their images are enlarged."""
     window = Window()
     for row in rows:
-        pixels = _pixels(source, row)
+        pixels = scale**2 * _pixels(source, row)
         if window.rows and window.pixels + pixels > WINDOW_PIXELS:
             yield window
             window = Window()

@@ -42,3 +42,10 @@ def test_a_window_is_limited_by_its_pixels_or_holds_one_image(
     found = list(windows.windows(Headers(megapixels), rows))  # type: ignore[arg-type]
     assert [[row.index for row in window.rows] for window in found] == expected
     assert [window.is_large for window in found] == [megapixels[rows[0]] > 32 for rows in expected]
+
+
+def test_a_window_is_planned_for_images_as_large_as_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows, "count_pixels", lambda data: data * 1_000_000)
+    rows = (Row(i, str(i), 0) for i in range(4))
+    found = list(windows.windows(Headers([2, 5, 5, 12]), rows, scale=2))  # type: ignore[arg-type]
+    assert [len(window.rows) for window in found] == [2, 1, 1] and [window.is_large for window in found] == [0, 0, 1]
