@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bfr_models.errors import BfrError
+from bfr_models.metrics.identity_scale import scale_of
 from bfr_models.metrics.independence import self_scored
 from bfr_models.registry import methods
 from tasks.config.code import running_code
@@ -109,6 +110,7 @@ def _run_record(
         extra=settings["measures"]["extra"],
     )
     statistics |= measured
+    scale = scale_of(resolved.recogniser.name) if resolved.recogniser else None
     return {
         "schema": 1,
         "state": "complete",
@@ -123,11 +125,13 @@ def _run_record(
             "licence": method.preset.licence,
         },
         "recogniser": settings["recogniser"],
+        "identity_scale": None if scale is None else asdict(scale),
         "identity_gate": None if resolved.gate is None else asdict(resolved.gate),
         "licences": licences_in_use(resolved),
         "measures": settings["measures"],
         "protocol": figures(run.protocol, settings, statistics),
         "arguments": run.arguments,
+        "selection": None if resolved.selection is None else dict(resolved.selection),
         "seed": run.seed,
         "versions": {"python": platform.python_version(), **dict(_versions())},
         "code": running_code(),
@@ -152,6 +156,11 @@ def _run_record(
 def _warnings(resolved: ResolvedRun, store: Store) -> Iterator[str]:
     if not learn_conditions(store):
         yield WARNING
+    if resolved.selection is not None:
+        yield (
+            f"{resolved.selection['selected']} rows were selected; {resolved.selection['left_out']} others of the "
+            "assessment are no part of this run and stay as they are in the source"
+        )
     if warning := self_scored(resolved.method, resolved.settings["recogniser"]):
         yield warning
 

@@ -10,7 +10,20 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import curate, datasets, evaluate, generations, machine, reprocess, restore, runs, score, train, weights
+from flows.cli import (
+    assess,
+    curate,
+    datasets,
+    evaluate,
+    generations,
+    machine,
+    reprocess,
+    restore,
+    runs,
+    score,
+    train,
+    weights,
+)
 from flows.cli.supervisor import supervise
 
 VERBS: tuple[tuple[Callable[..., None], str], ...] = (
@@ -18,6 +31,7 @@ VERBS: tuple[tuple[Callable[..., None], str], ...] = (
     (datasets.pack, "Example: `bfr pack scans/ s3://archive/faces`"),
     (datasets.degrade, "Example: `bfr degrade faces/ pairs/ --preset gfpgan --size 128 --seed 0`"),
     (restore.restore, "Examples: `bfr restore pairs/ out/ --method difface --gt-column gt`; `--input photos`"),
+    (assess.assess, "Example: `bfr assess scans/ assessed/`, then `bfr restore scans/ out/ --select assessed/`"),
     (
         evaluate.evaluate,
         "Example: `bfr evaluate faces/ out/ --methods passthrough,estimator,difface --degrade gfpgan`",

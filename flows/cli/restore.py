@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,6 +31,9 @@ from flows.cli.options import (
 )
 from tasks.config.restore import RestoreRun
 
+if TYPE_CHECKING:
+    from tasks.config.resolve import ResolvedRun
+
 
 def restore(
     context: typer.Context,
@@ -51,7 +55,10 @@ def restore(
     ] = None,
     input_: Annotated[
         str | None,
-        typer.Option("--input", help="faces (default): aligned squares; photos: find faces, restore, paste back."),
+        typer.Option(
+            "--input",
+            help="auto (default): by the first rows; faces: aligned squares; photos: find, restore, paste back.",
+        ),
     ] = None,
     detector: Annotated[str | None, typer.Option(help="Detector for photos: dlib (default) or retinaface.")] = None,
     detector_weights: Annotated[
@@ -61,6 +68,14 @@ def restore(
         int | None, typer.Option(help="Smallest face square to restore in a photo, in pixels; 32 by default.")
     ] = None,
     max_faces: Annotated[int | None, typer.Option(help="Most faces to restore per photo; 500 by default.")] = None,
+    select: Annotated[
+        str | None,
+        typer.Option(metavar="ASSESSMENT", help="Restore only what `bfr assess` found to gain; or Parquet with ids."),
+    ] = None,
+    select_where: Annotated[
+        str | None,
+        typer.Option(metavar="SQL", help="Select by this condition on the assessment's columns instead."),
+    ] = None,
     reject_no_face: Annotated[
         bool | None,
         typer.Option("--reject-no-face", help="Reject photos without a face; otherwise they pass through unchanged."),
@@ -129,25 +144,35 @@ def restore(
 
     def estimate() -> Any:
         run = RestoreRun(**settings_from(context, RestoreRun, config))
-        from tasks.config.resolve import resolve_run
         from tasks.estimate_run import estimate_run
 
-        return estimate_run(resolve_run(run))
+        return estimate_run(prepared(run))
 
     def work() -> Any:
         run = RestoreRun(**settings_from(context, RestoreRun, config))
-        from tasks.config.resolve import resolve_run
         from tasks.runs.spec import check_destination
         from tasks.storage.store import Store
 
-        check_destination(resolve_run(run), Store(run.destination))  # before Prefect and Ray start
+        resolved = prepared(run)
+        check_destination(resolved, Store(run.destination))  # before Prefect and Ray start
         from flows.restore_dataset import restore_dataset_with_fallback
 
-        return restore_dataset_with_fallback(run)
+        return restore_dataset_with_fallback(resolved.run)
 
     if plan:
         command(estimate, show.estimate, as_json, debug)
     command(work, show.restore, as_json, debug, exit_code=too_many_rejects)
+
+
+def prepared(run: RestoreRun) -> ResolvedRun:
+    """The run with everything decided; says on standard error what its source was taken for."""
+    from tasks.config.resolve import resolve_run
+    from tasks.runs.prepare import decide_input, with_selection
+
+    run, said = decide_input(run)
+    if said:
+        print(said, file=sys.stderr)
+    return with_selection(resolve_run(run))
 
 
 def too_many_rejects(record: dict[str, Any]) -> int:

@@ -28,6 +28,11 @@ def restore(record: Result) -> None:
         if "mean" in statistics[name]:
             s = statistics[name]
             _console.print(f"{name:>24}  mean {s['mean']:.4f}  p05 {s['p05']:.4f}  p95 {s['p95']:.4f}")
+    if (scale := record.get("identity_scale")) and "mean" in statistics["identity_similarity"]:
+        _console.print(
+            f"{'':>24}  {scale['recogniser']}: strangers {scale['typical_strangers']:.2f}, same person, other photo "
+            f"{scale['typical_same']:.2f}; doubtful below {scale['strangers']:.3f}"
+        )
     if record["arguments"].get("input") == "photos":
         outcomes = ", ".join(f"{count} {outcome}" for outcome, count in record["outcomes"].items())
         _console.print(f"{totals['faces']} faces{': ' if outcomes else ''}{outcomes}")
@@ -36,6 +41,32 @@ def restore(record: Result) -> None:
     for code, count in record["rejects"].items():
         _console.print(f"rejected as {code}: {count}")
     _console.print(f"report: {record['arguments']['destination']}/report/index.html")
+
+
+def assessed(record: Result) -> None:
+    """Pictures and faces by outcome, and how long a restore would take."""
+    counts, estimate = record["counts"], record["estimate"]
+    view = Table("outcome", Column("pictures", justify="right"), Column("faces", justify="right"))
+    for outcome in dict.fromkeys([*record["outcomes"], *record["face_outcomes"]]):
+        numbers = (record[key].get(outcome, 0) for key in ("outcomes", "face_outcomes"))
+        view.add_row(outcome, *(f"{number:,}" for number in numbers))
+    view.add_section()
+    view.add_row("in all", f"{counts['pictures']:,}", f"{counts['faces']:,}")
+    _console.print(view)
+    if counts["pictures"] < record["rows_in_source"]:
+        _console.print(f"a part of the {record['rows_in_source']:,} rows of the source")
+    if record["judge"] is None:
+        _console.print("[yellow]no judge knows this method's networks: every face would be replaced[/]")
+    duplicates = counts["duplicates"]
+    _console.print(f"{duplicates['pictures']:,} pictures look like an earlier one, in {duplicates['groups']:,} groups")
+    if estimate["seconds_all"] is not None:
+        times = [timedelta(seconds=round(estimate[key])) for key in ("seconds_all", "seconds_selected")]
+        _console.print(
+            f"a restore takes about {times[0]} of all, {times[1]} of the {counts['selected']:,} pictures it would "
+            f"change: `--select {record['arguments']['destination']}` (one worker like this machine)",
+            markup=False,
+        )
+    _console.print(f"report: {record['report']}", markup=False)
 
 
 def curate(record: Result) -> None:

@@ -65,7 +65,7 @@ class EvaluateRun(BaseModel):
 
     def restorations(self) -> list[RestoreRun]:
         """One run per method, each into a folder named after it."""
-        common = self.model_dump(include=_SHARED)
+        common = self.model_dump(include=_SHARED) | {"input": "faces"}
         if self.degrade is None:
             common |= {"source": self.source, "column": self.column, "gt_column": self.gt_column}
         else:

@@ -27,7 +27,9 @@ class RestoreRun(BaseModel):
     preset: str | None = Field(None, description="the method's size and weights; defaults to its first preset")
     options: dict[str, bool | str | int | float] = Field(default_factory=dict, description="the method's own options")
     task: Task = Field("restore", description="restore, or inpaint: fill only the holes marked in mask_column")
-    input: Literal["faces", "photos"] = Field("faces", description="aligned faces, or photos with any number of faces")
+    input: Literal["auto", "faces", "photos"] = Field(
+        "auto", description="aligned faces, or photos with any number of faces; auto: by a look at the first rows"
+    )
     column: str = Field("image", description="column with the images")
     gt_column: str | None = Field(None, description="column with the ground truth, for PSNR, SSIM and identity")
     mask_column: str | None = Field(
@@ -53,6 +55,12 @@ class RestoreRun(BaseModel):
     min_face: int = Field(32, ge=1, description="side of the smallest face crop to restore, in the photo's pixels")
     max_faces: int = Field(
         500, ge=1, description="most faces to restore in one photo; the others are recorded as skipped"
+    )
+    select: Url | None = Field(
+        None, description="restore only these rows: an assessment of `bfr assess`, or Parquet with a column id"
+    )
+    select_where: str | None = Field(
+        None, description="SQL condition on the columns of `select`; by default what a restore would change"
     )
     reject_no_face: bool = Field(False, description="reject photos without a face, instead of passing them through")
     lpips: str = Field(
@@ -101,6 +109,18 @@ class RestoreRun(BaseModel):
     )
     engine: Literal["ray", "local"] = Field("ray", description="ray, or local: threads of this process")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _aligned(cls, given: Any) -> Any:
+        """Ground truth and masks are those of aligned faces."""
+        if (
+            isinstance(given, dict)
+            and given.get("input", "auto") == "auto"
+            and (given.get("gt_column") or given.get("mask_column"))
+        ):
+            return {**given, "input": "faces"}
+        return given
+
     @model_validator(mode="after")
     def _can_be_kept(self) -> Self:
         if (self.task == "inpaint") != (self.mask_column is not None):
@@ -109,6 +129,8 @@ class RestoreRun(BaseModel):
             raise ValueError("expected input faces with task inpaint: it fills holes in aligned faces only")
         if self.input == "photos" and self.gt_column is not None:
             raise ValueError("expected no gt_column with input photos: ground truth is compared face by face")
+        if self.select_where is not None and self.select is None:
+            raise ValueError("expected an assessment to select from, since select_where is set; found none")
         if self.detector_weights is not None and self.detector == "dlib":
             raise ValueError("expected no detector_weights with detector dlib, which brings its own")
         if self.engine == "local" and self.shard_timeout is not None:
@@ -121,6 +143,7 @@ class RestoreRun(BaseModel):
     def arguments(self) -> dict[str, Any]:
         """The settings as JSON, without what may be secret in their URLs."""
         places = {"source": redact(self.source), "destination": redact(self.destination)}
+        places |= {"select": redact(self.select)} if self.select is not None else {}
         return self.model_dump(mode="json") | places
 
     @property

@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from bfr_models.errors import RowError
 from bfr_models.pixels import Uint8Image
 from tasks.images.channels import bit_depth_of, deep_of, is_grey, rgb_and_alpha
+from tasks.images.glimpse import FORMATS
 from tasks.images.metadata import MAX_SEGMENTS, count_frames, count_scans, dpi_of, exif_of, icc_of, orientation_of
 from tasks.images.sixteen_bit import Uint16Image, deep_png
 
@@ -22,9 +23,6 @@ MAX_PIXELS = 200_000_000
 MAX_SCANS = 100
 """Scans of a progressive JPEG. Each costs the decoder a pass over all pixels; cameras and editors write about ten."""
 MIN_SIDE = 4
-FORMATS = (  # tried in this order; Pillow's parsers of other formats are never reached, so their bugs are not either
-    "JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF",
-)  # fmt: skip
 
 Format = Literal["png", "webp", "jpeg"]
 _MAX_SIDE = {"webp": 16383, "jpeg": 65500}  # 14 bits in VP8; libjpeg's JPEG_MAX_DIMENSION

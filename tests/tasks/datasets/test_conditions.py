@@ -10,7 +10,7 @@ import pytest
 
 from bfr_models.errors import UsageError
 from tasks.curation import conditions
-from tasks.curation.conditions import check_conditions, rows_where
+from tasks.datasets.conditions import check_conditions, rows_where
 
 ROWS = pa.table({"id": ["a", "b", "c"], "x": [1.0, None, 3.0]})
 
