@@ -55,12 +55,12 @@ def selected_rows(run: RestoreRun) -> SelectedRows | None:
     from."""
     if run.select is None:
         return None
-    return _selected(run.select, run.select_where, tuple(_files(run.select)))
+    return _selected(run.select, run.select_where, tuple(file for _, file in _files(run.select)))
 
 
 @lru_cache(maxsize=1)  # asked for twice: for the run's settings, and for its plan
-def _selected(url: str, condition: str | None, files: Sequence[tuple[Store, FileVersion]]) -> SelectedRows:
-    tables = [_read(store, file, with_all=condition is not None) for store, file in files]
+def _selected(url: str, condition: str | None, _as_of: Sequence[FileVersion]) -> SelectedRows:
+    tables = [_read(store, file, with_all=condition is not None) for store, file in _files(url)]
     table = pa.concat_tables(tables, promote_options="permissive")
     ids = list(values(table["id"]))
     if condition is not None:
