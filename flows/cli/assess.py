@@ -25,7 +25,9 @@ def assess(
     max_harm: Annotated[
         float | None, typer.Option(help="Share of restored faces that may be worse than before; 0.02 by default.")
     ] = None,
-    min_gain: Annotated[float | None, typer.Option(help="Predicted gain from which a face is restored.")] = None,
+    min_gain: Annotated[
+        float | None, typer.Option(help="Least predicted gain of a restored face; 0.02 by default.")
+    ] = None,
     detector: Annotated[str | None, typer.Option(help="Detector for photos: dlib (default) or retinaface.")] = None,
     detector_weights: Annotated[str | None, typer.Option(help="Detector weights file.")] = None,
     min_face: Annotated[int | None, typer.Option(help="Smallest face square to restore, px; 32 by default.")] = None,

@@ -46,7 +46,7 @@ from tasks.worker.open_rows import Face, OpenRow, open_row
 from tasks.worker.read_shard import Row, ShardInput, read_shard
 from tasks.worker.windows import windows
 
-MAX_CROP = 1024  # px; a larger face is seen at this size
+MAX_CROP = 512  # px: the largest faces that the judge was trained on; a larger one is seen at this size
 BATCH = 16  # faces that the judge sees at once
 LARGER_PRESET = "ffhq512"
 

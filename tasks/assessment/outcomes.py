@@ -14,6 +14,7 @@ NONE_FOUND, REJECTED = "none_found", "rejected"
 OUTCOMES = (*FACE_OUTCOMES, NONE_FOUND, REJECTED)
 """Of pictures, from what matters most to what matters least; a picture's is the first of its faces' in this order."""
 
+LARGER = 1.25  # times the network's size: from here on a face has detail that the network cannot draw
 SOFT = 0.7  # px at the network's size: sigma of a blur that leaves nothing finer than the network can draw
 NEEDS_WORK = 0.3  # severity from which a face that is too large counts as one that a larger network should see
 
@@ -47,11 +48,11 @@ def face_outcome(damage: Damage, side: float, limits: Limits) -> str:
     would not gain, a larger network may serve it.
     """
     verdict = damage.verdict
-    is_finer = side > limits.size and damage.blur < SOFT
+    is_larger = side > LARGER * limits.size
     if verdict.harm <= limits.harm and verdict.gain > 0 and verdict.gain >= limits.min_gain:
-        return CORRECTED if is_finer else RESTORED
+        return CORRECTED if is_larger and damage.blur < SOFT else RESTORED
     is_damaged = severity(damage.blur, damage.noise, damage.compression) >= NEEDS_WORK
-    return TOO_LARGE if side > limits.size and is_damaged else KEPT
+    return TOO_LARGE if is_larger and is_damaged else KEPT
 
 
 def picture_outcome(faces: Collection[str]) -> str:

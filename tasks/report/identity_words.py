@@ -14,8 +14,10 @@ _BOX_SHARE = (ALIGNED_BOX[2] - ALIGNED_BOX[0]) / TEMPLATE_SIDE  # of the face sq
 def face_side(face: Mapping[str, Any]) -> float:
     """The side of a face's square in its picture, px, from an entry of the column `faces`. An aligned face, which has
     no landmarks there, is its own square."""
+    if (known := face.get("side")) is not None:
+        return float(known)
     x0, _, x1, _ = face["box"]
-    side: float = x1 - x0
+    side = float(x1 - x0)
     return side if face["landmarks"] is None else side / _BOX_SHARE
 
 

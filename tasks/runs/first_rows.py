@@ -5,7 +5,8 @@ The rule, over the first pictures that decode:
     aligned faces    all are square (within 5 %), and dlib finds a face where aligned faces have theirs in at least one
                      of them, or it finds no face in any and all have one size, as aligned faces do
     photos           all else
-    plainly photos   none is square, or at least two have faces and none of those is where an aligned face has it
+    plainly photos   none is square, or they have several sizes, at least two have faces, and none of those is where an
+                     aligned face has it
 
 Only what is plainly photos is refused if `--input faces` is asked for: a face may be too damaged to be found.
 """
@@ -65,7 +66,7 @@ class FirstRows:
     @property
     def is_plainly_photos(self) -> bool:
         none_square = bool(self._square) and not any(self._square)
-        return none_square or (self._with_face >= 2 and not self._in_place)
+        return none_square or (self._with_face >= 2 and not self._in_place and len(self._sizes) > 1)
 
     def __str__(self) -> str:
         n, sizes = len(self._square), sorted(self._sizes)

@@ -23,6 +23,7 @@ from tasks.assess_dataset import assess_dataset
 from tasks.config.assess import AssessRun
 from tests import support
 from tests.real_photos import photo
+from tests.tasks.report.test_run_report import Page
 
 pytest.importorskip("dlib")
 
@@ -112,6 +113,7 @@ def test_the_record_names_the_judge_and_the_page_needs_no_network(assessed: tupl
     assert [(row["id"], row["duplicate_of"]) for row in copies] == [("copy", "a"), ("tiny", "b")]
     page = (folder / "assessed" / "report" / "index.html").read_text()
     assert "6 pictures, 4 faces" in page and page.count("data:image/webp") >= 5
+    Page(page)  # every tag is closed
     assert "http://" not in page and "https://" not in page and "<script" not in page
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from bfr_models.errors import UsageError
-from tasks.curation import conditions
+from tasks.datasets import conditions
 from tasks.datasets.conditions import check_conditions, rows_where
 
 ROWS = pa.table({"id": ["a", "b", "c"], "x": [1.0, None, 3.0]})

@@ -48,7 +48,7 @@ def test_aligned_faces_and_squares_of_one_size_are_faces(tmp_path: Path) -> None
 def test_what_is_not_square_or_has_its_faces_elsewhere_is_photos(tmp_path: Path) -> None:
     photos = look(source(tmp_path / "1", photo(0), photo(1, 300)[:, :250]), "image")
     assert (photos.kind, photos.is_plainly_photos) == ("photos", True)
-    elsewhere = look(source(tmp_path / "2", square(photo(0)), square(photo(1))), "image")
+    elsewhere = look(source(tmp_path / "2", square(photo(0)), square(photo(1, 300))), "image")
     assert (elsewhere.kind, elsewhere.is_plainly_photos) == ("photos", True)
     sizes = look(source(tmp_path / "3", support.portrait(1, 96), support.portrait(2, 128)), "image")
     assert (sizes.kind, sizes.is_plainly_photos) == ("photos", False)
