@@ -20,6 +20,7 @@ from tasks.config.resolve import ResolvedRun
 from tasks.report.run_report import write_report
 from tasks.runs import commits
 from tasks.runs.damage import closing_record, derived_damage, described, inspect_shards, newest_plan
+from tasks.runs.face_sizes import Sizes, face_sizes, too_small
 from tasks.runs.layout import MANIFEST
 from tasks.runs.manifest import manifest_entry, write_manifest
 from tasks.runs.mending import keep_copy
@@ -47,7 +48,7 @@ def finish_run(resolved: ResolvedRun, store: Store, started: datetime, left_out:
         changed = {  # what may differ between calls: --max-rejects, --protocol, the files left out
             "arguments": resolved.run.arguments,
             "protocol": figures(resolved.run.protocol, finished, finished["statistics"]),
-            "warnings": [*_warnings(resolved, store), *left_out],
+            "warnings": [*_warnings(resolved, store, finished.get("face_sizes")), *left_out],
         }
         return finished | changed
     totals, sums, manifest, keep = Totals(), EmbeddingSums(), [], set[str]()
@@ -111,6 +112,7 @@ def _run_record(
     )
     statistics |= measured
     scale = scale_of(resolved.recogniser.name) if resolved.recogniser else None
+    sizes = face_sizes(totals.sides, method.preset.size)
     return {
         "schema": 1,
         "state": "complete",
@@ -126,6 +128,7 @@ def _run_record(
         },
         "recogniser": settings["recogniser"],
         "identity_scale": None if scale is None else asdict(scale),
+        "care": resolved.care.description,
         "identity_gate": None if resolved.gate is None else asdict(resolved.gate),
         "licences": licences_in_use(resolved),
         "measures": settings["measures"],
@@ -144,16 +147,18 @@ def _run_record(
             "accelerator_seconds": round(totals.accelerator_seconds, 3),
             "wall_seconds": round((now - started).total_seconds(), 3),
         },
-        "warnings": list(_warnings(resolved, store)),
+        "warnings": list(_warnings(resolved, store, sizes)),
         "rejects": dict(totals.rejects.most_common()),
         "outcomes": dict(totals.outcomes.most_common()),
+        "face_sizes": sizes,
         "statistics": statistics,
         "started": started.isoformat(timespec="seconds"),
         "finished": now.isoformat(timespec="seconds"),
     }
 
 
-def _warnings(resolved: ResolvedRun, store: Store) -> Iterator[str]:
+def _warnings(resolved: ResolvedRun, store: Store, sizes: Sizes | None) -> Iterator[str]:
+    """What the run's readers should know of. `sizes` are those of its faces."""
     if not learn_conditions(store):
         yield WARNING
     if resolved.selection is not None:
@@ -162,6 +167,10 @@ def _warnings(resolved: ResolvedRun, store: Store) -> Iterator[str]:
             "assessment are no part of this run and stay as they are in the source"
         )
     if warning := self_scored(resolved.method, resolved.settings["recogniser"]):
+        yield warning
+    if resolved.care.warning:
+        yield resolved.care.warning
+    if resolved.run.task == "restore" and (warning := too_small(resolved.method, sizes)):
         yield warning
 
 

@@ -99,6 +99,22 @@ def restore(
             "childhood, wild and webphoto.",
         ),
     ] = None,
+    max_harm: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of restored faces that may be worse than before, the others are kept as they are; 0.02 by "
+            "default; 1 replaces every face."
+        ),
+    ] = None,
+    min_gain: Annotated[
+        float | None, typer.Option(help="Expected gain from which a face is restored, 0 to 1; 0.02 by default.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Size of restored faces: the input's (default), or the network's own.")
+    ] = None,
+    grain: Annotated[
+        str | None, typer.Option(help="keep (default): restored faces get their photo's grain; clean: they do not.")
+    ] = None,
     lpips: Lpips = None,
     metrics: Metrics = None,
     protocol: Protocol = None,
@@ -168,8 +184,9 @@ def prepared(run: RestoreRun) -> ResolvedRun:
     """The run with everything decided; says on standard error what its source was taken for."""
     from tasks.config.resolve import resolve_run
     from tasks.runs.prepare import decide_input, with_selection
+    from tasks.runs.spec import as_begun
 
-    run, said = decide_input(run)
+    run, said = decide_input(as_begun(run))
     if said:
         print(said, file=sys.stderr)
     return with_selection(resolve_run(run))

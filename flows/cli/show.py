@@ -33,9 +33,7 @@ def restore(record: Result) -> None:
             f"{'':>24}  {scale['recogniser']}: strangers {scale['typical_strangers']:.2f}, same person, other photo "
             f"{scale['typical_same']:.2f}; doubtful below {scale['strangers']:.3f}"
         )
-    if record["arguments"].get("input") == "photos":
-        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in record["outcomes"].items())
-        _console.print(f"{totals['faces']} faces{': ' if outcomes else ''}{outcomes}")
+    _console.print(f"{totals['faces']} faces{_outcomes(record['outcomes'])}")
     for warning in record.get("warnings", ()):
         _console.print(f"[yellow]{warning}[/]")
     for code, count in record["rejects"].items():
@@ -67,6 +65,11 @@ def assessed(record: Result) -> None:
             markup=False,
         )
     _console.print(f"report: {record['report']}", markup=False)
+
+
+def _outcomes(counts: Mapping[str, int]) -> str:
+    listed = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in counts.items())
+    return f": {listed}" if listed else ""
 
 
 def curate(record: Result) -> None:
@@ -194,6 +197,10 @@ def estimate(facts: Result) -> None:
             f"about {timedelta(seconds=round(facts['seconds']))} on {facts['workers']} workers like this machine "
             f"({facts['seconds_per_row']} s/row), {facts['bytes'] / 2**20:.1f} MiB of restored faces"
         )
+        faces = sum(facts["sample_outcomes"].values())
+        _console.print(f"a sample of {faces} faces{_outcomes(facts['sample_outcomes'])}")
+    for warning in facts["warnings"]:
+        _console.print(f"[yellow]{warning}[/]")
 
 
 def demo(result: Result) -> None:

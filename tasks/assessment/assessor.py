@@ -6,17 +6,11 @@ import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from math import hypot
 from typing import Any
 
-import cv2
-import numpy as np
-
 from bfr_models.errors import RowError
-from bfr_models.faces.align import warp
 from bfr_models.faces.detectors import load_detector
 from bfr_models.faces.grain import grain_of
-from bfr_models.faces.types import Matrix
 from bfr_models.judge.judge import Judge
 from bfr_models.judge.verdict import Damage
 from bfr_models.pixels import Uint8Image
@@ -46,7 +40,6 @@ from tasks.worker.open_rows import Face, OpenRow, open_row
 from tasks.worker.read_shard import Row, ShardInput, read_shard
 from tasks.worker.windows import windows
 
-MAX_CROP = 512  # px: the largest faces that the judge was trained on; a larger one is seen at this size
 BATCH = 16  # faces that the judge sees at once
 LARGER_PRESET = "ffhq512"
 
@@ -101,7 +94,7 @@ class Assessor:
         source = read_shard(Order(shard), self._job)
         row = open_row(source, source.rows[index], self._limits.size)
         self.framing.find([row])
-        crops = [crop_of(row, face, self._limits.size)[0] if _has_crop(face) else None for face in row.faces]
+        crops = [self.framing.native(row, face) if face.side is not None else None for face in row.faces]
         return row.image.pixels, crops
 
     def _assess_window(self, source: ShardInput, rows: Sequence[Row]) -> dict[int, dict[str, Any]]:
@@ -112,13 +105,13 @@ class Assessor:
             if row.error is not None:
                 found[row.row.index] = _rejected(row.error)
         opened = [row for row in opened if row.error is None]
-        crops = [(face, *crop_of(row, face, self._limits.size)) for row in opened for face in row.todo]
-        seen = dict(zip((id(face) for face, *_ in crops), self._judged([crop for _, crop, _ in crops]), strict=True))
+        crops = [(face, self.framing.native(row, face)) for row in opened for face in row.todo]
+        seen = dict(zip((id(face) for face, _ in crops), self._judged([crop for _, crop in crops]), strict=True))
         measured = {
-            id(face): self._measured(crop, side, seen[id(face)]) for face, crop, side in crops
+            id(face): self._measured(crop, face.side or len(crop), seen[id(face)]) for face, crop in crops
         }  # by identity: a face's id need not be unique
         for row in opened:
-            faces = [_placed(face) | (measured.get(id(face)) or _skipped(face, self._limits)) for face in row.faces]
+            faces = [_placed(face) | (measured.get(id(face)) or _skipped(face)) for face in row.faces]
             found[row.row.index] = _seen(row, faces)
         return found
 
@@ -158,33 +151,6 @@ class Assessor:
         }
 
 
-def crop_of(row: OpenRow, face: Face, size: int) -> tuple[Uint8Image, float]:
-    """The square crop of a face at its picture's own scale, at most `MAX_CROP` px, and its side in px of the
-    picture."""
-    pixels = row.image.pixels
-    if face.matrix is None:  # the whole image is the face
-        height, width = pixels.shape[:2]
-        side = max(height, width)
-        crop = pixels if height == width else cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
-        return _at_most(np.asarray(crop, dtype=np.uint8)), float(side)
-    side = side_of(face.matrix, size)
-    own = max(4, min(round(side), MAX_CROP))
-    matrix = face.matrix * (own / size)
-    matrix[:, 2] += (own / size - 1) / 2  # pixel centres stay on pixel centres
-    return warp(pixels, matrix, own), side
-
-
-def side_of(matrix: Matrix, size: int) -> float:
-    """The side of a crop of `size` px in pixels of the photo."""
-    return size / hypot(matrix[0, 0], matrix[1, 0])
-
-
-def _at_most(crop: Uint8Image) -> Uint8Image:
-    if len(crop) <= MAX_CROP:
-        return crop
-    return np.asarray(cv2.resize(crop, (MAX_CROP, MAX_CROP), interpolation=cv2.INTER_AREA), dtype=np.uint8)
-
-
 def _opened(source: ShardInput, rows: Sequence[Row], failed: dict[int, dict[str, Any]], size: int) -> list[OpenRow]:
     """The rows that decode; the others are added to `failed`."""
     opened = []
@@ -196,17 +162,12 @@ def _opened(source: ShardInput, rows: Sequence[Row], failed: dict[int, dict[str,
     return opened
 
 
-def _has_crop(face: Face) -> bool:
-    return face.matrix is not None or face.landmarks is None
-
-
 def _placed(face: Face) -> dict[str, Any]:
     return {"box": list(face.box), "landmarks": face.landmarks, "score": face.score}
 
 
-def _skipped(face: Face, limits: Limits) -> dict[str, Any]:
-    side = None if face.matrix is None else side_of(face.matrix, limits.size)
-    return {"outcome": _SKIPPED.get(face.outcome or "", FAILED), "reason": face.outcome, "side": side}
+def _skipped(face: Face) -> dict[str, Any]:
+    return {"outcome": _SKIPPED.get(face.outcome or "", FAILED), "reason": face.outcome, "side": face.side}
 
 
 def _seen(row: OpenRow, faces: list[dict[str, Any]]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from bfr_models.judge.verdict import Damage
+from tasks.runs.outcomes import is_larger
 
 RESTORED, CORRECTED, KEPT, TOO_LARGE, TOO_SMALL, OVER_THE_CAP, FAILED, NOT_JUDGED = FACE_OUTCOMES = (
     "restored", "corrected", "kept", "too_large", "too_small", "over_the_cap", "failed", "not_judged",
@@ -14,7 +15,6 @@ NONE_FOUND, REJECTED = "none_found", "rejected"
 OUTCOMES = (*FACE_OUTCOMES, NONE_FOUND, REJECTED)
 """Of pictures, from what matters most to what matters least; a picture's is the first of its faces' in this order."""
 
-LARGER = 1.25  # times the network's size: from here on a face has detail that the network cannot draw
 SOFT = 0.7  # px at the network's size: sigma of a blur that leaves nothing finer than the network can draw
 NEEDS_WORK = 0.3  # severity from which a face that is too large counts as one that a larger network should see
 
@@ -47,12 +47,14 @@ def face_outcome(damage: Damage, side: float, limits: Limits) -> str:
     than the network and sharp, since the network would take detail away. If it is damaged, larger than the network and
     would not gain, a larger network may serve it.
     """
+    if limits.harm >= 1:
+        return RESTORED  # whatever it is worth
     verdict = damage.verdict
-    is_larger = side > LARGER * limits.size
+    is_finer = is_larger(side, limits.size)
     if verdict.harm <= limits.harm and verdict.gain > 0 and verdict.gain >= limits.min_gain:
-        return CORRECTED if is_larger and damage.blur < SOFT else RESTORED
+        return CORRECTED if is_finer and damage.blur < SOFT else RESTORED
     is_damaged = severity(damage.blur, damage.noise, damage.compression) >= NEEDS_WORK
-    return TOO_LARGE if is_larger and is_damaged else KEPT
+    return TOO_LARGE if is_finer and is_damaged else KEPT
 
 
 def picture_outcome(faces: Collection[str]) -> str:

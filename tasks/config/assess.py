@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tasks.config.care import MAX_HARM
 from tasks.config.fields import Url
 from tasks.config.restore import RestoreRun
 from tasks.storage.redaction import redact
@@ -29,7 +30,7 @@ class AssessRun(BaseModel):
     detector_weights: str | None = Field(None, description="file of the detector's weights")
     min_face: int = Field(32, ge=1, description="side of the smallest face crop to restore, in the photo's pixels")
     max_faces: int = Field(500, ge=1, description="most faces to restore in one photo")
-    max_harm: float = Field(0.02, ge=0, le=1, description="share of restored faces that may be worse than before")
+    max_harm: float = Field(MAX_HARM, ge=0, le=1, description="share of restored faces that may be worse than before")
     min_gain: float = Field(0.02, ge=0, le=1, description="predicted gain from which a face is restored")
     limit: int | None = Field(None, ge=1, description="look at the first N rows only")
     sample: int | None = Field(None, ge=1, description="look at N rows only, drawn at random")

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-
-from tasks.images.metadata import orientation_of
+from PIL import ExifTags, Image
 
 FORMATS = (  # tried in this order; Pillow's parsers of other formats are never reached, so their bugs are not either
     "JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF",
@@ -34,7 +32,7 @@ def glimpse(data: bytes | None, side: int) -> Glimpse | None:
         return None
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            turned = _TURNED.get(orientation_of(image), 0)
+            turned = _TURNED.get(image.getexif().get(ExifTags.Base.Orientation, 1), 0)
             width, height = image.size if turned in (0, 180) else image.size[::-1]
             if image.width * image.height > MAX_PIXELS:
                 return Glimpse(width, height, None)

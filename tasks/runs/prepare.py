@@ -15,7 +15,7 @@ from tasks.runs.plan import find_plan
 from tasks.runs.pointer import read_pointer
 from tasks.runs.sealed import DamagedError
 from tasks.runs.selected_rows import selected_rows
-from tasks.runs.spec import read_spec
+from tasks.runs.spec import as_begun, read_spec
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
@@ -25,6 +25,11 @@ Run = TypeVar("Run", bound=RestoreRun)
 def prepare_run(run: RestoreRun) -> ResolvedRun:
     """The run with its input decided and every name resolved. UsageError, before anything is written, for what cannot
     be done."""
+    return resolve_decided(as_begun(run))
+
+
+def resolve_decided(run: RestoreRun) -> ResolvedRun:
+    """The same for a run whose settings are those that it was begun with."""
     return with_selection(resolve_run(decide_input(run)[0]))
 
 

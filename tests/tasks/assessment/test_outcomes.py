@@ -34,6 +34,10 @@ def test_a_face_is_changed_where_it_gains(
     assert face_outcome(Damage(*damage, verdict), side, LIMITS) == outcome
 
 
+def test_with_all_harm_allowed_every_face_is_restored() -> None:
+    assert face_outcome(Damage(*CLEAN, LOSS), 300, Limits(harm=1.0, min_gain=0.05, size=128)) == "restored"
+
+
 def test_severity_grows_with_every_kind_of_damage_from_0_to_1() -> None:
     assert severity(0, 0, 0) == 0
     assert severity(2, 0, 0) == 0.5 and severity(0, 20, 0) == 0.5 and severity(0, 0, 0.5) == 0.25
