@@ -79,7 +79,7 @@ def main() -> None:
         same, own = (small * theirs[there]).sum(axis=1), (small * mine[here]).sum(axis=1)
         limit = np.quantile((small @ theirs.T)[strangers[here]], 0.99)
         lines.append(f"| {size} | {np.median(same):.3f} | {np.median(own):.3f} | {(same > limit).mean():.0%} |")
-    text = "\n".join([header(), "", *lines, ""])
+    text = header() + "\n".join([*lines, ""])
     (RESULTS / "identity_scale.md").write_text(text)
     print(text)
 
