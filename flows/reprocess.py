@@ -20,9 +20,10 @@ from flows.orchestration.run_page import HELD_BACK, SWITCHED, announce, emit_fai
 from flows.restore_dataset import restore_phases
 from tasks.compare_generations import compare_generations
 from tasks.config.reprocess import ReprocessRun
-from tasks.config.resolve import ResolvedRun, resolve_run
+from tasks.config.resolve import ResolvedRun
 from tasks.generations import choose_generation, expire_generations, make_current
 from tasks.runs.pointer import address
+from tasks.runs.prepare import prepare_run
 
 LEASE_SECONDS = 120.0
 """How long a killed run keeps its share of the GPUs; a live run keeps renewing it."""
@@ -51,7 +52,8 @@ def reprocess_without_prefect(run: ReprocessRun) -> Outcome:
 
 def _reprocess(run: ReprocessRun, phase: Phase) -> Outcome:
     use_credentials(run.credentials)
-    resolved: ResolvedRun = phase(resolve_run, "resolve")(run)
+    resolved: ResolvedRun = phase(prepare_run, "resolve")(run)
+    run = run.model_copy(update={"input": resolved.run.input})
     name: str = phase(choose_generation, "choose-generation")(resolved)
     generation = replace(resolved, run=run.generation(address(run.destination, name)))
     gpus = partial(share_of, run.gpu_pool if phase is as_prefect_task else None)

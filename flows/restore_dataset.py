@@ -20,17 +20,17 @@ from flows.orchestration.run_page import (
     show_record,
 )
 from flows.progress import RowProgress
-from tasks.config.resolve import ResolvedRun, resolve_run
+from tasks.config.resolve import ResolvedRun
 from tasks.config.restore import RestoreRun
 from tasks.finish_run import finish_run
 from tasks.plan_shards import plan_shards
 from tasks.restore_shards import restore_shards, worker_pool
 from tasks.runs.commits import Record
 from tasks.runs.plan import Plan
+from tasks.runs.prepare import prepare_run
 from tasks.runs.record import RunRecord
 from tasks.runs.shards import Shard
 from tasks.runs.single_writer import exclusive_driver
-from tasks.runs.spec import as_begun
 from tasks.storage.store import Store
 
 SHARDS_PER_SLICE = 5000
@@ -55,7 +55,7 @@ def restore_without_prefect(run: RestoreRun) -> RunRecord:
 
 
 def _restore_run(run: RestoreRun, phase: Phase) -> RunRecord:
-    return restore_phases(phase(resolve_run, "resolve")(as_begun(run)), phase)
+    return restore_phases(phase(prepare_run, "resolve")(run), phase)
 
 
 def restore_phases(

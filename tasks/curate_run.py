@@ -22,7 +22,6 @@ import pyarrow.compute as pc
 
 from bfr_models.errors import UsageError
 from tasks.config.curate import CurateRun
-from tasks.curation.conditions import check_conditions, rows_where
 from tasks.curation.dataset_card import dataset_card
 from tasks.curation.duplicates import Duplicates, find_duplicates
 from tasks.curation.files import curated_schema, curated_tables, dropped_table, open_files
@@ -37,6 +36,7 @@ from tasks.curation.selection import (
     require_values,
     sample_strata,
 )
+from tasks.datasets.conditions import check_conditions, rows_where
 from tasks.datasets.writer import encode_table
 from tasks.engine.daemon_threads import DaemonThreads
 from tasks.runs.finished_run import FinishedRun, open_run

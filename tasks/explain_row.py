@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 
 from bfr_models.errors import UsageError
 from tasks.datasets.row_groups import value_at
+from tasks.report.identity_words import face_word, row_word
 from tasks.runs import commits
-from tasks.runs.layout import DATA, REJECTED
+from tasks.runs.layout import DATA, REJECTED, SPEC
 from tasks.runs.plan import Plan, latest_plan
 from tasks.runs.shards import Shard, from_table
+from tasks.runs.spec import read_spec
 from tasks.storage.redaction import redact
 from tasks.storage.store import PARALLEL_READS, Store
 
@@ -25,6 +27,7 @@ def explain_row(destination: str, row_id: str) -> list[dict[str, Any]]:
     """All rows with this id, since ids need not be unique. UsageError if there is none (yet)."""
     store = Store(destination)
     plan = latest_plan(store)
+    recogniser = (read_spec(store).get("recogniser") or {}).get("name") if store.exists(SPEC) else None
     done = [shard for shard in _candidates(plan, row_id) if shard.commit in plan.done]
     with ThreadPoolExecutor(PARALLEL_READS) as readers:
         names = [shard.commit for shard in done]
@@ -37,7 +40,15 @@ def explain_row(destination: str, row_id: str) -> list[dict[str, Any]]:
             f"expected a row with the id {row_id!r} in {store!r}, found none in {len(done)} shards{todo}; ids are "
             "those of the source's column `id`, or <file>#<row>"
         )
-    return found
+    return [_with_words(row, recogniser) for row in found]
+
+
+def _with_words(row: dict[str, Any], recogniser: str | None) -> dict[str, Any]:
+    """The row, with what its identity similarities say."""
+    faces = [face | {"identity": face_word(face, recogniser)} for face in row.get("faces") or ()]
+    word = row_word(row, recogniser)
+    worded = {"identity": f"{row['identity_similarity']:.3f}, {word}"} if word is not None else {}
+    return row | ({"faces": faces} if faces else {}) | worded
 
 
 def _candidates(plan: Plan, row_id: str) -> list[Shard]:
@@ -45,7 +56,7 @@ def _candidates(plan: Plan, row_id: str) -> list[Shard]:
     name, _, row = row_id.rpartition("#")
     shards = list(from_table(plan.shards))
     if row.isdecimal():
-        inside = (s for s in shards if s.name == name and s.first_row <= int(row) < s.first_row + s.rows)
+        inside = (s for s in shards if s.name == name and int(row) in s.numbers)
         return list(inside) or shards
     return shards
 
@@ -60,7 +71,7 @@ def _rows(store: Store, shard: Shard, record: commits.Record, row_id: str) -> It
         "committed": record["committed"],
         "shard_seconds": record["seconds"],
         "source": redact(shard.source),
-        "source_rows": [shard.first_row, shard.first_row + shard.rows],
+        "source_rows": [shard.numbers[0], shard.numbers[-1] + 1],
     }
     for folder in (DATA, REJECTED):
         if folder not in record["files"]:

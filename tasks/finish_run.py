@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bfr_models.errors import BfrError
+from bfr_models.metrics.identity_scale import scale_of
 from bfr_models.metrics.independence import self_scored
 from bfr_models.registry import methods
 from tasks.config.code import running_code
@@ -112,6 +113,7 @@ def _run_record(
         extra=settings["measures"]["extra"],
     )
     statistics |= measured
+    scale = scale_of(resolved.recogniser.name) if resolved.recogniser else None
     sizes = face_sizes(totals.sides, method.preset.size)
     return {
         "schema": 1,
@@ -127,12 +129,14 @@ def _run_record(
             "licence": method.preset.licence,
         },
         "recogniser": settings["recogniser"],
+        "identity_scale": None if scale is None else asdict(scale),
         "care": resolved.care.description,
         "identity_gate": None if resolved.gate is None else asdict(resolved.gate),
         "licences": licences_in_use(resolved),
         "measures": settings["measures"],
         "protocol": figures(run.protocol, settings, statistics),
         "arguments": run.arguments,
+        "selection": None if resolved.selection is None else dict(resolved.selection),
         "seed": run.seed,
         "versions": {"python": platform.python_version(), **dict(_versions())},
         "code": running_code(),
@@ -159,6 +163,11 @@ def _warnings(resolved: ResolvedRun, store: Store, sizes: Sizes | None) -> Itera
     """What the run's readers should know of. `sizes` are those of its faces."""
     if not learn_conditions(store):
         yield WARNING
+    if resolved.selection is not None:
+        yield (
+            f"{resolved.selection['selected']} rows were selected; {resolved.selection['left_out']} others of the "
+            "assessment are no part of this run and stay as they are in the source"
+        )
     if warning := self_scored(resolved.method, resolved.settings["recogniser"]):
         yield warning
     if resolved.care.warning:

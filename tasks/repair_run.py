@@ -14,12 +14,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from bfr_models.errors import BfrError
-from tasks.config.resolve import ResolvedRun, resolve_run
+from tasks.config.resolve import ResolvedRun
 from tasks.config.restore import RestoreRun
 from tasks.runs.damage import Damage
 from tasks.runs.inspection import Findings, inspect_run
 from tasks.runs.layout import MANIFEST, RECORD, REPORT, SPEC, STORAGE_FACTS
 from tasks.runs.mending import keep_copy, retire
+from tasks.runs.prepare import resolve_decided
 from tasks.runs.single_writer import exclusive_driver
 from tasks.runs.spec import Settings, as_settled, settings_digest, write_spec
 from tasks.storage.redaction import redact
@@ -100,7 +101,7 @@ def _started_with(store: Store, found: Findings, accept_code_change: bool) -> tu
         asked = {"destination": store.url(), "retry_rejected": (), "deep": False}
         try:
             run = RestoreRun.model_validate({**arguments, **asked, "accept_code_change": accept_code_change})
-            resolved = resolve_run(as_settled(run, found.settings or arguments))
+            resolved = resolve_decided(as_settled(run, found.settings or arguments))
         except (ValidationError, BfrError) as error:
             why = str(error).partition("\n")[0]
             continue

@@ -79,6 +79,7 @@ def write_parquet(path: Path, content: Iterable[Row], group_rows: int = 4, schem
 def make_run(folder: Path, method: str = "passthrough", **settings: Any) -> RestoreRun:
     """A run from `folder`/src to `folder`/dst, on threads of this process unless another engine is given."""
     defaults = {"source": str(folder / "src"), "destination": str(folder / "dst"), "engine": "local", "shard_rows": 4}
+    defaults |= {} if settings.get("mask_column") or settings.get("gt_column") else {"input": "faces"}
     return RestoreRun(**{**defaults, "method": method, **settings})
 
 

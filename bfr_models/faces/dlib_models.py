@@ -17,17 +17,13 @@ from numpy.typing import NDArray
 from bfr_models.errors import UsageError
 from bfr_models.faces.align import align, scaled, transform_points, warp
 from bfr_models.faces.dlib_files import INSTALL, LANDMARKS_FILE, RECOGNISER_FILE, dlib_file
-from bfr_models.faces.template import DLIB_5, TEMPLATE_SIDE, at_size
+from bfr_models.faces.template import ALIGNED_BOX, DLIB_5, TEMPLATE_SIDE, at_size
 from bfr_models.faces.types import DetectedFace, Points
 from bfr_models.pixels import Uint8Image
 from bfr_models.weights.files import file_sha256
 
 PATCH_SIDE = 512  # px; the patch around one face that the landmark predictor sees,
 PATCH_BOX = 256  # and the side of the detector's box in the middle of it
-
-# x0, y0, x1 of that box in a face of FFHQ's framing at 512 px: the mean over 150 aligned faces where dlib found one,
-# with a spread of 20 px.
-ALIGNED_BOX = (110.0, 162.0, 397.0)
 
 CHIP_SIDE = 150  # px; what the recogniser was trained on
 # dlib's five points in such a chip, with the padding of 0.25 of its training (get_face_chip_details in

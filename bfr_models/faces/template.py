@@ -36,6 +36,10 @@ DLIB_5: Points = np.array(
     ]
 )
 
+# x0, y0, x1 of the square box that dlib's detector gives in the same framing: the mean over 150 aligned faces where it
+# found one, with a spread of 20 px.
+ALIGNED_BOX = (110.0, 162.0, 397.0)
+
 
 def at_size(template: Points, size: int) -> Points:
     """A 512 px template in a crop of `size`: pixel centres stay on pixel centres."""

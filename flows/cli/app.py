@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import (
+    assess,
     curate,
     datasets,
     evaluate,
@@ -31,6 +32,7 @@ VERBS: tuple[tuple[Callable[..., None], str], ...] = (
     (datasets.pack, "Example: `bfr pack scans/ s3://archive/faces`"),
     (datasets.degrade, "Example: `bfr degrade faces/ pairs/ --preset gfpgan --size 128 --seed 0`"),
     (restore.restore, "Examples: `bfr restore pairs/ out/ --method difface --gt-column gt`; `--input photos`"),
+    (assess.assess, "Example: `bfr assess scans/ assessed/`, then `bfr restore scans/ out/ --select assessed/`"),
     (
         evaluate.evaluate,
         "Example: `bfr evaluate faces/ out/ --methods passthrough,estimator,difface --degrade gfpgan`",

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from bfr_models.errors import unknown
-from flows.cli import show
+from flows.cli import show_pictures
 from flows.cli.command import run as command
 from flows.cli.options import Debug, Json
 
@@ -47,4 +47,4 @@ def export(
             chosen: Literal["changed"] | None = "changed" if only else None
             return export_run(run, folder, only=chosen, suffix=suffix, overwrite=overwrite, show=show_rows)
 
-    command(work, show.export, as_json, debug, exit_code=lambda report: int(report["missing"] > 0))
+    command(work, show_pictures.export, as_json, debug, exit_code=lambda report: int(report["missing"] > 0))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +30,9 @@ from flows.cli.options import (
     settings_from,
 )
 from tasks.config.restore import RestoreRun
+
+if TYPE_CHECKING:
+    from tasks.config.resolve import ResolvedRun
 
 
 def restore(
@@ -57,7 +61,10 @@ def restore(
     ] = None,
     input_: Annotated[
         str | None,
-        typer.Option("--input", help="faces (default): aligned squares; photos: find faces, restore, paste back."),
+        typer.Option(
+            "--input",
+            help="auto (default): by the first rows; faces: aligned squares; photos: find, restore, paste back.",
+        ),
     ] = None,
     detector: Annotated[str | None, typer.Option(help="Detector for photos: dlib (default) or retinaface.")] = None,
     detector_weights: Annotated[
@@ -67,6 +74,14 @@ def restore(
         int | None, typer.Option(help="Smallest face square to restore in a photo, in pixels; 32 by default.")
     ] = None,
     max_faces: Annotated[int | None, typer.Option(help="Most faces to restore per photo; 500 by default.")] = None,
+    select: Annotated[
+        str | None,
+        typer.Option(metavar="ASSESSMENT", help="Restore only what `bfr assess` found to gain; or Parquet with ids."),
+    ] = None,
+    select_where: Annotated[
+        str | None,
+        typer.Option(metavar="SQL", help="Select by this condition on the assessment's columns instead."),
+    ] = None,
     upscale: Annotated[
         str | None,
         typer.Option(metavar="2|4|auto", help="Write photos larger; auto: as large as their faces have detail."),
@@ -157,37 +172,55 @@ def restore(
     """Restore every face of a dataset. Running it again resumes; a finished run is a no-op."""
 
     def estimate() -> Any:
-        from tasks.config.resolve import resolve_run
         from tasks.estimate_run import estimate_run
 
-        return estimate_run(resolve_run(_checked(settings_from(context, RestoreRun, config))))
+        return estimate_run(_checked(settings_from(context, RestoreRun, config)))
 
     def work() -> Any:
-        run = _checked(settings_from(context, RestoreRun, config))  # before Prefect and Ray start
+        resolved = _checked(settings_from(context, RestoreRun, config))  # before Prefect and Ray start
         from flows.restore_dataset import restore_dataset_with_fallback
 
-        return restore_dataset_with_fallback(run)
+        return restore_dataset_with_fallback(resolved.run)
 
     if plan:
         command(estimate, show.estimate, as_json, debug)
     command(work, show.restore, as_json, debug, exit_code=too_many_rejects)
 
 
-def _checked(settings: dict[str, Any]) -> RestoreRun:
-    """The run, which its destination takes. If its source is files, they are packed into it: it is a run of that
-    dataset."""
+def _checked(settings: dict[str, Any]) -> ResolvedRun:
+    """The run with everything decided, which its destination takes. If its source is files, they are packed into it: it
+    is a run of that dataset."""
     run = RestoreRun(**settings)
     from tasks.config.resolve import resolve_run
     from tasks.pack_pictures import files_of_run
-    from tasks.runs.spec import as_begun, check_destination
+    from tasks.runs.layout import SPEC
+    from tasks.runs.spec import check_destination
     from tasks.storage.store import Store
 
-    files = files_of_run(run.source, run.destination)
-    run = as_begun(run if files is None else run.model_copy(update={"source": files.url}))
-    check_destination(resolve_run(run), Store(run.destination))
+    store = Store(run.destination)
+    files, has_begun = files_of_run(run.source, run.destination), store.exists(SPEC)
     if files is not None:
+        run = run.model_copy(update={"source": files.url})
+        if not has_begun:  # what the files hold is seen once they are packed
+            check_destination(resolve_run(run), store)
+            show.packed(files, files.pack())
+    resolved = prepared(run)
+    check_destination(resolved, store)
+    if files is not None and has_begun:
         show.packed(files, files.pack())
-    return run
+    return resolved
+
+
+def prepared(run: RestoreRun) -> ResolvedRun:
+    """The run with everything decided; says on standard error what its source was taken for."""
+    from tasks.config.resolve import resolve_run
+    from tasks.runs.prepare import decide_input, with_selection
+    from tasks.runs.spec import as_begun
+
+    run, said = decide_input(as_begun(run))
+    if said:
+        print(said, file=sys.stderr)
+    return with_selection(resolve_run(run))
 
 
 def too_many_rejects(record: dict[str, Any]) -> int:

@@ -29,30 +29,17 @@ def restore(record: Result) -> None:
         if "mean" in statistics[name]:
             s = statistics[name]
             _console.print(f"{name:>24}  mean {s['mean']:.4f}  p05 {s['p05']:.4f}  p95 {s['p95']:.4f}")
+    if (scale := record.get("identity_scale")) and "mean" in statistics["identity_similarity"]:
+        _console.print(
+            f"{'':>24}  {scale['recogniser']}: strangers {scale['typical_strangers']:.2f}, same person, other photo "
+            f"{scale['typical_same']:.2f}; doubtful below {scale['strangers']:.3f}"
+        )
     _console.print(f"{totals['faces']} faces{_outcomes(record['outcomes'])}")
     for warning in record.get("warnings", ()):
         _console.print(f"[yellow]{warning}[/]")
     for code, count in record["rejects"].items():
         _console.print(f"rejected as {code}: {count}")
     _console.print(f"report: {record['arguments']['destination']}/report/index.html")
-
-
-def export(report: Result) -> None:
-    """How many images came out changed and unchanged, and what did not come out."""
-    counts = ", ".join(f"{report[state]} {state}" for state in ("changed", "unchanged", "rejected") if report[state])
-    _console.print(f"{report['images']} images{': ' if counts else ''}{counts}; {report['written']} files written")
-    for one in report["renamed"][:_EXAMPLES]:
-        _console.print(f"renamed: {one['name']!r} is {one['as']!r}", markup=False)
-    if report["noted"]:
-        _console.print(f"{report['noted']} of those written could not stay quite as they were: `notes` in their .json")
-    for one in report["not_exported"][:_EXAMPLES]:
-        _console.print(f"not exported: {one['id']}: {one['why']}", markup=False)
-    if report["missing"]:
-        _console.print(
-            f"[yellow]{report['missing']} images were not exported[/]: their own bytes are needed. Put the source back "
-            "as it was and run this again, or restore with --keep-input"
-        )
-    _console.print(f"files: {report['folder']}", markup=False)
 
 
 def _outcomes(counts: Mapping[str, int]) -> str:

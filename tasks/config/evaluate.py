@@ -67,7 +67,7 @@ class EvaluateRun(BaseModel):
 
     def restorations(self) -> list[RestoreRun]:
         """One run per method, each into a folder named after it."""
-        common = self.model_dump(include=_SHARED) | AS_PAPERS_DO
+        common = self.model_dump(include=_SHARED) | AS_PAPERS_DO | {"input": "faces"}
         if self.degrade is None:
             common |= {"source": self.source, "column": self.column, "gt_column": self.gt_column}
         else:

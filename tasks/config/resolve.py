@@ -7,6 +7,7 @@ could then use different networks.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -72,11 +73,13 @@ class ResolvedRun:
     photos: PhotoSettings | None  # None: each image is one face
     measures: Measures
     care: Care
+    selection: Mapping[str, Any] | None = None  # what the run is limited to; None: all rows of the source
 
     @cached_property
     def settings(self) -> dict[str, Any]:
         """What decides the run's output, as stored in `plan/spec.json`: runs that differ here share no destination."""
         run = self.run
+        assert run.input != "auto", "a run is prepared before its settings are stored"
         settings = {
             "source": redact(run.source.rstrip("/")),
             "method": self.method.description,
@@ -85,6 +88,7 @@ class ResolvedRun:
             "min_identity": None if self.gate is None else self.gate.threshold,
             "photos": None if self.photos is None else self.photos.description,
             "measures": asdict(self.measures),
+            "selection": None if self.selection is None else self.selection["sha256"],
             "fid_reference": None if run.fid_reference is None else redact(run.fid_reference),
             **self.care.description,
             **run.model_dump(include=_SEMANTIC),
@@ -95,7 +99,8 @@ class ResolvedRun:
 
 def resolve_run(run: RestoreRun) -> ResolvedRun:
     """Resolves every name of a run, without loading a network. UsageError, which says what to do, for an unknown name
-    and for a network that was requested but has no weights here."""
+    and for a network that was requested but has no weights here. The detector is resolved once the input is decided
+    (`tasks.runs.prepare`)."""
     method = resolve_method(run.method, run.preset, run.options, run.task, run.fidelity)
     recogniser = choose_recogniser(run.recogniser)
     gate = _gate(run, recogniser)
@@ -112,7 +117,9 @@ def _gate(run: RestoreRun, recogniser: NetworkChoice | None) -> IdentityGate | N
 
 
 def _photos(run: RestoreRun) -> PhotoSettings | None:
-    if run.input == "faces":
+    if why := run.why_not_upscaled():  # the input may have been decided since it was asked for
+        raise UsageError(why)
+    if run.input != "photos":
         return None
     detector = choose_detector(run.detector, run.detector_weights)
     background = choose_background(run.background, run.upscale)

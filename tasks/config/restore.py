@@ -33,7 +33,9 @@ class RestoreRun(BaseModel):
         description="how close to the input, from 0 to 1, instead of the method's own options; 0.5 is the preset",
     )
     task: Task = Field("restore", description="restore, or inpaint: fill only the holes marked in mask_column")
-    input: Literal["faces", "photos"] = Field("faces", description="aligned faces, or photos with any number of faces")
+    input: Literal["auto", "faces", "photos"] = Field(
+        "auto", description="aligned faces, or photos with any number of faces; auto: by a look at the first rows"
+    )
     column: str = Field("image", description="column with the images")
     gt_column: str | None = Field(None, description="column with the ground truth, for PSNR, SSIM and identity")
     mask_column: str | None = Field(
@@ -89,6 +91,12 @@ class RestoreRun(BaseModel):
     background: Literal["lanczos", "realesrgan"] = Field(
         "lanczos", description="what enlarges the photo around the faces: a filter, or Real-ESRGAN's network"
     )
+    select: Url | None = Field(
+        None, description="restore only these rows: an assessment of `bfr assess`, or Parquet with a column id"
+    )
+    select_where: str | None = Field(
+        None, description="SQL condition on the columns of `select`; by default what a restore would change"
+    )
     reject_no_face: bool = Field(False, description="reject photos without a face, instead of passing them through")
     lpips: str = Field(
         "auto", description="backbone of LPIPS: vgg, alex, squeeze or none; auto: the first with weights here"
@@ -136,6 +144,18 @@ class RestoreRun(BaseModel):
     )
     engine: Literal["ray", "local"] = Field("ray", description="ray, or local: threads of this process")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _aligned(cls, given: Any) -> Any:
+        """Ground truth and masks are those of aligned faces."""
+        if (
+            isinstance(given, dict)
+            and given.get("input", "auto") == "auto"
+            and (given.get("gt_column") or given.get("mask_column"))
+        ):
+            return {**given, "input": "faces"}
+        return given
+
     @model_validator(mode="after")
     def _can_be_kept(self) -> Self:
         if (self.task == "inpaint") != (self.mask_column is not None):
@@ -144,13 +164,12 @@ class RestoreRun(BaseModel):
             raise ValueError("expected input faces with task inpaint: it fills holes in aligned faces only")
         if self.input == "photos" and self.gt_column is not None:
             raise ValueError("expected no gt_column with input photos: ground truth is compared face by face")
-        if self.upscale != 1 and self.input != "photos":
-            raise ValueError(
-                f"expected input photos with upscale {self.upscale}, found input {self.input}: the size of an aligned "
-                "face is that of a preset; one with a larger size gives larger faces"
-            )
+        if why := self.why_not_upscaled():
+            raise ValueError(why)
         if self.background != "lanczos" and self.upscale == 1:
             raise ValueError(f"expected an upscale of 2, 4 or auto with background {self.background}, found 1")
+        if self.select_where is not None and self.select is None:
+            raise ValueError("expected an assessment to select from, since select_where is set; found none")
         if self.detector_weights is not None and self.detector == "dlib":
             raise ValueError("expected no detector_weights with detector dlib, which brings its own")
         if self.engine == "local" and self.shard_timeout is not None:
@@ -159,10 +178,20 @@ class RestoreRun(BaseModel):
             )
         return self
 
+    def why_not_upscaled(self) -> str | None:
+        """What is wrong with writing aligned faces larger; None if nobody asked for that."""
+        if self.upscale == 1 or self.input != "faces":
+            return None
+        return (
+            f"expected input photos with upscale {self.upscale}, found input {self.input}: the size of an aligned "
+            "face is that of a preset; one with a larger size gives larger faces"
+        )
+
     @property
     def arguments(self) -> dict[str, Any]:
         """The settings as JSON, without what may be secret in their URLs."""
         places = {"source": redact(self.source), "destination": redact(self.destination)}
+        places |= {"select": redact(self.select)} if self.select is not None else {}
         return self.model_dump(mode="json") | places
 
     @property

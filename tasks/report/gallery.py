@@ -14,6 +14,7 @@ from tasks.config.restore import RestoreRun
 from tasks.datasets.image_column import embedded_bytes
 from tasks.datasets.row_groups import read_row_groups, values
 from tasks.datasets.row_ids import row_ids
+from tasks.report.identity_words import row_word
 from tasks.report.page import Cell, GalleryRow, Reject
 from tasks.runs.plan import Plan
 from tasks.runs.shards import Shard, from_table, require_unchanged
@@ -30,8 +31,10 @@ _CAPTION = (
 )
 
 
-def gallery_rows(store: Store, plan: Plan, manifest: Sequence[Mapping[str, Any]], run: RestoreRun) -> list[GalleryRow]:
-    """Rows of the run's first shards, lowest identity first."""
+def gallery_rows(
+    store: Store, plan: Plan, manifest: Sequence[Mapping[str, Any]], run: RestoreRun, recogniser: str | None
+) -> list[GalleryRow]:
+    """Rows of the run's first shards, lowest identity first; `recogniser` is the one that measured it."""
     found: list[dict[str, Any]] = []
     for shard, entry in zip(from_table(plan.shards), manifest, strict=True):
         if len(found) >= GALLERY_ROWS:
@@ -42,7 +45,7 @@ def gallery_rows(store: Store, plan: Plan, manifest: Sequence[Mapping[str, Any]]
             found += [row | {"_input": inputs.get(row["id"])} for row in rows]
     pa.default_memory_pool().release_unused()  # Arrow keeps what it freed, and these may have been large images
     found.sort(key=lambda row: 2.0 if row["identity_similarity"] is None else row["identity_similarity"])
-    return [GalleryRow(row["id"], tuple(_cells(row, run))) for row in found]
+    return [GalleryRow(row["id"], tuple(_cells(row, run, recogniser))) for row in found]
 
 
 def example_rejects(store: Store, manifest: Sequence[Mapping[str, Any]]) -> list[Reject]:
@@ -61,16 +64,18 @@ def caption(row: Mapping[str, Any]) -> str:
     return " · ".join(f"{label} {row[key]:{form}}" for label, key, form in _CAPTION if row[key] is not None)
 
 
-def _cells(row: Mapping[str, Any], run: RestoreRun) -> Iterator[Cell]:
+def _cells(row: Mapping[str, Any], run: RestoreRun, recogniser: str | None) -> Iterator[Cell]:
     yield Cell("input", row["_input"], "" if row["_input"] else f"no longer in the source, or {_NOT_SHOWN}")
     restored = embedded_bytes(row.get("restored"))
-    yield Cell(run.method, restored, caption(row) if restored else _NOT_SHOWN, row["identity_similarity"])
+    word = row_word(row, recogniser)
+    told = caption(row) + (f" · {word}" if word else "")
+    yield Cell(run.method, restored, told if restored else _NOT_SHOWN, row["identity_similarity"], word)
     if run.gt_column:
         yield Cell("gt", embedded_bytes(row.get(run.gt_column)), "")
 
 
 def _first_rows(store: Store, path: str, count: int, gt_column: str | None) -> list[dict[str, Any]]:
-    shown = ["id", *(key for _, key, _ in _CAPTION)]
+    shown = ["id", "faces", *(key for _, key, _ in _CAPTION)]
     with store.open_input(path) as source:
         parquet = pq.ParquetFile(source)
         if _fits(parquet, range(1)):

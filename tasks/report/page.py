@@ -27,7 +27,8 @@ class Cell:
     column: str  # "input", "gt" or a method's name
     image: bytes | None
     caption: str  # e.g. "identity 0.93 · 24.1 dB"
-    identity: float | None = None  # the number in the caption, in [-1, 1]: the lowest rows are marked
+    identity: float | None = None  # the number in the caption, in [-1, 1]: rows with the lowest are always shown
+    word: str | None = None  # what it says: rows in which it is doubtful are marked
 
 
 @dataclass(frozen=True)

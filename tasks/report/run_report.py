@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
+from bfr_models.metrics.identity_scale import DOUBTFUL, scale_of
 from bfr_models.metrics.protocols import is_lower_better
 from tasks.config.restore import RestoreRun
 from tasks.report.gallery import example_rejects, gallery_rows
@@ -36,6 +38,7 @@ def render_report(title: str, runs: Sequence[Run], gallery: Sequence[GalleryRow]
         runs=[_summary(run, label) for run, label in zip(runs, _labels(runs), strict=True)],
         metrics=_metrics(runs),
         histograms=_histograms([_at(run, "statistics", "identity_similarity") for run in runs]),
+        scales=_scales(runs),
         gallery=_gallery(gallery),
         rejects=_rejects(runs, rejects),
     )
@@ -164,6 +167,12 @@ def _histograms(statistics: Sequence[object]) -> dict[str, Any]:
     }
 
 
+def _scales(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """What the similarities of each recogniser of the runs mean."""
+    names = dict.fromkeys(str(name) for run in runs if (name := _at(run, "recogniser", "name")))
+    return [asdict(scale) for name in names if (scale := scale_of(name)) is not None]
+
+
 def _ceiling(count: float) -> int:
     """The next round number, for the top of an axis."""
     power = int(10 ** math.floor(math.log10(max(count, 2))))
@@ -181,8 +190,14 @@ def _gallery(rows: Sequence[GalleryRow]) -> dict[str, Any]:
     shown = sorted([*lowest, *(i for i in range(len(rows)) if i not in lowest)][:room])
     budget = IMAGE_BYTES // max(len(shown) * len(columns), 1)
     tiles = {i: _tiles(rows[i], columns, budget) for i in shown}
-    entries = [{"id": rows[i].id, "lowest": lowest.get(i), "tiles": tiles[i]} for i in shown]
+    entries = [{"id": rows[i].id, "doubtful": _doubtful(rows[i]), "tiles": tiles[i]} for i in shown]
     return {"given": len(rows), "rows": entries}
+
+
+def _doubtful(row: GalleryRow) -> float | None:
+    """The lowest identity similarity of the row that is doubtful; None if none is."""
+    found = (finite(cell.identity) for cell in row.cells if cell.word == DOUBTFUL)
+    return min((value for value in found if value is not None), default=None)
 
 
 def _tiles(row: GalleryRow, columns: Sequence[str], budget: int) -> list[dict[str, Any]]:
@@ -203,6 +218,6 @@ def _tiles(row: GalleryRow, columns: Sequence[str], budget: int) -> list[dict[st
 
 def write_report(store: Store, plan: Plan, manifest: list[dict[str, Any]], record: RunRecord, run: RestoreRun) -> None:
     """Writes the page of a finished run to `report/index.html`."""
-    rows = gallery_rows(store, plan, manifest, run)
+    rows = gallery_rows(store, plan, manifest, run, _at(record, "recogniser", "name"))
     page = render_report(f"{run.method} on {redact(run.source)}", [record], rows, example_rejects(store, manifest))
     store.write(REPORT, page.encode())

@@ -246,9 +246,10 @@ def _row_problems(shard: Shard, record: Record, data: Identities, rejected: Iden
         yield f"expected {shard.rows} rows, the commit has {counts}, its files {len(data)} + {len(rejected)}"
         return
     ids: list[str | None] = [None] * shard.rows
+    places = {number: index for index, number in enumerate(shard.numbers)}
     for row_id, row in rejected:
-        index = -1 if row is None else row - shard.first_row
-        if not 0 <= index < shard.rows or ids[index] is not None:
+        index = -1 if row is None else places.get(row, -1)
+        if index < 0 or ids[index] is not None:
             yield f"row {row} of the source is rejected twice, or not in this shard"
             return
         ids[index] = row_id

@@ -71,13 +71,13 @@ class FinishedRun:
     @cached_property
     def _source_rows(self) -> Rows:
         """(n,) the number of each row in its source file: rejected rows have no place in `data`, so they leave gaps."""
-        first_rows = {shard.id: shard.first_row for shard in from_table(latest_plan(self.store).shards)}
+        shards = {shard.id: shard for shard in from_table(latest_plan(self.store).shards)}
         with ThreadPoolExecutor(PARALLEL_READS) as readers:
-            firsts = [first_rows[file.shard] for file in self.files]
-            return np.concatenate(list(readers.map(self._restored_rows, self.files, firsts)))
+            covered = [shards[file.shard].numbers for file in self.files]
+            return np.concatenate(list(readers.map(self._restored_rows, self.files, covered)))
 
-    def _restored_rows(self, file: RunFile, first: int) -> Rows:
-        rows = np.arange(first, first + file.source_rows)
+    def _restored_rows(self, file: RunFile, covered: Sequence[int]) -> Rows:
+        rows = np.array(covered, np.int64)
         if file.rejected is None:
             return rows
         with self.store.open_input(file.rejected) as opened:

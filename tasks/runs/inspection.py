@@ -126,7 +126,7 @@ def _plan_problems(plan: Plan) -> Iterator[Damage]:
     for shards in by_file.values():
         shards.sort(key=lambda shard: shard.first_row)
         for before, after in pairwise(shards):
-            if before.first_row + before.rows != after.first_row:
+            if after.picked is None and before.first_row + before.rows != after.first_row:
                 detail = f"expected rows from {before.first_row + before.rows}, found {after.first_row}"
                 yield Damage("plan_broken", redact(after.source), detail)
     if missing:

@@ -6,6 +6,7 @@ Files that are added to a source leave the ids of all others as they are; a file
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
@@ -32,6 +33,8 @@ SCHEMA = pa.schema(
     ]
 )
 
+PICKED = pa.field("picked", pa.list_(pa.int32()))  # only in the plans of runs that are limited to some rows
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -47,6 +50,20 @@ class Shard:
     rows: int
     generation: int = 0  # how many times it has been planned again for its rejected rows
     plan: int = 0  # number of the plan that it was read from; not stored there
+    picked: tuple[int, ...] | None = (
+        None  # the rows it covers, ascending, from `first_row`; None: all of its row groups
+    )
+
+    def __post_init__(self) -> None:
+        if self.picked is not None:  # as JSON and Parquet give it
+            object.__setattr__(self, "picked", tuple(self.picked))
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """The number in the file of each row that it covers."""
+        if self.picked is None:
+            return range(self.first_row, self.first_row + self.rows)
+        return [self.first_row + row for row in self.picked]
 
     @property
     def commit(self) -> str:
@@ -61,7 +78,7 @@ class Shard:
     @property
     def places(self) -> Iterator[str]:
         """Where each row is: its id, unless the dataset has a column `id`."""
-        return (f"{self.name}#{self.first_row + i}" for i in range(self.rows))
+        return (f"{self.name}#{number}" for number in self.numbers)
 
     def with_secrets(self, given: str) -> Shard:
         """The shard with the secrets of the source URL that was given: a stored plan has none."""
@@ -73,8 +90,30 @@ class Shard:
         return store.open_input(name)
 
 
-def shards_of_file(source: str, name: str, version: str, group_rows: Sequence[int], shard_rows: int) -> Iterator[Shard]:
-    """Cuts a file into ranges of whole row groups, each of at most `shard_rows` rows or a single group."""
+def shards_of_file(
+    source: str,
+    name: str,
+    version: str,
+    group_rows: Sequence[int],
+    shard_rows: int,
+    picked: Sequence[int] | None = None,
+) -> Iterator[Shard]:
+    """Cuts a file into ranges of whole row groups, each of at most `shard_rows` rows or a single group.
+
+    With `picked` (numbers of rows, ascending) the shards cover these rows only; ranges without any have no shard.
+    """
+    for shard in _whole_shards(source, name, version, group_rows, shard_rows):
+        if picked is None:
+            yield shard
+            continue
+        inside = picked[bisect_left(picked, shard.first_row) : bisect_left(picked, shard.first_row + shard.rows)]
+        if inside:
+            rows = tuple(row - shard.first_row for row in inside)
+            shard_id = _digest(f"{shard.id}\0{','.join(map(str, rows))}")
+            yield replace(shard, id=shard_id, rows=len(rows), picked=rows)
+
+
+def _whole_shards(source: str, name: str, version: str, group_rows: Sequence[int], shard_rows: int) -> Iterator[Shard]:
     first_rows = [0, *accumulate(group_rows)]
     start = 0
     for stop in range(1, len(group_rows) + 1):
@@ -89,19 +128,24 @@ def shards_of_file(source: str, name: str, version: str, group_rows: Sequence[in
 
 
 def _stable_id(source: str, version: str, start: int, stop: int) -> str:
-    key = f"{without_secrets(source)}\0{version}\0{start}\0{stop}"
+    return _digest(f"{without_secrets(source)}\0{version}\0{start}\0{stop}")
+
+
+def _digest(key: str) -> str:
     return hashlib.blake2b(key.encode(), digest_size=10).hexdigest()
 
 
 def to_table(shards: Sequence[Shard]) -> pa.Table:
     """A plan as it is stored, without the secrets in its URLs."""
     rows = [asdict(shard) | {"source": without_secrets(shard.source)} for shard in shards]
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+    has_picks = any(shard.picked is not None for shard in shards)
+    return pa.Table.from_pylist(rows, schema=SCHEMA.append(PICKED) if has_picks else SCHEMA)
 
 
 def from_table(table: pa.Table) -> Iterator[Shard]:
     """The shards of a stored plan; one batch at a time is in memory."""
-    for batch in table.select(SCHEMA.names).to_batches(max_chunksize=4096):
+    names = [name for name in (*SCHEMA.names, PICKED.name) if name in table.column_names]
+    for batch in table.select(names).to_batches(max_chunksize=4096):
         for row in batch.to_pylist():
             yield Shard(**row)
 

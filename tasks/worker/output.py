@@ -168,7 +168,7 @@ def rejected_table(shard: Shard, source: ShardInput, rows: Iterable[Row]) -> pa.
             "error": row.error.code,
             "detail": row.error.detail,
             "source_file": redact(shard.source),
-            "source_row": shard.first_row + row.index,
+            "source_row": shard.numbers[row.index],
         }
         for row in rows
         if row.error is not None

@@ -13,7 +13,7 @@ from bfr_models.errors import RowError
 from bfr_models.rng import derive_seed
 from tasks.datasets.fetch_images import Fetcher
 from tasks.datasets.image_column import Fetch, addresses, image_bytes
-from tasks.datasets.row_groups import read_row_groups, value_at
+from tasks.datasets.row_groups import read_row_groups, take_rows, value_at
 from tasks.datasets.row_ids import row_ids
 from tasks.runs.shards import Shard, require_unchanged
 from tasks.worker.job import Columns, Job, Order
@@ -21,7 +21,7 @@ from tasks.worker.job import Columns, Job, Order
 
 @dataclass(frozen=True)
 class Row:
-    """One input row; `index` counts from the shard's first row."""
+    """One input row; `index` counts from the first row that the shard covers."""
 
     index: int
     id: str
@@ -90,10 +90,11 @@ def read_shard(order: Order, job: Job) -> ShardInput:
 def _read(shard: Shard, job: Job) -> ShardInput:
     with shard.open() as source:
         table, unread = read_row_groups(pq.ParquetFile(source), range(shard.row_group_start, shard.row_group_stop))
-    rows = [
-        Row(i, row_id, derive_seed(job.seed, row_id))
-        for i, row_id in enumerate(row_ids(shard.name, shard.first_row, table))
-    ]
+    ids = row_ids(shard.name, shard.first_row, table)
+    if shard.picked is not None:
+        table, ids = take_rows(table, shard.picked), [ids[row] for row in shard.picked]
+        unread = {place: unread[row] for place, row in enumerate(shard.picked) if row in unread}
+    rows = [Row(i, row_id, derive_seed(job.seed, row_id)) for i, row_id in enumerate(ids)]
     fetch = Fetcher(shard.dataset, addresses(table[job.columns.image]))
     failures = {index: RowError("unreadable", why) for index, why in unread.items()}
     return ShardInput(rows, job.columns, table, fetch).without(failures)

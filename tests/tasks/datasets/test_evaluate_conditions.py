@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from bfr_models.errors import UsageError
-from tasks.curation.evaluate_conditions import check_condition, rows_where
+from tasks.datasets.evaluate_conditions import check_condition, rows_where
 from tasks.datasets.image_column import IMAGE
 from tasks.datasets.row_groups import plain_columns
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from bfr_models.errors import UsageError
-from tasks.curation import conditions
-from tasks.curation.conditions import check_conditions, rows_where
+from tasks.datasets import conditions
+from tasks.datasets.conditions import check_conditions, rows_where
 
 ROWS = pa.table({"id": ["a", "b", "c"], "x": [1.0, None, 3.0]})
 

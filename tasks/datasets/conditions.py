@@ -24,7 +24,7 @@ MAX_SECONDS = 20.0
 MAX_SECONDS_PER_ROW = 20e-6  # a million rows may take 20 s more; ordinary conditions take a hundredth of that
 MAX_BYTES = 2**30  # beside the rows themselves
 OUT_OF_MEMORY = 9  # exit code
-EVALUATOR = "tasks.curation.evaluate_conditions"
+EVALUATOR = "tasks.datasets.evaluate_conditions"
 
 
 def check_conditions(conditions: Sequence[str], schema: pa.Schema) -> None:

@@ -1,0 +1,53 @@
+"""`bfr assess`: what is in a dataset, and what a restore would do with it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli import show_pictures
+from flows.cli.command import run as command
+from flows.cli.options import Debug, Destination, Json, PresetName, ShardRows, Source, settings_from
+
+
+def assess(
+    context: typer.Context,
+    source: Source,
+    destination: Destination,
+    method: Annotated[str | None, typer.Option(help="Method to assess for; difface by default.")] = None,
+    preset: PresetName = None,
+    input_: Annotated[str | None, typer.Option("--input", help="auto (default), faces or photos.")] = None,
+    column: Annotated[str | None, typer.Option(help="Image column; `image` by default.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Look at the first N rows only.")] = None,
+    sample: Annotated[int | None, typer.Option(help="Look at N rows only, drawn at random.")] = None,
+    max_harm: Annotated[
+        float | None, typer.Option(help="Share of restored faces that may be worse than before; 0.02 by default.")
+    ] = None,
+    min_gain: Annotated[
+        float | None, typer.Option(help="Least predicted gain of a restored face; 0.02 by default.")
+    ] = None,
+    detector: Annotated[str | None, typer.Option(help="Detector for photos: dlib (default) or retinaface.")] = None,
+    detector_weights: Annotated[str | None, typer.Option(help="Detector weights file.")] = None,
+    min_face: Annotated[int | None, typer.Option(help="Smallest face square to restore, px; 32 by default.")] = None,
+    max_faces: Annotated[int | None, typer.Option(help="Most faces to restore per photo; 500 by default.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the sample.")] = None,
+    shard_rows: ShardRows = None,
+    threads: Annotated[int | None, typer.Option(help="Shards at a time; one per processor by default.")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say what is wrong with each face, and what a restore would do. Restores nothing; running it again resumes."""
+
+    def work() -> Any:
+        from flows.progress import RowProgress
+        from tasks.assess_dataset import assess_dataset
+        from tasks.config.assess import AssessRun
+
+        found = assess_dataset(AssessRun(**settings_from(context, AssessRun)), RowProgress)
+        if found["took_it_for"]:
+            print(found["took_it_for"], file=sys.stderr)
+        return found
+
+    command(work, show_pictures.assessed, as_json, debug)

@@ -1,0 +1,86 @@
+"""From what was asked for to a run with everything decided: its input, its networks, its rows. Once per run."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import TypeVar
+
+from bfr_models.errors import UsageError
+from tasks.config.resolve import ResolvedRun, resolve_run
+from tasks.config.restore import RestoreRun
+from tasks.runs.first_rows import look
+from tasks.runs.layout import generation_folder
+from tasks.runs.plan import find_plan
+from tasks.runs.pointer import read_pointer
+from tasks.runs.sealed import DamagedError
+from tasks.runs.selected_rows import selected_rows
+from tasks.runs.spec import as_begun, read_spec
+from tasks.storage.redaction import redact
+from tasks.storage.store import Store
+
+Run = TypeVar("Run", bound=RestoreRun)
+
+
+def prepare_run(run: RestoreRun) -> ResolvedRun:
+    """The run with its input decided and every name resolved. UsageError, before anything is written, for what cannot
+    be done."""
+    return resolve_decided(as_begun(run))
+
+
+def resolve_decided(run: RestoreRun) -> ResolvedRun:
+    """The same for a run whose settings are those that it was begun with."""
+    return with_selection(resolve_run(decide_input(run)[0]))
+
+
+def with_selection(resolved: ResolvedRun) -> ResolvedRun:
+    """The run, limited to the rows that were selected for it."""
+    selected = selected_rows(resolved.run)
+    return resolved if selected is None else replace(resolved, selection=selected.description)
+
+
+def decide_input(run: Run, verb: str = "bfr restore") -> tuple[Run, str]:
+    """The run with `input` faces or photos, and in words what the source was taken for, if that was decided here.
+
+    A run that has begun stays with what it began with, and so do the generations of a dataset. UsageError for input
+    faces if the first rows are plainly photos, with the command of `verb` to use instead.
+    """
+    if run.task == "inpaint" or run.gt_column is not None or run.input == "photos":
+        return _with_input(run, "photos" if run.input == "photos" else "faces"), ""
+    begun = _begun_with(Store(run.destination))
+    if begun is not None:
+        return _with_input(run, begun if run.input == "auto" else run.input), ""
+    found = look(run.source, run.column)
+    if run.input == "auto":
+        kind = {"faces": "aligned faces", "photos": "photos"}[found.kind]
+        other = "photos" if found.kind == "faces" else "faces"
+        said = f"{redact(run.source)} is taken for {kind}: {found}; if that is wrong: --input {other}"
+        return _with_input(run, found.kind), said
+    if found.is_plainly_photos:
+        raise UsageError(
+            f"expected aligned faces at {redact(run.source)} for --input faces, found photos: {found}; use\n  "
+            f"{_command(run, verb)}"
+        )
+    return run, ""
+
+
+def _command(run: RestoreRun, verb: str) -> str:
+    preset = f" --preset {run.preset}" if run.preset else ""
+    return f"{verb} {redact(run.source)} {redact(run.destination)} --method {run.method}{preset} --input photos"
+
+
+def _with_input(run: Run, kind: str) -> Run:
+    return run if run.input == kind else run.model_copy(update={"input": kind})
+
+
+def _begun_with(store: Store) -> str | None:
+    """The input of the run, or of the latest generation, at a destination; None if there is none yet."""
+    places = ["", *(generation_folder(name) for name in reversed(read_pointer(store).live))]
+    for place in places:
+        begun = store.sub(place) if place else store
+        with suppress(FileNotFoundError, DamagedError):
+            return read_spec(begun).get("input")
+    with suppress(DamagedError):
+        if (plan := find_plan(store)) is not None:  # its spec.json is gone
+            return plan.made_by.get("settings", {}).get("input")
+    return None
