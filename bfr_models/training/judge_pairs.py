@@ -23,6 +23,7 @@ from bfr_models.types import FaceBatch, Restorer
 CORRECTED_FROM = 1.25  # times the network's size: below it there is nothing to keep of the input's detail
 WITH_GRAIN = 0.7  # share of the faces that get their grain back
 BATCH = 8
+IDENTITY_OF = 3  # of so many faces, one
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,18 +39,17 @@ class Pair:
 def make_pairs(
     faces: Uint8Image,
     people: Sequence[str],
-    methods: Mapping[str, Restorer],
+    methods: Sequence[tuple[str, Restorer]],
     distances: Distances,
     recognisers: Sequence[Recogniser],
     items: range,
     seed: int,
 ) -> Iterator[Pair]:
-    """The pairs of some items; item i depends on (seed, i) alone. `faces` is (n, S, S, 3), `people` names them."""
-    names = sorted(methods)
+    """The pairs of some items; item i depends on (seed, i) alone. `faces` is (n, S, S, 3), `people` names them; the
+    methods take turns, batch by batch. Identity, which is dear, is compared for a few."""
     for first in range(items.start, items.stop, BATCH):
         numbers = range(first, min(first + BATCH, items.stop))
-        name = names[(first // BATCH) % len(names)]
-        method = methods[name]
+        name, method = methods[(first // BATCH) % len(methods)]
         drawn = []
         for number in numbers:
             rng = np.random.default_rng((seed, number))
@@ -60,7 +60,8 @@ def make_pairs(
         restored = to_uint8(method.restore(batch).images)
         for number, (who, face, rng), result in zip(numbers, drawn, restored, strict=True):
             facts = {"item": number, "person": people[who], "method": name, "kind": face.kind, "grey": face.is_grey}
-            yield from _pairs(face, _as_grey(result, face), facts, distances, recognisers, rng)
+            asked = recognisers if number % IDENTITY_OF == 0 else ()
+            yield from _pairs(face, _as_grey(result, face), facts, distances, asked, rng)
 
 
 def _pairs(

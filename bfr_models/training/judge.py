@@ -1,0 +1,217 @@
+"""Trains the judge: `python -m bfr_models.training.judge --data FACES --retinaface WEIGHTS --out DIR`.
+
+First the pairs are made, by the networks as they are (hours on one core; what is made is kept in DIR/pairs and not made
+again), then the judge learns from them, is calibrated on people held out, and is written with its card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import pickle
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bfr_models.errors import BfrError
+from bfr_models.faces.dlib_models import DlibRecogniser
+from bfr_models.judge.decision import JUDGE
+from bfr_models.judge.judge import view
+from bfr_models.judge.network import JudgeNetwork
+from bfr_models.pixels import Uint8Image
+from bfr_models.registry import ResolvedMethod, load_method, resolve_method
+from bfr_models.training.data import decode_face, encoded_faces
+from bfr_models.training.judge_calibration import calibrate, harm_curve, probabilities
+from bfr_models.training.judge_distances import SIDES, Distances
+from bfr_models.training.judge_pairs import Pair, make_pairs
+from bfr_models.weights.tensors import parameters_of, save_weights
+
+JUDGED = (
+    ("estimator", "face128"), ("estimator", "face128-unet"), ("difface", "face128"), ("difface", "face128-unet"),
+    ("diffbfr", "face128"), ("clr_face", "face128"),
+)  # fmt: skip
+HELD_OUT = 0.12  # of the people: never learnt from, the calibration is theirs
+ITEMS = {"train": 6144, "held_out": 1536}
+CHUNK = 192  # items in a file
+EPOCHS, BATCH, RATE = 10, 32, 1e-3
+WITHOUT_CANDIDATE = 0.25  # share of the pairs that are learnt from the face alone
+LIMITS = tuple(np.round(np.geomspace(0.003, 0.5, 40), 4).tolist())
+
+
+@dataclass(frozen=True)
+class People:
+    faces: Uint8Image  # (n, S, S, 3)
+    names: tuple[str, ...]
+
+
+def read_people(path: Path, side: int) -> dict[str, People]:
+    """Aligned faces of a Parquet file or a folder of them, by part: people are held out by name, else by picture."""
+    faces: dict[str, list[Uint8Image]] = {part: [] for part in ITEMS}
+    names: dict[str, list[str]] = {part: [] for part in ITEMS}
+    for file in sorted(path.glob("**/*.parquet")) if path.is_dir() else [path]:
+        for data, person in encoded_faces(file, "image"):
+            digest = hashlib.sha256(person.encode() if person else data)
+            part = "held_out" if digest.digest()[0] / 256 < HELD_OUT else "train"
+            faces[part].append(decode_face(data, side, file))
+            names[part].append(person or digest.hexdigest()[:16])
+    return {part: People(np.stack(faces[part]), tuple(names[part])) for part in ITEMS}
+
+
+def prepare_pairs(people: dict[str, People], retinaface: Path, folder: Path) -> dict[str, list[Pair]]:
+    """The pairs of both parts; a file that is there already is read."""
+    methods = {f"{name} {preset}": load_method(resolve_method(name, preset)) for name, preset in JUDGED}
+    distances, recogniser = Distances(retinaface), DlibRecogniser()
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs: dict[str, list[Pair]] = {part: [] for part in ITEMS}
+    for seed, (part, count) in enumerate(ITEMS.items()):
+        own = people[part]
+        for first in range(0, count, CHUNK):
+            file = folder / f"{part}-{first:06d}.pairs"
+            if not file.exists():
+                items = range(first, min(first + CHUNK, count))
+                made = make_pairs(own.faces, own.names, methods, distances, [recogniser], items, seed)
+                partial = file.with_suffix(".partial")
+                partial.write_bytes(pickle.dumps(list(made)))
+                partial.replace(file)
+                print(f"{part}: {items.stop} of {count} faces", flush=True)
+            pairs[part] += pickle.loads(file.read_bytes())  # noqa: S301, our own file of a moment ago
+    return pairs
+
+
+def gain_of(facts: dict[str, Any]) -> float:
+    """Share of the distance to the clean face that goes, in [-1, 1]: the mean over the distances."""
+    shares = []
+    for name in Distances.names:
+        before, after = facts[f"{name}_before"], facts[f"{name}_after"]
+        shares.append((before - after) / max(before + after, 1e-6))
+    return float(np.mean(shares))
+
+
+class _Batches:
+    """Shuffled batches of pairs, as the network takes them."""
+
+    def __init__(self, pairs: Sequence[Pair]) -> None:
+        self._pairs = pairs
+        self._best: dict[int, float] = {}
+        for pair in pairs:
+            item = pair.facts["item"]
+            self._best[item] = max(self._best.get(item, -1.0), gain_of(pair.facts))
+
+    def __len__(self) -> int:
+        return len(self._pairs) // BATCH
+
+    def epoch(self, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor | None, Tensor, Tensor]]:
+        """(faces, candidates or None, sides, targets (B, 5): gain, identity gain, blur, noise, compression)."""
+        order = rng.permutation(len(self._pairs))
+        for first in range(0, len(self) * BATCH, BATCH):
+            chosen = [self._pairs[i] for i in order[first : first + BATCH]]
+            alone = bool(rng.random() < WITHOUT_CANDIDATE)
+            faces, candidates, sides, targets = self.stack(chosen, alone=alone)
+            flipped = torch.from_numpy(rng.random(len(chosen)) < 0.5)
+            faces[flipped] = faces[flipped].flip(-1)
+            if candidates is not None:
+                candidates[flipped] = candidates[flipped].flip(-1)
+            yield faces, candidates, sides, targets
+
+    def stack(self, pairs: Sequence[Pair], *, alone: bool) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        faces = torch.stack([view(pair.face, pair.side) for pair in pairs])
+        candidates = None if alone else torch.stack([view(pair.candidate, pair.side) for pair in pairs])
+        sides = torch.tensor([float(pair.side) for pair in pairs])
+        targets = torch.tensor([self._targets(pair.facts, alone=alone) for pair in pairs], dtype=torch.float32)
+        return faces, candidates, sides, targets
+
+    def _targets(self, facts: dict[str, Any], *, alone: bool) -> list[float]:
+        name = DlibRecogniser.name
+        gain = self._best[facts["item"]] if alone else gain_of(facts)
+        identity = facts[f"{name}_after"] - facts[f"{name}_before"]
+        return [gain, identity, facts["blur"], facts["noise"] / 10, facts["compression"]]
+
+
+def loss_of(network: nn.Module, batch: tuple[Tensor, Tensor | None, Tensor, Tensor]) -> Tensor:
+    """Negative log-likelihood of the gain, and absolute errors of the rest, where it is known."""
+    faces, candidates, sides, targets = batch
+    found = network(faces, candidates, sides)
+    error = (targets[:, 0] - found.gain) / found.log_spread.exp()
+    loss = (error.square() / 2 + found.log_spread).mean()
+    others = torch.stack([found.identity_gain, found.blur, found.noise, found.compression], dim=1)
+    wanted = targets[:, 1:]
+    weights = torch.tensor([10.0, 1.0, 1.0, 1.0]) * wanted.isfinite()
+    return loss + (weights * (others - wanted.nan_to_num()).abs()).sum(dim=1).mean()
+
+
+def fit(pairs: Sequence[Pair], seed: int = 0, epochs: int = EPOCHS) -> JudgeNetwork:
+    """Trains a network from scratch."""
+    torch.manual_seed(seed)
+    network = JudgeNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batches, rng = _Batches(pairs), np.random.default_rng(seed)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=epochs * len(batches), pct_start=0.1)
+    for epoch in range(epochs):
+        losses = []
+        for batch in batches.epoch(rng):
+            optimizer.zero_grad(set_to_none=True)
+            loss = loss_of(network, batch)
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+        print(f"epoch {epoch + 1} of {epochs}  loss {np.mean(losses):.4f}", flush=True)
+    return network.eval()
+
+
+@torch.inference_mode()
+def predict(network: nn.Module, pairs: Sequence[Pair], *, alone: bool = False) -> NDArray[np.float64]:
+    """(n, 3): gain, its spread, identity gain of each pair."""
+    rows, batches = [], _Batches(pairs)
+    for first in range(0, len(pairs), BATCH):
+        found = network(*batches.stack(pairs[first : first + BATCH], alone=alone)[:3])
+        rows.append(torch.stack([found.gain, found.log_spread.exp(), found.identity_gain], dim=1))
+    return torch.cat(rows).double().numpy()
+
+
+def card_of(network: nn.Module, held_out: Sequence[Pair], resolved: Sequence[ResolvedMethod]) -> dict[str, Any]:
+    """Calibration, harm curve and what was seen."""
+    predicted = predict(network, held_out)
+    gains = np.array([gain_of(pair.facts) for pair in held_out])
+    table = calibrate(predicted, gains)
+    harm = probabilities(predicted, table)
+    return {
+        "name": JUDGE,
+        "licence": "Apache-2.0",
+        "networks": {w["file"]: w["sha256"] for method in resolved for w in method.weights.values()},
+        "calibration": table,
+        "harm_curve": harm_curve(held_out, predicted[:, 0], harm, gains, LIMITS),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bfr_models.training.judge", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="Parquet of aligned faces: a file or a folder")
+    parser.add_argument("--retinaface", type=Path, required=True, help="RetinaFace with a MobileNet body")
+    parser.add_argument("--out", type=Path, required=True)
+    a = parser.parse_args()
+    try:
+        people = read_people(a.data, SIDES[1])
+        pairs = prepare_pairs(people, a.retinaface, a.out / "pairs")
+        network = fit(pairs["train"])
+        resolved = [resolve_method(name, preset) for name, preset in JUDGED]
+        card = card_of(network, pairs["held_out"], resolved)
+        seen = {part: {"people": len(set(of.names)), "faces": len(of.names)} for part, of in people.items()}
+        save_weights(parameters_of(network), {**card, "trained_on": seen}, a.out / f"{JUDGE}.safetensors")
+    except BfrError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
