@@ -28,6 +28,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import torch
 from header import header
+from numpy.typing import NDArray
 from PIL import Image
 
 from bfr_models.degradation.degrade import degrade
@@ -139,9 +140,9 @@ def _damage(clean: Uint8Image, level: str, side: int, rng: np.random.Generator) 
     if level in PRESETS:
         return degrade(clean, get_preset(level), int(rng.integers(2**62)))
     blur, noise, quality = LEVELS[level]
-    image = clean.astype(np.float32)
+    image: NDArray[np.floating] = clean.astype(np.float32)
     if blur:
-        image = cv2.GaussianBlur(image, (0, 0), blur * side / 128)
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), blur * side / 128), np.float32)
     if noise:
         image = image + rng.normal(0, noise, image.shape)
     buffer = io.BytesIO()
@@ -233,8 +234,8 @@ def _explanation() -> str:
         "Before and after: mean perceptual distance to the clean face (SqueezeNet 1.1's features, which neither the "
         f"judge nor its training has seen), compared at the face's own size, at least {COMPARED[0]} and at most "
         f"{COMPARED[1]} px. Worse and better: by more than {EQUAL:.1%} of the distance. Gain: share of the mean "
-        "distance that goes. The oracle knows the clean face and takes the better of input and replaced face. dB and identity "
-        "(dlib's cosine): mean changes against the clean face.\n"
+        "distance that goes. The oracle knows the clean face and takes the better of input and replaced face. dB and "
+        "identity (dlib's cosine): mean changes against the clean face.\n"
     )
 
 

@@ -165,7 +165,7 @@ def fit(pairs: Sequence[Pair], seed: int = 0, epochs: int = EPOCHS) -> JudgeNetw
         for batch in batches.epoch(rng):
             optimizer.zero_grad(set_to_none=True)
             loss = loss_of(network, batch)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
             schedule.step()

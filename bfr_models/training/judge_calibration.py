@@ -33,7 +33,8 @@ def calibrate(raw: Numbers, is_worse: NDArray[np.bool_]) -> list[list[float]]:
 def harm_curve(items: Sequence[object], gains: Numbers, harm: Numbers, true_gains: Numbers) -> list[list[float]]:
     """Rows (limit, share of worse ones among the faces restored, share of faces restored, share of the best possible
     gain that is had): what happens if of each item's candidates within the limit the one of the highest predicted gain
-    is taken, and none if there is none or it promises a loss."""
+    is taken, and none if there is none or it promises a loss. One more is counted as worse than were, since few faces
+    may look harmless by chance."""
     rows_of: dict[object, list[int]] = defaultdict(list)
     for row, item in enumerate(items):
         rows_of[item].append(row)
@@ -46,9 +47,9 @@ def harm_curve(items: Sequence[object], gains: Numbers, harm: Numbers, true_gain
             if allowed:
                 taken.append(max(allowed, key=lambda row: float(gains[row])))
         had = true_gains[taken]
-        worse = float((had < 0).mean()) if taken else 0.0
+        worse = (int((had < 0).sum()) + 1) / (len(taken) + 1)
         curve.append([limit, worse, len(taken) / len(rows_of), float(had.sum()) / best if best else 0.0])
-    return [[round(value, 4) for value in row] for row in _rising(curve)]
+    return [[round(value, 4) for value in row] for row in curve]
 
 
 def reliability(harm: Numbers, is_worse: NDArray[np.bool_], bins: int = 10) -> list[list[float]]:
@@ -62,14 +63,6 @@ def reliability(harm: Numbers, is_worse: NDArray[np.bool_], bins: int = 10) -> l
                 [round(float(harm[inside].mean()), 4), round(float(is_worse[inside].mean()), 4), int(inside.sum())]
             )
     return [[round(value, 4) for value in row] for row in rows]
-
-
-def _rising(curve: list[list[float]]) -> list[list[float]]:
-    """A higher limit cannot do less harm; where few faces made it look so, the highest share up to it counts."""
-    highest = 0.0
-    for row in curve:
-        highest = row[1] = max(highest, row[1])
-    return curve
 
 
 def _isotonic(values: Numbers) -> Numbers:

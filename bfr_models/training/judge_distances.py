@@ -28,10 +28,11 @@ class Distances:
     names = ("detector", "pyramid")
 
     def __init__(self, retinaface: Path) -> None:
-        network = load_network(retinaface).eval()
-        if not hasattr(network.body, "stage1"):
+        body = dict(load_network(retinaface).eval().body.named_children())
+        fine, middle = body.get("stage1"), body.get("stage2")
+        if not isinstance(fine, nn.Sequential) or not isinstance(middle, nn.Sequential):
             raise UsageError(f"expected RetinaFace with a MobileNet body at {retinaface}, found another")
-        self._layers = nn.Sequential(*network.body.stage1, *network.body.stage2[:3])
+        self._layers = nn.Sequential(*fine, *list(middle)[:3])
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Tensor], clean: Tensor) -> Tensor:

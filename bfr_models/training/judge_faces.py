@@ -12,6 +12,7 @@ from math import nan
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from bfr_models.degradation.degrade import degrade
@@ -126,9 +127,10 @@ def _cut(photo: Uint8Image, to_face: Matrix, side: int, size: int) -> Uint8Image
 
 
 def _worn(photo: Uint8Image, wear: _Wear, side: int, rng: np.random.Generator) -> Uint8Image:
-    image = photo.astype(np.float32)
+    image: NDArray[np.floating] = photo.astype(np.float32)
     if wear.blur:
-        image = cv2.GaussianBlur(image, (0, 0), max(0.05, wear.blur * side / 128), borderType=cv2.BORDER_REFLECT_101)
+        sigma = max(0.05, wear.blur * side / 128)
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101), np.float32)
     if wear.noise:
         image = image + rng.normal(0, wear.noise, image.shape)
     if wear.grain:
