@@ -83,7 +83,7 @@ def judge_section(card: Card) -> Iterator[str]:
     yield f"- **Known failures**: {card['known_failures']}"
     yield f"- **Networks it may judge**: {', '.join(f'`{Path(name).stem}`' for name in card['networks'])}."
     correlation = f"{card['held_out']['correlation']:.3f}"
-    yield f"- **Held out**: its gains correlate by {correlation} with the true ones. Harm it foresaw, and harm there was:"
+    yield f"- **Held out**: its gains correlate by {correlation} with the true ones. Harm foreseen, and harm there was:"
     yield ""
     yield "| predicted harm | true share | pairs |"
     yield "|---|---|---|"

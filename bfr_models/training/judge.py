@@ -205,9 +205,9 @@ NOTES = {
     "licence": "Apache-2.0",
     "intended_use": "Chooses for each face between the input, the network's face and a corrected one; foresees what a "
     "restore would be worth.",
-    "labels": "Share of the distance to the clean face that goes: the mean over features of a face detector (RetinaFace, "
-    "MobileNet 0.25) and a normalised Laplacian pyramid; identity by dlib's ResNet. Its own features are trained from "
-    "scratch, and it has seen no SqueezeNet and no other recogniser.",
+    "labels": "Share of the distance to the clean face that goes: the mean over features of a face detector "
+    "(RetinaFace, MobileNet 0.25) and a normalised Laplacian pyramid; identity by dlib's ResNet. Its own features are "
+    "trained from scratch, and it has seen no SqueezeNet and no other recogniser.",
     "notes": "Limits are chosen on clean and slightly worn faces of people held out. Of those people the restoring "
     "networks have seen some; of people whom they have not seen they draw a little worse faces.",
     "known_failures": "Halftone, engravings and paintings are rare in what it saw; so are children. Detail beyond 256 "
