@@ -64,7 +64,8 @@ def _restore(source: Path, out: Path, method: str) -> None:
 
 
 def _table(rows: list[Facts], faces: list[tuple[Facts, Facts]]) -> Iterator[str]:
-    photos, counts = Counter(_decade(row) for row in rows), defaultdict(Counter[str])
+    photos = Counter(_decade(row) for row in rows)
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
     gains: dict[str, list[float]] = defaultdict(list)
     without = Counter(_decade(row) for row in rows if not row["faces"])
     for row, face in faces:
