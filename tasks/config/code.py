@@ -25,6 +25,8 @@ _LIBRARIES = {
     "torch": ("torch",),
     "pillow": ("pillow",),
     "opencv": ("opencv-python-headless", "opencv-python"),
+    "tifffile": ("tifffile",),
+    "imagecodecs": ("imagecodecs",),
     "pyarrow": ("pyarrow",),
     "numpy": ("numpy",),
 }

@@ -1,60 +1,67 @@
-"""Turns Pillow's many image modes into plain channels: RGB, alpha, and all 16 bits where there are more than 8."""
+"""Turns what decoders give (Pillow's many modes, levels of 8 and 16 bits) into plain channels: RGB, alpha, and all 16
+bits where there are more than 8."""
 
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from bfr_models.errors import RowError
 from bfr_models.pixels import Uint8Image
-from tasks.images.sixteen_bit import bands, read_deep, to_8_bits
-
-_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # TIFF tags
+from tasks.images.sixteen_bit import Uint16Image, bands, to_8_bits
 
 
-def bit_depth_of(image: Image.Image, data: bytes) -> int:
-    """8 or 16 bits per channel, as stored. RowError for 32."""
-    if image.mode in ("I", "F"):
-        raise RowError("undecodable", "expected 1 to 16 bits per channel, found 32, whose white is unknown")
-    if image.format == "PNG":
-        return 16 if data[24] == 16 else 8  # byte 24 is IHDR's bit depth: IHDR is always the first chunk
-    return 16 if image.mode.startswith("I;16") or max(_tiff_bits(image)) > 8 else 8
+@dataclass(frozen=True, eq=False)
+class Channels:
+    """An image as stored, not yet upright."""
+
+    pixels: Uint8Image
+    """(H, W, 3) colours, not blended with any background."""
+    alpha: Uint8Image | None = None
+    """(H, W); None when the image is opaque."""
+    deep: Uint16Image | None = None
+    """(H, W) grey, (H, W, 2) grey and alpha, or (H, W, 3 or 4) RGB(A)."""
+    bit_depth: int = 8
+    icc_fits: bool = True
+    """Whether a profile of the file still describes the colours: not after a conversion of CMYK or Lab."""
 
 
-def _tiff_bits(image: Image.Image) -> tuple[int, ...]:
-    """Bits of each channel of a TIFF; 8 for other formats."""
-    return tuple(getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,)))
-
-
-def deep_of(image: Image.Image, data: bytes) -> NDArray[np.uint16] | None:
-    """All 16 bits: (H, W) grey, or (H, W, 3 or 4) RGB(A); None if they cannot be read."""
-    if image.mode.startswith("I;16"):
-        levels = np.asarray(image).astype(np.uint16)
-        if max(_tiff_bits(image)) == 12:
-            levels = levels * np.uint16(16)  # Pillow unpacks 12 bits to [0, 4095]
-        white_is_zero = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0  # Pillow inverts these up to 8 bits only
-        return np.uint16(65535) - levels if white_is_zero else levels
-    deep = read_deep(data) if image.mode in ("RGB", "RGBA") else None
-    return deep if deep is not None and deep.shape[:2] == (image.height, image.width) else None
-
-
-def rgb_and_alpha(image: Image.Image, deep: NDArray[np.uint16] | None) -> tuple[Uint8Image, Uint8Image | None]:
-    """(H, W, 3) colours as stored, and (H, W) alpha, which is None when the image is opaque."""
-    if deep is not None:
-        levels = to_8_bits(deep)
-        if levels.ndim == 2:
-            return np.repeat(levels[..., None], 3, axis=2), None
-        rgba = levels
-    elif image.has_transparency_data:
+def of_pillow(image: Image.Image) -> Channels:
+    """A loaded image of 8 bits or less per channel."""
+    if image.has_transparency_data:
         rgba = _array_of(image if image.mode == "RGBA" else image.convert("RGBA"))
-    else:
-        rgba = _array_of(image if image.mode == "RGB" else _to_rgb(image))
-    opaque = rgba.shape[2] == 3 or bool((rgba[..., 3] == 255).all())
-    return rgba[..., :3], None if opaque else rgba[..., 3]
+        opaque = bool((rgba[..., 3] == 255).all())
+        return Channels(rgba[..., :3], None if opaque else rgba[..., 3])
+    rgb = _array_of(image if image.mode == "RGB" else _to_rgb(image))
+    return Channels(rgb, icc_fits=image.mode not in ("CMYK", "LAB"))
+
+
+def of_levels(levels: NDArray[Any], alpha: NDArray[Any] | None, mode: str, icc: bytes | None) -> Channels:
+    """Grey, RGB, CMYK or Lab levels, uint8 or uint16, and an alpha channel of the same depth (8 bits beside CMYK)."""
+    depth = 16 if levels.dtype == np.uint16 else 8
+    if mode in ("CMYK", "LAB"):
+        narrow = to_8_bits(levels) if depth == 16 else levels
+        height, width = narrow.shape[:2]
+        image = Image.frombytes(mode, (width, height), np.ascontiguousarray(narrow).tobytes())
+        image.info["icc_profile"] = icc
+        return Channels(_array_of(_to_rgb(image)), _unless_opaque(alpha), bit_depth=depth, icc_fits=False)
+    if depth == 8:
+        rgb = np.repeat(levels[..., None], 3, axis=2) if levels.ndim == 2 else levels
+        return Channels(rgb, _unless_opaque(alpha))
+    narrow = to_8_bits(levels)
+    rgb = np.repeat(narrow[..., None], 3, axis=2) if narrow.ndim == 2 else narrow
+    if alpha is None or bool((alpha == 65535).all()):
+        return Channels(rgb, None, levels, 16)
+    deep = np.dstack([levels, alpha])
+    return Channels(rgb, to_8_bits(alpha), deep, 16)
+
+
+def _unless_opaque(alpha: NDArray[Any] | None) -> Uint8Image | None:
+    return None if alpha is None or bool((alpha == 255).all()) else alpha
 
 
 def _array_of(image: Image.Image) -> Uint8Image:
@@ -80,7 +87,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def is_grey(pixels: NDArray[Any]) -> bool:
     """Whether the three colour channels are equal everywhere."""
-    if pixels.ndim == 2:
+    if pixels.ndim == 2 or pixels.shape[2] < 3:
         return True
     first, second, third = pixels[..., 0], pixels[..., 1], pixels[..., 2]
     return bool((first == second).all() and (second == third).all())

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from bfr_models.errors import RowError
 from bfr_models.pixels import Uint8Image
-from tasks.images.channels import bit_depth_of, deep_of, is_grey, rgb_and_alpha
-from tasks.images.metadata import MAX_SEGMENTS, count_frames, count_scans, dpi_of, exif_of, icc_of, orientation_of
+from tasks.images import readers
+from tasks.images.beside import Beside
+from tasks.images.carried import options, png_chunks, without_place
+from tasks.images.channels import is_grey
+from tasks.images.limits import MAX_PIXELS
+from tasks.images.metadata import icc_that_fits
 from tasks.images.sixteen_bit import Uint16Image, deep_png
-
-MAX_PIXELS = 200_000_000
-"""Decoding an image of this size takes about 3 GB of memory."""
-MAX_SCANS = 100
-"""Scans of a progressive JPEG. Each costs the decoder a pass over all pixels; cameras and editors write about ten."""
-MIN_SIDE = 4
-FORMATS = (  # tried in this order; Pillow's parsers of other formats are never reached, so their bugs are not either
-    "JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF",
-)  # fmt: skip
 
 Format = Literal["png", "webp", "jpeg"]
 _MAX_SIDE = {"webp": 16383, "jpeg": 65500}  # 14 bits in VP8; libjpeg's JPEG_MAX_DIMENSION
-_MAX_JPEG_EXIF = 65533  # bytes in an APP1 segment: its 16-bit length includes the two bytes of the length
+_ADDRESS = re.compile("0x[0-9a-fA-F]+")  # of an object in memory: it differs each time
 _PNG_LEVEL = 2  # zlib's level. At 512 px it takes 13 ms and gives 296 kB; level 6: 51 ms, 281 kB
 
 # EXIF orientation -> what turns the stored pixels upright.
@@ -57,42 +53,61 @@ class DecodedImage:
     """Whether all three channels are equal everywhere."""
     bit_depth: int
     """8 or 16, as stored. 16 without `deep`: only the upper 8 bits could be read."""
-    n_frames: int
     format: str
-    icc: bytes | None = None
-    exif: bytes | None = None
-    """With the orientation reset to upright."""
-    dpi: tuple[float, float] | None = None
+    beside: Beside = field(default_factory=Beside)
+    """Profile, EXIF, resolution and texts as they hold for the upright image; what was left out of the file."""
     alpha: Uint8Image | None = None
     """(H, W) uint8; None when opaque."""
     deep: Uint16Image | None = None
-    """(H, W) grey, or (H, W, 3 or 4) RGB(A) uint16: all 16 bits."""
+    """(H, W) grey, (H, W, 2) grey and alpha, or (H, W, 3 or 4) RGB(A) uint16: all 16 bits."""
+
+    @property
+    def n_frames(self) -> int:
+        """Frames, pages or pictures of equal rank, of which this is the first."""
+        return self.beside.n_frames
+
+    @property
+    def icc(self) -> bytes | None:
+        return self.beside.icc
+
+    @property
+    def exif(self) -> bytes | None:
+        """With the orientation reset to upright, and without a thumbnail."""
+        return self.beside.exif
+
+    @property
+    def dpi(self) -> tuple[float, float] | None:
+        return self.beside.dpi
 
 
 def decode(data: bytes | None, max_pixels: int = MAX_PIXELS) -> DecodedImage:
     """The first frame of an image. RowError `missing`, `undecodable`, `too_large` or `too_small`."""
     if not data:
         raise RowError("missing", "expected a picture, found nothing")
+    kind = readers.kind_of(data)
+    if kind is None:  # not its bytes: of an address that a stranger chose they would tell him what is there
+        raise RowError(
+            "undecodable",
+            f"expected a JPEG, PNG, WebP, TIFF, BMP or GIF, found {len(data)} bytes of something else",
+        )
     try:
-        return _decode(data, max_pixels)
+        return _decode(kind, data, max_pixels)
     except RowError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RowError("too_large", f"expected at most {max_pixels / 1e6:g} megapixels; {error}") from error
-    except Exception as error:  # Pillow raises a dozen types for garbage, SyntaxError and struct.error among them
-        raise RowError("undecodable", _what_is_wrong(data, error)) from error
+    except Exception as error:  # decoders raise a dozen types for garbage, SyntaxError and struct.error among them
+        raise RowError("undecodable", _what_is_wrong(kind, error)) from error
 
 
 def count_pixels(data: bytes | None) -> int:
     """How many pixels an image has, by its header and without decoding it; 0 if the header cannot be read."""
-    if not data:
-        return 0
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    kind = readers.kind_of(data) if data else None
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return image.width * image.height
+        width, height = readers.size(kind, data) if data and kind else (0, 0)
     except Exception:  # any type, as in `decode`, which reports what is wrong
         return 0
+    return width * height
 
 
 def encode(image: Uint8Image, fmt: Format = "png", quality: int = 95, like: DecodedImage | None = None) -> bytes:
@@ -114,14 +129,33 @@ def encode(image: Uint8Image, fmt: Format = "png", quality: int = 95, like: Deco
         image = np.broadcast_to(_grey_of(image)[..., None], image.shape)
     same_size = like.pixels.shape == image.shape
     if same_size and like.deep is not None and fmt == "png":
-        return deep_png(like.deep, image, like.pixels, like.icc, like.exif, like.dpi)
+        return deep_png(like.deep, image, like.pixels, png_chunks(_with_fitting_icc(like)))
     canvas = Image.fromarray(image[..., 0] if like.grey else image)
     if like.grey and like.icc and like.icc[16:20] == b"RGB ":  # the profile's colour space: not valid in a grey file
         canvas = canvas.convert("RGB")
     if same_size and like.alpha is not None and fmt != "jpeg":
         canvas.putalpha(Image.fromarray(like.alpha))
-    exif = like.exif if fmt != "jpeg" or len(like.exif or b"") <= _MAX_JPEG_EXIF else None
-    return _save(canvas, fmt, quality, icc_profile=like.icc, exif=exif, dpi=like.dpi)
+    return _save(canvas, fmt, quality, **options(like.beside, fmt))
+
+
+def notes_on(like: DecodedImage, fmt: Format, image: Uint8Image) -> str:
+    """What was left out of a file that is written again as `image`, or had to be converted; "" if nothing was."""
+    notes = [f"frame 1 of {like.n_frames}"] if like.n_frames > 1 else []
+    notes += like.beside.notes
+    same_size = like.pixels.shape == image.shape
+    lost = without_place(like.beside, fmt)
+    if like.alpha is not None and (fmt == "jpeg" or not same_size):
+        lost.append("transparency")
+    if like.bit_depth == 16 and (fmt != "png" or not same_size or like.deep is None):
+        lost.append("the lower 8 of 16 bits")
+    return "; ".join([*notes, *(f"{what} left out" for what in lost)])
+
+
+def _with_fitting_icc(like: DecodedImage) -> Beside:
+    """A grey image of 16 bits is written as grey, so that a profile for colours does not fit."""
+    grey = like.deep is not None and (like.deep.ndim == 2 or like.deep.shape[2] == 2)
+    misfit = bool(like.icc) and (like.icc or b"")[16:20] != (b"GRAY" if grey else b"RGB ")
+    return replace(like.beside, icc=None) if misfit else like.beside
 
 
 def _save(image: Image.Image, fmt: Format, quality: int, **extra: Any) -> bytes:
@@ -143,70 +177,31 @@ def _grey_of(image: Uint8Image) -> Uint8Image:
     return np.ascontiguousarray(image[..., 0]) if is_grey(image) else np.asarray(Image.fromarray(image).convert("L"))
 
 
-def _decode(data: bytes, max_pixels: int) -> DecodedImage:
-    # Pillow's guard against decompression bombs is a module global. It is set to our limit, never switched off.
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-    image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-    _check_size(*image.size, max_pixels)
-    _check_scans(image, data)
-    image.load()  # before the metadata, which a PNG may have after its pixels
-    orientation = orientation_of(image)
-    bit_depth = bit_depth_of(image, data)
-    icc, exif, dpi = icc_of(image), exif_of(image, orientation), dpi_of(image)
-    deep = None
-    if bit_depth == 16:
-        image, deep = _with_deep(image, data)
-    pixels, alpha = rgb_and_alpha(image, deep)
+def _decode(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
+    channels, beside, orientation = readers.read(kind, data, max_pixels)
+    deep, alpha = channels.deep, channels.alpha
+    grey = is_grey(channels.pixels if deep is None else deep)
+    if beside.icc and not channels.icc_fits:
+        beside.icc = None
+        beside.notes.append("colours converted to sRGB")
+    elif beside.icc and icc_that_fits(beside.icc, grey=grey) is None:
+        beside.icc = None
+        beside.left_out("a colour profile that does not fit the pixels")
     return DecodedImage(
-        pixels=_upright(pixels, orientation),
-        grey=is_grey(pixels if deep is None else deep),
-        bit_depth=bit_depth,
-        n_frames=count_frames(data, image.format or ""),
-        format={"MPO": "JPEG"}.get(image.format or "", image.format or ""),  # MPO: a JPEG with further JPEGs behind it
-        icc=icc,
-        exif=exif,
-        dpi=dpi,
+        pixels=_upright(channels.pixels, orientation),
+        grey=grey,
+        bit_depth=channels.bit_depth,
+        format=kind,
+        beside=beside,
         alpha=None if alpha is None else _upright(alpha, orientation),
         deep=None if deep is None else _upright(deep, orientation),
     )
-
-
-def _with_deep(image: Image.Image, data: bytes) -> tuple[Image.Image, NDArray[np.uint16] | None]:
-    """The image and all its 16 bits. For colour, Pillow's 8-bit copy is freed before OpenCV decodes it again."""
-    if image.mode not in ("RGB", "RGBA"):
-        return image, deep_of(image, data)
-    image.close()
-    deep = deep_of(image, data)
-    if deep is None:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        image.load()
-    return image, deep
 
 
 def _upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
     return np.ascontiguousarray(_UPRIGHT[orientation](array))
 
 
-def _check_size(width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise RowError(
-            "too_large",
-            f"expected at most {max_pixels / 1e6:g} megapixels, found {width} x {height} = "
-            f"{width * height / 1e6:g} megapixels",
-        )
-    if min(width, height) < MIN_SIDE:
-        raise RowError("too_small", f"expected at least {MIN_SIDE} px a side, found {width} x {height}")
-
-
-def _check_scans(image: Image.Image, data: bytes) -> None:
-    if image.format in ("JPEG", "MPO") and count_scans(data, MAX_SCANS + 1) > MAX_SCANS:
-        raise RowError(
-            "undecodable", f"expected a JPEG of at most {MAX_SCANS} scans and {MAX_SEGMENTS} segments, found more"
-        )
-
-
-def _what_is_wrong(data: bytes, error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):  # its message has a memory address, which differs each time
-        # Nor its bytes: of an address that a stranger chose they would tell him what is there.
-        return f"expected a JPEG, PNG, WebP, TIFF, BMP or GIF, found {len(data)} bytes of something else"
-    return f"expected a whole picture, found a broken one ({type(error).__name__}: {str(error)[:200]})"
+def _what_is_wrong(kind: str, error: Exception) -> str:
+    reason = _ADDRESS.sub("somewhere", str(error))[:200]
+    return f"expected a whole {kind}, found a broken one ({type(error).__name__}: {reason})"

@@ -1,97 +1,153 @@
-"""What an image file has besides pixels: EXIF, ICC profile, resolution, number of frames."""
+"""Reads what an image file has beside its pixels: EXIF, ICC profile, XMP, IPTC, resolution, number of frames."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
+import struct
+from collections.abc import Callable
+from typing import TypeVar
 
 from PIL import ExifTags, Image
 
-MAX_FRAMES = 4096
-"""TIFF pages that are counted at most: a small file can list any number of them."""
+from tasks.images.beside import Beside
+from tasks.images.exif_block import ExifBlock, plausible, upright_xmp, xmp_orientation
+from tasks.images.jpeg_segments import iptc_of
+from tasks.images.limits import MAX_BLOCK
+from tasks.images.tiff_directories import Contents, Tags, Tiff, directory_bytes
 
-MAX_SEGMENTS = 10_000
-"""Segments of a JPEG. A large ICC profile or thumbnail is spread over up to 255 of them."""
-_JPEG_SEGMENT = re.compile(rb"\xff([\x02-\xcf\xd9-\xfe])")  # all but the markers without a length: TEM, RST0-7, SOI
-_JPEG_END, _JPEG_SCAN = 0xD9, 0xDA
+_T = TypeVar("_T")
 
 # The TIFF tags that are about the image; the others describe the layout of the file that it came in.
 _TIFF_KEEP = (
     ExifTags.Base.ImageDescription, ExifTags.Base.Make, ExifTags.Base.Model, ExifTags.Base.Software,
     ExifTags.Base.DateTime, ExifTags.Base.Artist, ExifTags.Base.Copyright,
 )  # fmt: skip
+_EXIF, _INTEROPERABILITY = (34665, 34853), 40965  # directories
+_LAST_TYPE = 13  # of EXIF's; what follows is BigTIFF's
+_ICC, _XMP, _IPTC, _PHOTOSHOP = 34675, 700, 33723, 34377
+_INCH = {1: math.nan, 2: 1.0, 3: 2.54}  # TIFF's ResolutionUnit: none, inch, centimetre
 
 
-def orientation_of(image: Image.Image) -> int:
-    """The EXIF (or XMP) orientation, 1 to 8; 1 if there is no valid one."""
+def settle(beside: Beside) -> int:
+    """The orientation of an image, 1 to 8, by its EXIF or else its XMP; both then hold for the upright image."""
+    orientation = 1
+    if beside.exif is not None:
+        try:
+            block = ExifBlock(beside.exif)
+            orientation = block.orientation
+            beside.dpi = beside.dpi or _dpi_of(block)
+            beside.exif = block.upright()
+        except (ValueError, struct.error):  # broken metadata is no reason to reject an image
+            beside.exif = None
+            beside.left_out("EXIF that is damaged")
+    if orientation == 1:
+        orientation = xmp_orientation(beside.xmp)
+    if beside.xmp is not None:
+        beside.xmp = upright_xmp(beside.xmp)
+    return orientation
+
+
+def _dpi_of(block: ExifBlock) -> tuple[float, float] | None:
     try:
-        value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # broken metadata is no reason to reject an image
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def exif_of(image: Image.Image, orientation: int) -> bytes | None:
-    """The EXIF block with its orientation reset to 1; byte for byte as it was if it is 1 already."""
-    try:
-        raw = image.info.get("exif")
-        if isinstance(raw, bytes) and orientation == 1:
-            return b"Exif\0\0" + raw.removeprefix(b"Exif\0\0")
-        exif = _tiff_exif(image) if image.format == "TIFF" else image.getexif()
-        if orientation != 1:
-            exif[ExifTags.Base.Orientation] = 1
-        return exif.tobytes() if len(exif) else None
-    except Exception:  # as for the orientation
+        return block.dpi
+    except struct.error:
         return None
 
 
-def icc_of(image: Image.Image) -> bytes | None:
-    """The ICC profile, if it fits the colour space in which the image will be written."""
-    icc = image.info.get("icc_profile")
-    if not isinstance(icc, bytes) or image.mode in ("CMYK", "LAB"):
+def icc_that_fits(icc: bytes | None, *, grey: bool) -> bytes | None:
+    """The profile, if it fits the colour space in which the image will be written."""
+    if not icc:
         return None
-    grey = image.mode in ("1", "L", "LA") or image.mode.startswith("I;16")
-    return icc if icc[16:20] == (b"GRAY" if grey else b"RGB ") else None
+    return icc if icc[16:20] in ((b"GRAY", b"RGB ") if grey else (b"RGB ",)) else None
 
 
-def dpi_of(image: Image.Image) -> tuple[float, float] | None:
-    """Horizontal and vertical pixels per inch; None unless both are plausible."""
+def beside_pillow(image: Image.Image) -> Beside:
+    """What Pillow found in a WebP, BMP or GIF."""
+    beside = Beside(icc=image.info.get("icc_profile") or None, n_frames=_claimed_frames(image))
+    for key in ("exif", "xmp"):
+        found = image.info.get(key)
+        setattr(beside, key, found if isinstance(found, bytes) and found else None)
+    comment = image.info.get("comment")
+    if isinstance(comment, bytes) and comment:
+        beside.comments.append(comment)
     try:
         x, y = (float(value) for value in image.info["dpi"])
+        beside.dpi = plausible(x, y)
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        pass
+    return beside
+
+
+def beside_tiff(tiff: Tiff, found: Contents) -> tuple[Beside, int]:
+    """What a TIFF has beside its image, and its orientation. What the image's own directory lacks is taken from the
+    first one: a camera's picture may stand below its preview."""
+    beside = Beside(n_frames=len(found.pages))
+    for other in found.others:
+        beside.left_out(other)
+    tags = found.image.tags
+    for tag, keep in ((_ICC, "icc"), (_XMP, "xmp"), (_IPTC, "iptc")):
+        value = bytes(tags[tag][2]) if tag in tags else b""
+        if len(value) > MAX_BLOCK:
+            beside.left_out(f"{keep.upper()} of {len(value)} bytes")
+        elif value:
+            setattr(beside, keep, value)
+    if beside.iptc is None and _PHOTOSHOP in tags:
+        beside.iptc = iptc_of(bytes(tags[_PHOTOSHOP][2]))
+    beside.dpi = _guarded(lambda: _tiff_dpi(tiff, found))
+    beside.exif = _guarded(lambda: _tiff_exif(tiff, found))
+    places = [tags, _first_tags(tiff)]
+    stated = next((tiff.numbers(t[ExifTags.Base.Orientation])[0] for t in places if ExifTags.Base.Orientation in t), 0)
+    by_xmp = settle(beside)
+    return beside, stated if 1 <= stated <= 8 else by_xmp
+
+
+def _first_tags(tiff: Tiff) -> Tags:
+    return tiff.at(tiff.first).tags
+
+
+def _guarded(read: Callable[[], _T | None]) -> _T | None:
+    try:
+        return read()
+    except Exception:  # Pillow's parser raises anything at all; broken metadata is no reason to reject an image
         return None
-    return (x, y) if all(math.isfinite(value) and 1 <= value <= 100_000 for value in (x, y)) else None
 
 
-def count_frames(data: bytes, kind: str) -> int:
-    """How many frames or pages can be reached, at least 1; a broken list of pages counts up to its break."""
-    with Image.open(io.BytesIO(data), formats=[kind]) as image:
-        if kind != "TIFF":
-            return _claimed_frames(image)
-        for page in range(1, MAX_FRAMES):
-            try:
-                image.seek(page)
-            except Exception:  # EOFError at the end, any type at all in a broken list
-                return page
-    return MAX_FRAMES
+def _tiff_dpi(tiff: Tiff, found: Contents) -> tuple[float, float] | None:
+    tags = found.image.tags
+    unit = _INCH[tiff.numbers(tags[ExifTags.Base.ResolutionUnit])[0] if ExifTags.Base.ResolutionUnit in tags else 2]
+    sides = (tags[tag][2] for tag in (ExifTags.Base.XResolution, ExifTags.Base.YResolution))
+    x, y = (a / b * unit for a, b in (struct.unpack(tiff.order + "II", side) for side in sides))
+    return plausible(x, y)
 
 
-def count_scans(data: bytes, limit: int) -> int:
-    """How many scans a JPEG has; `limit` if there are more, or more than `MAX_SEGMENTS` segments.
+def _tiff_exif(tiff: Tiff, found: Contents) -> bytes | None:
+    """The EXIF of a TIFF: cameras and scanners write the same tags into the TIFF itself."""
+    places = [_first_tags(tiff), found.image.tags]
+    about: Tags = {int(tag): tags[tag] for tags in places for tag in _TIFF_KEEP if tag in tags}
+    below: dict[int, Tags] = {}
+    for tag in _EXIF:
+        for tags in places:
+            if tag in tags:
+                inner = tiff.at(tiff.numbers(tags[tag])[0]).tags
+                below[tag] = {t: value for t, value in inner.items() if value[0] <= _LAST_TYPE}
+    size = sum(len(value[2]) for tags in (about, *below.values()) for value in tags.values())
+    if (not about and not below) or size > MAX_BLOCK:
+        return None
+    first = 8
+    about |= dict.fromkeys(below, _link(tiff, 0))
+    at = first + len(directory_bytes(about, first, tiff.order))  # where what comes next starts: by the sizes alone
+    parts = []
+    for tag, tags in below.items():
+        tags.pop(_INTEROPERABILITY, None)
+        about[tag] = _link(tiff, at)
+        parts.append(directory_bytes(tags, at, tiff.order))
+        at += len(parts[-1])
+    head = (b"II*\0" if tiff.order == "<" else b"MM\0*") + tiff.pack("I", first)
+    return b"".join([b"Exif\0\0", head, directory_bytes(about, first, tiff.order), *parts])
 
-    A decoder passes over the whole image once a scan, so a small file with many scans can keep it busy for very long.
-    """
-    scans = at = 0
-    for _ in range(MAX_SEGMENTS):
-        found = _JPEG_SEGMENT.search(data, at)
-        if found is None or found[1][0] == _JPEG_END:
-            return scans
-        scans += found[1][0] == _JPEG_SCAN
-        if scans == limit:
-            return limit
-        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2])  # then a scan's data, skipped by search
-    return limit
+
+def _link(tiff: Tiff, at: int) -> tuple[int, int, memoryview]:
+    return 4, 1, memoryview(tiff.pack("I", at))
 
 
 def _claimed_frames(image: Image.Image) -> int:
@@ -99,16 +155,3 @@ def _claimed_frames(image: Image.Image) -> int:
         return max(1, int(getattr(image, "n_frames", 1)))
     except Exception:  # a truncated GIF
         return 1
-
-
-def _tiff_exif(image: Image.Image) -> Image.Exif:
-    """The EXIF of a TIFF: cameras and scanners write the same tags into the TIFF itself."""
-    tags, exif = image.getexif(), Image.Exif()
-    for tag in _TIFF_KEEP:
-        if tag in tags:
-            exif[tag] = tags[tag]
-    for group in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-        if found := tags.get_ifd(group):
-            exif.get_ifd(group).update(found)
-            exif[group] = dict(found)
-    return exif

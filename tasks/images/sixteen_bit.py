@@ -1,54 +1,29 @@
-"""Images with 16 bits per channel. Pillow keeps them for greyscale only, so OpenCV decodes the colour ones."""
+"""Images with 16 bits per channel: to 8 bits and back, and as PNGs."""
 
 from __future__ import annotations
 
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from bfr_models.pixels import Uint8Image
 
 Uint16Image = NDArray[np.uint16]
-"""(H, W) grey, or (H, W, 3 or 4) RGB(A) uint16."""
+"""(H, W) grey, (H, W, 2) grey and alpha, or (H, W, 3 or 4) RGB(A) uint16."""
 
-_COLOUR_TYPES = {1: 0, 3: 2, 4: 6}
-"""Channels -> PNG's colour type: greyscale, truecolour, truecolour with alpha."""
+_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
+"""Channels -> PNG's colour type: greyscale, truecolour, and each with alpha."""
 _LEVEL = 2  # zlib's, as for PNGs of 8 bits (`codec`)
 _BAND_ROWS = 256  # 20 MB of a 16-bit RGBA image that is 10,000 px wide
-
-
-def read_deep(data: bytes) -> Uint16Image | None:
-    """A 16-bit colour image as (H, W, 3 or 4) uint16 RGB(A), as stored; None if OpenCV cannot read it."""
-    if data[:4] == b"\x89PNG" and not _chunks_fit(data):
-        return None
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is None or image.dtype != np.uint16 or image.ndim != 3 or image.shape[2] not in (3, 4):
-        return None
-    deep = np.asarray(image, dtype=np.uint16)
-    for band in bands(len(deep)):  # OpenCV's BGR(A) to RGB(A)
-        deep[band] = deep[band][..., [2, 1, 0, 3][: deep.shape[2]]]
-    return deep
 
 
 def bands(height: int) -> Iterator[slice]:
     """The rows of an image, some at a time, so that no step makes a second copy of a large one."""
     return (slice(first, first + _BAND_ROWS) for first in range(0, height, _BAND_ROWS))
-
-
-def _chunks_fit(png: bytes) -> bool:
-    """Whether all chunks end within the file: OpenCV allocates what a chunk claims, up to 2 GB, before it reads it."""
-    at = 8
-    while at + 8 <= len(png):
-        length, kind = struct.unpack_from(">I4s", png, at)
-        at += 12 + length  # with its length, type and CRC
-        if kind == b"IEND":
-            return at <= len(png)
-    return False
 
 
 def to_8_bits(deep: Uint16Image) -> NDArray[np.uint8]:
@@ -65,26 +40,17 @@ def to_16_bits(levels: NDArray[np.uint8]) -> NDArray[np.uint16]:
 
 
 def deep_png(
-    deep: Uint16Image,
-    image: Uint8Image,
-    before: Uint8Image,
-    icc: bytes | None,
-    exif: bytes | None,
-    dpi: tuple[float, float] | None,
+    deep: Uint16Image, image: Uint8Image, before: Uint8Image, chunks: Sequence[tuple[bytes, bytes]] = ()
 ) -> bytes:
-    """A 16-bit PNG of `deep`, with the 8-bit `image` where it differs from `before`, the image as decoded."""
+    """A 16-bit PNG of `deep`, with the 8-bit `image` where it differs from `before`, the image as decoded. `chunks`
+    (kind and body) go before the pixels."""
     height, width = deep.shape[:2]
     channels = 1 if deep.ndim == 2 else deep.shape[2]
     png = io.BytesIO()
     png.write(b"\x89PNG\r\n\x1a\n")
     png.write(_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, _COLOUR_TYPES[channels], 0, 0, 0)))
-    if icc:
-        png.write(_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc)))
-    if dpi:
-        # Pixels per metre (unit 1); an inch is 0.0254 m.
-        png.write(_chunk(b"pHYs", struct.pack(">IIB", *(round(d / 0.0254) for d in dpi), 1)))
-    if exif:  # eXIf has no "Exif" prefix, which only JPEG needs
-        png.write(_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0")))
+    for kind, body in chunks:
+        png.write(_chunk(kind, body))
     compressor = zlib.compressobj(_LEVEL)
     for band in bands(height):
         lines = _filtered(_merged(deep[band], image[band], before[band]), 2 * channels)
@@ -111,6 +77,8 @@ def _merged(deep: Uint16Image, image: Uint8Image, before: Uint8Image) -> Uint16I
     merged = deep.copy()
     if deep.ndim == 2:
         merged[changed] = levels[:, 0]
+    elif deep.shape[2] == 2:
+        merged[changed, 0] = levels[:, 0]
     else:
         merged[..., :3][changed] = levels
     return merged

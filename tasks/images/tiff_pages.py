@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import struct
-from collections.abc import Iterator
+from itertools import islice
 
-from PIL import Image
-
-from tasks.images.codec import MAX_PIXELS
+from tasks.images.tiff_directories import BLOCKS, OLD_JPEG, SUBIFDS, Directory, Tag, Tiff, contents
+from tasks.images.tiff_reader import read_tiff
 
 MAX_PAGES = 10_000
-
-# Field type -> bytes of a value: TIFF 6.0, section 2; 13 is an IFD; 16 to 18 are BigTIFF's 64-bit types.
-_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-_SUBFILE = 254  # NewSubfileType
-_NOT_A_PAGE = 1 | 4  # its bits for a smaller version of another page and for a transparency mask
-_BLOCKS = ((273, 279), (324, 325))  # StripOffsets and StripByteCounts, or the same of tiles
-_POINTERS = {330, 34665, 34853, 40965}  # SubIFDs, Exif, GPS, Interoperability: directories that are not copied
-_OLD_JPEG = 513  # JPEGInterchangeFormat of TIFF 6.0: its data is in neither strips nor tiles
-
-Tag = tuple[int, int, memoryview]
-"""Field type, number of values, and the values as stored."""
+_POINTERS = {SUBIFDS, 40965}  # the latter is Interoperability's: directories that are not copied
+_EXIF = (34665, 34853)  # Exif and GPS: directories that are
 
 
 def split_pages(data: bytes | None) -> list[bytes | None]:
@@ -33,120 +22,51 @@ def split_pages(data: bytes | None) -> list[bytes | None]:
     if data is None or data[:2] not in (b"II", b"MM"):
         return [data]
     try:
-        tiff = _Tiff(data)
-        pages: list[bytes | None] = []
-        for tags in tiff.directories():
-            if not tiff.numbers(tags.get(_SUBFILE))[0] & _NOT_A_PAGE:
-                pages.append(tiff.page(tags))
-        return pages if len(pages) > 1 and all(map(_decodes, pages)) else [data]
+        tiff = Tiff(data)
+        count = sum(1 for _ in islice(tiff.chain(), MAX_PAGES + 1))  # raises where the list is broken
+        found = contents(tiff := Tiff(data), MAX_PAGES).pages
+        if len(found) < 2 or count > MAX_PAGES:
+            return [data]
+        pages = [_file_of(tiff, page) for page in found]
+        for page in pages:
+            read_tiff(page)
+        return list(pages)
     except Exception:  # garbage can raise anything, on any line
         return [data]
 
 
-class _Tiff:
-    """The directories of a classic TIFF or a BigTIFF, in either byte order."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = memoryview(data)
-        self._order = "<" if data[:2] == b"II" else ">"
-        (version,) = struct.unpack_from(self._order + "H", data, 2)
-        if version not in (42, 43):  # 43 is BigTIFF, with offsets of 64 bits
-            raise ValueError(f"expected a TIFF, got version {version}")
-        self._big = version == 43
-        self._offset, self._count = ("Q", "Q") if self._big else ("I", "H")
-        self._entry = self._order + ("HHQ8s" if self._big else "HHI4s")
-        self._word = 8 if self._big else 4  # the header is two of them, the second the first directory's offset
-        self._budget = 2 * len(data)
-
-    def directories(self) -> Iterator[dict[int, Tag]]:
-        """The tags of each page. ValueError if the list is circular or too long."""
-        seen: set[int] = set()
-        at = self._unpack(self._offset, self._word)
-        while at:
-            if at in seen or len(seen) == MAX_PAGES:
-                raise ValueError("expected a list of pages with an end")
-            seen.add(at)
-            count = self._unpack(self._count, at)
-            first, step = at + struct.calcsize(self._order + self._count), struct.calcsize(self._entry)
-            self._spend(count * step)
-            tags = (self._tag(first + i * step) for i in range(count))
-            yield {tag: value for tag, value in tags if value[0] in _SIZES}
-            at = self._unpack(self._offset, first + count * step)
-
-    def numbers(self, tag: Tag | None) -> tuple[int, ...]:
-        """The values of an integer tag; 0 if there is no such tag."""
-        if tag is None:
-            return (0,)
-        letter = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}[tag[0]]
-        return struct.unpack(f"{self._order}{tag[1]}{letter}", tag[2])
-
-    def page(self, tags: dict[int, Tag]) -> bytes:
-        """A TIFF with only this page."""
-        if _OLD_JPEG in tags:
-            raise ValueError("expected image data in strips or tiles")
-        starts, lengths = next(pair for pair in _BLOCKS if pair[0] in tags)
-        places = zip(self.numbers(tags[starts]), self.numbers(tags[lengths]), strict=True)
-        blocks = [self._slice(start, length) for start, length in places]
-        kept = {tag: value for tag, value in tags.items() if tag not in _POINTERS}
-        self._spend(sum(map(len, blocks)) + sum(len(value[2]) for value in kept.values()))
-        kept[starts] = self._offsets(blocks, 0)  # with offsets of the right size: where the data starts depends on it
-        data_start = len(self._directory(kept))
-        kept[starts] = self._offsets(blocks, data_start)
-        return b"".join([self._directory(kept), *blocks])
-
-    def _directory(self, tags: dict[int, Tag]) -> bytes:
-        """A header, one directory, and the values that do not fit into its entries."""
-        start = 2 * self._word
-        size = struct.calcsize(self._order + self._count + self._offset)
-        size += len(tags) * struct.calcsize(self._entry)
-        entries, values = [], b""
-        for tag, (kind, count, value) in sorted(tags.items()):
-            field = bytes(value)
-            if len(value) > self._word:
-                field = self._pack(self._offset, start + size + len(values))
-                values += bytes(value) + bytes(len(value) % 2)  # values start at even offsets
-            entries.append(struct.pack(self._entry, tag, kind, count, field))
-        header = bytes(self._data[: self._word]) + self._pack(self._offset, start)
-        return b"".join([header, self._pack(self._count, len(tags)), *entries, self._pack(self._offset, 0), values])
-
-    def _offsets(self, blocks: list[memoryview], start: int) -> Tag:
-        offsets = []
-        for block in blocks:
-            offsets.append(start)
-            start += len(block)
-        values = struct.pack(f"{self._order}{len(offsets)}{self._offset}", *offsets)
-        return (16 if self._big else 4, len(offsets), memoryview(values))
-
-    def _tag(self, at: int) -> tuple[int, Tag]:
-        tag, kind, count, field = struct.unpack_from(self._entry, self._data, at)
-        length = count * _SIZES.get(kind, 0)
-        if length <= len(field):
-            return tag, (kind, count, memoryview(field)[:length])
-        (start,) = struct.unpack(self._order + self._offset, field)
-        return tag, (kind, count, self._slice(start, length))
-
-    def _slice(self, start: int, length: int) -> memoryview:
-        found = self._data[start : start + length]
-        if len(found) != length:
-            raise ValueError(f"expected {length} bytes at {start}, found {len(found)}")
-        return found
-
-    def _spend(self, size: int) -> None:
-        """Bounds what is copied: pages that share their bytes could make a file a thousand times as large."""
-        self._budget -= size
-        if self._budget < 0:
-            raise ValueError("expected pages with bytes of their own")
-
-    def _unpack(self, kind: str, at: int) -> int:
-        return int(struct.unpack_from(self._order + kind, self._data, at)[0])
-
-    def _pack(self, kind: str, value: int) -> bytes:
-        return struct.pack(self._order + kind, value)
+def _file_of(tiff: Tiff, page: Directory) -> bytes:
+    """A TIFF with only this page."""
+    if OLD_JPEG[0] in page.tags:
+        raise ValueError("expected image data in strips or tiles")
+    starts, lengths = next(pair for pair in BLOCKS if pair[0] in page.tags)
+    places = zip(tiff.numbers(page.tags[starts]), tiff.numbers(page.tags[lengths]), strict=True)
+    blocks = [tiff.slice(start, length) for start, length in places]
+    kept = {tag: value for tag, value in page.tags.items() if tag not in _POINTERS}
+    below = {tag: tiff.at(tiff.numbers(kept[tag])[0]).tags for tag in _EXIF if tag in kept}
+    tiff.spend(
+        sum(map(len, blocks)) + sum(len(value[2]) for tags in (kept, *below.values()) for value in tags.values())
+    )
+    first = 2 * tiff.word
+    kept |= {starts: _offsets(tiff, blocks, 0)} | {tag: _pointer(tiff, 0) for tag in below}
+    at = first + len(tiff.directory(kept, first))  # where what comes next starts depends on the sizes alone
+    parts = []
+    for tag, tags in below.items():
+        kept[tag] = _pointer(tiff, at)
+        parts.append(tiff.directory({t: value for t, value in tags.items() if t not in _POINTERS}, at))
+        at += len(parts[-1])
+    kept[starts] = _offsets(tiff, blocks, at)
+    return b"".join([tiff.header(first), tiff.directory(kept, first), *parts, *blocks])
 
 
-def _decodes(page: bytes | None) -> bool:
-    """True, or whatever Pillow raises: `split_pages` then keeps the file whole."""
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-    with Image.open(io.BytesIO(page or b""), formats=["TIFF"]) as image:
-        image.load()
-    return True
+def _pointer(tiff: Tiff, at: int) -> Tag:
+    return (16 if tiff.big else 4, 1, memoryview(tiff.pack(tiff.offset, at)))
+
+
+def _offsets(tiff: Tiff, blocks: list[memoryview], start: int) -> Tag:
+    offsets = []
+    for block in blocks:
+        offsets.append(start)
+        start += len(block)
+    values = struct.pack(f"{tiff.order}{len(offsets)}{tiff.offset}", *offsets)
+    return (16 if tiff.big else 4, len(offsets), memoryview(values))

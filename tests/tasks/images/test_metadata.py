@@ -11,7 +11,7 @@ import pytest
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 
 from tasks.images.codec import Format, decode, encode
-from tasks.images.metadata import MAX_FRAMES
+from tasks.images.limits import MAX_FRAMES
 from tests.tasks.images.samples import GREY, SRGB, deep_file, deep_gradient, gradient, opened, saved
 
 

@@ -1,0 +1,82 @@
+"""What wrote a file says what is in it: read back, every level is the one that went in."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import tifffile
+
+from tasks.images.codec import DecodedImage, decode, encode
+from tests.tasks.images.samples import code_of
+from tests.zoo import DEEP, FLAT, Animal, Levels, animals, odd_tiffs, others, pngs, tiff, tiffs
+
+
+def _wrong(animal: Animal) -> str:
+    """How a file was misread; "" if it was not."""
+    image = decode(animal.data)
+    colours = animal.levels
+    if colours.dtype == np.uint16:
+        if image.deep is None:
+            return "has no 16 bits"
+        count = 1 if colours.ndim == 2 else 3
+        found: Levels = image.deep if image.deep.ndim == 2 else np.squeeze(image.deep[..., :count])
+        alpha = None if animal.alpha is None else image.deep[..., -1]
+    else:
+        found, alpha = image.pixels, image.alpha
+        colours = np.repeat(colours[..., None], 3, axis=2) if colours.ndim == 2 else colours
+    if found.shape != colours.shape:
+        return f"has the shape {found.shape}"
+    if (off := int(np.abs(found.astype(int) - colours).max())) > animal.slack:
+        return f"is off by {off}"
+    if animal.alpha is None:
+        return "" if image.alpha is None else "has alpha"
+    return "" if alpha is not None and np.array_equal(alpha, animal.alpha) else "has another alpha"
+
+
+@pytest.mark.parametrize(("some", "count"), [(tiffs, 640), (odd_tiffs, 42), (pngs, 48), (others, 15)])
+def test_every_level_is_the_one_that_went_in(some: type[animals], count: int) -> None:
+    found = {animal.name: _wrong(animal) for animal in some()}
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+    assert len(found) >= count
+
+
+def test_all_of_it_survives_being_written_again() -> None:
+    for animal in [*list(tiffs())[::40], *odd_tiffs(), *pngs(), *others()]:
+        before = decode(animal.data)
+        after = decode(encode(before.pixels, "png", like=before))
+        for name in ("pixels", "alpha", "deep"):
+            assert np.array_equal(getattr(before, name), getattr(after, name)), animal.name
+
+
+def test_alpha_that_is_multiplied_into_the_colours_is_taken_out_of_them() -> None:
+    for source, top in ((FLAT, 255), (DEEP, 65535)):
+        alpha = source[..., 0]
+        multiplied = ((source.astype(np.uint64) * alpha[..., None] + top // 2) // top).astype(source.dtype)
+        image = decode(tiff(np.dstack([multiplied, alpha]), photometric="rgb", extrasamples=["assocalpha"]))
+        found, seen = _colours(image), image.alpha if top == 255 else image.deep[..., 3]  # type: ignore[index]
+        assert np.array_equal(seen, alpha)
+        assert np.array_equal((found.astype(np.uint64) * alpha[..., None] + top // 2) // top, multiplied)
+        assert any("alpha" in note for note in image.beside.notes)
+
+
+def _colours(image: DecodedImage) -> Levels:
+    return image.pixels if image.deep is None else image.deep[..., :3]
+
+
+@pytest.mark.parametrize(
+    ("options", "levels"),
+    [
+        ({"photometric": "rgb"}, FLAT.astype(np.float32) / 255),
+        ({"photometric": "rgb"}, (FLAT / 255).astype(np.float16)),
+        ({"photometric": "minisblack"}, DEEP[..., 0].astype(np.int16)),
+        ({"photometric": "minisblack"}, DEEP[..., 0].astype(np.uint32)),
+        ({"photometric": "minisblack", "volumetric": True}, FLAT[..., 0].reshape(3, 15, 70)),
+        ({"photometric": "rgb", "compression": "lzma"}, FLAT),
+        ({"photometric": "cfa"}, DEEP[..., 0]),
+    ],
+)
+def test_what_cannot_be_read_for_certain_is_refused(options: dict[str, object], levels: Levels) -> None:
+    tifffile.imwrite(file := io.BytesIO(), levels, metadata=None, **options)  # type: ignore[arg-type]
+    assert code_of(file.getvalue()) == "undecodable"
