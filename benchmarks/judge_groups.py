@@ -27,7 +27,7 @@ from bfr_models.judge.network import JudgeNetwork
 from bfr_models.metrics.fidelity import sharpness
 from bfr_models.pixels import Uint8Image
 from bfr_models.registry import resolve_method
-from bfr_models.training.judge import gain_of, predict, read_pairs
+from bfr_models.training.judge import examples_of, gain_of, predict, read_pairs
 from bfr_models.training.judge_calibration import raw_probabilities
 from bfr_models.training.judge_pairs import Pair
 from bfr_models.weights.files import read_card, require_weight
@@ -82,17 +82,17 @@ def _decisions(pairs: list[Pair]) -> Iterator[Taken]:
     path = require_weight(JUDGE)
     card, network = read_card(path), JudgeNetwork()
     load_weights(network, path)
-    predicted = predict(network.eval(), pairs)
+    predicted, spreads = predict(network.eval(), examples_of(pairs).pairs)
     points, shares = np.array(card["calibration"]).T
-    harm = np.interp(raw_probabilities(predicted[:, 0], predicted[:, 1]), points, shares)
+    harm = np.interp(raw_probabilities(predicted, spreads), points, shares)
     limit = harm_limit(card["harm_curve"], MAX_HARM)
     rows_of: dict[int, list[int]] = defaultdict(list)
     for row, pair in enumerate(pairs):
         rows_of[pair.facts["item"]].append(row)
     for rows in rows_of.values():
         gains = {row: gain_of(pairs[row].facts) for row in rows}
-        allowed = [row for row in rows if harm[row] <= limit and predicted[row, 0] >= MIN_GAIN]
-        best = max(allowed, key=lambda row: float(predicted[row, 0])) if allowed else None
+        allowed = [row for row in rows if harm[row] <= limit and predicted[row] >= MIN_GAIN]
+        best = max(allowed, key=lambda row: float(predicted[row])) if allowed else None
         person = str(pairs[rows[0]].facts["person"]).partition("|")[0]
         yield Taken(person, best is not None, 0.0 if best is None else gains[best], max(0.0, *gains.values()))
 

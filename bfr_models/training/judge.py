@@ -1,7 +1,7 @@
 """Trains the judge: `python -m bfr_models.training.judge --data FACES --retinaface WEIGHTS --out DIR`.
 
-First the pairs are made, by the networks as they are (hours on one core; what is made is kept in DIR/pairs and not made
-again), then the judge learns from them, is calibrated on people held out, and is written with its card.
+First the pairs are made, by the networks as they are (an hour on one core; what is made is kept in DIR/pairs and not
+made again), then the judge learns from them, is calibrated on people held out, and is written with its card.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from bfr_models.errors import BfrError
 from bfr_models.faces.dlib_models import DlibRecogniser
 from bfr_models.judge.decision import JUDGE
-from bfr_models.judge.judge import view
-from bfr_models.judge.network import JudgeNetwork
+from bfr_models.judge.features import bands
+from bfr_models.judge.network import MEMBERS, JudgeNetwork, features
 from bfr_models.pixels import Uint8Image
 from bfr_models.registry import load_method, resolve_method
 from bfr_models.training.data import decode_face, encoded_images
@@ -41,8 +41,9 @@ TURNS = (  # of the methods, by batches of faces: those oftener whose faces diff
 HELD_OUT = 0.12  # of the people: never learnt from, the calibration is theirs
 ITEMS = {"train": 4800, "held_out": 1152}
 CHUNK = 96  # items in a file
-EPOCHS, BATCH, RATE = 10, 32, 1e-3
-WITHOUT_CANDIDATE = 0.25  # share of the pairs that are learnt from the face alone
+EPOCHS, BATCH, RATE, DECAY = 80, 128, 2e-3, 0.05
+WORST = -0.3  # gain: how much worse than that a candidate is makes no difference
+OTHERS = (3.0, 0.3, 0.3, 0.3)  # weights of the errors of identity gain, blur, noise and compression
 
 
 @dataclass(frozen=True)
@@ -114,87 +115,81 @@ def gain_of(facts: dict[str, Any]) -> float:
     return float(np.mean(shares))
 
 
-class _Batches:
-    """Shuffled batches of pairs, as the network takes them."""
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Pairs as the network takes them: features with and without the candidate, and what is true."""
 
-    def __init__(self, pairs: Sequence[Pair]) -> None:
-        self._pairs = pairs
-        self._best: dict[int, float] = {}
-        for pair in pairs:
-            item = pair.facts["item"]
-            self._best[item] = max(self._best.get(item, -1.0), gain_of(pair.facts))
-
-    def __len__(self) -> int:
-        return len(self._pairs) // BATCH
-
-    def epoch(self, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor | None, Tensor, Tensor]]:
-        """(faces, candidates or None, sides, targets (B, 5): gain, identity gain, blur, noise, compression)."""
-        order = rng.permutation(len(self._pairs))
-        for first in range(0, len(self) * BATCH, BATCH):
-            chosen = [self._pairs[i] for i in order[first : first + BATCH]]
-            alone = bool(rng.random() < WITHOUT_CANDIDATE)
-            faces, candidates, sides, targets = self.stack(chosen, alone=alone)
-            flipped = torch.from_numpy(rng.random(len(chosen)) < 0.5)
-            faces[flipped] = faces[flipped].flip(-1)
-            if candidates is not None:
-                candidates[flipped] = candidates[flipped].flip(-1)
-            yield faces, candidates, sides, targets
-
-    def stack(self, pairs: Sequence[Pair], *, alone: bool) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-        faces = torch.stack([view(pair.face, pair.side) for pair in pairs])
-        candidates = None if alone else torch.stack([view(pair.candidate, pair.side) for pair in pairs])
-        sides = torch.tensor([float(pair.side) for pair in pairs])
-        targets = torch.tensor([self._targets(pair.facts, alone=alone) for pair in pairs], dtype=torch.float32)
-        return faces, candidates, sides, targets
-
-    def _targets(self, facts: dict[str, Any], *, alone: bool) -> list[float]:
-        name = DlibRecogniser.name
-        gain = self._best[facts["item"]] if alone else gain_of(facts)
-        identity = facts.get(f"{name}_after", nan) - facts.get(f"{name}_before", nan)
-        return [gain, identity, facts["blur"], facts["noise"] / 10, facts["compression"]]
+    pairs: Tensor  # (n, FEATURES)
+    alone: Tensor  # (n, FEATURES)
+    targets: Tensor  # (n, 5): gain, identity gain, blur, noise, compression; nan where it is not known
+    targets_alone: Tensor  # the same, with the gain of the best candidate
 
 
-def loss_of(network: nn.Module, batch: tuple[Tensor, Tensor | None, Tensor, Tensor]) -> Tensor:
-    """Negative log-likelihood of the gain, and absolute errors of the rest, where it is known."""
-    faces, candidates, sides, targets = batch
-    found = network(faces, candidates, sides)
-    error = (targets[:, 0] - found.gain) / found.log_spread.exp()
+def examples_of(pairs: Sequence[Pair]) -> Examples:
+    """Looks at every pair."""
+    seen = [(bands(pair.face, pair.side), bands(pair.candidate, pair.side)) for pair in pairs]
+    sides = [pair.side for pair in pairs]
+    targets = torch.tensor([_targets(pair.facts) for pair in pairs])
+    best: dict[int, float] = {}
+    for pair, gain in zip(pairs, targets[:, 0].tolist(), strict=True):
+        best[pair.facts["item"]] = max(best.get(pair.facts["item"], -1.0), gain)
+    targets_alone = targets.clone()
+    targets_alone[:, 0] = torch.tensor([best[pair.facts["item"]] for pair in pairs])
+    return Examples(
+        torch.stack([features(face, candidate, side) for (face, candidate), side in zip(seen, sides, strict=True)]),
+        torch.stack([features(face, None, side) for (face, _), side in zip(seen, sides, strict=True)]),
+        targets,
+        targets_alone,
+    )
+
+
+def _targets(facts: dict[str, Any]) -> list[float]:
+    name = DlibRecogniser.name
+    identity = facts.get(f"{name}_after", nan) - facts.get(f"{name}_before", nan)
+    return [gain_of(facts), identity, facts["blur"], facts["noise"] / 10, facts["compression"]]
+
+
+def loss_of(network: nn.Module, x: Tensor, targets: Tensor) -> Tensor:
+    """Negative log-likelihood of the gain, and absolute errors of the rest, where it is known: of (members, B, ...)."""
+    found = network(x)
+    error = (targets[..., 0].clamp(min=WORST) - found.gain) / found.log_spread.exp()
     loss = (error.square() / 2 + found.log_spread).mean()
-    others = torch.stack([found.identity_gain, found.blur, found.noise, found.compression], dim=1)
-    wanted = targets[:, 1:]
-    weights = torch.tensor([10.0, 1.0, 1.0, 1.0]) * wanted.isfinite()
-    return loss + (weights * (others - wanted.nan_to_num()).abs()).sum(dim=1).mean()
+    others = torch.stack([found.identity_gain, found.blur, found.noise, found.compression], dim=-1)
+    wanted = targets[..., 1:]
+    weights = torch.tensor(OTHERS) * wanted.isfinite()
+    return loss + (weights * (others - wanted.nan_to_num()).abs()).sum(dim=-1).mean()
 
 
-def fit(pairs: Sequence[Pair], seed: int = 0, epochs: int = EPOCHS) -> JudgeNetwork:
-    """Trains a network from scratch."""
+def fit(seen: Examples, seed: int = 0, epochs: int = EPOCHS) -> JudgeNetwork:
+    """Trains the members from scratch, each on an order of its own."""
     torch.manual_seed(seed)
-    network = JudgeNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    batches, rng = _Batches(pairs), np.random.default_rng(seed)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=epochs * len(batches), pct_start=0.1)
+    network = JudgeNetwork()
+    network.standardise(seen.pairs)
+    x, targets = torch.cat([seen.pairs, seen.alone]), torch.cat([seen.targets, seen.targets_alone])
+    learnt = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learnt, lr=RATE, weight_decay=DECAY)
+    steps = len(x) // BATCH
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=epochs * steps, pct_start=0.1)
     for epoch in range(epochs):
-        losses = []
-        for batch in batches.epoch(rng):
+        orders = torch.stack([torch.randperm(len(x)) for _ in range(MEMBERS)])
+        total = 0.0
+        for batch in torch.split(orders[:, : steps * BATCH], BATCH, dim=1):
             optimizer.zero_grad(set_to_none=True)
-            loss = loss_of(network, batch)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            loss = loss_of(network, x[batch], targets[batch])
+            (MEMBERS * loss).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-            losses.append(loss.item())
-        print(f"epoch {epoch + 1} of {epochs}  loss {np.mean(losses):.4f}", flush=True)
+            total += loss.item() / steps
+        if (epoch + 1) % 10 == 0:
+            print(f"epoch {epoch + 1} of {epochs}  loss {total:.4f}", flush=True)
     return network.eval()
 
 
 @torch.inference_mode()
-def predict(network: nn.Module, pairs: Sequence[Pair], *, alone: bool = False) -> NDArray[np.float64]:
-    """(n, 3): gain, its spread, identity gain of each pair."""
-    rows, batches = [], _Batches(pairs)
-    for first in range(0, len(pairs), BATCH):
-        found = network(*batches.stack(pairs[first : first + BATCH], alone=alone)[:3])
-        rows.append(torch.stack([found.gain, found.log_spread.exp(), found.identity_gain], dim=1))
-    return torch.cat(rows).double().numpy()
+def predict(network: nn.Module, x: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The gains and their spreads, (n,) each."""
+    gains, spreads = network(x).together()
+    return gains.double().numpy(), spreads.double().numpy()
 
 
 HARD = ("clean", "worn")
@@ -206,8 +201,8 @@ NOTES = {
     "intended_use": "Chooses for each face between the input, the network's face and a corrected one; foresees what a "
     "restore would be worth.",
     "labels": "Share of the distance to the clean face that goes: the mean over features of a face detector "
-    "(RetinaFace, MobileNet 0.25) and a normalised Laplacian pyramid; identity by dlib's ResNet. Its own features are "
-    "trained from scratch, and it has seen no SqueezeNet and no other recogniser.",
+    "(RetinaFace, MobileNet 0.25) and a normalised Laplacian pyramid; identity by dlib's ResNet. It looks "
+    "through none of them, but at statistics of the pixels, and has seen no SqueezeNet and no other recogniser.",
     "notes": "Limits are chosen on clean and slightly worn faces of people held out. Of those people the restoring "
     "networks have seen some; of people whom they have not seen they draw a little worse faces.",
     "known_failures": "Halftone, engravings and paintings are rare in what it saw; so are children. Detail beyond 256 "
@@ -215,11 +210,11 @@ NOTES = {
 }
 
 
-def card_of(network: nn.Module, train: Sequence[Pair], held_out: Sequence[Pair]) -> dict[str, Any]:
+def card_of(network: nn.Module, train: Sequence[Pair], held_out: Sequence[Pair], seen: Examples) -> dict[str, Any]:
     """What it is, whom it may judge, its calibration, and what its limits do to people held out."""
-    predicted = predict(network, held_out)
-    gains = np.array([gain_of(pair.facts) for pair in held_out])
-    raw = raw_probabilities(predicted[:, 0], predicted[:, 1])
+    predicted, spreads = predict(network, seen.pairs)
+    gains = seen.targets[:, 0].double().numpy()
+    raw = raw_probabilities(predicted, spreads)
     table = calibrate(raw, gains < 0)
     points, shares = np.array(table).T
     harm = np.interp(raw, points, shares)
@@ -233,9 +228,9 @@ def card_of(network: nn.Module, train: Sequence[Pair], held_out: Sequence[Pair])
         "data": {"train": _counts(train), "held_out": _counts(held_out), "made_of": MADE_OF},
         "networks": {w["file"]: w["sha256"] for method in resolved for w in method.weights.values()},
         "calibration": table,
-        "harm_curve": harm_curve(items, predicted[hard, 0], harm[hard], gains[hard]),
+        "harm_curve": harm_curve(items, predicted[hard], harm[hard], gains[hard]),
         "held_out": {
-            "correlation": round(float(np.corrcoef(predicted[:, 0], gains)[0, 1]), 4),
+            "correlation": round(float(np.corrcoef(predicted, gains.clip(WORST))[0, 1]), 4),
             "reliability": reliability(harm, gains < 0),
         },
     }
@@ -255,8 +250,9 @@ def main() -> int:
         people = read_people(a.data, SIDES[1])
         prepare_pairs(people, a.retinaface, a.out / "pairs")
         train, held_out = (read_pairs(a.out / "pairs", part) for part in ITEMS)
-        network = fit(train)
-        save_weights(parameters_of(network), card_of(network, train, held_out), a.out / f"{JUDGE}.safetensors")
+        network = fit(examples_of(train))
+        card = card_of(network, train, held_out, examples_of(held_out))
+        save_weights(parameters_of(network), card, a.out / f"{JUDGE}.safetensors")
     except BfrError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

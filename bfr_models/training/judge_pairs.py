@@ -14,7 +14,6 @@ import torch
 
 from bfr_models.faces.candidates import corrected, replaced
 from bfr_models.faces.types import Recogniser
-from bfr_models.judge.network import VIEW
 from bfr_models.pixels import Uint8Image, resize, to_tensor, to_uint8
 from bfr_models.training.judge_distances import SIDES, Distances
 from bfr_models.training.judge_faces import PhotoFace, photo_face
@@ -23,12 +22,13 @@ from bfr_models.types import FaceBatch, Restorer
 CORRECTED_FROM = 1.25  # times the network's size: below it there is nothing to keep of the input's detail
 WITH_GRAIN = 0.7  # share of the faces that get their grain back
 BATCH = 8
+LARGEST_SEEN = 256  # px
 IDENTITY_OF = 3  # of so many faces, one
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A face and one candidate, seen at most `VIEW` px wide, and what both are worth."""
+    """A face and one candidate, seen at most `LARGEST_SEEN` px wide, and what both are worth."""
 
     face: Uint8Image
     candidate: Uint8Image
@@ -100,8 +100,8 @@ def _similarities(recogniser: Recogniser, seen: Mapping[str, Uint8Image], clean:
 
 
 def _seen(image: Uint8Image, side: int) -> Uint8Image:
-    """As it looks in a photo where it is `side` px wide, in at most `VIEW` px."""
-    size = min(side, VIEW)
+    """As it looks in a photo where it is `side` px wide."""
+    size = min(side, LARGEST_SEEN)
     return image if len(image) == size else to_uint8(resize(to_tensor(image)[None], size)[0])
 
 
