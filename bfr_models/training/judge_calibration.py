@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 Numbers = NDArray[np.float64]
 
 LIMITS = tuple(np.round(np.geomspace(0.003, 0.5, 40), 4).tolist())
+EQUAL = 0.02
+"""Share of the distance by which a loss counts as one: less is not seen."""
 POINTS = tuple((np.linspace(0, 1, 51) ** 2).round(5).tolist())
 
 
@@ -47,7 +49,7 @@ def harm_curve(items: Sequence[object], gains: Numbers, harm: Numbers, true_gain
             if allowed:
                 taken.append(max(allowed, key=lambda row: float(gains[row])))
         had = true_gains[taken]
-        worse = (int((had < 0).sum()) + 1) / (len(taken) + 1)
+        worse = (int((had < -EQUAL).sum()) + 1) / (len(taken) + 1)
         curve.append([limit, worse, len(taken) / len(rows_of), float(had.sum()) / best if best else 0.0])
     return [[round(value, 4) for value in row] for row in curve]
 
