@@ -127,20 +127,21 @@ class Examples:
 
 def examples_of(pairs: Sequence[Pair]) -> Examples:
     """Looks at every pair."""
-    seen = [(bands(pair.face, pair.side), bands(pair.candidate, pair.side)) for pair in pairs]
-    sides = [pair.side for pair in pairs]
+    seen = [_features(pair) for pair in pairs]
     targets = torch.tensor([_targets(pair.facts) for pair in pairs])
     best: dict[int, float] = {}
     for pair, gain in zip(pairs, targets[:, 0].tolist(), strict=True):
         best[pair.facts["item"]] = max(best.get(pair.facts["item"], -1.0), gain)
     targets_alone = targets.clone()
     targets_alone[:, 0] = torch.tensor([best[pair.facts["item"]] for pair in pairs])
-    return Examples(
-        torch.stack([features(face, candidate, side) for (face, candidate), side in zip(seen, sides, strict=True)]),
-        torch.stack([features(face, None, side) for (face, _), side in zip(seen, sides, strict=True)]),
-        targets,
-        targets_alone,
-    )
+    with_candidate, alone = (torch.stack(column) for column in zip(*seen, strict=True))
+    return Examples(with_candidate, alone, targets, targets_alone)
+
+
+def _features(pair: Pair) -> tuple[Tensor, Tensor]:
+    """With the candidate, and of the face alone."""
+    face = bands(pair.face, pair.side)
+    return features(face, bands(pair.candidate, pair.side), pair.side), features(face, None, pair.side)
 
 
 def _targets(facts: dict[str, Any]) -> list[float]:
