@@ -34,6 +34,7 @@ def render() -> str:
     ]
     for card in cards:
         lines += ["", *section(card)]
+    lines += ["", *judge_section(json.loads((ASSETS / "judge.json").read_text()))]
     return "\n".join(lines) + "\n"
 
 
@@ -64,6 +65,37 @@ def section(card: Card) -> Iterator[str]:
     every = -(-len(curve["step"]) // POINTS)
     for i in range(len(curve["step"]) - 1, -1, -every)[::-1]:
         yield f"| {curve['step'][i]:g} | " + " | ".join(f"{curve[name][i]:.4g}" for name in names) + " |"
+
+
+def judge_section(card: Card) -> Iterator[str]:
+    seen, held_out = card["data"]["train"], card["data"]["held_out"]
+    yield f"## {card['name']}"
+    yield ""
+    size = f"{card['parameters']:,} parameters, {card['bytes'] / 2**20:.2f} MiB"
+    yield f"{size}, {card['licence']}. {card['intended_use']}"
+    yield ""
+    yield (
+        f"- **Data**: {seen['pairs']} pairs of {seen['people']} people; {held_out['pairs']} pairs of "
+        f"{held_out['people']} more held out. {card['data']['made_of']}"
+    )
+    yield f"- **Labels**: {card['labels']}"
+    yield f"- **Notes**: {card['notes']}"
+    yield f"- **Known failures**: {card['known_failures']}"
+    yield f"- **Networks it may judge**: {', '.join(f'`{Path(name).stem}`' for name in card['networks'])}."
+    correlation = f"{card['held_out']['correlation']:.3f}"
+    yield f"- **Held out**: its gains correlate by {correlation} with the true ones. Harm foreseen, and harm there was:"
+    yield ""
+    yield "| predicted harm | true share | pairs |"
+    yield "|---|---|---|"
+    for predicted, true, pairs in card["held_out"]["reliability"]:
+        yield f"| {predicted:.3f} | {true:.3f} | {pairs:.0f} |"
+    yield ""
+    yield "What its limits do to clean and slightly worn faces, the hardest ones:"
+    yield ""
+    yield "| limit | worse, of the restored | restored | gain kept |"
+    yield "|---|---|---|---|"
+    for limit, worse, restored, gain in card["harm_curve"][::5]:
+        yield f"| {limit:.4f} | {worse:.1%} | {restored:.1%} | {gain:.0%} |"
 
 
 if __name__ == "__main__":

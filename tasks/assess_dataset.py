@@ -69,7 +69,7 @@ def assess_dataset(asked: AssessRun, progress: Progress) -> dict[str, Any]:
     store = Store(asked.destination)
     resolved, said = _resolved(asked, store)
     choice = choose_judge(resolved.method)
-    judge = None if choice is None else Judge(choice, local_device())
+    judge = None if choice is None else Judge(choice)
     harm = 1.0 if judge is None else judge.harm_limit(asked.max_harm)
     limits = Limits(harm, asked.min_gain, resolved.method.preset.size)
     request = _request(asked, resolved, None if choice is None else choice.sha256)

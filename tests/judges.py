@@ -37,5 +37,5 @@ def judge_runs(monkeypatch: pytest.MonkeyPatch, says: Says, choice: NetworkChoic
     """Runs of this process, whatever their method, are judged by it."""
     judge = SetJudge(says)
     monkeypatch.setattr("tasks.config.care.choose_judge", lambda method: choice)
-    monkeypatch.setattr("tasks.worker.decide.Judge", lambda choice, device: judge)
+    monkeypatch.setattr("tasks.worker.decide.Judge", lambda choice: judge)
     return judge

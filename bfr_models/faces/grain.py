@@ -91,8 +91,10 @@ def _flat(image: FloatImage, scale: float) -> NDArray[np.bool_]:
     smooth = _blurred(image, 2 * BANDS[-1] * scale)
     structure = sum(np.abs(slope).sum(axis=2) for slope in np.gradient(smooth, axis=(0, 1)))
     light = smooth @ _LUMA
-    structure = np.where((light > 12) & (light < 243), structure, np.inf)
-    return np.asarray(structure <= np.quantile(structure, FLAT_SHARE))
+    lit = (light > 12) & (light < 243)
+    if not lit.any():
+        return np.ones(light.shape, dtype=np.bool_)
+    return np.asarray(lit & (structure <= np.quantile(structure[lit], FLAT_SHARE)))
 
 
 def _strength(values: FloatImage) -> tuple[float, float]:

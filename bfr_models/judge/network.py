@@ -1,19 +1,25 @@
-"""The judge's network: from a face as it is and as it would be to a prediction of what the change is worth."""
+"""The judge's network: from what is seen of a face, and of what would take its place, to what the change is worth."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import log2
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-VIEW = 256
-"""Side of the views, px: a smaller face is enlarged to it, a larger one shrunk."""
+from bfr_models.judge.features import OF_ONE, OF_TWO, Bands, of_one, of_two
+
+FEATURES = 2 * OF_ONE + OF_TWO + 2
+OUTPUTS = 6
+MEMBERS, HIDDEN = 8, 128
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the network says of each pair, each (B,)."""
+    """What the network says of each pair, each (members, B)."""
 
     gain: Tensor  # share of the perceptual distance that goes, about [-1, 1]
     log_spread: Tensor  # of that, natural logarithm of its standard deviation
@@ -22,50 +28,51 @@ class Outputs:
     noise: Tensor  # grey levels / 10
     compression: Tensor  # (100 - quality) / 100
 
+    def together(self) -> tuple[Tensor, Tensor]:
+        """(B,) the members' mean gain, and its standard deviation: theirs, and that between them."""
+        variance = (2 * self.log_spread).exp().mean(dim=0) + self.gain.var(dim=0)
+        return self.gain.mean(dim=0), variance.sqrt()
+
+
+def features(face: Bands, candidate: Bands | None, side: float) -> Tensor:
+    """(FEATURES,) of a face that is `side` px wide in its photo, and of a candidate. Without one, of the face alone."""
+    if candidate is None:
+        seen = [of_one(face), np.zeros(OF_ONE + OF_TWO)]
+    else:
+        seen = [of_one(face), of_one(candidate), of_two(face, candidate)]
+    return torch.from_numpy(np.concatenate([*seen, [log2(side / 128), candidate is None]])).float()
+
 
 class JudgeNetwork(nn.Module):
-    """A convolutional network of about 0.6 M parameters, 0.12 G multiplications a pair."""
+    """Several small networks of three layers that were trained apart: where they differ, the judge is unsure."""
 
-    def __init__(self, channels: tuple[int, int, int] = (48, 80, 128)) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        fine, middle, coarse = channels
-        self.patches = nn.Conv2d(2 * 3, fine, 4, stride=4)
-        self.layers = nn.Sequential(
-            _down(fine + 2, fine),
-            _Residual(fine),
-            _down(fine, middle),
-            _Residual(middle),
-            _down(middle, coarse),
-            _Residual(coarse),
-            nn.SiLU(),
-        )
-        self.head = nn.Sequential(nn.Linear(2 * coarse + 1, 64), nn.SiLU(), nn.Linear(64, 6))
+        self.mean = nn.Parameter(torch.zeros(FEATURES), requires_grad=False)
+        self.deviation = nn.Parameter(torch.ones(FEATURES), requires_grad=False)
+        self.layers = nn.ModuleList([_Linear(FEATURES, HIDDEN), _Linear(HIDDEN, HIDDEN), _Linear(HIDDEN, OUTPUTS)])
 
-    def forward(self, face: Tensor, candidate: Tensor | None, side: Tensor) -> Outputs:
-        """(B, 3, VIEW, VIEW) in [-1, 1] each, and (B,) the side of the face in the photo, px.
-
-        Without a candidate the network says what one would be worth.
-        """
-        x = self.patches(torch.cat([face, face if candidate is None else candidate], dim=1))
-        size = torch.log2(side / 128)
-        facts = torch.stack([size, torch.full_like(size, float(candidate is None))], dim=1)
-        x = self.layers(torch.cat([x, facts[:, :, None, None].expand(-1, -1, *x.shape[-2:])], dim=1))
-        pooled = torch.cat([x.mean(dim=(2, 3)), x.std(dim=(2, 3)), size[:, None]], dim=1)
-        gain, log_spread, *others = self.head(pooled).unbind(dim=1)
+    def forward(self, x: Tensor) -> Outputs:
+        """(B, FEATURES)."""
+        x = ((x - self.mean) / self.deviation).clamp(-6, 6).expand(MEMBERS, -1, -1)
+        first, second, last = self.layers
+        x = F.silu(first(x))
+        x = x + F.silu(second(x))
+        gain, log_spread, *others = last(x).unbind(dim=-1)
         return Outputs(gain, log_spread.clamp(-5, 1), *others)
 
+    def standardise(self, x: Tensor) -> None:
+        """Learns the features' scales from (n, FEATURES)."""
+        self.mean.data, self.deviation.data = x.mean(dim=0), x.std(dim=0).clamp(min=1e-3)
 
-class _Residual(nn.Module):
-    def __init__(self, channels: int) -> None:
+
+class _Linear(nn.Module):
+    """(members, B, inputs) -> (members, B, outputs), each member with weights of its own."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.GroupNorm(8, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1),
-            nn.GroupNorm(8, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1),
-        )  # fmt: skip
+        self.weight = nn.Parameter(torch.randn(MEMBERS, inputs, outputs) * (1 / inputs) ** 0.5)
+        self.bias = nn.Parameter(torch.zeros(MEMBERS, 1, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)
-
-
-def _down(channels: int, out: int) -> nn.Module:
-    return nn.Sequential(nn.SiLU(), nn.Conv2d(channels, out, 3, stride=2, padding=1))
+        return torch.baddbmm(self.bias, x, self.weight)

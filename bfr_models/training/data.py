@@ -68,8 +68,8 @@ def read_faces(path: Path, size: int, column: str = "image") -> Faces:
     held_out: list[Uint8Image] = []
     people: set[str] = set()
     for file in files:
-        for data, person in _encoded_images(file, column):
-            face = _decode(data, size * OVERSAMPLING, file)
+        for data, person in encoded_images(file, column):
+            face = decode_face(data, size * OVERSAMPLING, file)
             first = hashlib.sha256(person.encode() if person else data).digest()[0] / 256
             is_held_out = first < HELD_OUT_FRACTION
             (held_out if is_held_out else train).append(face)
@@ -144,7 +144,7 @@ def _toned(view: Tensor, rng: np.random.Generator) -> Tensor:
     return light**gamma * paper * 2 - 1
 
 
-def _encoded_images(file: Path, column: str) -> Iterator[tuple[bytes, str | None]]:
+def encoded_images(file: Path, column: str) -> Iterator[tuple[bytes, str | None]]:
     """The encoded images of one file and who is on them: binary cells, or Hugging Face's {bytes, path}."""
     try:
         parquet = pq.ParquetFile(file)
@@ -161,7 +161,7 @@ def _encoded_images(file: Path, column: str) -> Iterator[tuple[bytes, str | None
                 yield cell["bytes"] if isinstance(cell, dict) else cell, row.get("person")
 
 
-def _decode(data: bytes, size: int, file: Path) -> Uint8Image:
+def decode_face(data: bytes, size: int, file: Path) -> Uint8Image:
     try:
         image = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     except (OSError, TypeError) as error:  # TypeError: the cell is null or no bytes

@@ -120,6 +120,6 @@ def _rounded(verdict: Verdict) -> Verdict:
     return Verdict(*(round(getattr(verdict, name), DIGITS) for name in names))
 
 
-def load_decide(care: Care, device: str) -> Decide:
-    """With the judge's network loaded onto `device`, if there is one. BfrError if its weights here are others."""
-    return Decide(care, Judge(care.judge, device) if care.judge else None)
+def load_decide(care: Care) -> Decide:
+    """With the judge loaded, if there is one. BfrError if its weights here are others."""
+    return Decide(care, Judge(care.judge) if care.judge else None)

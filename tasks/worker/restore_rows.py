@@ -61,7 +61,7 @@ class RestoreRows:
         self._job, self._stop = job, stop
         self._restorer = load_method(job.method, job.device)
         self._scorer = load_scorer(job.recogniser, job.measures, job.device, job.min_identity)
-        self._decide = load_decide(job.care, job.device)
+        self._decide = load_decide(job.care)
         self._framing = self._load_framing()
         self._batch_size = BatchSize(job.batch_size, job.device)
         self._accelerator = threading.Lock()

@@ -237,7 +237,7 @@ def test_a_real_judge_judges_the_networks_that_it_knows_and_no_other_takes_its_p
         if face["outcome"].startswith("kept_original"):
             np.testing.assert_array_equal(written(row), before)
     with pytest.raises(BfrError, match="every machine needs the same file"):
-        load_decide(Care(NetworkChoice(JUDGE, "0" * 64)), "cpu")
+        load_decide(Care(NetworkChoice(JUDGE, "0" * 64)))
 
 
 def test_identity_is_still_required_of_what_would_be_written(
