@@ -146,8 +146,8 @@ class RestoreRun(BaseModel):
             raise ValueError("expected no gt_column with input photos: ground truth is compared face by face")
         if self.upscale != 1 and self.input != "photos":
             raise ValueError(
-                f"expected input photos with upscale {self.upscale}, found input {self.input}: the size of an aligned "
-                "face is that of a preset; one with a larger size gives larger faces"
+                f"expected input photos with upscale {self.upscale}, found input {self.input}: aligned faces are not "
+                "enlarged; a preset with a larger size, with size network, gives larger ones"
             )
         if self.background != "lanczos" and self.upscale == 1:
             raise ValueError(f"expected an upscale of 2, 4 or auto with background {self.background}, found 1")
