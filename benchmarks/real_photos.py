@@ -80,6 +80,7 @@ def _sheet(columns: list[tuple[Uint8Image, ...]]) -> Image.Image:
 def _restore(source: Path, out: Path, method: str) -> None:
     bfr = str(Path(sys.executable).with_name("bfr"))
     command = [bfr, "restore", str(source), str(out), "--method", method, "--input", "photos", "--keep-input"]
+    command += ["--max-harm", "1"]  # every face, whatever it is worth
     command += ["--max-rejects", "1", "--fid", "none", "--lpips", "none"]
     subprocess.run(command, check=True, capture_output=True)  # noqa: S603
 

@@ -102,10 +102,12 @@ def _place(destination: str) -> str:
     return destination.rstrip("/")
 
 
-def _chosen(resolved: ResolvedRun) -> dict[str, str]:
-    """Names for `auto`: networks are part of a generation's settings, and workers may have other weights."""
+def _chosen(resolved: ResolvedRun) -> dict[str, str | float]:
+    """Names for `auto`, and the judge's limit: networks are part of a generation's settings, and workers may have other
+    weights, or no judge."""
     names = {network: name for name, network in RECOGNISERS.items()}
-    return {
+    judged = {"max_harm": resolved.care.max_harm} if resolved.care.judge else {}
+    return judged | {
         "recogniser": names[resolved.recogniser.name] if resolved.recogniser else "none",
         "lpips": lpips_backbone(resolved.measures),
         "fid": "inception" if resolved.measures.inception else "none",

@@ -91,9 +91,13 @@ class Decide:
         """The candidate with the highest gain among those within the limits; else the face is kept."""
         judged = sorted(((one.verdict, one) for one in candidates if one.verdict), key=lambda pair: -pair[0].gain)
         for verdict, one in judged:
-            if verdict.harm <= self._harm_limit and verdict.gain >= self._care.min_gain:
+            if self._is_safe(verdict) and verdict.gain >= self._care.min_gain:
                 return one
         return Decision(_why_kept(case, candidates, judged[0][0]), verdict=judged[0][0])
+
+    def _is_safe(self, verdict: Verdict) -> bool:
+        """A limit of 0 means that no risk, however small, has been seen to be low enough."""
+        return self._harm_limit > 0 and verdict.harm <= self._harm_limit
 
 
 def _why_kept(case: Case, candidates: list[Decision], best: Verdict) -> str:

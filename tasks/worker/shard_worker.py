@@ -6,6 +6,7 @@ The forms that a row takes on its way, and how each step may fail:
       -> OpenRow                        open_rows       the image does not decode
       -> Face -> Crop                   framing         no face is found; too small; over the cap
       -> FaceBatch -> restored crop     restore_rows    the method fails, or its pixels are not finite
+      -> Case -> Decision               decide          no gain expected: the face keeps its pixels; the judge fails
       -> FaceTriple -> ScoredFace       scoring/scorer  the identity is lost: the face keeps its pixels
       -> values -> Done                 restore_rows    the image does not encode
       -> Arrow row of `data/` or `rejected/`            output

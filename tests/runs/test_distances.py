@@ -34,7 +34,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def statistics(folder: Path, source: Path, **settings: Any) -> dict[str, Any]:
-    run = support.make_run(folder, source=str(source), **settings)
+    run = support.make_run(folder, source=str(source), size="network", **settings)
     restore_without_prefect(run)
     return support.read_record(Path(run.destination))["statistics"]
 

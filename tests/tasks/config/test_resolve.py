@@ -96,7 +96,7 @@ def test_another_file_than_the_chosen_one_is_refused(arcface_weights: str) -> No
 def test_a_run_with_arcface_has_its_scores_name_and_checksum(arcface_weights: str, tmp_path: Path) -> None:
     rows = [row | {"gt": support.encoded(support.portrait(i + 1))} for i, row in enumerate(support.make_rows(6))]
     support.write_parquet(tmp_path / "src" / "a.parquet", rows)
-    run = support.make_run(tmp_path, recogniser="arcface", gt_column="gt", batch_size=4)
+    run = support.make_run(tmp_path, recogniser="arcface", gt_column="gt", batch_size=4, size="network")
     record = support.finished_run(run)
     assert record["recogniser"] == {"name": "arcface_ir_se50", "sha256": arcface_weights}
     assert record["statistics"]["identity_similarity"]["n"] == record["statistics"]["identity_similarity_gt"]["n"] == 6

@@ -51,6 +51,11 @@ def test_a_stricter_limit_on_harm_keeps_more() -> None:
         assert found.outcome.partition(":")[0] == word
 
 
+def test_where_no_limit_is_low_enough_nothing_is_restored() -> None:
+    (found,) = decided(lambda face, candidate: replace(GOOD, harm=0.0), case_of(), max_harm=0)
+    assert found.outcome.startswith("kept_original")
+
+
 def test_only_a_face_larger_than_the_network_may_be_corrected_and_the_better_candidate_is_taken() -> None:
     small, large = case_of(80), case_of(160)
     decide = Decide(CAREFUL, SetJudge(lambda face, candidate: GOOD))
