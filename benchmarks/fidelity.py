@@ -55,7 +55,7 @@ def main() -> None:
         "perceptual distance (SqueezeNet 1.1, Caffe training) is not LPIPS. 0.5 is the preset without the dial.\n"
     )
     (ROOT / "benchmarks" / "results" / "fidelity.md").write_text(header() + head + text)
-    _sheet().save(ROOT / "docs" / "fidelity.jpg", quality=85)
+    _sheet().save(ROOT / "docs" / "fidelity.jpg", quality=65, optimize=True)
 
 
 def _table(gt: Pictures, degradation: str, perceptual: PerceptualDistance) -> str:

@@ -83,7 +83,7 @@ def fidelity_options(
     if (method, preset) not in DIALS:
         raise UsageError(
             f"expected a method with a fidelity dial, found {method} with {preset}, whose result nothing moves closer "
-            f"to the input or away from it; with one: {', '.join(' '.join(key) for key in DIALS)}"
+            f"to the input or away from it; with one: {', '.join(dict.fromkeys(method for method, _ in DIALS))}"
         )
     dial = DIALS[method, preset]
     twice = [name for name in dial.sets if name in given]

@@ -183,8 +183,8 @@ class RestoreRun(BaseModel):
         if self.upscale == 1 or self.input != "faces":
             return None
         return (
-            f"expected input photos with upscale {self.upscale}, found input {self.input}: the size of an aligned "
-            "face is that of a preset; one with a larger size gives larger faces"
+            f"expected input photos with upscale {self.upscale}, found input {self.input}: aligned faces are not "
+            "enlarged; a preset with a larger size, with size network, gives larger ones"
         )
 
     @property

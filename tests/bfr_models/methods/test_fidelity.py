@@ -60,7 +60,7 @@ def test_what_the_dial_sets_is_not_set_twice() -> None:
 
 @pytest.mark.parametrize(("method", "name"), [("passthrough", None), ("estimator", None)])
 def test_a_method_without_a_dial_says_so(method: str, name: str | None) -> None:
-    with pytest.raises(UsageError, match=rf"found {method} with face128, whose result .* difface face128"):
+    with pytest.raises(UsageError, match=rf"found {method} with face128, .*with one: difface, diffbfr, clr_face$"):
         resolve_method(method, name, fidelity=0.7)
 
 
