@@ -10,6 +10,7 @@ from itertools import chain
 
 from tasks.export.rows import ExportRow, ExportRun
 from tasks.export.tiff import count_pages
+from tasks.storage.redaction import redact
 
 _PAGE = re.compile(r"(?P<name>.*)#page=(?P<page>\d+)(?P<again>#\d+)?", re.DOTALL)
 _EXTENSION = re.compile(r".*\.(jpe?g|jpe|jfif|png|webp|tiff?|bmp|gif)", re.IGNORECASE | re.DOTALL)
@@ -29,7 +30,7 @@ class Picture:
         """The name that it came with: its path, or else its row's id with the extension of its format."""
         first = self.rows[0]
         if first.path:
-            return first.path
+            return redact(first.path) if "://" in first.path else first.path  # an address may hold a secret
         if _EXTENSION.fullmatch(first.id):
             return first.id
         start = first.original or first.restored or b""

@@ -91,6 +91,8 @@ def _put(tiff: Tiff, canvases: Mapping[int, Canvas], event: xmp.Event, notes: No
     pages, changed = set(map(id, tiff.pages)), {id(tiff.pages[number]) for number in canvases}
     kept, of = [], 0
     for directory in tiff.directories:
+        if changed.intersection(map(id, directory.inner.get(_SUB_IFDS, ()))):
+            notes.add("the image is below a smaller version of its old pixels, which stays")
         of = id(directory) if id(directory) in pages else of
         if id(directory) == of or of not in changed:
             kept.append(directory)

@@ -255,3 +255,14 @@ def test_what_a_lossy_run_lost_outside_the_faces_is_left_out(mirror: str, tmp_pa
     assert (restored != before)[:, TILE:].any() and np.array_equal(after[:, TILE:], before[:, TILE:])
     face = (slice(10, TILE - 10), slice(10, TILE - 10))
     assert np.array_equal(after[face], restored[face])
+
+
+def test_no_secret_of_an_address_is_in_a_record(tmp_path: Path) -> None:
+    rows = support.make_rows(1)
+    rows[0]["image"]["path"] = "https://user:hush@host/a%20b.png?signature=hush"
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows)
+    run = support.make_run(tmp_path, recogniser="none")
+    support.finished_run(run)
+    report = export_run(run.destination, str(tmp_path / "out"))
+    assert set(tree(tmp_path / "out")) == {"a b.png", "a b.png.json"}
+    assert "hush" not in json.dumps(report) and "hush" not in (tmp_path / "out" / "a b.png.json").read_text()

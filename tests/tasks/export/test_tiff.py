@@ -97,3 +97,14 @@ def test_hostile_files_are_refused() -> None:
         assert count_pages(broken) == 0
         with pytest.raises(RowError, match="expected a TIFF that can be taken apart"):
             write_tiff([broken], {}, EVENT, Notes())
+
+
+def test_the_image_below_a_preview_is_the_one_that_changes() -> None:
+    large, small = read_tiff(multipage([PAGES[0].resize((480, 480))])), read_tiff(multipage([PAGES[0]]))
+    small.directories[0].tags[254] = (4, struct.pack("<I", 1))
+    small.directories[0].inner[330] = large.directories
+    data, notes = write_tiff_of(small), Notes()
+    out = write_tiff([data], {0: canvas_of(data, notes)}, EVENT, notes)
+    assert decode(out).pixels.shape == (480, 480, 3)
+    assert np.array_equal(decode(out).pixels, canvas_of(data).samples)
+    assert any("smaller version of its old pixels" in note for note in notes)
