@@ -90,7 +90,7 @@ def judge_section(card: Card) -> Iterator[str]:
     for predicted, true, pairs in card["held_out"]["reliability"]:
         yield f"| {predicted:.3f} | {true:.3f} | {pairs:.0f} |"
     yield ""
-    yield "What its limits do to clean and slightly worn faces, the hardest ones:"
+    yield "What its limits do to the people held out:"
     yield ""
     yield "| limit | worse, of the restored | restored | gain kept |"
     yield "|---|---|---|---|"
