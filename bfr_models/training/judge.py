@@ -200,7 +200,8 @@ NOTES = {
     "labels": "Share of the distance to the clean face that goes: three quarters by features of a face "
     "detector (RetinaFace, MobileNet 0.25), one by a normalised Laplacian pyramid; identity by dlib's ResNet. It looks "
     "through none of them, but at statistics of the pixels, and has seen no SqueezeNet and no other recogniser.",
-    "notes": "Limits are chosen on people held out: a quarter of the faces clean, two fifths worn, the rest spoilt. Of those people the restoring "
+    "notes": "Limits are chosen on people held out: a quarter of the faces clean, two fifths worn, the rest spoilt. "
+    "Of those people the restoring "
     "networks have seen some; of people whom they have not seen they draw a little worse faces.",
     "known_failures": "Halftone, engravings and paintings are rare in what it saw; so are children. Detail beyond 256 "
     "px of a face it does not see: there it goes by what is visible at 256 px.",
