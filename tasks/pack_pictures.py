@@ -18,6 +18,7 @@ from bfr_models.errors import UsageError
 from tasks.datasets.archives import SIDECARS, Entry, read_entries
 from tasks.datasets.image_column import IMAGE, find_image_column, image_bytes, with_image_features
 from tasks.datasets.overwriting import made_by, require_free
+from tasks.datasets.row_groups import batches
 from tasks.datasets.row_ids import row_ids
 from tasks.datasets.writer import DatasetWriter
 from tasks.images.tiff_pages import split_pages
@@ -132,7 +133,7 @@ def _read_parquet(opened: BinaryIO, path: str, column: str) -> Iterator[pa.Table
     parquet = pq.ParquetFile(opened)
     find_image_column(parquet.schema_arrow, column)
     first_row = 0
-    for batch in parquet.iter_batches(BATCH_ROWS):
+    for batch in batches(parquet, BATCH_ROWS):
         yield _normalised(pa.Table.from_batches([batch]), column, path, first_row)
         first_row += batch.num_rows
 
