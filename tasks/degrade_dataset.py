@@ -19,6 +19,7 @@ from bfr_models.errors import RowError
 from bfr_models.pixels import face_tensor, to_uint8
 from bfr_models.rng import derive_seed
 from tasks.config.degrade import DegradeRun
+from tasks.datasets.folder_columns import with_folder_columns
 from tasks.datasets.image_column import IMAGE, find_image_column, image_bytes, with_image_features
 from tasks.datasets.overwriting import made_by, require_free
 from tasks.datasets.row_groups import batches
@@ -82,7 +83,7 @@ def _batches(store: Store, file: FileVersion, column: str) -> Iterator[tuple[pa.
         find_image_column(parquet.schema_arrow, column)
         first_row = 0
         for batch in batches(parquet, BATCH_ROWS):
-            yield pa.Table.from_batches([batch]), first_row
+            yield with_folder_columns(pa.Table.from_batches([batch]), file.name), first_row
             first_row += batch.num_rows
 
 

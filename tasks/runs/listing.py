@@ -12,6 +12,7 @@ from tasks.datasets.image_column import find_image_column
 from tasks.datasets.row_groups import DAMAGE, is_damage
 from tasks.runs.shards import Shard, shards_of_file
 from tasks.runs.source import open_source
+from tasks.storage.local_disk import NotAFileError
 from tasks.storage.redaction import redact
 from tasks.storage.store import PARALLEL_READS, FileVersion, Store
 
@@ -41,7 +42,11 @@ def list_source(run: RestoreRun) -> tuple[list[Shard], dict[str, str]]:
 
 def _row_groups(store: Store, file: FileVersion, run: RestoreRun) -> list[int] | str:
     """The rows of each row group, from the footer, or why it cannot be read; checks that the columns are there."""
-    with store.open_input(file.path) as source:
+    try:
+        opened = store.open_input(file.path)
+    except (FileNotFoundError, NotAFileError) as error:  # a link that leads nowhere; a pipe, a device or a socket
+        return f"{error.strerror or error}"
+    with opened as source:
         try:
             parquet = pq.ParquetFile(source)
         except DAMAGE as error:

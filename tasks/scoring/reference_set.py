@@ -46,10 +46,18 @@ def reference_statistics(url: str, source: FeatureSource) -> Gaussian:
     return read_side(url, extractor, None, keep=False).gaussian
 
 
-def read_side(url: str, extractor: Extractor, column: str | None, keep: bool) -> Side:
-    """Reads a set: saved statistics, or the images of a dataset; `keep` the features of each of them."""
+def read_side(
+    url: str,
+    extractor: Extractor | None,
+    column: str | None,
+    keep: bool,
+    assumed: FeatureSource | None = None,
+) -> Side:
+    """Reads a set: saved statistics (of the network `assumed`, if they name none), or the images of a dataset, which
+    need an `extractor`; `keep` the features of each of them."""
     if is_saved(url):
-        return Side(Gaussian.from_npz(_saved(url), extractor.source), [], 0)
+        return Side(Gaussian.from_npz(_saved(url), assumed), [], 0)
+    assert extractor is not None, "only saved statistics need no network"
     parts: list[FeatureStatistics] = []
     features: list[NDArray[np.float32]] = []
     skipped = 0
