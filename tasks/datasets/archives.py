@@ -27,6 +27,15 @@ from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
+NOT_READ = dict.fromkeys(("heic", "heif", "hif"), "a HEIF image") | {
+    "avif": "an AVIF image",
+    "jxl": "a JPEG XL image",
+    **dict.fromkeys(("jp2", "j2k", "jpf", "jpx", "j2c"), "a JPEG 2000 image"),
+    **dict.fromkeys(("dng", "cr2", "cr3", "nef", "arw", "raf", "orf", "rw2", "pef", "srw"), "a camera's raw data"),
+    "pdf": "a PDF",
+    "dcm": "a DICOM image",
+    "psd": "a Photoshop document",
+}
 SIDECARS = ("json", "txt", "cls")  # files beside an image in a WebDataset; they become columns
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)  # LZMA takes the memory that the file says
@@ -218,6 +227,8 @@ def as_text(name: str) -> str:
 def _why_skipped(path: str) -> str:
     if _hidden(path):
         return "hidden"
+    if kind := NOT_READ.get(path.lower().rpartition(".")[2]):
+        return f"{kind}, which is not read; convert it to TIFF or PNG"
     return "" if _is_image(path) else "not an image by its extension"
 
 

@@ -26,6 +26,7 @@ from tasks.images.masks import fill, holes_at
 from tasks.scoring.face_vectors import RESTORED
 from tasks.worker.batches import call_or_bisect
 from tasks.worker.open_rows import Face, OpenRow
+from tasks.worker.turned import turned_faces
 
 TOO_SMALL, OVER_THE_CAP = "skipped: too small", "skipped: over the cap"
 
@@ -104,10 +105,12 @@ class FacesInPhotos:
         for row, found in zip(rows, call_or_bisect(self._detector.detect_all, photos, "detector_failed"), strict=True):
             if isinstance(found, RowError):
                 row.error = found
-            elif not found and self._settings.reject_no_face:
+                continue
+            faces = found or self._turned(row)
+            if not faces and self._settings.reject_no_face:
                 row.error = RowError("no_face", f"expected a face, {self._settings.detector.name} found none")
             else:
-                row.faces = [self._face(row, number, face) for number, face in enumerate(found)]
+                row.faces = [self._face(row, number, face) for number, face in enumerate(faces)]
                 for face in list(row.todo)[self._settings.max_faces :]:
                     face.outcome = OVER_THE_CAP
 
@@ -122,6 +125,12 @@ class FacesInPhotos:
             if face.scored and face.matrix is not None and face.outcome == RESTORED
         ]
         return paste(row.image.pixels, restored)
+
+    def _turned(self, row: OpenRow) -> list[DetectedFace]:
+        faces, degrees = turned_faces(self._detector, row.image.pixels)
+        if degrees:
+            row.image.beside.notes.append(f"faces turned by {degrees} degrees to the right, restored as they lie")
+        return faces
 
     def _face(self, row: OpenRow, number: int, found: DetectedFace) -> Face:
         face = Face(

@@ -342,3 +342,13 @@ def test_texts_of_a_webdataset_reach_their_images_or_are_missed_aloud(tmp_path: 
     assert rows["22.05.jpg"]["json"] == '{"year": 1923}'
     assert [(rows[n]["txt"], rows[n]["cls"]) for n in ("000.lq.png", "000.gt.png")] == [("a print", "7"), (None, "7")]
     assert {skipped["name"] for skipped in report.skipped} == {"000.x.txt", "lonely.txt"}
+
+
+def test_formats_that_are_not_read_are_named(tmp_path: Path, out: Path) -> None:
+    names = ("a.png", "b.HEIC", "c.avif", "d.jp2", "e.pdf", "f.nef", "g.xyz")
+    report = pack_pictures(folder_of(dict.fromkeys(names, picture(1)), tmp_path / "in"), str(out))
+    found = {skipped["name"]: skipped["why"].partition(",")[0] for skipped in report.skipped}
+    assert found == {
+        "b.HEIC": "a HEIF image", "c.avif": "an AVIF image", "d.jp2": "a JPEG 2000 image", "e.pdf": "a PDF",
+        "f.nef": "a camera's raw data", "g.xyz": "not an image by its extension",
+    }  # fmt: skip
