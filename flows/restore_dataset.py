@@ -30,6 +30,7 @@ from tasks.runs.plan import Plan
 from tasks.runs.record import RunRecord
 from tasks.runs.shards import Shard
 from tasks.runs.single_writer import exclusive_driver
+from tasks.runs.spec import as_begun
 from tasks.storage.store import Store
 
 SHARDS_PER_SLICE = 5000
@@ -54,7 +55,7 @@ def restore_without_prefect(run: RestoreRun) -> RunRecord:
 
 
 def _restore_run(run: RestoreRun, phase: Phase) -> RunRecord:
-    return restore_phases(phase(resolve_run, "resolve")(run), phase)
+    return restore_phases(phase(resolve_run, "resolve")(as_begun(run)), phase)
 
 
 def restore_phases(

@@ -9,6 +9,7 @@ from prefect import flow
 from flows.orchestration.lost_runs import own_run
 from flows.restore_dataset import restore_dataset_with_fallback
 from tasks.compare_runs import compare_runs
+from tasks.config.evaluate import AS_PAPERS_DO
 from tasks.config.resolve import resolve_run
 from tasks.config.restore import RestoreRun
 from tasks.make_demo_faces import make_demo_faces
@@ -30,4 +31,5 @@ def run_demo(out: str, methods: list[str] | None = None) -> dict[str, Any]:
 
 
 def _run(out: str, method: str) -> RestoreRun:
-    return RestoreRun(source=f"{out}/lq", destination=f"{out}/{method}", method=method, gt_column="gt", shard_rows=4)
+    places = {"source": f"{out}/lq", "destination": f"{out}/{method}"}
+    return RestoreRun(**places, method=method, gt_column="gt", shard_rows=4, **AS_PAPERS_DO)

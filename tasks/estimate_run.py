@@ -6,6 +6,7 @@ from typing import Any
 
 from bfr_models.device import local_device
 from tasks.config.resolve import ResolvedRun
+from tasks.runs.face_sizes import face_sizes, too_small
 from tasks.runs.listing import list_source
 from tasks.runs.plan import find_plan
 from tasks.runs.spec import check_destination
@@ -33,6 +34,7 @@ def estimate_run(resolved: ResolvedRun) -> dict[str, Any]:
         "rows_to_do": rows,
         "shards_to_do": len(todo),
         "workers": workers,
+        "warnings": [resolved.care.warning] if resolved.care.warning else [],
     }
     if not todo:
         return facts | {"seconds": 0.0, "bytes": 0}
@@ -40,7 +42,10 @@ def estimate_run(resolved: ResolvedRun) -> dict[str, Any]:
     worker.load()
     worker.sample(todo[0], 1)  # warm-up, not timed: the first call of a network is slow
     sample = worker.sample(todo[0], SAMPLE_ROWS)
-    return facts | _extrapolated(sample, rows, workers)
+    sizes = face_sizes(sample.sides, resolved.method.preset.size)
+    if run.task == "restore" and (warning := too_small(resolved.method, sizes)):
+        facts["warnings"].append(warning)
+    return facts | {"face_sizes": sizes} | _extrapolated(sample, rows, workers)
 
 
 def _extrapolated(sample: Sample, rows: int, workers: int) -> dict[str, Any]:
@@ -48,6 +53,7 @@ def _extrapolated(sample: Sample, rows: int, workers: int) -> dict[str, Any]:
     return {
         "sample_rows": sample.rows,
         "sample_rejected": sample.rows - sample.restored,
+        "sample_outcomes": sample.outcomes,
         "seconds_per_row": round(per_row, 4),
         "seconds": round(per_row * rows / workers, 1),
         "bytes": round(sample.encoded_bytes / max(sample.restored, 1) * rows),

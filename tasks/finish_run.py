@@ -19,6 +19,7 @@ from tasks.config.resolve import ResolvedRun
 from tasks.report.run_report import write_report
 from tasks.runs import commits
 from tasks.runs.damage import closing_record, derived_damage, described, inspect_shards, newest_plan
+from tasks.runs.face_sizes import Sizes, face_sizes, too_small
 from tasks.runs.layout import MANIFEST
 from tasks.runs.manifest import manifest_entry, write_manifest
 from tasks.runs.mending import keep_copy
@@ -46,7 +47,7 @@ def finish_run(resolved: ResolvedRun, store: Store, started: datetime, left_out:
         changed = {  # what may differ between calls: --max-rejects, --protocol, the files left out
             "arguments": resolved.run.arguments,
             "protocol": figures(resolved.run.protocol, finished, finished["statistics"]),
-            "warnings": [*_warnings(resolved, store), *left_out],
+            "warnings": [*_warnings(resolved, store, finished.get("face_sizes")), *left_out],
         }
         return finished | changed
     totals, sums, manifest, keep = Totals(), EmbeddingSums(), [], set[str]()
@@ -109,6 +110,7 @@ def _run_record(
         extra=settings["measures"]["extra"],
     )
     statistics |= measured
+    sizes = face_sizes(totals.sides, method.preset.size)
     return {
         "schema": 1,
         "state": "complete",
@@ -123,6 +125,7 @@ def _run_record(
             "licence": method.preset.licence,
         },
         "recogniser": settings["recogniser"],
+        "care": resolved.care.description,
         "identity_gate": None if resolved.gate is None else asdict(resolved.gate),
         "licences": licences_in_use(resolved),
         "measures": settings["measures"],
@@ -140,19 +143,25 @@ def _run_record(
             "accelerator_seconds": round(totals.accelerator_seconds, 3),
             "wall_seconds": round((now - started).total_seconds(), 3),
         },
-        "warnings": list(_warnings(resolved, store)),
+        "warnings": list(_warnings(resolved, store, sizes)),
         "rejects": dict(totals.rejects.most_common()),
         "outcomes": dict(totals.outcomes.most_common()),
+        "face_sizes": sizes,
         "statistics": statistics,
         "started": started.isoformat(timespec="seconds"),
         "finished": now.isoformat(timespec="seconds"),
     }
 
 
-def _warnings(resolved: ResolvedRun, store: Store) -> Iterator[str]:
+def _warnings(resolved: ResolvedRun, store: Store, sizes: Sizes | None) -> Iterator[str]:
+    """What the run's readers should know of. `sizes` are those of its faces."""
     if not learn_conditions(store):
         yield WARNING
     if warning := self_scored(resolved.method, resolved.settings["recogniser"]):
+        yield warning
+    if resolved.care.warning:
+        yield resolved.care.warning
+    if resolved.run.task == "restore" and (warning := too_small(resolved.method, sizes)):
         yield warning
 
 

@@ -21,7 +21,7 @@ from tasks.runs.inspection import Findings, inspect_run
 from tasks.runs.layout import MANIFEST, RECORD, REPORT, SPEC, STORAGE_FACTS
 from tasks.runs.mending import keep_copy, retire
 from tasks.runs.single_writer import exclusive_driver
-from tasks.runs.spec import Settings, settings_digest, write_spec
+from tasks.runs.spec import Settings, as_settled, settings_digest, write_spec
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
@@ -100,7 +100,7 @@ def _started_with(store: Store, found: Findings, accept_code_change: bool) -> tu
         asked = {"destination": store.url(), "retry_rejected": (), "deep": False}
         try:
             run = RestoreRun.model_validate({**arguments, **asked, "accept_code_change": accept_code_change})
-            resolved = resolve_run(run)
+            resolved = resolve_run(as_settled(run, found.settings or arguments))
         except (ValidationError, BfrError) as error:
             why = str(error).partition("\n")[0]
             continue
@@ -122,7 +122,7 @@ def _arguments(found: Findings) -> Iterator[dict[str, Any]]:
 
 def _guesses(settings: Settings) -> Iterator[dict[str, Any]]:
     """Arguments that may come to these settings. What decides no row (actors, engine) is as by default."""
-    plain = {name: settings[name] for name in RestoreRun.model_fields if name in settings}
+    plain = {name: settings[name] for name in RestoreRun.model_fields if settings.get(name) is not None}
     method, measures = settings["method"], settings["measures"]
     plain |= {"method": method["method"], "preset": method["preset"]["name"], "options": method["options"]}
     plain |= {"metrics": measures["extra"], "keep_embeddings": measures["keep_embeddings"]}

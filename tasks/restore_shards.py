@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,8 @@ from tasks.runs.commits import Record
 from tasks.runs.shards import Shard
 from tasks.worker.job import make_job
 
+_log = logging.getLogger(__name__)
+
 WAIT_SECONDS = 0.2
 
 
@@ -26,6 +29,8 @@ WAIT_SECONDS = 0.2
 def worker_pool(resolved: ResolvedRun) -> Iterator[Pool]:
     """The run's workers, each of which loads the method once. They are stopped when the block ends."""
     run = resolved.run
+    if resolved.care.warning:
+        _log.warning("%s", resolved.care.warning)
     if run.engine == "local":
         pool: Pool = ThreadPool(make_job(resolved, device=local_device(), threads=None))
         try:

@@ -46,11 +46,9 @@ def warp(image: Uint8Image, matrix: Matrix, size: int) -> Uint8Image:
     """
     shrink = 1 / hypot(matrix[0, 0], matrix[1, 0])
     factor = max(1, min(ceil(shrink - 0.1), MAX_WARP_SIDE // size))  # a shrink by 1.1 does not alias yet
-    fine = matrix * factor
-    fine[:, 2] += (factor - 1) / 2  # a coarse pixel's centre is the middle of its fine ones
     crop = cv2.warpAffine(
         np.ascontiguousarray(image),
-        fine,
+        at_scale(matrix, factor),
         (size * factor, size * factor),
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REFLECT_101,
@@ -58,6 +56,13 @@ def warp(image: Uint8Image, matrix: Matrix, size: int) -> Uint8Image:
     if factor > 1:
         crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
     return np.asarray(crop, dtype=np.uint8)
+
+
+def at_scale(matrix: Matrix, ratio: float) -> Matrix:
+    """The matrix photo -> crop for a crop with `ratio` times as many pixels a side, centres on centres."""
+    found = matrix * ratio
+    found[:, 2] += (ratio - 1) / 2
+    return found
 
 
 def scaled(image: Uint8Image, scale: float) -> Uint8Image:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bfr_models.faces.align import transform_points
+from bfr_models.faces.align import at_scale, transform_points
 from bfr_models.faces.types import Matrix
 from bfr_models.pixels import Uint8Image, resize
 
@@ -23,11 +23,12 @@ REACH = 3  # of that filter, in photo pixels
 FloatImage = NDArray[np.float32]
 
 
-def paste(photo: Uint8Image, faces: Sequence[tuple[Uint8Image, Matrix]]) -> Uint8Image:
+def paste(photo: Uint8Image, faces: Sequence[tuple[Uint8Image | FloatImage, Matrix]]) -> Uint8Image:
     """`photo` with square `faces` in it, each with the matrix photo -> crop that it was cut by.
 
-    Pixels outside the faces are those of the photo. Faces are laid on top of each other, the first
-    uppermost. Without faces it is the photo itself, else a copy.
+    A face of float32 is a change in grey levels, which is added to the photo: detail finer than the face stays the
+    photo's, pixel by pixel. Pixels outside the faces are those of the photo. Faces are laid on top of each other, the
+    first uppermost. Without faces it is the photo itself, else a copy.
     """
     if not faces:
         return photo
@@ -35,20 +36,18 @@ def paste(photo: Uint8Image, faces: Sequence[tuple[Uint8Image, Matrix]]) -> Uint
     for face, matrix in reversed(faces):
         scaled, from_photo = _near_photo_scale(face, matrix)
         for rows, columns in _bands(canvas.shape[:2], from_photo, len(scaled)):
-            canvas[rows, columns] = _blend(canvas[rows, columns], (rows.start, columns.start), scaled, from_photo)
+            area, origin = canvas[rows, columns], (rows.start, columns.start)
+            canvas[rows, columns] = _blend(area, origin, scaled, from_photo, adds=face.dtype != np.uint8)
     return canvas
 
 
-def _near_photo_scale(face: Uint8Image, matrix: Matrix) -> tuple[FloatImage, Matrix]:
+def _near_photo_scale(face: Uint8Image | FloatImage, matrix: Matrix) -> tuple[FloatImage, Matrix]:
     """The face at most `FINE` times as fine as the photo, antialiased, and the matrix photo -> that face."""
     side = len(face)
     target = min(side, max(1, round(FINE * side / hypot(matrix[0, 0], matrix[1, 0]))))
     planes = torch.from_numpy(np.ascontiguousarray(face)).float().movedim(-1, 0)[None]
     scaled = resize(planes, target)[0].movedim(0, -1).contiguous().numpy()
-    ratio = target / side
-    from_photo = matrix * ratio
-    from_photo[:, 2] += (ratio - 1) / 2  # pixel centres stay on pixel centres
-    return scaled, from_photo
+    return scaled, at_scale(matrix, target / side)
 
 
 def _bands(shape: tuple[int, ...], from_photo: Matrix, side: int) -> Iterator[tuple[slice, slice]]:
@@ -65,12 +64,15 @@ def _bands(shape: tuple[int, ...], from_photo: Matrix, side: int) -> Iterator[tu
         yield slice(first, min(first + height, bottom + 1)), slice(left, right + 1)
 
 
-def _blend(area: Uint8Image, origin: tuple[int, int], face: FloatImage, from_photo: Matrix) -> Uint8Image:
-    """An area of the photo, whose first pixel is (row, column) `origin`, under the face."""
+def _blend(
+    area: Uint8Image, origin: tuple[int, int], face: FloatImage, from_photo: Matrix, *, adds: bool
+) -> Uint8Image:
+    """An area of the photo, whose first pixel is (row, column) `origin`, under the face or with it added."""
     height, width = area.shape[:2]
     matrix = _shifted(from_photo, origin[1], origin[0])
     mask = _mask(height, width, matrix, len(face))[..., None]
-    blended = area + mask * (_resampled(face, matrix, height, width) - area)
+    resampled = _resampled(face, matrix, height, width)
+    blended = area + mask * (resampled if adds else resampled - area)
     return np.rint(blended.clip(0, 255)).astype(np.uint8)
 
 

@@ -84,6 +84,22 @@ def restore(
             "childhood, wild and webphoto.",
         ),
     ] = None,
+    max_harm: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of restored faces that may be worse than before, the others are kept as they are; 0.02 by "
+            "default; 1 replaces every face."
+        ),
+    ] = None,
+    min_gain: Annotated[
+        float | None, typer.Option(help="Expected gain from which a face is restored, 0 to 1; 0.02 by default.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Size of restored faces: the input's (default), or the network's own.")
+    ] = None,
+    grain: Annotated[
+        str | None, typer.Option(help="keep (default): restored faces get their photo's grain; clean: they do not.")
+    ] = None,
     lpips: Lpips = None,
     metrics: Metrics = None,
     protocol: Protocol = None,
@@ -131,15 +147,17 @@ def restore(
         run = RestoreRun(**settings_from(context, RestoreRun, config))
         from tasks.config.resolve import resolve_run
         from tasks.estimate_run import estimate_run
+        from tasks.runs.spec import as_begun
 
-        return estimate_run(resolve_run(run))
+        return estimate_run(resolve_run(as_begun(run)))
 
     def work() -> Any:
         run = RestoreRun(**settings_from(context, RestoreRun, config))
         from tasks.config.resolve import resolve_run
-        from tasks.runs.spec import check_destination
+        from tasks.runs.spec import as_begun, check_destination
         from tasks.storage.store import Store
 
+        run = as_begun(run)
         check_destination(resolve_run(run), Store(run.destination))  # before Prefect and Ray start
         from flows.restore_dataset import restore_dataset_with_fallback
 

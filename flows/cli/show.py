@@ -28,14 +28,17 @@ def restore(record: Result) -> None:
         if "mean" in statistics[name]:
             s = statistics[name]
             _console.print(f"{name:>24}  mean {s['mean']:.4f}  p05 {s['p05']:.4f}  p95 {s['p95']:.4f}")
-    if record["arguments"].get("input") == "photos":
-        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in record["outcomes"].items())
-        _console.print(f"{totals['faces']} faces{': ' if outcomes else ''}{outcomes}")
+    _console.print(f"{totals['faces']} faces{_outcomes(record['outcomes'])}")
     for warning in record.get("warnings", ()):
         _console.print(f"[yellow]{warning}[/]")
     for code, count in record["rejects"].items():
         _console.print(f"rejected as {code}: {count}")
     _console.print(f"report: {record['arguments']['destination']}/report/index.html")
+
+
+def _outcomes(counts: Mapping[str, int]) -> str:
+    listed = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in counts.items())
+    return f": {listed}" if listed else ""
 
 
 def curate(record: Result) -> None:
@@ -163,6 +166,10 @@ def estimate(facts: Result) -> None:
             f"about {timedelta(seconds=round(facts['seconds']))} on {facts['workers']} workers like this machine "
             f"({facts['seconds_per_row']} s/row), {facts['bytes'] / 2**20:.1f} MiB of restored faces"
         )
+        faces = sum(facts["sample_outcomes"].values())
+        _console.print(f"a sample of {faces} faces{_outcomes(facts['sample_outcomes'])}")
+    for warning in facts["warnings"]:
+        _console.print(f"[yellow]{warning}[/]")
 
 
 def demo(result: Result) -> None:

@@ -10,6 +10,8 @@ from tasks.config.degrade import DegradeRun
 from tasks.config.fields import Url
 from tasks.config.restore import RestoreRun
 
+AS_PAPERS_DO = {"max_harm": 1.0, "size": "network", "grain": "clean"}
+"""Settings of runs that compare methods: every face is the network's, whatever it is worth."""
 _MEASURED = {"recogniser", "lpips", "metrics", "protocol", "fid_reference"}
 # What differs between the runs is the method alone.
 _SHARED = {"preset", "seed", "actors", "shard_rows", "allow_open_cluster", "engine"} | _MEASURED
@@ -65,7 +67,7 @@ class EvaluateRun(BaseModel):
 
     def restorations(self) -> list[RestoreRun]:
         """One run per method, each into a folder named after it."""
-        common = self.model_dump(include=_SHARED)
+        common = self.model_dump(include=_SHARED) | AS_PAPERS_DO
         if self.degrade is None:
             common |= {"source": self.source, "column": self.column, "gt_column": self.gt_column}
         else:

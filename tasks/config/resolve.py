@@ -18,6 +18,7 @@ from bfr_models.metrics.identity_gates import IdentityGate, gate_of
 from bfr_models.metrics.measures import Measures, choose_extra, choose_measures
 from bfr_models.registry import ResolvedMethod, resolve_method
 from bfr_models.types import NetworkChoice
+from tasks.config.care import Care, choose_care
 from tasks.config.restore import RestoreRun
 from tasks.storage.redaction import redact
 
@@ -63,6 +64,7 @@ class ResolvedRun:
     gate: IdentityGate | None  # None: every restored face is kept, whatever its similarity
     photos: PhotoSettings | None  # None: each image is one face
     measures: Measures
+    care: Care
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -77,6 +79,7 @@ class ResolvedRun:
             "photos": None if self.photos is None else self.photos.description,
             "measures": asdict(self.measures),
             "fid_reference": None if run.fid_reference is None else redact(run.fid_reference),
+            **self.care.description,
             **run.model_dump(include=_SEMANTIC),
         }
         plain: dict[str, Any] = json.loads(json.dumps(settings))  # as it is read back from JSON, where tuples are lists
@@ -88,7 +91,8 @@ def resolve_run(run: RestoreRun) -> ResolvedRun:
     and for a network that was requested but has no weights here."""
     method = resolve_method(run.method, run.preset, run.options, run.task)
     recogniser = choose_recogniser(run.recogniser)
-    return ResolvedRun(run, method, recogniser, _gate(run, recogniser), _photos(run), _measures(run))
+    gate = _gate(run, recogniser)
+    return ResolvedRun(run, method, recogniser, gate, _photos(run), _measures(run), choose_care(run, method))
 
 
 def _gate(run: RestoreRun, recogniser: NetworkChoice | None) -> IdentityGate | None:

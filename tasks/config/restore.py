@@ -46,6 +46,27 @@ class RestoreRun(BaseModel):
         description="identity similarity to the input below which a face keeps its original pixels: a number from -1 "
         "to 1, or a profile (its threshold is for AdaFace)",
     )
+    max_harm: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="share of the restored faces that may be worse than the input; the others keep its pixels; "
+        "defaults to 0.02 where a judge knows the method's networks; 1: every face is replaced, unjudged",
+    )
+    min_gain: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="share of a face's perceptual distance to a clean one that restoring must be expected to take away",
+    )
+    size: Literal["input", "network"] | None = Field(
+        None, description="side of a restored face that is an image by itself: the input's (default) or the network's"
+    )
+    grain: Literal["keep", "clean"] | None = Field(
+        None,
+        description="keep: a restored face gets the grain of its photo; clean: it stays smooth; defaults to keep where "
+        "faces are judged",
+    )
     detector: Literal["dlib", "retinaface"] = Field("dlib", description="network that finds the faces in photos")
     detector_weights: str | None = Field(
         None, description="file of the detector's weights; defaults to the fetched one"

@@ -64,8 +64,15 @@ def _summary(run: Run, label: str) -> dict[str, Any]:
     rows, restored, rejected = (totals[key] for key in keys[:3])
     missing = None if None in (rows, restored, rejected) else rows - restored - rejected
     parts = {key: _at(run, key) or {} for key in ("method", "arguments", "versions", "recogniser")}
-    facts = {"label": label, "totals": totals, "missing": missing, "command": _command(run)}
+    facts = {"label": label, "totals": totals, "missing": missing, "command": _command(run), "became": _outcomes(run)}
     return {**run, **parts, **facts, "licences": _licences(run), "figures": _figures(run)}
+
+
+def _outcomes(run: Run) -> list[tuple[str, float | None]]:
+    """What became of the faces, in words, each with the number of faces."""
+    counts = _at(run, "outcomes")
+    found = counts.items() if isinstance(counts, Mapping) else ()
+    return [(plain(name).replace("_", " "), finite(count)) for name, count in found]
 
 
 def _figures(run: Run) -> list[tuple[str, str]]:

@@ -4,28 +4,54 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from contextlib import suppress
 from itertools import islice
 from typing import Any
 
 from bfr_models.errors import UsageError
 from tasks.config.resolve import ResolvedRun
+from tasks.config.restore import RestoreRun
 from tasks.runs.commits import committed, read_commit
 from tasks.runs.layout import COMMITS, DATA, RECORD, SPEC
 from tasks.runs.sealed import DamagedError, read_json
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
+_log = logging.getLogger(__name__)
+
 Settings = dict[str, Any]
 
+_BEFORE: Settings = {"max_harm": 1, "size": "network", "grain": "clean"}
+"""What runs did before they had these settings: their spec.json has none of them."""
 _ASKED = 16  # commits
 _SHOWN = 120  # characters of a setting's value in a message
 
 
 def settings_digest(settings: Settings) -> str:
     """8 hex digits; equal for settings that may share a destination."""
-    given = {key: value for key, value in _flat(settings).items() if value is not None and key != "fingerprint"}
+    flat = _flat(settings).items()
+    given = {key: value for key, value in flat if value not in (None, _BEFORE.get(key)) and key != "fingerprint"}
     return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def as_begun(run: RestoreRun) -> RestoreRun:
+    """The run as its destination goes on: one that was begun before faces were judged stays as it is, in whatever the
+    caller leaves open."""
+    store = Store(run.destination)
+    if not store.exists(SPEC):
+        return run
+    return as_settled(run, read_spec(store))
+
+
+def as_settled(run: RestoreRun, settings: Settings) -> RestoreRun:
+    """The same for the settings of that run."""
+    if "max_harm" in settings:
+        return run
+    open_ = {name: value for name, value in _BEFORE.items() if getattr(run, name) is None}
+    if "max_harm" in open_ and run.task == "restore":
+        _log.warning("%s was begun before faces were judged: it replaces every face", redact(run.destination))
+    return run.model_copy(update=open_)
 
 
 def check_destination(resolved: ResolvedRun, store: Store) -> None:
@@ -71,7 +97,7 @@ def settings_of_commits(store: Store) -> set[str | None]:
 
 
 def _refuse_mixture(found: Settings, resolved: ResolvedRun) -> None:
-    there, here = _flat(found), _flat(resolved.settings)
+    there, here = _BEFORE | _flat(found), _BEFORE | _flat(resolved.settings)
     differing = [key for key in sorted(there | here) if there.get(key) != here.get(key) and key != "fingerprint"]
     if differing:
         changes = (f"{key}: expected {_short(there.get(key))}, found {_short(here.get(key))}" for key in differing)

@@ -17,10 +17,8 @@ from numpy.typing import NDArray
 from bfr_models.errors import BfrError
 from bfr_models.metrics.frechet import FeatureSource
 from tasks.runs.finished_run import FinishedRun, Rows, RunFile
+from tasks.runs.outcomes import SCORED
 from tasks.storage.store import PARALLEL_READS
-
-RESTORED, KEPT_ORIGINAL = "restored", "kept_original"
-"""The outcomes of faces that were scored: only they have a row in `features/`."""
 
 SCHEMA = pa.schema(
     [
@@ -109,8 +107,8 @@ class FaceVectors:
     def _scored_faces(self) -> NDArray[np.int64]:
         """(n,) the number of faces of each row that are in `features/`."""
         faces = self._run.table["faces"].combine_chunks()
-        scored = pc.is_in(
-            pc.struct_field(pc.list_flatten(faces), "outcome"), value_set=pa.array([RESTORED, KEPT_ORIGINAL])
-        )
+        outcomes = pc.struct_field(pc.list_flatten(faces), "outcome")
+        words = pc.replace_substring_regex(outcomes, r"(?s):.*", "")
+        scored = pc.is_in(words, value_set=pa.array(SCORED))
         parents = pc.list_parent_indices(faces).to_numpy()
         return np.bincount(parents[scored.to_numpy(zero_copy_only=False)], minlength=len(faces)).astype(np.int64)

@@ -27,7 +27,8 @@ from bfr_models.metrics.niqe import niqe
 from bfr_models.networks.imagenet_trunks import TrunkName
 from bfr_models.pixels import Uint8Image, to_tensor
 from bfr_models.types import NetworkChoice
-from tasks.scoring.face_vectors import KEPT_ORIGINAL, RESTORED, FaceFeatures, Vector
+from tasks.runs.outcomes import KEPT_ORIGINAL, RESTORED
+from tasks.scoring.face_vectors import FaceFeatures, Vector
 
 
 @dataclass(frozen=True, eq=False)

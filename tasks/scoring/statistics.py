@@ -11,6 +11,7 @@ from bfr_models.faces.recognisers import WHY_NONE
 from bfr_models.metrics.measures import EXTRA, WHY_NO_LPIPS
 from bfr_models.metrics.protocols import is_lower_better
 from bfr_models.metrics.summary import Summary
+from tasks.runs.face_sizes import SIDE_BIN
 
 BIN_WIDTHS = {
     "identity_similarity": 0.001,
@@ -57,6 +58,7 @@ class Totals:
     accelerator_seconds: float = 0.0
     rejects: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)  # of faces
+    sides: Summary = field(default_factory=lambda: Summary(SIDE_BIN))  # of faces, px of the picture
     summaries: dict[str, Summary] = field(default_factory=empty_summaries)
 
     def add(self, record: Mapping[str, Any]) -> None:
@@ -68,6 +70,8 @@ class Totals:
         self.accelerator_seconds += record["accelerator_seconds"]
         self.rejects.update(record["rejects"])
         self.outcomes.update(record["outcomes"])
+        if sides := record.get("sides"):
+            self.sides += Summary.from_json(sides)
         for name, summary in record["statistics"].items():
             self.summaries[name] += Summary.from_json(summary)
 

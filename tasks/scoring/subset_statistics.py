@@ -20,6 +20,7 @@ from bfr_models.metrics.summary import Summary
 from tasks.config.restore import RestoreRun
 from tasks.runs import commits
 from tasks.runs.finished_run import FinishedRun, Rows, RunFile
+from tasks.runs.outcomes import outcome_word
 from tasks.scoring.embedding_sums import SIDES, EmbeddingSums
 from tasks.scoring.face_vectors import FaceVectors
 from tasks.scoring.frechet import NO_REFERENCE, folded, set_distance
@@ -54,7 +55,7 @@ def subset_statistics(run: FinishedRun, rows: Rows) -> dict[str, Any]:
     outcomes = pc.struct_field(pc.list_flatten(some["faces"].combine_chunks()), "outcome").to_pylist()
     return {
         "n_restored": len(rows),
-        "outcomes": dict(Counter(outcome.partition(":")[0] for outcome in outcomes).most_common()),
+        "outcomes": dict(Counter(map(outcome_word, outcomes)).most_common()),
         **{name: _report(run, name, sums.summaries[name]) for name in BIN_WIDTHS if name in run.record["statistics"]},
         **_distances(run, kept, sums),
     }

@@ -9,25 +9,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import hypot
-from typing import Protocol
+from typing import Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from bfr_models.errors import RowError
-from bfr_models.faces.align import similarity, warp
+from bfr_models.faces.align import at_scale, similarity, warp
+from bfr_models.faces.grain import FloatImage
 from bfr_models.faces.paste import paste
 from bfr_models.faces.template import at_size
-from bfr_models.faces.types import DetectedFace, Detector
+from bfr_models.faces.types import DetectedFace, Detector, Matrix
 from bfr_models.pixels import Uint8Image, resize, to_tensor, to_uint8
 from bfr_models.rng import derive_seed
 from tasks.config.resolve import PhotoSettings
 from tasks.images.masks import fill, holes_at
-from tasks.scoring.face_vectors import RESTORED
+from tasks.runs.outcomes import RESTORED
 from tasks.worker.batches import call_or_bisect
+from tasks.worker.decide import JUDGED_SIDE
 from tasks.worker.open_rows import Face, OpenRow
 from tasks.worker.turned import turned_faces
 
+MIN_SIDE = 8  # px of a crop at the photo's scale
 TOO_SMALL, OVER_THE_CAP = "skipped: too small", "skipped: over the cap"
 
 
@@ -50,27 +54,48 @@ class Framing(Protocol):
 
     def crop(self, row: OpenRow, face: Face) -> Crop: ...
 
+    def native(self, row: OpenRow, face: Face) -> Uint8Image:
+        """The face as a square at the image's own scale, but of at most `JUDGED_SIDE` px: what a judge looks at."""
+        ...
+
     def compose(self, row: OpenRow) -> Uint8Image:
         """The image to write, once all faces of a row are done."""
         ...
 
 
 class WholeImages:
-    """Each image is one aligned face; the restored face is written, at the method's size."""
+    """Each image is one aligned face; the restored face is written, at the image's own size or at the method's."""
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    def __init__(self, size: int, written: Literal["input", "network"] = "input") -> None:
+        self._size, self._written = size, written
 
     def find(self, rows: Sequence[OpenRow]) -> None:
         for row in rows:
             height, width = row.image.pixels.shape[:2]
-            row.faces = [Face(row.row.id, row.row.seed, (0.0, 0.0, float(width), float(height)))]
+            box = (0.0, 0.0, float(width), float(height))
+            row.faces = [Face(row.row.id, row.row.seed, box, side=float(max(height, width)))]
 
     def crop(self, row: OpenRow, face: Face) -> Crop:
         return Crop(resize(to_tensor(row.image.pixels)[None], self._size)[0])
 
+    def native(self, row: OpenRow, face: Face) -> Uint8Image:
+        pixels = row.image.pixels
+        side = self._size if self._written == "network" else min(max(pixels.shape[:2]), JUDGED_SIDE)
+        return pixels if pixels.shape[:2] == (side, side) else to_uint8(resize(to_tensor(pixels)[None], side)[0])
+
     def compose(self, row: OpenRow) -> Uint8Image:
-        return row.scored[0].face
+        face, image = row.faces[0], row.image.pixels
+        assert face.scored is not None and face.decision is not None, "only rows whose face is done are composed"
+        if self._written == "network":
+            return face.scored.face
+        pixels, change = face.decision.pixels, face.decision.change
+        if not face.is_changed or pixels is None or np.array_equal(pixels, self.crop(row, face).pixels):
+            return image  # the last: the method has not changed it, and its resized copy would be worse
+        height_width = image.shape[0], image.shape[1]
+        if change is not None:
+            added = resize(torch.from_numpy(change).movedim(-1, 0)[None] / 127.5, height_width)[0]
+            return to_uint8(to_tensor(image) + added)
+        return to_uint8(resize(to_tensor(pixels)[None], height_width)[0])
 
 
 class HolesInImages(WholeImages):
@@ -118,13 +143,19 @@ class FacesInPhotos:
         assert face.matrix is not None, "only aligned faces are restored"
         return Crop(to_tensor(warp(row.image.pixels, face.matrix, self._size)))
 
+    def native(self, row: OpenRow, face: Face) -> Uint8Image:
+        assert face.matrix is not None and face.side is not None, "only aligned faces are restored"
+        side = max(MIN_SIDE, min(round(face.side), JUDGED_SIDE))
+        return warp(row.image.pixels, at_scale(face.matrix, side / self._size), side)
+
     def compose(self, row: OpenRow) -> Uint8Image:
-        restored = [
-            (face.scored.face, face.matrix)
-            for face in row.faces
-            if face.scored and face.matrix is not None and face.outcome == RESTORED
-        ]
-        return paste(row.image.pixels, restored)
+        return paste(row.image.pixels, [self._pasted(face) for face in row.faces if face.is_changed])
+
+    def _pasted(self, face: Face) -> tuple[Uint8Image | FloatImage, Matrix]:
+        """The pixels of a face, or its change, and the matrix photo -> those."""
+        assert face.decision is not None and face.decision.pixels is not None and face.matrix is not None
+        drawn = face.decision.pixels if face.decision.change is None else face.decision.change
+        return drawn, at_scale(face.matrix, len(drawn) / self._size)
 
     def _turned(self, row: OpenRow) -> list[DetectedFace]:
         faces, degrees = turned_faces(self._detector, row.image.pixels)
@@ -145,7 +176,7 @@ class FacesInPhotos:
         except RowError as error:
             face.outcome = f"failed: {error}"
             return face
-        side = self._size / hypot(face.matrix[0, 0], face.matrix[1, 0])  # of the crop, in pixels of the photo
-        if side < self._settings.min_face:
+        face.side = self._size / hypot(face.matrix[0, 0], face.matrix[1, 0])
+        if face.side < self._settings.min_face:
             face.outcome = TOO_SMALL
         return face

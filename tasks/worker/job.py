@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 from bfr_models.metrics.measures import Measures
 from bfr_models.registry import ResolvedMethod
 from bfr_models.types import NetworkChoice
+from tasks.config.care import Care
 from tasks.config.code import Code, running_code
 from tasks.config.resolve import PhotoSettings, ResolvedRun
 from tasks.runs.shards import Shard
@@ -46,6 +47,7 @@ class Job:
     threads: int | None = None  # torch's, on a CPU; None: as many as torch likes
     photos: PhotoSettings | None = None  # None: each image is one face
     measures: Measures = field(default_factory=Measures)
+    care: Care = field(default_factory=Care)
     code: Code = field(default_factory=dict)  # the driver's: a worker with other code is refused
     settings: str = ""  # digest of the run's settings
 
@@ -83,6 +85,7 @@ def make_job(resolved: ResolvedRun, device: str, threads: int | None) -> Job:
         threads=threads,
         photos=resolved.photos,
         measures=resolved.measures,
+        care=resolved.care,
         code=running_code(),
         settings=settings_digest(resolved.settings),
     )

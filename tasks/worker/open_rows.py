@@ -13,8 +13,10 @@ from bfr_models.faces.types import Matrix
 from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
 from tasks.images.codec import DecodedImage, decode
 from tasks.images.masks import InpaintMask, holes_of
+from tasks.runs.outcomes import CHANGED, RESTORED, outcome_word
 from tasks.scoring.scorer import ScoredFace
 from tasks.scoring.statistics import LOWER_IS_BETTER
+from tasks.worker.decide import Decision
 from tasks.worker.read_shard import Row, ShardInput
 
 
@@ -27,20 +29,30 @@ class Face:
     box: tuple[float, float, float, float]  # x0, y0, x1, y1 in the image
     landmarks: list[float] | None = None  # x, y, x, y... in the image
     score: float | None = None  # the detector's
+    side: float | None = None  # px of the image; None if that is not known
     matrix: Matrix | None = None  # image -> crop; None if the whole image is the face
     outcome: str | None = None  # None: not restored yet
     scored: ScoredFace | None = None  # once the method has restored it
+    decision: Decision | None = None  # what has become of it then
+    sharpness_input: float | None = None
     error: RowError | None = None  # why the method failed on it
 
-    def take(self, result: ScoredFace | RowError) -> None:
-        """Records the method's result."""
-        if isinstance(result, RowError):
-            self.error, self.outcome = result, f"failed: {result}"
-        else:
-            self.scored, self.outcome = result, result.outcome
+    def fail(self, error: RowError) -> None:
+        self.error, self.outcome = error, f"failed: {error}"
+
+    def take(self, decision: Decision, scored: ScoredFace) -> None:
+        """Records what becomes of it. A face that lost its identity is kept, whatever it was worth."""
+        self.decision, self.scored = decision, scored
+        self.outcome = decision.outcome if scored.outcome == RESTORED else scored.outcome
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether it does not keep the input's pixels."""
+        return self.outcome is not None and outcome_word(self.outcome) in CHANGED
 
     def to_json(self) -> dict[str, Any]:
         """An entry of the column `faces`."""
+        verdict = self.decision.verdict if self.decision else None
         return {
             "box": list(self.box),
             "landmarks": self.landmarks,
@@ -49,6 +61,11 @@ class Face:
             "identity_similarity": self.scored.identity_similarity if self.scored else None,
             "lpips": self.scored.lpips if self.scored else None,
             "sharpness": self.scored.sharpness if self.scored else None,
+            "side": self.side,
+            "sharpness_input": self.sharpness_input,
+            "gain": verdict.gain if verdict else None,
+            "gain_spread": verdict.spread if verdict else None,
+            "harm": verdict.harm if verdict else None,
         }
 
 

@@ -10,12 +10,15 @@ from typing import Any
 import pyarrow as pa
 
 from bfr_models.metrics.frechet import FeatureSource
+from bfr_models.metrics.summary import Summary
 from tasks.config.code import running_code
 from tasks.datasets.image_column import IMAGE, with_image_features
 from tasks.datasets.row_groups import take_rows
 from tasks.datasets.row_ids import digest_of_ids
 from tasks.datasets.writer import encode_table, rename_clashing, table_of
+from tasks.runs.face_sizes import SIDE_BIN
 from tasks.runs.layout import DATA, FEATURES, REJECTED
+from tasks.runs.outcomes import outcome_word
 from tasks.runs.shards import Shard
 from tasks.scoring.embedding_sums import embedding_sums
 from tasks.scoring.face_vectors import FaceFeatures, features_table
@@ -35,6 +38,11 @@ FACE = pa.struct(
         ("identity_similarity", pa.float32()),
         ("lpips", pa.float32()),
         ("sharpness", pa.float32()),
+        ("side", pa.float32()),
+        ("sharpness_input", pa.float32()),
+        ("gain", pa.float32()),
+        ("gain_spread", pa.float32()),
+        ("harm", pa.float32()),
     ]
 )
 DATA_SCHEMA = pa.schema(
@@ -103,11 +111,12 @@ def shard_output(
         files[DATA] = encode_table(table, ROW_GROUP_ROWS)
     keep = job.measures.keep_embeddings
     if inception or keep:
-        faces = [(done.row.id, place, seen) for done in results for place, seen in enumerate(done.features)]
-        files[FEATURES] = encode_table(features_table(faces, inception, keep), ROW_GROUP_ROWS)
+        vectors = [(done.row.id, place, seen) for done in results for place, seen in enumerate(done.features)]
+        files[FEATURES] = encode_table(features_table(vectors, inception, keep), ROW_GROUP_ROWS)
     if failed:
         files[REJECTED] = encode_table(rejected_table(shard, source, failed), ROW_GROUP_ROWS)
-    outcomes = Counter(face["outcome"].partition(":")[0] for row in values for face in row["faces"])
+    faces = [face for row in values for face in row["faces"]]
+    outcomes = Counter(outcome_word(face["outcome"]) for face in faces)
     return files, {
         "fingerprint": job.method.fingerprint,
         "settings": job.settings,
@@ -120,6 +129,7 @@ def shard_output(
         "rejects": dict(Counter(row.error.code for row in failed if row.error)),
         "faces": outcomes.total(),
         "outcomes": dict(outcomes),
+        "sides": Summary.of((face["side"] for face in faces), SIDE_BIN).to_json(),
         "statistics": summarise(values),
         "embedding_sums": _embedding_sums(job, shard, results),
         "accelerator_seconds": round(sum(row["seconds"] for row in values), 3),

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from itertools import islice
 
 import pyarrow as pa
@@ -15,14 +16,16 @@ import torch
 
 from bfr_models.errors import RowError
 from bfr_models.faces.detectors import load_detector
+from bfr_models.metrics.fidelity import sharpness
 from bfr_models.metrics.frechet import FeatureSource
-from bfr_models.pixels import Uint8Image, to_uint8
+from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
 from bfr_models.registry import load_method
 from bfr_models.types import FaceBatch
 from tasks.images.codec import encode, notes_on
 from tasks.scoring.scorer import FaceTriple, load_scorer
 from tasks.scoring.statistics import BIN_WIDTHS
 from tasks.worker.batches import BatchSize, call_or_bisect, is_out_of_memory
+from tasks.worker.decide import Case, Decision, load_decide
 from tasks.worker.framing import Crop, FacesInPhotos, Framing, HolesInImages, WholeImages
 from tasks.worker.job import Job
 from tasks.worker.open_rows import Face, OpenRow, match_greyscale, open_row
@@ -35,6 +38,17 @@ class StoppedError(Exception):
     """The worker was told to stop; the shard in progress is not committed."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Restored:
+    """A face that the method has restored, before it is decided what becomes of it."""
+
+    row: OpenRow
+    face: Face
+    lq: Uint8Image  # at the method's size
+    case: Case
+    candidates: list[Decision]
+
+
 class RestoreRows:
     """Holds the networks of a job. Two threads may call `restore` at once: while one uses the accelerator, the other
     decodes or encodes."""
@@ -44,6 +58,7 @@ class RestoreRows:
         self._job, self._stop = job, stop
         self._restorer = load_method(job.method, job.device)
         self._scorer = load_scorer(job.recogniser, job.measures, job.device, job.min_identity)
+        self._decide = load_decide(job.care, job.device)
         self._framing = _framing(job, self._restorer.size)
         self._batch_size = BatchSize(job.batch_size, job.device)
         self._accelerator = threading.Lock()
@@ -91,17 +106,40 @@ class RestoreRows:
             self.batches += 1
             seconds = (time.perf_counter() - began) / len(batch)
             self._batch_size.note(len(batch), seconds * len(batch))
-        done: list[Face] = []
-        unscored: list[FaceTriple] = []
+        done: list[_Restored] = []
         for (row, face), (_, crop), result in zip(batch, crops, results, strict=True):
             row.seconds += seconds
             if isinstance(result, RowError):
-                face.take(result)
+                face.fail(result)
             else:
-                done.append(face)
-                unscored.append(FaceTriple(crop.pixels, match_greyscale(result, row.image), row.gt))
-        for face, scored in zip(done, self._scorer.score(unscored), strict=True):
-            face.take(scored)
+                done.append(self._restored(row, face, crop.pixels, match_greyscale(result, row.image)))
+        self._decide_and_score(done)
+
+    def _restored(self, row: OpenRow, face: Face, lq: Uint8Image, restored: Uint8Image) -> _Restored:
+        native = self._framing.native(row, face) if self._decide.needs_crops else lq
+        case = Case(native, restored, face.side or len(native), face.seed)
+        face.sharpness_input = sharpness(lq)
+        return _Restored(row, face, lq, case, self._decide.candidates(case))
+
+    def _decide_and_score(self, done: Sequence[_Restored]) -> None:
+        """Chooses what becomes of each face, and scores that at the method's size."""
+        with self._accelerator:
+            began = time.perf_counter()
+            cases = [(one.case, one.candidates) for one in done]
+            decisions = call_or_bisect(self._decide.choose, cases, "judge_failed") if cases else []
+            seconds = (time.perf_counter() - began) / max(len(done), 1)
+        decided: list[tuple[Face, Decision]] = []
+        unscored: list[FaceTriple] = []
+        for one, decision in zip(done, decisions, strict=True):
+            one.row.seconds += seconds
+            if isinstance(decision, RowError):
+                one.face.fail(decision)
+                continue
+            written = one.lq if decision.pixels is None else _resized(decision.pixels, self._restorer.size)
+            decided.append((one.face, decision))
+            unscored.append(FaceTriple(one.lq, written, one.row.gt))
+        for (face, decision), scored in zip(decided, self._scorer.score(unscored), strict=True):
+            face.take(decision, scored)
 
     def _call_method(self, crops: Sequence[tuple[Face, Crop]]) -> list[Uint8Image | RowError]:
         masks = [crop.mask for _, crop in crops if crop.mask is not None]
@@ -150,10 +188,14 @@ class RestoreRows:
         return Done(row.row, values, [scored.features for scored in row.scored])
 
 
+def _resized(face: Uint8Image, side: int) -> Uint8Image:
+    return face if len(face) == side else to_uint8(face_tensor(face, side))
+
+
 def _framing(job: Job, size: int) -> Framing:
     if job.photos:
         return FacesInPhotos(size, load_detector(job.photos.detector, job.device), job.photos)
-    return HolesInImages(size) if job.columns.mask else WholeImages(size)
+    return HolesInImages(size) if job.columns.mask else WholeImages(size, job.care.size)
 
 
 def _each_face(rows: deque[OpenRow]) -> Iterator[tuple[OpenRow, Face]]:

@@ -18,12 +18,16 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property, partial
 
 import torch
 
+from bfr_models.metrics.summary import Summary
 from tasks.runs.commits import Record, commit_shard
+from tasks.runs.face_sizes import SIDE_BIN
+from tasks.runs.outcomes import outcome_word
 from tasks.runs.plan import require_planned
 from tasks.runs.shards import Shard
 from tasks.runs.single_writer import learn_conditions
@@ -42,6 +46,8 @@ class Sample:
     restored: int
     seconds: float
     encoded_bytes: int
+    outcomes: dict[str, int]  # of faces
+    sides: Summary  # of faces
 
 
 class ShardWorker:
@@ -89,5 +95,9 @@ class ShardWorker:
         source = read_shard(Order(shard), self._job)
         rows = source.rows[:limit]
         began = time.monotonic()
-        sizes = [len(done.values["restored"]["bytes"]) for done in self._rows.restore(source, rows) if done.values]
-        return Sample(len(rows), len(sizes), time.monotonic() - began, sum(sizes))
+        done = [done.values for done in self._rows.restore(source, rows) if done.values]
+        seconds, sizes = time.monotonic() - began, [len(values["restored"]["bytes"]) for values in done]
+        faces = [face for values in done for face in values["faces"]]
+        outcomes = Counter(outcome_word(face["outcome"]) for face in faces)
+        sides = Summary.of((face["side"] for face in faces), SIDE_BIN)
+        return Sample(len(rows), len(sizes), seconds, sum(sizes), dict(outcomes.most_common()), sides)

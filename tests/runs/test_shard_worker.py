@@ -40,7 +40,7 @@ def test_other_columns_are_carried_in_their_order_and_names_that_clash_move_asid
     assert data.column_names[5:8] == ["id", "restored", "width"]
     assert data.schema.field("tags").type == pa.list_(pa.int8())
     assert data["source_source_width"].to_pylist() == [7] * 6 and data["source_width"].to_pylist() == ["w"] * 6
-    assert data["source_seed"].to_pylist() == [0.5] * 6 and data["width"].to_pylist() == [128] * 6
+    assert data["source_seed"].to_pylist() == [0.5] * 6 and data["width"].to_pylist() == [support.SIDE] * 6
 
 
 def test_rows_keep_their_order_and_their_default_ids_say_where_they_are(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_the_method_sees_a_resized_face_as_it_is_not_rounded_and_not_clipped(
     seen: list[Any] = []
     restore = faulty_methods.Faulty.restore
     monkeypatch.setattr(faulty_methods.Faulty, "restore", lambda self, b: seen.append(b.images) or restore(self, b))
-    _, data = restored(tmp_path, faulty)
+    _, data = restored(tmp_path, faulty, size="network")
     expected = resize(to_tensor(checks.astype(np.uint8))[None], faulty_methods.SIZE)
     assert torch.equal(seen[0], expected) and expected.max() > 1.05 and expected.min() < -1.05
     written = support.decoded(data["restored"][0].as_py()["bytes"])
@@ -158,10 +158,10 @@ def test_a_diffusion_gives_equal_bytes_for_equal_batches_and_nearly_equal_ones_f
     """A convolution sums in an order that may depend on the batch, so other batches may differ in the last bit."""
     support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(8))
     options = {"steps": 2}
-    restored(tmp_path, "difface", options=options, batch_size=4)
+    restored(tmp_path, "difface", options=options, batch_size=4, max_harm=1)
     first = support.restored_images(tmp_path / "dst")
     for name, settings in (("same", {"shard_rows": 8, "batch_size": 4}), ("other", {"shard_rows": 8, "batch_size": 3})):
-        restored(tmp_path, "difface", options=options, destination=str(tmp_path / name), **settings)
+        restored(tmp_path, "difface", options=options, destination=str(tmp_path / name), max_harm=1, **settings)
     assert support.restored_images(tmp_path / "same") == first
     other = support.restored_images(tmp_path / "other")
     for row_id, data in first.items():
@@ -180,7 +180,7 @@ def test_the_output_is_a_dataset_that_hugging_face_shows_as_pictures(tmp_path: P
     assert features == {"image": {"_type": "Image"}, "restored": {"_type": "Image"}, "label": feature}
     assert data.schema.field("restored").type == data.schema.field("image").type == IMAGE
     assert data["image"].to_pylist() == table["image"].to_pylist()
-    assert support.decoded(data["restored"][0].as_py()["bytes"]).shape == (128, 128, 3)
+    assert support.decoded(data["restored"][0].as_py()["bytes"]).shape == (support.SIDE, support.SIDE, 3)
 
 
 def test_a_commit_record_stays_small(tmp_path: Path) -> None:

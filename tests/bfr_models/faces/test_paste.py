@@ -72,6 +72,17 @@ def test_pixels_outside_the_mask_are_those_of_the_photo(
     assert (pasted[inside] == 255).all()
 
 
+@pytest.mark.parametrize("scale", [0.25, 1.0, 1.7])
+def test_a_change_is_added_and_what_is_finer_than_it_stays_the_photos(scale: float) -> None:
+    photo, matrix = noise(300, 300) // 2 + 60, framing(scale, 20.0)
+    change = np.full((SIZE, SIZE, 3), -25.0, np.float32)
+    pasted = paste(photo, [(change, matrix)])
+    inside = depth(matrix, 300, 300) >= MARGIN + FEATHER + 1e-6
+    np.testing.assert_array_equal(pasted[inside], photo[inside] - 25)
+    outside = depth(matrix, 300, 300) <= MARGIN
+    np.testing.assert_array_equal(pasted[outside], photo[outside])
+
+
 def test_a_photo_is_not_changed_and_without_faces_it_is_the_result() -> None:
     photo = waves(200, 200)
     before = photo.copy()

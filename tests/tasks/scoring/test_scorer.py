@@ -12,7 +12,7 @@ from bfr_models.metrics.frechet import FeatureSource
 from bfr_models.metrics.lpips import LPIPS
 from bfr_models.metrics.niqe import niqe
 from bfr_models.pixels import Uint8Image, to_tensor
-from tasks.scoring.face_vectors import KEPT_ORIGINAL, RESTORED
+from tasks.runs.outcomes import KEPT_ORIGINAL, RESTORED
 from tasks.scoring.scorer import FaceTriple, Scorer
 from tests import support
 

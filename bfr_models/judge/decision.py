@@ -1,0 +1,43 @@
+"""Whose faces the judge may judge, and how sure it has to be. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bfr_models.registry import ResolvedMethod
+from bfr_models.types import NetworkChoice
+from bfr_models.weights.files import Card, find_weight, read_card
+
+JUDGE = "judge"
+"""Stem of its weight file."""
+
+
+def choose_judge(method: ResolvedMethod) -> NetworkChoice | None:
+    """The judge, with its checksum, if it was trained on this method's faces: it is not trusted with those of other
+    networks. None without one."""
+    path = find_weight(JUDGE)
+    if path is None:
+        return None
+    card = read_card(path)
+    known = set(card["networks"].values())
+    judged = {weight["sha256"] for weight in method.weights.values()}
+    return NetworkChoice(JUDGE, card["sha256"]) if judged and judged <= known else None
+
+
+def harm_limit(curve: Sequence[Sequence[float]], max_harm: float) -> float:
+    """The probability of harm up to which a face is restored, so that of the restored ones at most a share of
+    `max_harm` is worse.
+
+    `curve` has rows (limit, share of worse faces among those restored, ...), as measured on people held out, limits
+    rising; the result is 0, so that nothing is restored, where no limit is low enough. 1 for a `max_harm` of 1.
+    """
+    if max_harm >= 1:
+        return 1.0
+    allowed = [limit for limit, share, *_ in curve if share <= max_harm]
+    return max(allowed, default=0.0)
+
+
+def curve_of(card: Card) -> list[list[float]]:
+    """The judge's harm curve."""
+    curve: list[list[float]] = card["harm_curve"]
+    return curve

@@ -1,0 +1,65 @@
+"""How careful a run is: which judge decides whether a face is replaced, how sure it has to be, and what is written."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from bfr_models.errors import UsageError
+from bfr_models.judge.decision import choose_judge
+from bfr_models.registry import ResolvedMethod
+from bfr_models.types import NetworkChoice
+from tasks.config.restore import RestoreRun
+
+MAX_HARM = 0.02
+"""The share of restored faces that may be worse, by default."""
+CHANGES_NOTHING = "passthrough"
+"""A method that needs no judge: the face that it gives is the one that it was given."""
+
+
+@dataclass(frozen=True)
+class Care:
+    """What becomes of a face once the method has restored it."""
+
+    judge: NetworkChoice | None = None  # None: every face is replaced
+    max_harm: float = 1.0
+    min_gain: float = 0.0
+    size: Literal["input", "network"] = "network"  # of a face that is an image by itself
+    grain: Literal["keep", "clean"] = "clean"
+    warning: str | None = None  # why nothing is judged, if nobody asked for that
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What changes the output, as plain data."""
+        judged = None if self.judge is None else asdict(self.judge)
+        gain = None if self.judge is None else self.min_gain
+        return {"judge": judged, "max_harm": self.max_harm, "min_gain": gain, "size": self.size, "grain": self.grain}
+
+
+def choose_care(run: RestoreRun, method: ResolvedMethod) -> Care:
+    """The judge that knows the method's networks, and the limits it is held to. Without one, every face is replaced,
+    with a warning; UsageError if fewer were asked for."""
+    if run.task == "inpaint":
+        _require_no_limit(run, "only restored faces are judged, not filled holes")
+        return Care()
+    size, judge = run.size or "input", None if run.max_harm == 1 else choose_judge(method)
+    if judge is not None:
+        limit = MAX_HARM if run.max_harm is None else run.max_harm
+        return Care(judge, limit, run.min_gain, size, run.grain or "keep")
+    if run.max_harm == 1 or method.name == CHANGES_NOTHING:
+        return Care(size=size, grain=run.grain or "clean")
+    unknown = f"no judge here knows the networks of {method.name} {method.preset.name}"
+    _require_no_limit(run, unknown)
+    warning = (
+        f"{unknown}: every face is replaced, even where that makes it worse; look at the faces before you keep them, "
+        "use a preset face128 as it comes with the package, or say with --max-harm 1 that this is wanted"
+    )
+    return Care(size=size, grain=run.grain or "clean", warning=warning)
+
+
+def _require_no_limit(run: RestoreRun, why: str) -> None:
+    if run.max_harm is not None and run.max_harm < 1:
+        raise UsageError(
+            f"expected a judge for max_harm {run.max_harm:g}, found none: {why}; use --max-harm 1, which replaces "
+            "every face, or a preset face128 as it comes with the package"
+        )

@@ -1,0 +1,22 @@
+"""What became of a face: the entry `outcome` of the column `faces`, a word and, after a colon, why."""
+
+from __future__ import annotations
+
+RESTORED, CORRECTED, KEPT_ORIGINAL = "restored", "corrected", "kept_original"
+"""The outcomes of faces that were scored: only they have a row in `features/`."""
+SCORED = (RESTORED, CORRECTED, KEPT_ORIGINAL)
+CHANGED = (RESTORED, CORRECTED)
+"""The outcomes of faces whose pixels are not the input's."""
+
+LARGER = 1.25
+"""From a side this many times the network's on, a face has detail that the network cannot draw."""
+
+
+def outcome_word(outcome: str) -> str:
+    """The part of an outcome that is counted: all of it, without the reason."""
+    return outcome.partition(":")[0]
+
+
+def is_larger(side: float, size: int) -> bool:
+    """Whether a face of `side` px is larger than a network of `size` px can draw it."""
+    return side > LARGER * size
