@@ -105,8 +105,9 @@ def _restore(
             line.advance(record["rows"])
             page.advance(record["rows"])
 
+        wanted = resolved.run.max_rejects == 1
         for number, shards in enumerate(_slices(plan)):
-            phase(restore_shards, f"{method}-slice-{number}")(pool, shards, advance, lost)
+            phase(restore_shards, f"{method}-slice-{number}")(pool, shards, advance, lost, wanted)
 
 
 def _slices(plan: Plan) -> Iterator[list[Shard]]:

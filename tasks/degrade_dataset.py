@@ -19,8 +19,10 @@ from bfr_models.errors import RowError
 from bfr_models.pixels import face_tensor, to_uint8
 from bfr_models.rng import derive_seed
 from tasks.config.degrade import DegradeRun
+from tasks.datasets.folder_columns import with_folder_columns
 from tasks.datasets.image_column import IMAGE, find_image_column, image_bytes, with_image_features
 from tasks.datasets.overwriting import made_by, require_free
+from tasks.datasets.row_groups import batches
 from tasks.datasets.row_ids import row_ids
 from tasks.datasets.writer import DatasetWriter
 from tasks.images.codec import decode, encode
@@ -80,8 +82,8 @@ def _batches(store: Store, file: FileVersion, column: str) -> Iterator[tuple[pa.
         parquet = pq.ParquetFile(source)
         find_image_column(parquet.schema_arrow, column)
         first_row = 0
-        for batch in parquet.iter_batches(BATCH_ROWS):
-            yield pa.Table.from_batches([batch]), first_row
+        for batch in batches(parquet, BATCH_ROWS):
+            yield with_folder_columns(pa.Table.from_batches([batch]), file.name), first_row
             first_row += batch.num_rows
 
 

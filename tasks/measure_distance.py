@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from bfr_models.device import local_device
 from bfr_models.errors import UsageError
 from bfr_models.metrics.extractors import load_extractor
-from bfr_models.metrics.frechet import frechet_distance
+from bfr_models.metrics.frechet import UNKNOWN, FeatureSource, Gaussian, frechet_distance
 from bfr_models.metrics.kernel import kernel_distance
 from bfr_models.metrics.manifold import precision_recall
 from tasks.datasets.overwriting import made_by
@@ -32,7 +33,9 @@ def measure_distance(
 ) -> dict[str, Any]:
     """`{"fid": …}` or `{"fd_<network>": …}`, with what it was measured on.
 
-    `kernel` adds the kernel distance, and the precision and recall of A against B, which need datasets on both sides.
+    Saved statistics that do not name their network have the name that `features` gives them, or else none: the distance
+    is then `fd_unknown`. `kernel` adds the kernel distance, and the precision and recall of A against B, which need
+    datasets on both sides.
     `save` is a .npz file to which B's statistics are written; another one there is replaced only to `overwrite` it.
     """
     if kernel and (is_saved(a) or is_saved(b)):
@@ -44,19 +47,24 @@ def measure_distance(
             f"expected no file at {redact(save)}, or what this same command has saved, found another; choose another "
             "name, or replace it with --overwrite"
         )
-    extractor = load_extractor(features, preprocessing, local_device())
-    sides = [read_side(url, extractor, column, kernel) for url in (a, b)]
-    distance = frechet_distance(*(side.gaussian for side in sides))
+    extractor, assumed = None, None
+    if features != "auto" or not (is_saved(a) and is_saved(b)):
+        extractor = load_extractor(features, preprocessing, local_device())
+        assumed = extractor.source if features != "auto" else None
+    sides = [read_side(url, extractor, column, kernel, assumed) for url in (a, b)]
+    gaussians = _of_one_name([side.gaussian for side in sides])
+    distance = frechet_distance(*gaussians)
     found: dict[str, Any] = {
         distance.name: distance.value,
         "n": list(distance.n),
         "warning": distance.warning,
-        "features": vars(extractor.source),
+        "features": vars(gaussians[0].source),
         "a": redact(a),
         "b": redact(b),
         "skipped": [side.skipped for side in sides],
     }
     if kernel:
+        assert extractor is not None, "there are two datasets"
         x, y = (np.concatenate(side.features) for side in sides)
         near = kernel_distance(x, y, extractor.source)
         overlap = precision_recall(x, y)
@@ -66,6 +74,13 @@ def measure_distance(
         store, name = locate(save)
         store.write(name, sides[1].gaussian.to_npz(made_by=mark))
     return found
+
+
+def _of_one_name(gaussians: list[Gaussian]) -> list[Gaussian]:
+    """Both sides as of an unknown network if one of them is."""
+    if all(side.source.network != UNKNOWN for side in gaussians):
+        return gaussians
+    return [replace(side, source=FeatureSource(UNKNOWN)) for side in gaussians]
 
 
 def _made_here(save: str, mark: str) -> bool:

@@ -17,14 +17,17 @@ import pyarrow.parquet as pq
 
 from bfr_models.errors import BfrError, UsageError
 from tasks.datasets.archives import ARCHIVES, SIDECARS, Entry, image_files, read_entries
+from tasks.datasets.folder_columns import with_folder_columns
 from tasks.datasets.image_column import IMAGE, find_image_column, image_bytes, with_image_features
 from tasks.datasets.overwriting import made_by, require_free
+from tasks.datasets.row_groups import batches
 from tasks.datasets.row_ids import row_ids
 from tasks.datasets.writer import DatasetWriter
 from tasks.images.tiff_pages import split_pages
 from tasks.runs.layout import SOURCE, SPEC
 from tasks.runs.packed import Packed, note_packed, read_packed
 from tasks.runs.source import open_source
+from tasks.storage.local_disk import NotAFileError
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
@@ -201,6 +204,10 @@ def _from_parquet(source: str, column: str) -> Iterator[pa.Table]:
         try:
             with store.open_input(file.path) as opened:
                 yield from _read_parquet(opened, file.name, column)
+        except (FileNotFoundError, NotAFileError) as error:
+            raise UsageError(
+                f"expected a file at {redact(store.url(file.path))}, found {error.strerror or error}; remove it"
+            ) from error
         except (pa.ArrowInvalid, pa.ArrowKeyError, pa.ArrowNotImplementedError) as error:
             raise UsageError(
                 f"expected Parquet files of one kind at {redact(source)}, found {file.name}, which differs "
@@ -212,8 +219,9 @@ def _read_parquet(opened: BinaryIO, path: str, column: str) -> Iterator[pa.Table
     parquet = pq.ParquetFile(opened)
     find_image_column(parquet.schema_arrow, column)
     first_row = 0
-    for batch in parquet.iter_batches(BATCH_ROWS):
-        yield _normalised(pa.Table.from_batches([batch]), column, path, first_row)
+    for batch in batches(parquet, BATCH_ROWS):
+        table = with_folder_columns(pa.Table.from_batches([batch]), path)
+        yield _normalised(table, column, path, first_row)
         first_row += batch.num_rows
 
 

@@ -71,14 +71,19 @@ def worker_pool(resolved: ResolvedRun) -> Iterator[Pool]:
 
 
 def restore_shards(
-    pool: Pool, shards: Sequence[Shard], on_done: Callable[[Record], None], stop: threading.Event | None = None
+    pool: Pool,
+    shards: Sequence[Shard],
+    on_done: Callable[[Record], None],
+    stop: threading.Event | None = None,
+    any_rejects: bool = False,
 ) -> None:
-    """Runs the dispatcher until all shards are done or `stop` is set. BfrError if some could not be done.
+    """Runs the dispatcher until all shards are done or `stop` is set. BfrError if some could not be done, or if nearly
+    all rows of the first ones are rejected, unless `any_rejects` says that this is wanted.
 
     The dispatcher runs in a thread of its own: Python handles signals in the main thread, which must not be blocked
     inside Ray when one comes.
     """
-    dispatch = Dispatch(pool, on_done)
+    dispatch = Dispatch(pool, on_done, any_rejects=any_rejects)
     failure: list[BaseException] = []
     ended = threading.Event()
 

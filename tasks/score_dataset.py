@@ -18,6 +18,7 @@ from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
 from tasks.config.score import ScoreRun
 from tasks.datasets.image_column import find_image_column, image_bytes
 from tasks.datasets.overwriting import made_by, require_free
+from tasks.datasets.row_groups import batches
 from tasks.datasets.row_ids import row_ids
 from tasks.datasets.writer import DatasetWriter
 from tasks.images.codec import decode
@@ -88,7 +89,7 @@ def _batches(run: ScoreRun) -> Iterator[tuple[str, list[str], list[FaceTriple | 
                 find_image_column(parquet.schema_arrow, name)
             wanted = [*columns, "id"] if "id" in parquet.schema_arrow.names else columns
             first_row = 0
-            for batch in parquet.iter_batches(BATCH_ROWS, columns=wanted):
+            for batch in batches(parquet, BATCH_ROWS, wanted):
                 table = pa.Table.from_batches([batch])
                 faces = [_face(run, row) for row in table.to_pylist()]
                 yield f"{file.name}#{first_row}", row_ids(file.name, first_row, table), faces

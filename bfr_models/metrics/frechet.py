@@ -23,6 +23,7 @@ INCEPTION = "inception-2015-12-05"
 """The one network whose distance is called FID."""
 
 FEW = 2048  # rows; with fewer, the bias of about 1/n exceeds most differences between methods
+UNKNOWN = "unknown"  # the network of statistics that do not name one
 _BLOCK = 4096  # rows in float64 at a time
 _TOGETHER = 256  # shards whose means are added to the scatter in one product
 _FORMAT = 1
@@ -83,8 +84,9 @@ class Gaussian:
         return _npz({"mu": self.mean, "sigma": self.covariance, **about, **{k: np.array(v) for k, v in notes.items()}})
 
     @classmethod
-    def from_npz(cls, data: bytes, source: FeatureSource) -> Gaussian:
+    def from_npz(cls, data: bytes, source: FeatureSource | None = None) -> Gaussian:
         """From a file of ours or of pytorch-fid or clean-fid; `source` is for those, which do not say what made them.
+        Without one, such a file is of a network called `unknown`.
 
         UsageError when it is no such file, or when it says that another network made it.
         """
@@ -92,10 +94,11 @@ class Gaussian:
         n = None
         if "about" in arrays:
             found, about = _about(arrays)
-            found.check(source)
+            if source is not None:
+                found.check(source)
             source, n = found, about.get("n")
         mean, covariance = (np.asarray(arrays[name], dtype=np.float64) for name in ("mu", "sigma"))
-        return cls(source, mean.squeeze(), covariance, n)
+        return cls(source or FeatureSource(UNKNOWN), mean.squeeze(), covariance, n)
 
 
 @dataclass(frozen=True, eq=False)

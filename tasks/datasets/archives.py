@@ -27,9 +27,19 @@ from tasks.storage.redaction import redact
 from tasks.storage.store import FileVersions, Store
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
+NOT_READ = dict.fromkeys(("heic", "heif", "hif"), "a HEIF image") | {
+    "avif": "an AVIF image",
+    "jxl": "a JPEG XL image",
+    **dict.fromkeys(("jp2", "j2k", "jpf", "jpx", "j2c"), "a JPEG 2000 image"),
+    **dict.fromkeys(("dng", "cr2", "cr3", "nef", "arw", "raf", "orf", "rw2", "pef", "srw"), "a camera's raw data"),
+    "pdf": "a PDF",
+    "dcm": "a DICOM image",
+    "psd": "a Photoshop document",
+}
 SIDECARS = ("json", "txt", "cls")  # files beside an image in a WebDataset; they become columns
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)  # LZMA takes the memory that the file says
+OTHER_FIELD = "a text of a sample whose images have texts of their own, or another field of it"
 LEADS_OUT = "a link that leads out of the source (--follow-links follows it)"
 
 Member = TypeVar("Member")
@@ -56,7 +66,7 @@ def read_entries(
     """The files of a folder, a glob or of archives, in a stable order; None if the source is Parquet. With `only`, of
     the images and archives those of these names, as `image_files` has them."""
     folder, slash, name = source.rstrip("/").rpartition("/")
-    if name.lower().endswith(ARCHIVES) and not has_magic(name):
+    if name.lower().endswith(ARCHIVES) and not has_magic(source):
         return _archive(Store(folder or slash or "."), name)
     if name.endswith(".parquet"):
         return None
@@ -97,10 +107,9 @@ def _list(source: str, *, follow_links: bool) -> tuple[Store, FileVersions, bool
     named it meant it."""
     source = source.rstrip("/")
     store = Store(source)
-    if has_magic(source) and not store.exists(""):
-        folder, pattern = split_glob(source)
-        store = Store(folder)
-        return store, store.glob(pattern), follow_links
+    if (pattern := split_glob(source)) is not None and not store.exists(""):
+        store = Store(pattern[0])
+        return store, store.glob(pattern[1]), follow_links
     files = store.versions(follow_links=follow_links)
     if [file.path for file in files] != [""]:
         return store, files, follow_links
@@ -109,17 +118,17 @@ def _list(source: str, *, follow_links: bool) -> tuple[Store, FileVersions, bool
 
 
 def _file(store: Store, path: str, size: int, follow_links: bool) -> Entry:
-    leads_out = not follow_links and store.leads_out(path)
+    leads_out, name = not follow_links and store.leads_out(path), as_text(path)
     if why := _why_skipped(path):
-        return Entry(path, skipped=LEADS_OUT if leads_out else why)
+        return Entry(name, skipped=LEADS_OUT if leads_out else why)
     if leads_out:
-        return Entry(path, lost=LEADS_OUT)
+        return Entry(name, lost=LEADS_OUT)
     if size > archive_limits.MAX_FILE_BYTES:
-        return Entry(path, lost=_more_than_allowed(size))
+        return Entry(name, lost=_more_than_allowed(size))
     try:
-        return Entry(path, store.read(path))
+        return Entry(name, store.read(path))
     except (FileNotFoundError, NotAFileError) as error:  # a dangling link; a pipe, a device or a socket
-        return Entry(path, lost=f"expected a file, found {error.strerror or error}")
+        return Entry(name, lost=f"expected a file, found {error.strerror or error}")
 
 
 def _inner_archive(store: Store, name: str, follow_links: bool) -> Iterator[Entry]:
@@ -162,17 +171,32 @@ def _zip(opened: IO[bytes], budget: Budget) -> Iterator[Entry]:
 def _tar(opened: IO[bytes], budget: Budget) -> Iterator[Entry]:
     with open_tar(opened, budget) as (archive, bounded):
         found, texts = _contents(archive, bounded, budget)
-        keys = {_key(member.name) for member in found if _is_image(member.name)}
-        is_webdataset = any(_key(name) in keys for name in texts)
-        yield from (Entry(name, skipped=_why_skipped(name)) for name in texts if _key(name) not in keys)
+        beside = {m.name: _sidecars(m.name, texts) for m in found if not _why_skipped(m.name)}
+        used = {text for names in beside.values() for text in names.values()}
+        keys = set(map(_key, beside))
+        yield from (
+            Entry(as_text(name), skipped=OTHER_FIELD if _key(name) in keys else _why_skipped(name))
+            for name in texts
+            if name not in used
+        )
         for member in found:
+            name = as_text(member.name)
             if why := _why_skipped(member.name):
-                yield Entry(member.name, skipped=why)
+                yield Entry(name, skipped=why)
                 continue
             bounded.allow(archive_limits.MAX_FILE_BYTES + CHUNK)
             data, lost = _bytes(archive.extractfile, member, member.size, budget)
-            columns = {kind: texts.get(f"{_key(member.name)}.{kind}") for kind in SIDECARS}
-            yield Entry(member.name, data, lost=lost, sidecars=columns if is_webdataset else {})
+            names = beside[member.name]
+            columns = {kind: texts[names[kind]] if kind in names else None for kind in SIDECARS}
+            yield Entry(name, data, lost=lost, sidecars=columns if used else {})
+
+
+def _sidecars(image: str, texts: Mapping[str, str]) -> dict[str, str]:
+    """Kind -> name of the texts beside an image of a WebDataset: its own (`22.05.jpg` and `22.05.json`), or those of
+    its sample, whose key ends at the first dot of the file name (`000.lq.png` and `000.json`)."""
+    stems = (image.rpartition(".")[0], _key(image))
+    found = {kind: next((f"{s}.{kind}" for s in stems if f"{s}.{kind}" in texts), None) for kind in SIDECARS}
+    return {kind: name for kind, name in found.items() if name is not None}
 
 
 def _contents(
@@ -225,9 +249,16 @@ def _key(name: str) -> str:
     return folder + slash + file.partition(".")[0]
 
 
+def as_text(name: str) -> str:
+    """A file name as text, with `\\xf6` for bytes that are not UTF-8: old disks and archives have such names."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def _why_skipped(path: str) -> str:
     if _hidden(path):
         return "hidden"
+    if kind := NOT_READ.get(path.lower().rpartition(".")[2]):
+        return f"{kind}, which is not read; convert it to TIFF or PNG"
     return "" if _is_image(path) else "not an image by its extension"
 
 

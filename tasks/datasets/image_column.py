@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -32,6 +33,7 @@ def with_image_features(schema: pa.Schema, columns: Iterable[str]) -> pa.Schema:
 
 def find_image_column(schema: pa.Schema, name: str = "image") -> pa.Field:
     """The image column of a dataset. UsageError, which lists the columns, if there is none of this name and type."""
+    require_distinct(schema)
     known = ", ".join(f"{field.name} ({_short(field.type)})" for field in schema)
     if name not in schema.names:
         raise UsageError(
@@ -44,6 +46,15 @@ def find_image_column(schema: pa.Schema, name: str = "image") -> pa.Field:
             f"{field.type}; the columns are {known}; name the right one with --column"
         )
     return field
+
+
+def require_distinct(schema: pa.Schema) -> None:
+    """UsageError, which names them, if columns have the same name: nobody could say which is meant."""
+    if twice := [name for name, count in Counter(schema.names).items() if count > 1]:
+        raise UsageError(
+            f"expected columns of different names, found several named {', '.join(map(repr, twice))}; rename them: "
+            "parquet.rename_columns in PyArrow, or a SELECT with AS in DuckDB"
+        )
 
 
 def image_bytes(value: object, fetch: Fetch | None = None) -> bytes | None:

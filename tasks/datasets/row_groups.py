@@ -10,6 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as pat
 
+_MAX_AT_ONCE = 2**30  # bytes of row groups that are read in one piece
+_BATCH_BYTES = 128 * 2**20
+
 DAMAGE = (pa.ArrowException, OSError)
 """What pyarrow raises for damaged files. Storage errors are among them: `is_damage` tells them apart."""
 
@@ -29,7 +32,7 @@ def read_row_groups(
     null in the table."""
     names = [name for name in parquet.schema_arrow.names if columns is None or name in columns]
     try:
-        return parquet.read_row_groups(groups, columns=names), {}
+        return read_groups(parquet, groups, names), {}
     except DAMAGE as error:
         if not is_damage(error):
             raise
@@ -39,7 +42,7 @@ def read_row_groups(
     for group in groups:
         rows = parquet.metadata.row_group(group).num_rows
         try:
-            tables.append(parquet.read_row_group(group, columns=names))
+            tables.append(read_groups(parquet, range(group, group + 1), names))
         except DAMAGE as error:
             if not is_damage(error):
                 raise
@@ -47,6 +50,54 @@ def read_row_groups(
             tables.append(_nulls(pa.schema([parquet.schema_arrow.field(name) for name in names]), rows))
         first += rows
     return pa.concat_tables(tables), unread
+
+
+def batches(parquet: pq.ParquetFile, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """All rows of a file, up to so many at a time, and fewer where they are large."""
+    groups = range(parquet.num_row_groups)
+    fitting = (_rows_of(parquet, range(group, group + 1), _BATCH_BYTES) for group in groups)
+    yield from _batches(parquet, groups, columns, min(rows, *fitting, rows))
+
+
+def read_groups(parquet: pq.ParquetFile, groups: range, names: Sequence[str] | None = None) -> pa.Table:
+    """Row groups of any size. Arrow reads at most 2 GiB of bytes inside a struct at once, so that larger ones are read
+    piece by piece."""
+    size = sum(parquet.metadata.row_group(group).total_byte_size for group in groups)
+    if size <= _MAX_AT_ONCE:
+        try:
+            return parquet.read_row_groups(groups, columns=names)
+        except pa.ArrowNotImplementedError:  # equal values are stored once, and make more than the footer says
+            pass
+    pieces = list(_batches(parquet, groups, names, _rows_of(parquet, groups, _BATCH_BYTES)))
+    return pa.Table.from_batches(pieces) if pieces else parquet.read_row_groups(groups, columns=names)
+
+
+def _rows_of(parquet: pq.ParquetFile, groups: range, size: int) -> int:
+    """How many rows of these groups have about so many bytes, at least 1."""
+    found = [parquet.metadata.row_group(group) for group in groups]
+    rows, total = sum(group.num_rows for group in found), sum(group.total_byte_size for group in found)
+    return max(1, size * rows // max(total, 1))
+
+
+def _batches(
+    parquet: pq.ParquetFile, groups: range, names: Sequence[str] | None, step: int
+) -> Iterator[pa.RecordBatch]:
+    """The rows of some groups, `step` at a time; fewer from where so many are more than Arrow can read at once."""
+    done = 0
+    while True:
+        skip = done
+        try:
+            for batch in parquet.iter_batches(step, row_groups=list(groups), columns=names):
+                rest = batch.slice(min(skip, batch.num_rows))
+                skip -= batch.num_rows - rest.num_rows
+                if rest.num_rows:
+                    yield rest
+                    done += rest.num_rows
+            return
+        except pa.ArrowNotImplementedError:
+            if step == 1:
+                raise
+            step = max(1, step // 8)
 
 
 def take_rows(table: pa.Table, indices: Sequence[int]) -> pa.Table:

@@ -16,6 +16,7 @@ from tasks.datasets.overwriting import marked
 from tasks.storage.store import Store
 
 MAX_FILE_BYTES = 512 * 2**20  # a file is in memory until it is written
+_MAX_PIECE_BYTES = 2**30
 MAX_GROUP_BYTES = 128 * 2**20  # and so is a row group, once more, when it is read
 
 
@@ -153,12 +154,26 @@ def rename_clashing(names: Sequence[str], reserved: Collection[str]) -> list[str
     return renamed
 
 
+def table_of(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Rows as a table. In pieces, because Arrow puts at most 2 GiB of bytes inside a struct into one."""
+    pieces, first, size = [], 0, 0
+    for place, row in enumerate(rows):
+        more = sum(len(cell.get("bytes") or b"") for cell in row.values() if isinstance(cell, dict))
+        if size + more > _MAX_PIECE_BYTES and place > first:
+            pieces.append(pa.Table.from_pylist(list(rows[first:place]), schema=schema))
+            first, size = place, 0
+        size += more
+    return pa.concat_tables([*pieces, pa.Table.from_pylist(list(rows[first:]), schema=schema)])
+
+
 def encode_table(table: pa.Table, row_group_rows: int) -> bytes:
-    """A table as one whole Parquet file."""
+    """A table as one whole Parquet file. A row group has so many rows, or 128 MiB."""
     file = _FileInMemory(table.schema)
-    for start in range(0, table.num_rows, row_group_rows):
-        file.add(table.slice(start, row_group_rows))
-        file.end_group()
+    step = row_group_rows if table.nbytes <= MAX_GROUP_BYTES else 1
+    for start in range(0, table.num_rows, step):
+        file.add(table.slice(start, step))
+        if file.pending >= row_group_rows or file.pending_bytes >= MAX_GROUP_BYTES:
+            file.end_group()
     return file.finish()
 
 

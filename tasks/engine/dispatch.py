@@ -61,11 +61,13 @@ class Dispatch:
     on_done: Callable[[Record], None] = lambda record: None
     stop: threading.Event = field(default_factory=threading.Event)
     set_aside: list[Outcome] = field(default_factory=list)
+    any_rejects: bool = False
+    """Whether it goes on however many rows are rejected."""
 
     def run(self, shards: Iterable[Shard]) -> None:
         """Raises BfrError if there is no point in going on. What is committed stays."""
         todo = _Todo(shards)
-        guard = _RejectRateGuard()
+        guard = _RejectRateGuard(over=self.any_rejects)
         in_hand = 0
         while not self.stop.is_set():
             while self.pool.free_slots() and (order := todo.take(in_hand)):
@@ -179,10 +181,10 @@ def _is_refusal(error: BaseException | None) -> bool:
 class _RejectRateGuard:
     """Stops a run that would reject a whole dataset because of one wrong setting."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, over: bool) -> None:
         self.shards = self.rows = self.rejected = 0
         self.codes = Counter[str]()
-        self.over = False
+        self.over = over
 
     def check(self, record: Record) -> None:
         if self.over:

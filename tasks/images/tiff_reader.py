@@ -21,7 +21,8 @@ from tasks.images.sixteen_bit import bands, to_8_bits
 from tasks.images.tiff_directories import BLOCKS, OLD_JPEG, Directory, Tags, Tiff, contents
 
 # Tags that say how the pixels are stored.
-_LAYOUT = {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 322, 323, 324, 325, 338, 347, 530, 531, 532}
+_LAYOUT = {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 322, 323, 324, 325, 338, 347, 529, 530, 531, 532}
+_OLD_JPEG_LAYOUT = {512, 513, 514, 515, 517, 518, 519, 520, 521}
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _COLOUR_MAP = 258, 259, 262, 277, 320
 _TILE, _DEPTHS = (322, 323), (32997, 32998)
 _ALPHA, _FORMAT, _INKS, _REFERENCE = 338, 339, 332, 532
@@ -270,15 +271,15 @@ def _read_by_libtiff(tiff: Tiff, image: Directory) -> TiffImage:
 
     if tiff.numbers(image.tags.get(_BITS))[0] not in (0, 8):
         raise _refused("YCbCr of 8 bits", f"{tiff.numbers(image.tags.get(_BITS))[0]}")
-    if image.offset != tiff.first:
-        raise _refused("YCbCr on its first page", "it on a later one")
     if not any(pair[0] in image.tags for pair in (*BLOCKS, OLD_JPEG)):
         raise _refused("strips or tiles", "neither")
     if image.width * image.height > MAX_PIXELS:
         raise _refused("an image of bounded size", "a larger one")
     if OLD_JPEG[0] not in image.tags:
         _require_blocks(tiff, image, 1)
-    rgba = np.asarray(imagecodecs.tiff_decode(bytes(tiff.data), index=0, asrgb=True))
+    kept = {tag: value for tag, value in image.tags.items() if tag in _LAYOUT | _OLD_JPEG_LAYOUT}
+    # Without the orientation: libtiff would apply a part of it.
+    rgba = np.asarray(imagecodecs.tiff_decode(_WithDirectory(tiff, kept).readall(), index=0, asrgb=True))
     if rgba.shape[:2] != (image.height, image.width):
         raise _refused(f"{image.width} x {image.height} pixels", f"{rgba.shape[1]} x {rgba.shape[0]}")
     return TiffImage(np.ascontiguousarray(rgba[..., :3]), None, "RGB", [])

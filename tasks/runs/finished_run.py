@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bfr_models.errors import UsageError
-from tasks.datasets.row_groups import plain_columns, take_rows, values
+from tasks.datasets.row_groups import plain_columns, read_groups, take_rows, values
 from tasks.runs.layout import RECORD, commit_name
 from tasks.runs.manifest import read_manifest
 from tasks.runs.plan import latest_plan, require_finished
@@ -96,7 +96,7 @@ class FinishedRun:
                     stop = first + parquet.metadata.row_group(group).num_rows
                     here = own[np.searchsorted(own, first) : np.searchsorted(own, stop)]
                     if len(here):
-                        table = parquet.read_row_group(group, columns=columns)
+                        table = read_groups(parquet, range(group, group + 1), columns)
                         yield here, take_rows(table, (here - first).tolist())
                     first = stop
 

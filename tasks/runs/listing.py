@@ -17,6 +17,7 @@ from tasks.datasets.row_ids import row_ids
 from tasks.runs.selected_rows import picked_rows, selected_rows
 from tasks.runs.shards import Shard, shards_of_file
 from tasks.runs.source import open_source
+from tasks.storage.local_disk import NotAFileError
 from tasks.storage.redaction import redact
 from tasks.storage.store import PARALLEL_READS, FileVersion, Store
 
@@ -58,7 +59,11 @@ class _File:
 
 def _row_groups(store: Store, file: FileVersion, run: RestoreRun, wanted: Collection[str] | None) -> _File | str:
     """The rows of the file, from its footer, or why it cannot be read; checks that the columns are there."""
-    with store.open_input(file.path) as source:
+    try:
+        opened = store.open_input(file.path)
+    except (FileNotFoundError, NotAFileError) as error:  # a link that leads nowhere; a pipe, a device or a socket
+        return f"{error.strerror or error}"
+    with opened as source:
         try:
             parquet = pq.ParquetFile(source)
         except DAMAGE as error:

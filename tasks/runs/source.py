@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from glob import has_magic
+import os
 
 from bfr_models.errors import UsageError
 from tasks.runs.layout import (
@@ -40,8 +40,7 @@ def open_source(url: str) -> list[tuple[Store, FileVersion]]:
     except Exception as error:  # each storage library has its own types: aiohttp's, botocore's, google's
         raise UsageError(
             f"cannot read {redact(url)}: expected a dataset that this machine may read, found "
-            f"{type(error).__name__}; check the URL, the permissions, and the credentials in the environment "
-            "(s3: AWS_ACCESS_KEY_ID or AWS_PROFILE, AWS_ENDPOINT_URL)"
+            f"{type(error).__name__}; {_advice(url)}"
         ) from error
     files = [file for file in _of_the_dataset(url, store, found) if _is_parquet(file.name)]
     if not files:
@@ -49,7 +48,21 @@ def open_source(url: str) -> list[tuple[Store, FileVersion]]:
             f"expected *.parquet files at {redact(url)}, found {len(found)} files and none of that kind; "
             "check the path, or make a dataset of pictures with `bfr pack SRC DST`"
         )
+    if odd := [file.path for file in files if not _is_text(file.path)]:
+        raise UsageError(
+            f"expected file names in UTF-8 at {redact(url)}, found {os.fsencode(odd[0])!r}; rename it (convmv does so "
+            "for a whole folder)"
+        )
     return [(store, file) for file in files]
+
+
+def _advice(url: str) -> str:
+    if "://" not in url:
+        return "check the path, and who may read it"
+    return (
+        "check the URL, the permissions, and the credentials in the environment (s3: AWS_ACCESS_KEY_ID or AWS_PROFILE, "
+        "AWS_ENDPOINT_URL)"
+    )
 
 
 def _look(url: str) -> tuple[Store, list[FileVersion]]:
@@ -58,10 +71,9 @@ def _look(url: str) -> tuple[Store, list[FileVersion]]:
         with retry_deadline(10):  # a mistyped address refuses connections, too: do not retry that for minutes
             return _one_file(url)  # plain web servers cannot list
     store = Store(url)
-    if has_magic(url) and not store.exists(""):
-        folder, pattern = split_glob(url)
-        store = Store(folder)
-        return store, store.glob(pattern)
+    if (pattern := split_glob(url)) is not None and not store.exists(""):
+        store = Store(pattern[0])
+        return store, store.glob(pattern[1])
     found = store.versions()
     return _one_file(url) if [file.path for file in found] == [""] else (store, found)
 
@@ -110,6 +122,10 @@ def _data_files(url: str, store: Store, found: list[FileVersion], folder: str) -
             f"expected at {redact(url)} all files that {manifest} names, found one missing "
             f"({redact_text(str(error))}); `bfr verify` says which are"
         ) from error
+
+
+def _is_text(name: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _is_parquet(path: str) -> bool:

@@ -16,6 +16,7 @@ from bfr_models.metrics.extractors import NETWORKS, PREPROCESSING, Extractor, lo
 from bfr_models.metrics.frechet import FeatureSource, FeatureStatistics, Gaussian
 from bfr_models.pixels import Uint8Image
 from tasks.datasets.image_column import find_image_column, image_bytes
+from tasks.datasets.row_groups import batches
 from tasks.images.codec import decode
 from tasks.runs.source import open_source
 from tasks.storage.redaction import redact
@@ -45,10 +46,18 @@ def reference_statistics(url: str, source: FeatureSource) -> Gaussian:
     return read_side(url, extractor, None, keep=False).gaussian
 
 
-def read_side(url: str, extractor: Extractor, column: str | None, keep: bool) -> Side:
-    """Reads a set: saved statistics, or the images of a dataset; `keep` the features of each of them."""
+def read_side(
+    url: str,
+    extractor: Extractor | None,
+    column: str | None,
+    keep: bool,
+    assumed: FeatureSource | None = None,
+) -> Side:
+    """Reads a set: saved statistics (of the network `assumed`, if they name none), or the images of a dataset, which
+    need an `extractor`; `keep` the features of each of them."""
     if is_saved(url):
-        return Side(Gaussian.from_npz(_saved(url), extractor.source), [], 0)
+        return Side(Gaussian.from_npz(_saved(url), assumed), [], 0)
+    assert extractor is not None, "only saved statistics need no network"
     parts: list[FeatureStatistics] = []
     features: list[NDArray[np.float32]] = []
     skipped = 0
@@ -78,7 +87,7 @@ def _batches(url: str, column: str | None) -> Iterator[tuple[str, list[Uint8Imag
                 parquet = pq.ParquetFile(source)
                 name = column or (RESTORED if RESTORED in parquet.schema_arrow.names else "image")
                 find_image_column(parquet.schema_arrow, name)
-                for number, batch in enumerate(parquet.iter_batches(BATCH_ROWS, columns=[name])):
+                for number, batch in enumerate(batches(parquet, BATCH_ROWS, [name])):
                     cells = batch.column(0).to_pylist()
                     images = [pixels for pixels in threads.map(_decoded, cells) if pixels is not None]
                     yield f"{file.name}#{number}", images, len(cells) - len(images)

@@ -30,6 +30,7 @@ from tasks.runs.outcomes import RESTORED
 from tasks.worker.batches import call_or_bisect
 from tasks.worker.decide import JUDGED_SIDE
 from tasks.worker.open_rows import Face, OpenRow
+from tasks.worker.turned import turned_faces
 from tasks.worker.upscaling import Enlarge, Enlargement, choose_enlargement, from_enlarged
 
 MIN_SIDE = 8  # px of a crop at the photo's scale
@@ -133,10 +134,12 @@ class FacesInPhotos:
         for row, found in zip(rows, call_or_bisect(self._detector.detect_all, photos, "detector_failed"), strict=True):
             if isinstance(found, RowError):
                 row.error = found
-            elif not found and self._settings.reject_no_face:
+                continue
+            faces = found or self._turned(row)
+            if not faces and self._settings.reject_no_face:
                 row.error = RowError("no_face", f"expected a face, {self._settings.detector.name} found none")
             else:
-                row.faces = [self._face(row, number, face) for number, face in enumerate(found)]
+                row.faces = [self._face(row, number, face) for number, face in enumerate(faces)]
                 for face in list(row.todo)[self._settings.max_faces :]:
                     face.outcome = OVER_THE_CAP
                 row.enlargement = self._enlargement(row)
@@ -167,6 +170,12 @@ class FacesInPhotos:
     def _enlargement(self, row: OpenRow) -> Enlargement:
         sides = [face.side for face in row.todo if face.side is not None]
         return choose_enlargement(self._settings.upscale, sides, self._size, row.image, self._format)
+
+    def _turned(self, row: OpenRow) -> list[DetectedFace]:
+        faces, degrees = turned_faces(self._detector, row.image.pixels)
+        if degrees:
+            row.image.beside.notes.append(f"faces turned by {degrees} degrees to the right, restored as they lie")
+        return faces
 
     def _face(self, row: OpenRow, number: int, found: DetectedFace) -> Face:
         face = Face(

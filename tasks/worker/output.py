@@ -15,7 +15,7 @@ from tasks.config.code import running_code
 from tasks.datasets.image_column import IMAGE, with_image_features
 from tasks.datasets.row_groups import take_rows
 from tasks.datasets.row_ids import digest_of_ids
-from tasks.datasets.writer import encode_table, rename_clashing
+from tasks.datasets.writer import encode_table, rename_clashing, table_of
 from tasks.runs.face_sizes import SIDE_BIN
 from tasks.runs.layout import DATA, FEATURES, REJECTED
 from tasks.runs.outcomes import outcome_word
@@ -152,7 +152,7 @@ def output_table(
     kept = take_rows(source.table.select(carried), [row.index for row in rows])
     aside = dict(zip(names, rename_clashing(names, DATA_SCHEMA.names), strict=True))
     columns = {aside[name]: kept[name] for name in carried}
-    results = pa.Table.from_pylist(list(values), schema=DATA_SCHEMA)
+    results = table_of(list(values), DATA_SCHEMA)
     noted = {key: value for key, value in (kept.schema.metadata or {}).items() if key == b"huggingface"}
     table = pa.table(columns | {name: results[name] for name in DATA_SCHEMA.names}, metadata=noted)
     images = [name for name in table.column_names if table.schema.field(name).type == IMAGE]
@@ -173,4 +173,4 @@ def rejected_table(shard: Shard, source: ShardInput, rows: Iterable[Row]) -> pa.
         for row in rows
         if row.error is not None
     ]
-    return pa.Table.from_pylist(values, schema=with_image_features(REJECTED_SCHEMA, ["image"]))
+    return table_of(values, with_image_features(REJECTED_SCHEMA, ["image"]))

@@ -91,3 +91,19 @@ def test_statistics_of_something_else_are_replaced_only_when_asked(folders: tupl
     saved.write_bytes(b"a diary")
     with pytest.raises(UsageError, match="--overwrite"):
         measure_distance(a, b, features="dlib", save=str(saved))
+
+
+def test_statistics_have_no_name_that_they_do_not_carry(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    a, b = map(str, folders)
+    saved = str(tmp_path / "b.npz")
+    direct = measure_distance(a, b, features="dlib", save=saved)
+    with np.load(saved) as file:
+        np.savez(tmp_path / "theirs.npz", mu=file["mu"], sigma=file["sigma"])
+    theirs = str(tmp_path / "theirs.npz")
+    for one, other in ((theirs, theirs), (saved, theirs), (a, theirs)):
+        found = measure_distance(one, other)
+        assert "fd_unknown" in found and NAME not in found and "fid" not in found
+        assert found["features"]["sha256"] is None
+    assert measure_distance(saved, saved)[NAME] == pytest.approx(0, abs=1e-9)
+    assert measure_distance(theirs, theirs, features="dlib")[NAME] == pytest.approx(0, abs=1e-9)
+    assert direct[NAME] > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 import zipfile
 from collections import Counter
@@ -303,3 +304,53 @@ def test_one_picture_is_a_source(tmp_path: Path, out: Path) -> None:
     report = pack_pictures(folder_of({"a.png": picture(1)}, tmp_path / "in") + "/a.png", str(out))
     assert as_files(out) == {"a.png": picture(1)}
     assert isinstance(report, PackReport)
+
+
+def test_names_that_are_no_utf8_dangling_links_and_pipes_cost_no_other_row(tmp_path: Path, out: Path) -> None:
+    folder = Path(folder_of({"a.png": picture(1), "sub/c.png": picture(3)}, tmp_path / "in"))
+    (folder / os.fsdecode(b"K\xf6ln.png")).write_bytes(picture(2))
+    (folder / "dangling.png").symlink_to("nowhere.png")
+    os.mkfifo(folder / "pipe.png")
+    report = pack_pictures(str(folder), str(out))
+    rows = {row["id"]: row["image"]["bytes"] for row in pq.read_table(out).to_pylist()}
+    assert set(rows) == {"a.png", "K\\xf6ln.png", "dangling.png", "pipe.png", "sub/c.png"}
+    assert rows["K\\xf6ln.png"] == picture(2)
+    assert {lost["name"] for lost in report.lost} == {"dangling.png", "pipe.png"}
+
+
+@pytest.mark.parametrize(("pattern", "names"), [
+    ("*.png", {"a.png", "b.png"}), ("**/*.png", {"a.png", "b.png", "sub/c.png"}), ("sub/?.png", {"c.png"}),
+    ("[ab].*", {"a.png", "b.png"}),
+])  # fmt: skip
+def test_a_source_may_be_a_pattern(pattern: str, names: set[str], tmp_path: Path, out: Path) -> None:
+    folder_of({name: picture(1) for name in ("a.png", "b.png", "sub/c.png")}, tmp_path / "in")
+    pack_pictures(f"{tmp_path}/in/{pattern}", str(out))
+    assert {row["id"].rpartition("/")[2] for row in pq.read_table(out).to_pylist()} == {Path(n).name for n in names}
+
+
+def test_a_folder_with_a_pattern_in_its_name_is_that_folder(tmp_path: Path, out: Path) -> None:
+    folder_of({"a.png": picture(1)}, tmp_path / "scans [1923]")
+    assert pack_pictures(str(tmp_path / "scans [1923]"), str(out)).rows == 1
+
+
+def test_texts_of_a_webdataset_reach_their_images_or_are_missed_aloud(tmp_path: Path, out: Path) -> None:
+    files = {
+        "22.05.jpg": picture(1, "jpeg"), "22.05.json": b'{"year": 1923}',
+        "000.lq.png": picture(2), "000.gt.png": picture(3), "000.lq.txt": b"a print", "000.cls": b"7",
+        "000.x.txt": b"?", "lonely.txt": b"nobody's",
+    }  # fmt: skip
+    report = pack_pictures(tar_of(files, tmp_path / "set.tar"), str(out))
+    rows = {row["id"]: row for row in pq.read_table(out).to_pylist()}
+    assert rows["22.05.jpg"]["json"] == '{"year": 1923}'
+    assert [(rows[n]["txt"], rows[n]["cls"]) for n in ("000.lq.png", "000.gt.png")] == [("a print", "7"), (None, "7")]
+    assert {skipped["name"] for skipped in report.skipped} == {"000.x.txt", "lonely.txt"}
+
+
+def test_formats_that_are_not_read_are_named(tmp_path: Path, out: Path) -> None:
+    names = ("a.png", "b.HEIC", "c.avif", "d.jp2", "e.pdf", "f.nef", "g.xyz")
+    report = pack_pictures(folder_of(dict.fromkeys(names, picture(1)), tmp_path / "in"), str(out))
+    found = {skipped["name"]: skipped["why"].partition(",")[0] for skipped in report.skipped}
+    assert found == {
+        "b.HEIC": "a HEIF image", "c.avif": "an AVIF image", "d.jp2": "a JPEG 2000 image", "e.pdf": "a PDF",
+        "f.nef": "a camera's raw data", "g.xyz": "not an image by its extension",
+    }  # fmt: skip

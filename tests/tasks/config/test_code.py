@@ -48,7 +48,7 @@ def codes(run: RestoreRun) -> list[str]:
 
 def test_the_code_is_a_digest_and_versions() -> None:
     found = code.running_code()
-    assert set(found) == {"bfr", "torch", "pillow", "opencv", "pyarrow", "numpy"}
+    assert set(found) == {"bfr", "torch", "pillow", "opencv", "tifffile", "imagecodecs", "pyarrow", "numpy"}
     assert len(found["bfr"]) == 16 and "none" not in found.values() and "+" not in found["torch"]
 
 
