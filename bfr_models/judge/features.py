@@ -72,7 +72,8 @@ def _of_one(of: Bands) -> Iterator[Values]:
             luma = np.ascontiguousarray(part[..., 0])
             power = luma * luma
             yield np.log(_rms(part) + _TINY)
-            local = np.sqrt(cv2.blur(power, (3, 3)))[:: 1 + len(luma) // 100, :: 1 + len(luma) // 100].ravel()
+            near = cv2.blur(power, (3, 3))[:: 1 + len(luma) // 100, :: 1 + len(luma) // 100].ravel()
+            local = np.sqrt(near.clip(min=0))  # rounding may leave it below
             yield np.log(np.quantile(local, _QUANTILES) + _TINY).astype(np.float32)
             neighbours = float(np.vdot(luma[:, 1:], luma[:, :-1]) + np.vdot(luma[1:], luma[:-1]))
             yield np.array([neighbours / (2 * float(power.sum()) + _TINY**2 * luma.size)], np.float32)
