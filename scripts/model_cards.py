@@ -92,7 +92,7 @@ def judge_section(card: Card) -> Iterator[str]:
     yield ""
     yield "What its limits do to the people held out:"
     yield ""
-    yield "| limit | worse, of the restored | restored | gain kept |"
+    yield "| limit | worse, of all | restored | gain kept |"
     yield "|---|---|---|---|"
     for limit, worse, restored, gain in card["harm_curve"][::5]:
         yield f"| {limit:.4f} | {worse:.1%} | {restored:.1%} | {gain:.0%} |"

@@ -33,7 +33,7 @@ def calibrate(raw: Numbers, is_worse: NDArray[np.bool_]) -> list[list[float]]:
 
 
 def harm_curve(items: Sequence[object], gains: Numbers, harm: Numbers, true_gains: Numbers) -> list[list[float]]:
-    """Rows (limit, share of worse ones among the faces restored, share of faces restored, share of the best possible
+    """Rows (limit, share of all faces that are restored and worse, share of faces restored, share of the best possible
     gain that is had): what happens if of each item's candidates within the limit the one of the highest predicted gain
     is taken, and none if there is none or it promises a loss. One more is counted as worse than were, since few faces
     may look harmless by chance."""
@@ -49,7 +49,7 @@ def harm_curve(items: Sequence[object], gains: Numbers, harm: Numbers, true_gain
             if allowed:
                 taken.append(max(allowed, key=lambda row: float(gains[row])))
         had = true_gains[taken]
-        worse = (int((had < -EQUAL).sum()) + 1) / (len(taken) + 1)
+        worse = (int((had < -EQUAL).sum()) + 1) / (len(rows_of) + 1)
         curve.append([limit, worse, len(taken) / len(rows_of), float(had.sum()) / best if best else 0.0])
     return [[round(value, 4) for value in row] for row in curve]
 

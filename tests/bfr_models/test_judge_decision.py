@@ -51,5 +51,5 @@ def test_the_harm_curve_counts_faces_not_candidates() -> None:
     curve = {row[0]: row[1:] for row in harm_curve(items, predicted, harm, true)}
     low, high = LIMITS[10], LIMITS[-1]
     # Of a the second candidate, b and c are kept; then of a the first, which is worse, and b. One more counts as worse.
-    assert curve[low] == pytest.approx([1 / 2, 1 / 3, 0.2 / 0.3], abs=1e-3)
-    assert curve[high] == pytest.approx([2 / 3, 2 / 3, -0.1 / 0.3], abs=1e-3)
+    assert curve[low] == pytest.approx([1 / 4, 1 / 3, 0.2 / 0.3], abs=1e-3)
+    assert curve[high] == pytest.approx([2 / 4, 2 / 3, -0.1 / 0.3], abs=1e-3)
