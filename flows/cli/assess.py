@@ -23,7 +23,7 @@ def assess(
     limit: Annotated[int | None, typer.Option(help="Look at the first N rows only.")] = None,
     sample: Annotated[int | None, typer.Option(help="Look at N rows only, drawn at random.")] = None,
     max_harm: Annotated[
-        float | None, typer.Option(help="Share of restored faces that may be worse than before; 0.02 by default.")
+        float | None, typer.Option(help="Share of all faces that may come out worse; 0.02 by default.")
     ] = None,
     min_gain: Annotated[
         float | None, typer.Option(help="Least predicted gain of a restored face; 0.02 by default.")

@@ -115,8 +115,7 @@ def restore(
     max_harm: Annotated[
         float | None,
         typer.Option(
-            help="Share of restored faces that may be worse than before, the others are kept as they are; 0.02 by "
-            "default; 1 replaces every face."
+            help="Share of all faces that may come out worse than they went in; 0.02 by default; 1 replaces every face."
         ),
     ] = None,
     min_gain: Annotated[

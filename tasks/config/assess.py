@@ -30,7 +30,7 @@ class AssessRun(BaseModel):
     detector_weights: str | None = Field(None, description="file of the detector's weights")
     min_face: int = Field(32, ge=1, description="side of the smallest face crop to restore, in the photo's pixels")
     max_faces: int = Field(500, ge=1, description="most faces to restore in one photo")
-    max_harm: float = Field(MAX_HARM, ge=0, le=1, description="share of restored faces that may be worse than before")
+    max_harm: float = Field(MAX_HARM, ge=0, le=1, description="share of all faces that may come out worse")
     min_gain: float = Field(0.02, ge=0, le=1, description="predicted gain from which a face is restored")
     limit: int | None = Field(None, ge=1, description="look at the first N rows only")
     sample: int | None = Field(None, ge=1, description="look at N rows only, drawn at random")

@@ -12,7 +12,7 @@ from bfr_models.types import NetworkChoice
 from tasks.config.restore import RestoreRun
 
 MAX_HARM = 0.02
-"""The share of restored faces that may be worse, by default."""
+"""The share of all faces that may come out worse than they went in, by default."""
 CHANGES_NOTHING = "passthrough"
 """A method that needs no judge: the face that it gives is the one that it was given."""
 

@@ -58,7 +58,7 @@ class RestoreRun(BaseModel):
         None,
         ge=0,
         le=1,
-        description="share of the restored faces that may be worse than the input; the others keep its pixels; "
+        description="share of all faces that may come out worse than they went in; "
         "defaults to 0.02 where a judge knows the method's networks; 1: every face is replaced, unjudged",
     )
     min_gain: float = Field(
