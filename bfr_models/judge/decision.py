@@ -28,8 +28,8 @@ def harm_limit(curve: Sequence[Sequence[float]], max_harm: float) -> float:
     """The probability of harm up to which a face is restored, so that at most a share of `max_harm` of all faces comes
     out worse than it went in.
 
-    `curve` has rows (limit, share of all faces that are worse, ...), as measured on people held out; the result is 0, so
-    that nothing is restored, where no limit is low enough. 1 for a `max_harm` of 1.
+    `curve` has rows (limit, share of all faces that are worse, ...), as measured on people held out. The result is 0,
+    so that nothing is restored, where no limit is low enough, and 1 for a `max_harm` of 1.
     """
     if max_harm >= 1:
         return 1.0

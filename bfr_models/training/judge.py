@@ -107,8 +107,8 @@ def _pair(face: Tensor, candidate: Tensor, side: int, facts: dict[str, Any]) -> 
 
 
 def gain_of(facts: dict[str, Any]) -> float:
-    """Share of the distance to the clean face that goes, about [-1, 1]: the weighted mean over the distances, from their
-    neutral point."""
+    """Share of the distance to the clean face that goes, about [-1, 1]: the weighted mean over the distances, counted
+    from their neutral point."""
     shares = []
     for name in Distances.names:
         before, after = facts[f"{name}_before"], facts[f"{name}_after"]

@@ -28,8 +28,8 @@ class Distances:
     names = ("detector", "pyramid")
     weights = (0.75, 0.25)
     neutral = -0.04
-    """Mean share from which on a change counts as a gain. Both distances are harder on smoothness than others are: where
-    they find a loss of 0.08, SqueezeNet's features found none on people held out. Half of that is granted."""
+    """Mean share from which on a change counts as a gain. Both distances are harder on smoothness than others are:
+    where they find a loss of 0.08, SqueezeNet's features found none on people held out. Half of that is granted."""
 
     def __init__(self, retinaface: Path) -> None:
         body = dict(load_network(retinaface).eval().body.named_children())
