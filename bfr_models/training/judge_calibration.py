@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Numbers = NDArray[np.float64]
 
 LIMITS = tuple(np.round(np.geomspace(0.003, 0.5, 40), 4).tolist())
-EQUAL = 0.01
+EQUAL = 0.02
 """Share of the distance by which a loss counts as one: less is not seen."""
 POINTS = tuple((np.linspace(0, 1, 51) ** 2).round(5).tolist())
 
