@@ -232,8 +232,9 @@ def _explanation() -> str:
         f"`bfr restore --input photos` with the defaults on photos of one face, {SIZES[0]} to {SIZES[1]} px wide. "
         f"{worn} (blur in px of a face of 128 px); {' and '.join(PRESETS)}: the degradation presets.\n\n"
         "Before and after: mean perceptual distance to the clean face (SqueezeNet 1.1's features, through which the "
-        f"judge does not look), compared at the face's own size, at least {COMPARED[0]} and at most {COMPARED[1]} px. Worse and better: by more than {EQUAL:.1%} of the distance. Gain: share of the mean "
-        "distance that goes. The oracle knows the clean face and takes the better of input and replaced face. dB and "
+        f"judge does not look), compared at the face's own size, at least {COMPARED[0]} and at most {COMPARED[1]} px. "
+        f"Worse and better: by more than {EQUAL:.1%} of the distance. Gain: share of the mean distance that goes. The "
+        "oracle knows the clean face and takes the better of input and replaced face. dB and "
         "identity (dlib's cosine): mean changes against the clean face.\n"
     )
 

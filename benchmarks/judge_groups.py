@@ -28,7 +28,7 @@ from bfr_models.metrics.fidelity import sharpness
 from bfr_models.pixels import Uint8Image
 from bfr_models.registry import resolve_method
 from bfr_models.training.judge import examples_of, gain_of, predict, read_pairs
-from bfr_models.training.judge_calibration import raw_probabilities
+from bfr_models.training.judge_calibration import EQUAL, raw_probabilities
 from bfr_models.training.judge_pairs import Pair
 from bfr_models.weights.files import read_card, require_weight
 from bfr_models.weights.tensors import load_weights
@@ -69,10 +69,10 @@ def main() -> None:
     lines += [_line(name, [one for one in taken if one.person in people]) for name, people in groups.items()]
     text = (
         f"{header()}The judge's choices for {len(taken)} faces of {len({one.person for one in taken})} people whom it "
-        f"has not seen, with the defaults (at most {MAX_HARM:.0%} harm). Worse: further from the clean face by the "
-        "mean of two distances. Groups are measured on the clean face (a third of the people each, by the luma of "
-        "their cheeks; a darker chin; an edge across the bridge of the nose), or stated by the source. Gain kept: of "
-        "what the best candidate would have gained.\n\n"
+        f"has not seen, with the defaults (at most {MAX_HARM:.0%} harm). Worse: further from the clean face by "
+        f"{EQUAL:.0%} of the distance, the mean of two. Groups are measured on the clean face (a third of the people "
+        "each, by the luma of their cheeks; a darker chin; an edge across the bridge of the nose), or stated by the "
+        "source. Gain kept: of what the best candidate would have gained.\n\n"
     )
     args.out.write_text(text + "\n".join(lines) + "\n")
     print("\n".join(lines))
@@ -150,7 +150,7 @@ def _part(luma: np.ndarray[Any, Any], place: tuple[int, int, int, int]) -> np.nd
 
 def _line(name: str, taken: list[Taken]) -> str:
     restored = [one for one in taken if one.restored]
-    worse = sum(one.gain < 0 for one in restored)
+    worse = sum(one.gain < -EQUAL for one in restored)
     possible = sum(one.possible for one in taken)
     return (
         f"| {name} | {len({one.person for one in taken})} | {len(taken)} | {len(restored) / len(taken):.1%} | "
