@@ -149,20 +149,11 @@ def _rows(entries: Iterable[Entry], report: PackReport) -> Iterator[dict[str, An
         if entry.lost:
             report.lost.append({"name": entry.name, "why": entry.lost})
         for page, data in enumerate(_pages(entry.data), start=1):
-            path = _as_text(entry.name)
+            path = entry.name
             name = path if page == 1 else f"{path}#page={page}"
             seen[name] += 1
             row_id = name if seen[name] == 1 else f"{name}#{seen[name]}"
             yield {"id": row_id, "image": {"bytes": data, "path": path}, **entry.sidecars}
-
-
-def _as_text(name: str) -> str:
-    """A file name as text: one whose bytes are not UTF-8 is taken for Latin-1."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # Python holds such bytes as lone surrogates
-        return name.encode(errors="surrogateescape").decode("latin-1")
-    return name
 
 
 def _pages(data: bytes | None) -> list[bytes | None]:

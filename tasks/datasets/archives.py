@@ -250,8 +250,12 @@ def _key(name: str) -> str:
 
 
 def as_text(name: str) -> str:
-    """A file name as text, with `\\xf6` for bytes that are not UTF-8: old disks and archives have such names."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """A file name as text: one whose bytes are not UTF-8, as on old disks and in old archives, is taken for Latin-1."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # Python holds such bytes as lone surrogates
+        return name.encode(errors="surrogateescape").decode("latin-1")
+    return name
 
 
 def _why_skipped(path: str) -> str:

@@ -131,7 +131,8 @@ def stored(destination: str) -> set[str]:
 
 
 def test_a_link_that_was_signed_anew_resumes_the_run(source: str) -> None:
-    run = RestoreRun(source=source, destination="s3://secrets/dst", method="passthrough", engine="local", shard_rows=4)
+    settings = {"input": "faces", "method": "passthrough", "engine": "local", "shard_rows": 4}
+    run = RestoreRun(source=source, destination="s3://secrets/dst", **settings)
     shards = list(support.plan_run(run).todo)
     assert {shard.source for shard in shards} == {source} and {shard.name for shard in shards} == {"a.parquet"}
     anew = run.model_copy(update={"source": source.replace(IN_URL["signature"], "another")})

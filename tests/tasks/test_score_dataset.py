@@ -18,7 +18,7 @@ def test_scores_of_a_run_are_found_again(tmp_path: Path) -> None:
     for i, row in enumerate(rows):
         row["gt"] = {"bytes": support.encoded(support.portrait(60 + i)), "path": None}
     support.write_parquet(tmp_path / "src" / "a.parquet", rows)
-    run = support.make_run(tmp_path, "estimator", gt_column="gt", keep_input=True)
+    run = support.make_run(tmp_path, "estimator", gt_column="gt", keep_input=True, size="network")
     support.finished_run(run)
     columns = {"lq_column": "image", "gt_column": "gt"}
     found = score_dataset(ScoreRun(source=run.destination, destination=str(tmp_path / "scores"), **columns))

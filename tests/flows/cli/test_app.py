@@ -245,7 +245,7 @@ def test_a_folder_of_images_goes_in_and_comes_out(bfr: Bfr, prefect_server: str,
     (tmp_path / "scans" / "a").mkdir(parents=True)
     for name, number in {"1 é.png": 1, "a/2#.png": 2}.items():
         (tmp_path / "scans" / name).write_bytes(support.encoded(support.portrait(number)))
-    asked = ("restore", "scans", "out", "--method", "passthrough", "--engine", "local", "--recogniser", "none")
+    asked = ("restore", "scans", "out", "--method", "passthrough", "--engine", "local", "--input", "faces")
     first = bfr(*asked)
     assert first.exit_code == 0, first.output
     assert "packed 2 images of" in first.stderr and "2 rows in = 2 restored" in first.stdout
