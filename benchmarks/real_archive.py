@@ -42,10 +42,11 @@ def main() -> None:
     record = json.loads((args.run / "run.json").read_text())
     faces = [(row, face) for row in rows for face in row["faces"]]
     lines = list(_table(rows, faces))
+    totals = record["totals"]
     text = (
         f"{header()}`bfr restore --method {args.method} --input photos` with the defaults on {len(rows)} portraits "
-        f"({record['totals']['rejected']} more rejected) in {record['seconds']:.0f} s. There is no ground truth. Gain "
-        "is the judge's, of the faces that were changed.\n\n"
+        f"({totals['rejected']} more rejected) in {totals['wall_seconds']:.0f} s. There is no ground truth. Gain is the "
+        "judge's, of the faces that were changed.\n\n"
     )
     (RESULTS / "real_archive.md").write_text(text + "\n".join(lines) + "\n")
     print("\n".join(lines))
