@@ -45,8 +45,8 @@ def main() -> None:
     totals = record["totals"]
     text = (
         f"{header()}`bfr restore --method {args.method} --input photos` with the defaults on {len(rows)} portraits "
-        f"({totals['rejected']} more rejected) in {totals['wall_seconds']:.0f} s. There is no ground truth. Gain is the "
-        "judge's, of the faces that were changed.\n\n"
+        f"({totals['rejected']} more rejected) in {totals['wall_seconds']:.0f} s. There is no ground truth. Gain is "
+        "the judge's, of the faces that were changed.\n\n"
     )
     (RESULTS / "real_archive.md").write_text(text + "\n".join(lines) + "\n")
     print("\n".join(lines))
