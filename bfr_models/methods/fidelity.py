@@ -48,7 +48,7 @@ class Dial:
 
 _STEPS = {"start_timestep": "steps"}
 _DIFFBFR_STEPS = {"start_low": "steps", "start_high": "steps_high", "texture_timestep": "steps_texture"}
-_DIFFACE128 = Dial(free={"start_timestep": 200}, faithful={"start_timestep": 2}, calls=_STEPS)
+_DIFFACE128 = Dial(free={"start_timestep": 90}, faithful={"start_timestep": 2}, calls=_STEPS)
 # The authors' networks continue a little below the noise that they start from (`start_gap`), so not from 2.
 _DIFFACE512 = Dial(free={"start_timestep": 800}, faithful={"start_timestep": 40}, calls=_STEPS)
 

@@ -38,6 +38,7 @@ class Command:
         self.pid, self.terminal = pty.fork()
         if not self.pid:
             os.execve(sys.executable, [sys.executable, "-c", code], os.environ | {"PYTHONPATH": str(ROOT)})
+        os.set_inheritable(self.terminal, False)  # or what is started meanwhile holds it open
         self.said = ""
 
     def wait_until_up(self) -> list[psutil.Process]:
