@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--methods", default="difface,diffbfr,clr_face,estimator")
     parser.add_argument("--presets", default="", help="of the methods, where not the first, in the same order")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--limit", type=int, help="only so many faces")
+    parser.add_argument("--limit", type=int, help="use only the first N faces")
     parser.add_argument("--out", type=Path, default=RESULTS / "harm.md")
     args = parser.parse_args()
     torch.set_num_threads(1)

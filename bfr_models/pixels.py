@@ -24,6 +24,12 @@ def to_uint8(images: Tensor) -> NDArray[np.uint8]:
     return levels.to("cpu", torch.uint8).movedim(-3, -1).contiguous().numpy()
 
 
+def as_grey(image: Uint8Image) -> Uint8Image:
+    """The luma of (H, W, 3) uint8, rounded, in all three channels."""
+    luma = np.rint(image @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
+    return np.repeat(luma[..., None], 3, axis=2)
+
+
 def resize(images: Tensor, size: int | tuple[int, int]) -> Tensor:
     """Antialiased bicubic resize of (B, C, H, W); overshoot is kept, the caller clips.
 

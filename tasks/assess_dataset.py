@@ -11,7 +11,6 @@ on where it was stopped.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import time
@@ -37,7 +36,7 @@ from tasks.assessment.table import DUPLICATES, FOLDER, RECORD, SCHEMA, UNFINISHE
 from tasks.assessment.totals import Totals
 from tasks.assessment.units import Unit, pieces, units
 from tasks.config.assess import AssessRun
-from tasks.config.code import running_code
+from tasks.config.code import installed, running_code
 from tasks.config.resolve import ResolvedRun, resolve_run
 from tasks.datasets.writer import encode_table
 from tasks.engine.daemon_threads import DaemonThreads
@@ -201,7 +200,7 @@ def _record(request: dict[str, Any], totals: Totals, store: Store) -> dict[str, 
         "presets": dict(totals.presets.most_common()),
         "errors": dict(totals.errors.most_common()),
         "histograms": totals.histograms,
-        "versions": dict(_versions()),
+        "versions": installed(PACKAGES),
         "code": running_code(),
         "report": redact(store.url(REPORT)),
     }
@@ -231,11 +230,3 @@ def _estimate(
         "seconds_all": round(looking * counts["pictures"] + per_face * totals.network_faces, 1),
         "seconds_selected": round(looking * counts["selected"] + per_face * totals.network_faces_selected, 1),
     }
-
-
-def _versions() -> Iterator[tuple[str, str]]:
-    for package in PACKAGES:
-        try:
-            yield package, importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import platform
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from bfr_models.errors import BfrError
 from bfr_models.metrics.identity_scale import scale_of
 from bfr_models.metrics.independence import self_scored
 from bfr_models.registry import methods
-from tasks.config.code import running_code
+from tasks.config.code import installed, running_code
 from tasks.config.licences import licences_in_use
 from tasks.config.resolve import ResolvedRun
 from tasks.report.run_card import write_card
@@ -138,7 +137,7 @@ def _run_record(
         "arguments": run.arguments,
         "selection": None if resolved.selection is None else dict(resolved.selection),
         "seed": run.seed,
-        "versions": {"python": platform.python_version(), **dict(_versions())},
+        "versions": {"python": platform.python_version(), **installed(PACKAGES)},
         "code": running_code(),
         "totals": {
             "rows": totals.rows,
@@ -174,11 +173,3 @@ def _warnings(resolved: ResolvedRun, store: Store, sizes: Sizes | None) -> Itera
         yield resolved.care.warning
     if resolved.run.task == "restore" and (warning := too_small(resolved.method, sizes)):
         yield warning
-
-
-def _versions() -> Iterator[tuple[str, str]]:
-    for package in PACKAGES:
-        try:
-            yield package, importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue

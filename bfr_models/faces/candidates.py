@@ -30,8 +30,12 @@ def replaced(restored: Uint8Image, crop: Uint8Image, grain_seed: int | None, sca
 
 def corrected(restored: Uint8Image, crop: Uint8Image) -> Uint8Image:
     """`crop` plus the network's change, at the size of `crop`."""
-    change = resize(correction(restored, crop)[None], len(crop))[0]
-    return to_uint8(to_tensor(crop) + change)
+    return with_change(crop, correction(restored, crop))
+
+
+def with_change(crop: Uint8Image, change: Tensor) -> Uint8Image:
+    """`crop` plus a `correction`."""
+    return to_uint8(to_tensor(crop) + resize(change[None], len(crop))[0])
 
 
 def correction(restored: Uint8Image, crop: Uint8Image) -> Tensor:

@@ -17,9 +17,9 @@ from PIL import Image
 
 from bfr_models.degradation.degrade import degrade
 from bfr_models.degradation.presets import get_preset
-from bfr_models.faces.align import warp
+from bfr_models.faces.align import at_scale, warp
 from bfr_models.faces.types import Matrix
-from bfr_models.pixels import Uint8Image, resize, to_tensor, to_uint8
+from bfr_models.pixels import Uint8Image, as_grey, resize, to_tensor, to_uint8
 
 SIDES = tuple(round(40 * 2 ** (step / 6)) for step in range(23))  # px of the face in its photo, from 40 to 508
 SURROUNDINGS = 1.25  # side of the photo over that of the face
@@ -56,15 +56,14 @@ def photo_face(face: Uint8Image, size: int, rng: np.random.Generator) -> PhotoFa
     side = SIDES[rng.integers(len(SIDES))]
     is_grey = bool(rng.random() < 0.3)
     if is_grey:
-        luma = np.rint(face @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
-        face = np.repeat(luma[..., None], 3, axis=2)
+        face = as_grey(face)
     if rng.random() < 0.5:
         face = np.ascontiguousarray(face[:, ::-1])
     photo, place = _photo(face, side, rng)
     kind, wear = _kind(rng)
     damaged = _worn(photo, wear, side, rng) if wear else _by_preset(photo, kind, side, rng)
     if is_grey:
-        damaged = np.repeat(np.rint(damaged @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)[..., None], 3, axis=2)
+        damaged = as_grey(damaged)
     to_face = _jittered(place, side, rng)
     return PhotoFace(
         crop=_cut(damaged, to_face, side, side),
@@ -120,10 +119,7 @@ def _jittered(place: Matrix, side: int, rng: np.random.Generator) -> Matrix:
 
 
 def _cut(photo: Uint8Image, to_face: Matrix, side: int, size: int) -> Uint8Image:
-    ratio = size / side
-    matrix = to_face * ratio
-    matrix[:, 2] += (ratio - 1) / 2  # pixel centres stay on pixel centres
-    return warp(photo, matrix, size)
+    return warp(photo, at_scale(to_face, size / side), size)
 
 
 def _worn(photo: Uint8Image, wear: _Wear, side: int, rng: np.random.Generator) -> Uint8Image:

@@ -14,7 +14,7 @@ import torch
 
 from bfr_models.faces.candidates import corrected, replaced
 from bfr_models.faces.types import Recogniser
-from bfr_models.pixels import Uint8Image, resize, to_tensor, to_uint8
+from bfr_models.pixels import Uint8Image, as_grey, resize, to_tensor, to_uint8
 from bfr_models.training.judge_distances import SIDES, Distances
 from bfr_models.training.judge_faces import PhotoFace, photo_face
 from bfr_models.types import FaceBatch, Restorer
@@ -61,7 +61,7 @@ def make_pairs(
         for number, (who, face, rng), result in zip(numbers, drawn, restored, strict=True):
             facts = {"item": number, "person": people[who], "method": name, "kind": face.kind, "grey": face.is_grey}
             asked = recognisers if number % IDENTITY_OF == 0 else ()
-            yield from _pairs(face, _as_grey(result, face), facts, distances, asked, rng)
+            yield from _pairs(face, as_grey(result) if face.is_grey else result, facts, distances, asked, rng)
 
 
 def _pairs(
@@ -103,9 +103,3 @@ def _seen(image: Uint8Image, side: int) -> Uint8Image:
     """As it looks in a photo where it is `side` px wide."""
     size = min(side, LARGEST_SEEN)
     return image if len(image) == size else to_uint8(resize(to_tensor(image)[None], size)[0])
-
-
-def _as_grey(image: Uint8Image, face: PhotoFace) -> Uint8Image:
-    if not face.is_grey:
-        return image
-    return np.repeat(np.rint(image @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)[..., None], 3, axis=2)

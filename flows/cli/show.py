@@ -12,8 +12,8 @@ from rich.text import Text
 
 Result = Mapping[str, Any]
 
-_console = Console(highlight=False, soft_wrap=True)
-_EXAMPLES = 10
+console = Console(highlight=False, soft_wrap=True)
+EXAMPLES = 10
 _STATES = {"present": "[green]yes[/]", "absent": "no", "damaged": "[red]damaged[/]"}
 _MARKS = {"ok": "[green]ok[/]", "missing": "[yellow]--[/]", "bad": "[red]!![/]"}
 
@@ -21,25 +21,25 @@ _MARKS = {"ok": "[green]ok[/]", "missing": "[yellow]--[/]", "bad": "[red]!![/]"}
 def restore(record: Result) -> None:
     """Totals, scores, warnings and the path of the report."""
     totals, statistics = record["totals"], record["statistics"]
-    _console.print(
+    console.print(
         f"{totals['rows']} rows in = {totals['restored']} restored + {totals['rejected']} rejected, "
         f"{totals['shards']} shards, {totals['wall_seconds']:.1f} s"
     )
     for name in ("identity_similarity", "identity_similarity_gt", "psnr", "ssim"):
         if "mean" in statistics[name]:
             s = statistics[name]
-            _console.print(f"{name:>24}  mean {s['mean']:.4f}  p05 {s['p05']:.4f}  p95 {s['p95']:.4f}")
+            console.print(f"{name:>24}  mean {s['mean']:.4f}  p05 {s['p05']:.4f}  p95 {s['p95']:.4f}")
     if (scale := record.get("identity_scale")) and "mean" in statistics["identity_similarity"]:
-        _console.print(
+        console.print(
             f"{'':>24}  {scale['recogniser']}: strangers {scale['typical_strangers']:.2f}, same person, other photo "
             f"{scale['typical_same']:.2f}; doubtful below {scale['strangers']:.3f}"
         )
-    _console.print(f"{totals['faces']} faces{_outcomes(record['outcomes'])}")
+    console.print(f"{totals['faces']} faces{_outcomes(record['outcomes'])}")
     for warning in record.get("warnings", ()):
-        _console.print(f"[yellow]{warning}[/]")
+        console.print(f"[yellow]{warning}[/]")
     for code, count in record["rejects"].items():
-        _console.print(f"rejected as {code}: {count}")
-    _console.print(f"report: {record['arguments']['destination']}/report/index.html")
+        console.print(f"rejected as {code}: {count}")
+    console.print(f"report: {record['arguments']['destination']}/report/index.html")
 
 
 def _outcomes(counts: Mapping[str, int]) -> str:
@@ -50,45 +50,45 @@ def _outcomes(counts: Mapping[str, int]) -> str:
 def curate(record: Result) -> None:
     """How many rows each step left, and the scores before and after."""
     for step in record["steps"]:
-        _console.print(f"{step['left']:>10}  {step['step']}", markup=False)
+        console.print(f"{step['left']:>10}  {step['step']}", markup=False)
     for name, after in record["statistics"].items():
         if isinstance(after, Mapping) and "mean" in after:
             before = record["statistics_of_run"][name]["mean"]
-            _console.print(f"{name:>24}  mean {before:.4f} -> {after['mean']:.4f}")
+            console.print(f"{name:>24}  mean {before:.4f} -> {after['mean']:.4f}")
     if found := record["dedupe"]:
-        _console.print(f"{found['dropped']} near-duplicates in {found['groups']} groups, by {found['look']}")
-    _console.print(f"report: {record['report']}", markup=False)
+        console.print(f"{found['dropped']} near-duplicates in {found['groups']} groups, by {found['look']}")
+    console.print(f"report: {record['report']}", markup=False)
 
 
 def verified(found: Result) -> None:
     """The verdict of `bfr verify`, and a table of problems."""
-    _console.print(
+    console.print(
         f"{found['rows_in']} rows in, {found['restored']} restored + {found['rejected']} rejected in {found['shards']} "
         f"shards; {found['files']} files hashed, {found['bytes'] / 2**20:.1f} MiB"
     )
     if found["ok"]:
-        _console.print("[green]ok[/]: every row exactly once, every file as committed")
+        console.print("[green]ok[/]: every row exactly once, every file as committed")
         return
-    _console.print(_problems(found["problems"]))
-    _console.print(f"`bfr repair {found['destination']}` mends what can be mended", markup=False)
+    console.print(_problems(found["problems"]))
+    console.print(f"`bfr repair {found['destination']}` mends what can be mended", markup=False)
 
 
 def repaired(found: Result) -> None:
     """What `bfr repair` found, what it did, and what is left."""
     if not found["found"]:
-        _console.print("[green]ok[/]: nothing is damaged")
+        console.print("[green]ok[/]: nothing is damaged")
         return
     for line in found["mended"]:
-        _console.print(line, markup=False)
+        console.print(line, markup=False)
     if found["set_aside"]:
-        _console.print(
+        console.print(
             f"{len(found['set_aside'])} damaged files are kept in {found['destination']}/damaged", markup=False
         )
     if found["ok"]:
-        _console.print("[green]ok[/]: mended; every row exactly once, every file as committed")
+        console.print("[green]ok[/]: mended; every row exactly once, every file as committed")
         return
-    _console.print(_problems(found["left"]))
-    _console.print(f"left to do: {found['next']}", markup=False)
+    console.print(_problems(found["left"]))
+    console.print(f"left to do: {found['next']}", markup=False)
 
 
 def _problems(problems: Iterable[Result]) -> Table:
@@ -101,9 +101,9 @@ def _problems(problems: Iterable[Result]) -> Table:
 def vacuumed(found: Result) -> None:
     """What `bfr vacuum` removed."""
     for entry in found["removed"]:
-        _console.print(f"{entry['what']}: {entry['path']} ({entry['bytes']} bytes)", markup=False)
+        console.print(f"{entry['what']}: {entry['path']} ({entry['bytes']} bytes)", markup=False)
     did, size = "would remove" if found["dry_run"] else "removed", f"{found['bytes'] / 2**20:.1f} MiB"
-    _console.print(f"{did} {len(found['removed'])} leftovers, {size}; kept {found['too_young']} younger ones")
+    console.print(f"{did} {len(found['removed'])} leftovers, {size}; kept {found['too_young']} younger ones")
 
 
 def explained(rows: list[Result]) -> None:
@@ -113,31 +113,31 @@ def explained(rows: list[Result]) -> None:
         for name, value in row.items():
             if value is not None and name not in ("id", "state"):
                 view.add_row(name, Text(str(value)))
-        _console.print(view)
+        console.print(view)
 
 
 def reprocessed(outcome: Result) -> None:
     """What was restored, which generation is current now, and why."""
     restore(outcome["run"])
     if outcome["comparison"]:
-        _console.print(f"old against new: {outcome['comparison']}", markup=False)
+        console.print(f"old against new: {outcome['comparison']}", markup=False)
     for reason in outcome["held_back"]:
-        _console.print(f"{outcome['generation']} was held back: {reason}", markup=False)
+        console.print(f"{outcome['generation']} was held back: {reason}", markup=False)
     for name in outcome["expired"]:
-        _console.print(f"expired: {name}")
-    _console.print(f"current generation: {outcome['current']}")
+        console.print(f"expired: {name}")
+    console.print(f"current generation: {outcome['current']}")
     if outcome["held_back"]:
-        _console.print(f"to make it current anyway: `bfr generations switch DST {outcome['generation']} --force`")
+        console.print(f"to make it current anyway: `bfr generations switch DST {outcome['generation']} --force`")
 
 
 def deployed(found: Result) -> None:
     """The deployment, and the commands that run it."""
-    _console.print(f"{found['deployment']}: {found['schedule']}, in the work pool {found['work_pool']}")
+    console.print(f"{found['deployment']}: {found['schedule']}, in the work pool {found['work_pool']}")
     if found["gpu_pool"]:
-        _console.print(f"holds the concurrency limit {found['gpu_pool']} while it restores")
-    _console.print(f"measured by {', '.join(f'{what}: {name}' for what, name in found['measured_by'].items())}")
+        console.print(f"holds the concurrency limit {found['gpu_pool']} while it restores")
+    console.print(f"measured by {', '.join(f'{what}: {name}' for what, name in found['measured_by'].items())}")
     for command in found["next"]:
-        _console.print(f"  {command}", markup=False)
+        console.print(f"  {command}", markup=False)
 
 
 def generations(found: list[Result]) -> None:
@@ -146,36 +146,36 @@ def generations(found: list[Result]) -> None:
     for row in found:
         state = f"{row['state']}, held back: {'; '.join(row['held_back'])}" if row["held_back"] else row["state"]
         view.add_row(row["name"], Text(state), *(str(row[key] or "") for key in ("rows", "restored", "finished")))
-    _console.print(view)
+    console.print(view)
 
 
 def current_generation(found: Result) -> None:
-    _console.print(f"current generation: {found['current']}")
+    console.print(f"current generation: {found['current']}")
 
 
 def expired(found: Result) -> None:
-    _console.print(f"expired: {', '.join(found['expired']) or 'none'}")
+    console.print(f"expired: {', '.join(found['expired']) or 'none'}")
 
 
 def report(result: Result) -> None:
-    _console.print(f"report: {result['report']}", markup=False)
+    console.print(f"report: {result['report']}", markup=False)
 
 
 def estimate(facts: Result) -> None:
     """What `bfr restore --plan` found."""
-    _console.print(
+    console.print(
         f"{facts['rows']} rows in {facts['shards']} shards of {facts['files']} files; "
         f"{facts['rows_to_do']} rows in {facts['shards_to_do']} shards are left to do"
     )
     if facts["rows_to_do"]:
-        _console.print(
+        console.print(
             f"about {timedelta(seconds=round(facts['seconds']))} on {facts['workers']} workers like this machine "
             f"({facts['seconds_per_row']} s/row), {facts['bytes'] / 2**20:.1f} MiB of restored faces"
         )
         faces = sum(facts["sample_outcomes"].values())
-        _console.print(f"a sample of {faces} faces{_outcomes(facts['sample_outcomes'])}")
+        console.print(f"a sample of {faces} faces{_outcomes(facts['sample_outcomes'])}")
     for warning in facts["warnings"]:
-        _console.print(f"[yellow]{warning}[/]")
+        console.print(f"[yellow]{warning}[/]")
 
 
 def demo(result: Result) -> None:
@@ -183,45 +183,45 @@ def demo(result: Result) -> None:
     for name, record in result["runs"].items():
         identity, psnr = (record["statistics"][key].get("mean") for key in ("identity_similarity_gt", "psnr"))
         scores = f"identity to gt {identity:.3f}, " if identity is not None else ""
-        _console.print(f"{name}: {record['totals']['restored']} faces, {scores}{psnr:.2f} dB")
-    _console.print(f"report: {result['report']}")
+        console.print(f"{name}: {record['totals']['restored']} faces, {scores}{psnr:.2f} dB")
+    console.print(f"report: {result['report']}")
 
 
 def score(result: Result) -> None:
     """Mean and percentiles of each metric, and how many rows could not be scored."""
     for name, s in result["statistics"].items():
         if s and "mean" in s:
-            _console.print(f"{name:>24}  mean {s['mean']:.4f}  p05 {s['p05']:.4f}  p95 {s['p95']:.4f}  n {s['n']}")
+            console.print(f"{name:>24}  mean {s['mean']:.4f}  p05 {s['p05']:.4f}  p95 {s['p95']:.4f}  n {s['n']}")
         elif s and s["value"] is not None:
-            _console.print(f"{name:>24}  {s['value']:.4f}")
-    _console.print(f"{result['rows']} rows, {result['failed']} not scored; the column `error` says why")
+            console.print(f"{name:>24}  {s['value']:.4f}")
+    console.print(f"{result['rows']} rows, {result['failed']} not scored; the column `error` says why")
 
 
 def fid(result: Result) -> None:
     """The distance, the numbers of faces, and a warning if they are too few to trust it."""
     for name, value in result.items():
         if name.startswith(("fid", "fd_")):
-            _console.print(f"{name}: {value:.4f}  ({' and '.join(map(str, result['n']))} faces)")
+            console.print(f"{name}: {value:.4f}  ({' and '.join(map(str, result['n']))} faces)")
         elif name.startswith(("kid", "kd_")):
-            _console.print(f"{name}: {value['mean']:.6f} ± {value['std']:.6f}  ({value['subsets']} x {value['size']})")
+            console.print(f"{name}: {value['mean']:.6f} ± {value['std']:.6f}  ({value['subsets']} x {value['size']})")
         elif name in ("precision", "recall"):
-            _console.print(f"{name}: {value:.3f}")
+            console.print(f"{name}: {value:.3f}")
     if any(result["skipped"]):
-        _console.print(f"rows without a decodable image: {result['skipped'][0]} and {result['skipped'][1]}")
+        console.print(f"rows without a decodable image: {result['skipped'][0]} and {result['skipped'][1]}")
     if result["warning"]:
-        _console.print(f"[yellow]{result['warning']}[/]")
+        console.print(f"[yellow]{result['warning']}[/]")
 
 
 def evaluate(result: Result) -> None:
     """The table, and the path of the report."""
     from tasks.report.score_table import to_markdown
 
-    _console.print(to_markdown(result["comparison"]), markup=False)
-    _console.print(f"report: {result['report']}")
+    console.print(to_markdown(result["comparison"]), markup=False)
+    console.print(f"report: {result['report']}")
 
 
 def pack(report: Result) -> None:
-    _console.print(f"{report['rows']} rows in {report['files']} files, {len(report['skipped'])} other files skipped")
+    console.print(f"{report['rows']} rows in {report['files']} files, {len(report['skipped'])} other files skipped")
 
 
 def packed(files: Any, report: Any) -> None:
@@ -235,14 +235,14 @@ def packed(files: Any, report: Any) -> None:
     console.print(f"packed {report.rows} images of {files.source} into {files.url} ({size})", markup=False)
     if files.changed:
         console.print(f"{files.changed} of them had changed: their rows of before stay, and so do the results")
-    for lost in report.lost[:_EXAMPLES]:
+    for lost in report.lost[:EXAMPLES]:
         console.print(f"packed without its bytes: {lost['name']}: {lost['why']}", markup=False)
 
 
 def degrade(report: Result) -> None:
-    _console.print(f"{report['rows']} pairs in {report['files']} files")
+    console.print(f"{report['rows']} pairs in {report['files']} files")
     for skipped in report["skipped"]:
-        _console.print(f"skipped {skipped['id']}: {skipped['error']}: {skipped['detail']}", markup=False)
+        console.print(f"skipped {skipped['id']}: {skipped['error']}: {skipped['detail']}", markup=False)
 
 
 def methods(table: list[Result]) -> None:
@@ -250,18 +250,18 @@ def methods(table: list[Result]) -> None:
     for spec in table:
         presets = "\n".join(f"{p['name']} ({p['size']} px, {p['licence']})" for p in spec["presets"])
         view.add_row(spec["name"], presets, spec["paper"], spec["summary"])
-    _console.print(view)
+    console.print(view)
 
 
 def doctor(checks: list[Result]) -> None:
     for check in checks:
-        _console.print(f"{_MARKS[check['state']]} {check['name']}: {check['found']}")
+        console.print(f"{_MARKS[check['state']]} {check['name']}: {check['found']}")
         if check["advice"]:
-            _console.print(f"   {check['advice']}", markup=False)
+            console.print(f"   {check['advice']}", markup=False)
 
 
 def train(result: Result) -> None:
-    _console.print(f"weights: {result['weights']}")
+    console.print(f"weights: {result['weights']}")
 
 
 def weights(rows: list[Result]) -> None:
@@ -271,18 +271,18 @@ def weights(rows: list[Result]) -> None:
         licence = f"{row['licence'] or '?'}{'*' if row['non_commercial'] else ''}"
         size = "?" if row["bytes"] is None else f"{row['bytes'] / 2**20:.1f}"
         view.add_row(row["name"], licence, size, (row["sha256"] or "unknown")[:8], _STATES[row["state"]])
-    _console.print(view)
+    console.print(view)
     if any(row["non_commercial"] for row in rows):
-        _console.print("* non-commercial use only")
+        console.print("* non-commercial use only")
     for row in rows:
         if row["path"]:
-            _console.print(f"{row['name']}: {row['path']}", markup=False)
+            console.print(f"{row['name']}: {row['path']}", markup=False)
         if row["state"] == "damaged":
-            _console.print(f"{row['name']}: {row['why']}", markup=False)
+            console.print(f"{row['name']}: {row['why']}", markup=False)
 
 
 def weights_here(rows: list[Result]) -> None:
     """What `bfr weights fetch` and `import` put into the cache."""
     for row in rows:
         was_here = " (was here)" if row.get("fetched") is False else ""
-        _console.print(f"{row['name']}: {row['path']}, sha256 {row['sha256'][:12]}{was_here}", markup=False)
+        console.print(f"{row['name']}: {row['path']}, sha256 {row['sha256'][:12]}{was_here}", markup=False)

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
 
-from rich.console import Console
 from rich.table import Column, Table
 
-Result = Mapping[str, Any]
-
-_console = Console(highlight=False, soft_wrap=True)
-_EXAMPLES = 10
+from flows.cli.show import EXAMPLES, Result, console
 
 
 def export(report: Result) -> None:
     """How many images came out changed and unchanged, and what did not come out."""
     counts = ", ".join(f"{report[state]} {state}" for state in ("changed", "unchanged", "rejected") if report[state])
-    _console.print(f"{report['images']} images{': ' if counts else ''}{counts}; {report['written']} files written")
-    for one in report["renamed"][:_EXAMPLES]:
-        _console.print(f"renamed: {one['name']!r} is {one['as']!r}", markup=False)
+    console.print(f"{report['images']} images{': ' if counts else ''}{counts}; {report['written']} files written")
+    for one in report["renamed"][:EXAMPLES]:
+        console.print(f"renamed: {one['name']!r} is {one['as']!r}", markup=False)
     if report["noted"]:
-        _console.print(f"{report['noted']} of those written could not stay quite as they were: `notes` in their .json")
-    for one in report["not_exported"][:_EXAMPLES]:
-        _console.print(f"not exported: {one['id']}: {one['why']}", markup=False)
+        console.print(f"{report['noted']} of those written could not stay quite as they were: `notes` in their .json")
+    for one in report["not_exported"][:EXAMPLES]:
+        console.print(f"not exported: {one['id']}: {one['why']}", markup=False)
     if report["missing"]:
-        _console.print(
+        console.print(
             f"[yellow]{report['missing']} images were not exported[/]: their own bytes are needed. Put the source back "
             "as it was and run this again, or restore with --keep-input"
         )
-    _console.print(f"files: {report['folder']}", markup=False)
+    console.print(f"files: {report['folder']}", markup=False)
 
 
 def assessed(record: Result) -> None:
@@ -42,18 +36,18 @@ def assessed(record: Result) -> None:
         view.add_row(outcome, *(f"{number:,}" for number in numbers))
     view.add_section()
     view.add_row("in all", f"{counts['pictures']:,}", f"{counts['faces']:,}")
-    _console.print(view)
+    console.print(view)
     if counts["pictures"] < record["rows_in_source"]:
-        _console.print(f"a part of the {record['rows_in_source']:,} rows of the source")
+        console.print(f"a part of the {record['rows_in_source']:,} rows of the source")
     if record["judge"] is None:
-        _console.print("[yellow]no judge knows this method's networks: every face would be replaced[/]")
+        console.print("[yellow]no judge knows this method's networks: every face would be replaced[/]")
     duplicates = counts["duplicates"]
-    _console.print(f"{duplicates['pictures']:,} pictures look like an earlier one, in {duplicates['groups']:,} groups")
+    console.print(f"{duplicates['pictures']:,} pictures look like an earlier one, in {duplicates['groups']:,} groups")
     if estimate["seconds_all"] is not None:
         times = [timedelta(seconds=round(estimate[key])) for key in ("seconds_all", "seconds_selected")]
-        _console.print(
+        console.print(
             f"a restore takes about {times[0]} of all, {times[1]} of the {counts['selected']:,} pictures it would "
             f"change: `--select {record['arguments']['destination']}` (one worker like this machine)",
             markup=False,
         )
-    _console.print(f"report: {record['report']}", markup=False)
+    console.print(f"report: {record['report']}", markup=False)

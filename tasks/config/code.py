@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -55,6 +56,15 @@ def _address() -> str:
 def this_process() -> dict[str, str | int]:
     """Where this code runs: the node's name and address, and the process."""
     return {"host": socket.gethostname(), "address": _address(), "pid": os.getpid()}
+
+
+def installed(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of those that are installed."""
+    found = {}
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def differences(expected: Mapping[str, str], found: Mapping[str, str]) -> str:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
+from torch import Tensor
 
-from bfr_models.faces.candidates import corrected, correction, replaced
+from bfr_models.faces.candidates import correction, replaced, with_change
 from bfr_models.faces.grain import FloatImage
 from bfr_models.judge.judge import Judge
 from bfr_models.judge.verdict import Verdict
@@ -72,7 +73,8 @@ class Decide:
         seed = derive_seed(case.seed, "grain") if self._care.grain == "keep" else None
         found = [Decision(RESTORED, replaced(case.restored, case.crop, seed, case.scale))]
         if self._judge and is_larger(len(case.crop), len(case.restored)):
-            found.append(Decision(CORRECTED, corrected(case.restored, case.crop), _change(case)))
+            change = correction(case.restored, case.crop)
+            found.append(Decision(CORRECTED, with_change(case.crop, change), _levels(change)))
         return found
 
     def choose(self, cases: Sequence[tuple[Case, list[Decision]]]) -> list[Decision]:
@@ -109,10 +111,9 @@ def _why_kept(case: Case, candidates: list[Decision], best: Verdict) -> str:
     return f"{KEPT_ORIGINAL}: no gain expected ({numbers})"
 
 
-def _change(case: Case) -> FloatImage:
-    """(size, size, 3): what the network changed, in grey levels."""
-    levels = correction(case.restored, case.crop).mul(127.5).movedim(0, -1)
-    return np.ascontiguousarray(levels.numpy())
+def _levels(change: Tensor) -> FloatImage:
+    """(3, size, size) in units of half the range -> (size, size, 3) in grey levels."""
+    return np.ascontiguousarray(change.mul(127.5).movedim(0, -1).numpy())
 
 
 def _rounded(verdict: Verdict) -> Verdict:

@@ -6,11 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from bfr_models.errors import RowError
 from bfr_models.faces.types import Matrix
-from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
+from bfr_models.pixels import Uint8Image, as_grey, face_tensor, to_uint8
 from tasks.images.codec import DecodedImage, decode
 from tasks.images.masks import InpaintMask, holes_of
 from tasks.runs.outcomes import CHANGED, RESTORED, outcome_word
@@ -134,7 +132,4 @@ def _mask(source: ShardInput, row: Row, image: DecodedImage) -> InpaintMask | No
 
 def match_greyscale(face: Uint8Image, image: DecodedImage) -> Uint8Image:
     """Makes the face grey if its image is: a grey image is written as grey, and scores are taken on what is written."""
-    if not image.grey:
-        return face
-    luma = np.rint(face @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
-    return np.repeat(luma[..., None], 3, axis=2)
+    return as_grey(face) if image.grey else face
