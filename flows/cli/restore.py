@@ -160,6 +160,9 @@ def restore(
         typer.Option(help="Faces per network call; 8 by default, 16 on a GPU; auto finds what is fastest and fits."),
     ] = None,
     shard_rows: ShardRows = None,
+    trace: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write when each worker was in which stage, for ui.perfetto.dev.")
+    ] = None,
     allow_open_cluster: AllowOpenCluster = None,
     engine: Engine = None,
     plan: Annotated[

@@ -12,6 +12,7 @@ from bfr_models.metrics.measures import EXTRA, WHY_NO_LPIPS
 from bfr_models.metrics.protocols import is_lower_better
 from bfr_models.metrics.summary import Summary
 from tasks.runs.face_sizes import SIDE_BIN
+from tasks.runs.timings import Timings
 
 BIN_WIDTHS = {
     "identity_similarity": 0.001,
@@ -60,6 +61,7 @@ class Totals:
     outcomes: Counter[str] = field(default_factory=Counter)  # of faces
     sides: Summary = field(default_factory=lambda: Summary(SIDE_BIN))  # of faces, px of the picture
     summaries: dict[str, Summary] = field(default_factory=empty_summaries)
+    timings: Timings = field(default_factory=Timings)
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Adds one shard. Add each shard once."""
@@ -68,6 +70,7 @@ class Totals:
         self.rejected += record["rejected"]
         self.faces += record["faces"]
         self.accelerator_seconds += record["accelerator_seconds"]
+        self.timings.add(record)
         self.rejects.update(record["rejects"])
         self.outcomes.update(record["outcomes"])
         if sides := record.get("sides"):
