@@ -143,6 +143,7 @@ def _run_record(
             "rows": totals.rows,
             "restored": totals.restored,
             "rejected": totals.rejected,
+            "changed": totals.changed,
             "faces": totals.faces,
             "shards": plan.shards.num_rows,
             "accelerator_seconds": round(totals.accelerator_seconds, 3),

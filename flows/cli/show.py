@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from tasks.runs.record import written_words
+
 Result = Mapping[str, Any]
 
 console = Console(highlight=False, soft_wrap=True)
@@ -22,7 +24,7 @@ def restore(record: Result) -> None:
     """Totals, scores, warnings and the path of the report."""
     totals, statistics = record["totals"], record["statistics"]
     console.print(
-        f"{totals['rows']} rows in = {totals['restored']} restored + {totals['rejected']} rejected, "
+        f"{totals['rows']:,} rows in = {written_words(totals)} + {totals['rejected']:,} rejected, "
         f"{totals['shards']} shards, {totals['wall_seconds']:.1f} s"
     )
     for name in ("identity_similarity", "identity_similarity_gt", "psnr", "ssim"):
@@ -63,7 +65,7 @@ def curate(record: Result) -> None:
 def verified(found: Result) -> None:
     """The verdict of `bfr verify`, and a table of problems."""
     console.print(
-        f"{found['rows_in']} rows in, {found['restored']} restored + {found['rejected']} rejected in {found['shards']} "
+        f"{found['rows_in']} rows in, {found['restored']} written + {found['rejected']} rejected in {found['shards']} "
         f"shards; {found['files']} files hashed, {found['bytes'] / 2**20:.1f} MiB"
     )
     if found["ok"]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 RESTORED, CORRECTED, KEPT_ORIGINAL = "restored", "corrected", "kept_original"
 """The outcomes of faces that were scored: only they have a row in `features/`."""
 SCORED = (RESTORED, CORRECTED, KEPT_ORIGINAL)
@@ -15,6 +18,11 @@ LARGER = 1.25
 def outcome_word(outcome: str) -> str:
     """The part of an outcome that is counted: all of it, without the reason."""
     return outcome.partition(":")[0]
+
+
+def is_changed(faces: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether any of these entries of the column `faces` has other pixels than the input."""
+    return any(outcome_word(face["outcome"]) in CHANGED for face in faces)
 
 
 def is_larger(side: float, size: int) -> bool:

@@ -55,6 +55,7 @@ class Totals:
     rows: int = 0
     restored: int = 0
     rejected: int = 0
+    changed: int | None = 0  # rows with a restored face; None: commits of earlier versions do not say
     faces: int = 0
     accelerator_seconds: float = 0.0
     rejects: Counter[str] = field(default_factory=Counter)
@@ -68,6 +69,8 @@ class Totals:
         self.rows += record["rows"]
         self.restored += record["restored"]
         self.rejected += record["rejected"]
+        known = self.changed is not None and "changed" in record
+        self.changed = self.changed + record["changed"] if known else None
         self.faces += record["faces"]
         self.accelerator_seconds += record["accelerator_seconds"]
         self.timings.add(record)

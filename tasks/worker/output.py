@@ -18,7 +18,7 @@ from tasks.datasets.row_ids import digest_of_ids
 from tasks.datasets.writer import encode_table, rename_clashing, table_of
 from tasks.runs.face_sizes import SIDE_BIN
 from tasks.runs.layout import DATA, FEATURES, REJECTED
-from tasks.runs.outcomes import outcome_word
+from tasks.runs.outcomes import is_changed, outcome_word
 from tasks.runs.shards import Shard
 from tasks.scoring.embedding_sums import embedding_sums
 from tasks.scoring.face_vectors import FaceFeatures, features_table
@@ -125,6 +125,7 @@ def shard_output(
         "rows": len(source.rows),
         "ids": digest_of_ids(row.id for row in source.rows),
         "restored": len(values),
+        "changed": sum(is_changed(row["faces"]) for row in values),
         "rejected": len(failed),
         "rejects": dict(Counter(row.error.code for row in failed if row.error)),
         "faces": outcomes.total(),
