@@ -121,6 +121,8 @@ def _run_record(
         "method": {
             "name": run.method,
             "preset": method.preset.name,
+            "size": method.preset.size,
+            "summary": methods()[run.method].summary,
             "fingerprint": method.fingerprint,
             "options": settings["method"]["options"],
             "weights": settings["method"]["weights"],
@@ -155,6 +157,8 @@ def _run_record(
         "outcomes": dict(totals.outcomes.most_common()),
         "face_sizes": sizes,
         "statistics": statistics,
+        "distributions": {name: summary.to_report() for name, summary in totals.distributions.items() if summary.n},
+        "examples": totals.examples.to_json(),
         "started": started.isoformat(timespec="seconds"),
         "finished": now.isoformat(timespec="seconds"),
     }

@@ -186,6 +186,7 @@ def demo(result: Result) -> None:
         identity, psnr = (record["statistics"][key].get("mean") for key in ("identity_similarity_gt", "psnr"))
         scores = f"identity to gt {identity:.3f}, " if identity is not None else ""
         console.print(f"{name}: {record['totals']['restored']} faces, {scores}{psnr:.2f} dB")
+    console.print(f"an old photograph, restored: {result['files']}", markup=False)
     console.print(f"report: {result['report']}")
 
 

@@ -11,6 +11,7 @@ from bfr_models.faces.recognisers import WHY_NONE
 from bfr_models.metrics.measures import EXTRA, WHY_NO_LPIPS
 from bfr_models.metrics.protocols import is_lower_better
 from bfr_models.metrics.summary import Summary
+from tasks.runs.examples import Examples
 from tasks.runs.face_sizes import SIDE_BIN
 from tasks.runs.timings import Timings
 
@@ -28,6 +29,9 @@ BIN_WIDTHS = {
 }
 """The metrics that a commit record sums up, with the bin width of their histograms: percentiles are that exact."""
 
+DISTRIBUTIONS = {"gain": 0.005, "sharpness_input": 0.1, "sharpness": 0.1, "seconds": 0.01}
+"""What else a commit record sums up: of faces, except the seconds, which are rows'."""
+
 LOWER_IS_BETTER = frozenset(filter(is_lower_better, BIN_WIDTHS))
 """The metrics for which a larger value is worse."""
 
@@ -41,6 +45,15 @@ WHY_TOO_SMALL = {
 def summarise(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The statistics of some output rows, as a commit record stores them."""
     return {name: Summary.of((value[name] for value in values), width).to_json() for name, width in BIN_WIDTHS.items()}
+
+
+def distributions(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How seconds of some output rows, and what else is known of their faces, are distributed."""
+    faces = [face for value in values for face in value["faces"]]
+    return {
+        name: Summary.of((one[name] for one in (values if name == "seconds" else faces)), width).to_json()
+        for name, width in DISTRIBUTIONS.items()
+    }
 
 
 def empty_summaries() -> dict[str, Summary]:
@@ -62,7 +75,9 @@ class Totals:
     outcomes: Counter[str] = field(default_factory=Counter)  # of faces
     sides: Summary = field(default_factory=lambda: Summary(SIDE_BIN))  # of faces, px of the picture
     summaries: dict[str, Summary] = field(default_factory=empty_summaries)
+    distributions: dict[str, Summary] = field(default_factory=dict)
     timings: Timings = field(default_factory=Timings)
+    examples: Examples = field(default_factory=Examples)
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Adds one shard. Add each shard once."""
@@ -74,6 +89,11 @@ class Totals:
         self.faces += record["faces"]
         self.accelerator_seconds += record["accelerator_seconds"]
         self.timings.add(record)
+        self.examples.add(record)
+        for name, summary in record.get("distributions", {}).items():  # earlier versions have none
+            self.distributions[name] = self.distributions.get(name, Summary(DISTRIBUTIONS[name])) + Summary.from_json(
+                summary
+            )
         self.rejects.update(record["rejects"])
         self.outcomes.update(record["outcomes"])
         if sides := record.get("sides"):
