@@ -56,14 +56,14 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def comparison(tmp_path: Path, run: Path) -> Path:
-    """A page of two runs side by side."""
+    """A page of three runs side by side."""
     image = support.encoded(support.portrait(1))
     cells = [Cell(name, image, "words", 0.9) for name in ("input", "one", "two", "gt")]
     record = support.read_record(run)
     other = record | {"method": record["method"] | {"name": "another"}}
     rows = [GalleryRow(f"row {i}", tuple(cells)) for i in range(3)]
     path = tmp_path / "index.html"
-    path.write_text(render_report("Two", [record, other], cards_of(rows), []))
+    path.write_text(render_report("Three", [record, other, record], cards_of(rows), []))
     return path
 
 
