@@ -26,6 +26,12 @@ def test_the_input_of_a_restored_row_is_found_behind_rejected_ones_and_equal_ids
     assert found == {0: rows[4]["image"]["bytes"], 2: rows[7]["image"]["bytes"]}
 
 
+def test_a_column_that_is_not_there_has_no_images(tmp_path: Path) -> None:
+    """A row that is its own ground truth has it in the input alone."""
+    support.write_parquet(tmp_path / "a.parquet", support.make_rows(2))
+    assert list(ImageCells(2**30).of_run(Store(str(tmp_path)), "a.parquet", "gt", [0])) == []
+
+
 def test_a_source_that_has_changed_gives_none_and_nothing_is_read_beyond_the_budget(tmp_path: Path) -> None:
     rows = [row | {"id": str(i)} for i, row in enumerate(support.make_rows(4))]
     path = support.write_parquet(tmp_path / "a.parquet", rows)
