@@ -58,6 +58,7 @@ def export_run(
     run, store = open_export(source), Store(destination)
     if f"{store.url()}/".startswith(f"{run.store.url()}/"):
         raise UsageError(f"expected a folder outside of the run {source}, found {destination}; choose another one")
+    store.require_bucket()
     progress = Progress(store, run, {"only": only, "suffix": suffix}, overwrite=overwrite)
     export = _Export(run, store, progress, only, suffix)
     rows, total = 0, sum(shard.rows for shard, _ in run.shards)

@@ -7,9 +7,10 @@ not followed: whoever made the folder could not read what they lead to, perhaps,
 
 from __future__ import annotations
 
-import gzip
+import errno
 import io
 import lzma
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -21,9 +22,11 @@ from typing import IO, TypeVar
 from bfr_models.errors import UsageError
 from tasks.datasets import archive_limits
 from tasks.datasets.archive_limits import CHUNK, MAX_SIDECAR_BYTES, BoundedTar, Budget, members, open_tar, size_of
+from tasks.storage.filesystem import split_file
 from tasks.storage.globs import split_glob
 from tasks.storage.local_disk import NotAFileError
 from tasks.storage.redaction import redact
+from tasks.storage.refusals import cannot_read
 from tasks.storage.store import FileVersions, Store
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
@@ -44,9 +47,11 @@ LEADS_OUT = "a link that leads out of the source (--follow-links follows it)"
 
 Member = TypeVar("Member")
 _DAMAGE = (
-    zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError,
-    RuntimeError, NotImplementedError,  # zipfile's for an encrypted member and an unknown compression
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, struct.error,
+    RuntimeError,  # zipfile's for an encrypted member, an unknown compression, and what recurses
+    ValueError, LookupError, ArithmeticError,  # zipfile's and tarfile's for numbers that they did not expect
 )  # fmt: skip
+_OF_CONTENT = (None, errno.EINVAL)  # the numbers of an OSError that is about bytes; others are about where they lie
 
 
 @dataclass(frozen=True)
@@ -65,9 +70,9 @@ def read_entries(
 ) -> Iterator[Entry] | None:
     """The files of a folder, a glob or of archives, in a stable order; None if the source is Parquet. With `only`, of
     the images and archives those of these names, as `image_files` has them."""
-    folder, slash, name = source.rstrip("/").rpartition("/")
+    folder, name = split_file(source.rstrip("/"))
     if name.lower().endswith(ARCHIVES) and not has_magic(source):
-        return _archive(Store(folder or slash or "."), name)
+        return _archive(Store(folder), name)
     if name.endswith(".parquet"):
         return None
     store, files, follow_links = _list(source, follow_links=follow_links)
@@ -87,9 +92,9 @@ def read_entries(
 def image_files(source: str) -> dict[str, str] | None:
     """The version of each image at a source by its name or, if there are none, of each archive; None if the source has
     neither, or if it is a dataset: it has a Parquet file."""
-    folder, slash, name = source.rstrip("/").rpartition("/")
+    folder, name = split_file(source.rstrip("/"))
     if _is_archive(name) and not has_magic(name):
-        store = Store(folder or slash or ".")
+        store = Store(folder)
         return {name: store.info(name).version} if store.exists(name) else None
     if name.endswith(".parquet") or source.startswith(("http://", "https://")):  # web servers do not list
         return None
@@ -110,11 +115,22 @@ def _list(source: str, *, follow_links: bool) -> tuple[Store, FileVersions, bool
     if (pattern := split_glob(source)) is not None and not store.exists(""):
         store = Store(pattern[0])
         return store, store.glob(pattern[1]), follow_links
-    files = store.versions(follow_links=follow_links)
+    try:
+        files = store.versions(follow_links=follow_links)
+    except PermissionError as error:  # a named object may be read in a bucket that may not be listed
+        return *_named(source, error), True
     if [file.path for file in files] != [""]:
         return store, files, follow_links
-    folder, slash, name = source.rpartition("/")
-    return Store(folder or slash or "."), [replace(files[0], path=name)], True
+    folder, name = split_file(source)
+    return Store(folder), [replace(files[0], path=name)], True
+
+
+def _named(source: str, refused: PermissionError) -> tuple[Store, FileVersions]:
+    folder, name = split_file(source)
+    try:
+        return Store(folder), [Store(folder).info(name)]
+    except (OSError, UsageError):  # the latter for a bucket, which is in no folder
+        raise cannot_read(source, refused) from refused
 
 
 def _file(store: Store, path: str, size: int, follow_links: bool) -> Entry:
@@ -147,6 +163,7 @@ def _archive(store: Store, name: str) -> Iterator[Entry]:
     except FileNotFoundError:
         raise UsageError(f"expected an archive at {redact(store.url(name))}, found nothing; check the path") from None
     except _DAMAGE as error:
+        _require_damage(error)
         raise UsageError(
             f"expected a whole archive at {redact(store.url(name))}, found a broken one ({error}); download it again, "
             "or extract what is left of it and pack the folder"
@@ -157,7 +174,7 @@ def _zip(opened: IO[bytes], budget: Budget) -> Iterator[Entry]:
     with zipfile.ZipFile(opened) as archive:
         for member in archive.infolist():
             budget.count_member(len(member.filename))
-            if member.is_dir():
+            if member.filename.endswith("/"):
                 continue
             if why := _why_skipped(member.filename):
                 yield Entry(member.filename, skipped=why)
@@ -234,9 +251,16 @@ def _bytes(
             budget.count_bytes(data.write(chunk))
             if data.tell() > archive_limits.MAX_FILE_BYTES:
                 return None, _more_than_allowed(data.tell())
-    except (*_DAMAGE, KeyError, RecursionError) as error:
+    except _DAMAGE as error:
+        _require_damage(error)
         return None, f"expected a whole member of the archive, found a broken one ({type(error).__name__}: {error})"
     return data.getvalue(), ""
+
+
+def _require_damage(error: BaseException) -> None:
+    """Raises an error of the storage again: it may be transient, and says nothing of the archive."""
+    if isinstance(error, OSError) and error.errno not in _OF_CONTENT:
+        raise error
 
 
 def _more_than_allowed(size: int) -> str:
@@ -259,6 +283,8 @@ def as_text(name: str) -> str:
 
 
 def _why_skipped(path: str) -> str:
+    if not path:
+        return "a member without a name"
     if _hidden(path):
         return "hidden"
     if kind := NOT_READ.get(path.lower().rpartition(".")[2]):
