@@ -1,6 +1,6 @@
 """Packs images into a Parquet dataset: one row per image file, byte for byte, broken files included.
 
-Nothing is lost on the way in: `restore` rejects what does not decode, with the reason. A TIFF with several pages
+Nothing is lost on the way in: `restore` rejects what does not decode, with the reason. A TIFF or PDF with several pages
 becomes one row per page; that of the first one has the whole file, of which every reader takes the first page.
 """
 
@@ -22,6 +22,7 @@ from tasks.datasets.overwriting import made_by, require_free
 from tasks.datasets.row_groups import batches, opened_parquet, values
 from tasks.datasets.row_ids import row_ids
 from tasks.datasets.writer import DatasetWriter
+from tasks.images.document_readers import later_pages
 from tasks.images.tiff_pages import split_pages
 from tasks.runs.layout import SOURCE, SPEC
 from tasks.runs.packed import Packed, note_packed, read_packed
@@ -155,10 +156,14 @@ def _rows(entries: Iterable[Entry], report: PackReport) -> Iterator[dict[str, An
             yield {"id": row_id, "image": {"bytes": data, "path": path}, **entry.sidecars}
 
 
-def _pages(data: bytes | None) -> list[bytes | None]:
-    """Each page of a TIFF, the first as the file itself: with it the dataset has every byte of what was packed."""
-    pages = split_pages(data)
-    return [data, *pages[1:]]
+def _pages(data: bytes | None) -> Iterator[bytes | None]:
+    """Each page of a TIFF or a PDF, the first as the file itself: with it the dataset has every byte of what was
+    packed."""
+    yield data
+    if data is not None and data[:5] == b"%PDF-":
+        yield from later_pages(data)
+    else:
+        yield from split_pages(data)[1:]
 
 
 def _tables(rows: Iterator[dict[str, Any]]) -> Iterator[pa.Table]:

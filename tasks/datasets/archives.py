@@ -22,6 +22,7 @@ from typing import IO, TypeVar
 from bfr_models.errors import UsageError
 from tasks.datasets import archive_limits
 from tasks.datasets.archive_limits import CHUNK, MAX_SIDECAR_BYTES, BoundedTar, Budget, members, open_tar, size_of
+from tasks.datasets.file_kinds import is_hidden, is_image, why_skipped
 from tasks.storage.filesystem import split_file
 from tasks.storage.globs import split_glob
 from tasks.storage.local_disk import NotAFileError
@@ -29,16 +30,6 @@ from tasks.storage.redaction import redact
 from tasks.storage.refusals import cannot_read
 from tasks.storage.store import FileVersions, Store
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
-NOT_READ = dict.fromkeys(("heic", "heif", "hif"), "a HEIF image") | {
-    "avif": "an AVIF image",
-    "jxl": "a JPEG XL image",
-    **dict.fromkeys(("jp2", "j2k", "jpf", "jpx", "j2c"), "a JPEG 2000 image"),
-    **dict.fromkeys(("dng", "cr2", "cr3", "nef", "arw", "raf", "orf", "rw2", "pef", "srw"), "a camera's raw data"),
-    "pdf": "a PDF",
-    "dcm": "a DICOM image",
-    "psd": "a Photoshop document",
-}
 SIDECARS = ("json", "txt", "cls")  # files beside an image in a WebDataset; they become columns
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)  # LZMA takes the memory that the file says
@@ -76,9 +67,9 @@ def read_entries(
     if name.endswith(".parquet"):
         return None
     store, files, follow_links = _list(source, follow_links=follow_links)
-    sizes = {file.path: file.size for file in files if only is None or file.path in only or _why_skipped(file.path)}
-    names = [path for path in sizes if not _hidden(path)]
-    images = any(map(_is_image, names))
+    sizes = {file.path: file.size for file in files if only is None or file.path in only or why_skipped(file.path)}
+    names = [path for path in sizes if not is_hidden(path)]
+    images = any(map(is_image, names))
     if any(path.endswith(".parquet") for path in names):
         if images:
             raise UsageError(f"expected images or Parquet at {redact(source)}, found both; pack them separately")
@@ -98,10 +89,10 @@ def image_files(source: str) -> dict[str, str] | None:
         return {name: store.info(name).version} if store.exists(name) else None
     if name.endswith(".parquet") or source.startswith(("http://", "https://")):  # web servers do not list
         return None
-    files = [file for file in _list(source, follow_links=False)[1] if not _hidden(file.path)]
+    files = [file for file in _list(source, follow_links=False)[1] if not is_hidden(file.path)]
     if any(file.path.endswith(".parquet") for file in files):
         return None
-    for wanted in (_is_image, _is_archive):
+    for wanted in (is_image, _is_archive):
         if found := {file.path: file.version for file in files if wanted(file.path)}:
             return found
     return None
@@ -135,7 +126,7 @@ def _named(source: str, refused: PermissionError) -> tuple[Store, FileVersions]:
 
 def _file(store: Store, path: str, size: int, follow_links: bool) -> Entry:
     leads_out, name = not follow_links and store.leads_out(path), as_text(path)
-    if why := _why_skipped(path):
+    if why := why_skipped(path):
         return Entry(name, skipped=LEADS_OUT if leads_out else why)
     if leads_out:
         return Entry(name, lost=LEADS_OUT)
@@ -176,7 +167,7 @@ def _zip(opened: IO[bytes], budget: Budget) -> Iterator[Entry]:
             budget.count_member(len(member.filename))
             if member.filename.endswith("/"):
                 continue
-            if why := _why_skipped(member.filename):
+            if why := why_skipped(member.filename):
                 yield Entry(member.filename, skipped=why)
             elif member.compress_type not in ZIP_METHODS:
                 yield Entry(member.filename, lost="expected a member that is stored or compressed by deflate or bzip2")
@@ -188,17 +179,17 @@ def _zip(opened: IO[bytes], budget: Budget) -> Iterator[Entry]:
 def _tar(opened: IO[bytes], budget: Budget) -> Iterator[Entry]:
     with open_tar(opened, budget) as (archive, bounded):
         found, texts = _contents(archive, bounded, budget)
-        beside = {m.name: _sidecars(m.name, texts) for m in found if not _why_skipped(m.name)}
+        beside = {m.name: _sidecars(m.name, texts) for m in found if not why_skipped(m.name)}
         used = {text for names in beside.values() for text in names.values()}
         keys = set(map(_key, beside))
         yield from (
-            Entry(as_text(name), skipped=OTHER_FIELD if _key(name) in keys else _why_skipped(name))
+            Entry(as_text(name), skipped=OTHER_FIELD if _key(name) in keys else why_skipped(name))
             for name in texts
             if name not in used
         )
         for member in found:
             name = as_text(member.name)
-            if why := _why_skipped(member.name):
+            if why := why_skipped(member.name):
                 yield Entry(name, skipped=why)
                 continue
             bounded.allow(archive_limits.MAX_FILE_BYTES + CHUNK)
@@ -225,7 +216,7 @@ def _contents(
         if member.isdir():
             continue
         kind = member.name.rpartition(".")[2]
-        if member.isfile() and kind in SIDECARS and not _hidden(member.name) and member.size <= MAX_SIDECAR_BYTES:
+        if member.isfile() and kind in SIDECARS and not is_hidden(member.name) and member.size <= MAX_SIDECAR_BYTES:
             budget.count_text(member.size)
             bounded.allow(MAX_SIDECAR_BYTES + CHUNK)
             data, _ = _bytes(archive.extractfile, member, member.size, budget)
@@ -282,24 +273,5 @@ def as_text(name: str) -> str:
     return name
 
 
-def _why_skipped(path: str) -> str:
-    if not path:
-        return "a member without a name"
-    if _hidden(path):
-        return "hidden"
-    if kind := NOT_READ.get(path.lower().rpartition(".")[2]):
-        return f"{kind}, which is not read; convert it to TIFF or PNG"
-    return "" if _is_image(path) else "not an image by its extension"
-
-
-def _is_image(path: str) -> bool:
-    name = path.rpartition("/")[2].lower()
-    return "." in name and f".{name.rpartition('.')[2]}" in EXTENSIONS
-
-
 def _is_archive(path: str) -> bool:
     return path.lower().endswith(ARCHIVES)
-
-
-def _hidden(path: str) -> bool:
-    return any((step.startswith(".") and step not in (".", "..")) or step == "__MACOSX" for step in path.split("/"))

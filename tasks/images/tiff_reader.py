@@ -17,13 +17,14 @@ from PIL import Image
 
 from bfr_models.errors import RowError
 from tasks.images.limits import MAX_PIXELS
-from tasks.images.sixteen_bit import bands, to_8_bits
+from tasks.images.sixteen_bit import bands, full_range, to_8_bits
 from tasks.images.tiff_directories import BLOCKS, OLD_JPEG, Directory, Tags, Tiff, contents
 
 # Tags that say how the pixels are stored.
 _LAYOUT = {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 322, 323, 324, 325, 338, 347, 529, 530, 531, 532}
 _OLD_JPEG_LAYOUT = {512, 513, 514, 515, 517, 518, 519, 520, 521}
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _COLOUR_MAP = 258, 259, 262, 277, 320
+_MAKE = 271
 _TILE, _DEPTHS = (322, 323), (32997, 32998)
 _ALPHA, _FORMAT, _INKS, _REFERENCE = 338, 339, 332, 532
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
@@ -72,7 +73,7 @@ def read_tiff(data: bytes, image: Directory | None = None) -> TiffImage:
     levels = _samples(tiff, image, compression)
     if photometric == _PALETTE:
         return TiffImage(_through_palette(levels, tiff.numbers(tags.get(_COLOUR_MAP))), None, "RGB", [])
-    levels = _full_range(levels, number(_BITS, 1))
+    levels = full_range(levels, number(_BITS, 1))
     if photometric == _WHITE_IS_ZERO:
         grey = levels if levels.ndim == 2 else levels[..., 0]
         np.subtract(np.iinfo(levels.dtype).max, grey, out=grey)
@@ -83,6 +84,11 @@ def size_of(data: bytes) -> tuple[int, int]:
     """Width and height of the image of a TIFF. ValueError or struct.error if it is broken."""
     image = contents(Tiff(data)).image
     return image.width, image.height
+
+
+def is_raw(tiff: Tiff, image: Directory) -> bool:
+    """Whether the image is a camera's raw data, and says of which camera."""
+    return tiff.numbers(image.tags.get(_PHOTOMETRIC))[0] in _RAW and _MAKE in tiff.at(tiff.first).tags
 
 
 def _require_readable(tiff: Tiff, tags: Tags, compression: int, photometric: int) -> None:
@@ -200,20 +206,6 @@ class _WithDirectory(io.RawIOBase):
 
     def seekable(self) -> bool:
         return True
-
-
-def _full_range(levels: Levels, bits: int) -> Levels:
-    """Levels of 1 to 16 bits, spread over [0, 255] or [0, 65535]."""
-    if levels.dtype == np.bool_:
-        return np.asarray(levels.astype(np.uint8) * np.uint8(255))
-    if bits == 8 * levels.dtype.itemsize:
-        return levels.astype(levels.dtype.newbyteorder("="), copy=False)
-    white, top = 2**bits - 1, np.iinfo(levels.dtype).max
-    table = (np.arange(white + 1, dtype=np.uint32) * top + white // 2) // white
-    out = np.empty(levels.shape, levels.dtype.newbyteorder("="))
-    for band in bands(len(levels)):
-        out[band] = table[levels[band]]
-    return out
 
 
 def _through_palette(indices: Levels, colours: tuple[int, ...]) -> Levels:

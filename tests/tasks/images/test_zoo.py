@@ -16,8 +16,8 @@ from tests.tasks.images.samples import code_of, opened, saved
 from tests.zoo import DEEP, FLAT, Animal, Levels, animals, odd_tiffs, others, pngs, tiff, tiffs
 
 
-def _wrong(animal: Animal) -> str:
-    """How a file was misread; "" if it was not."""
+def wrong(animal: Animal) -> str:
+    """How a file is misread; "" if it is not."""
     image = decode(animal.data)
     colours = animal.levels
     if colours.dtype == np.uint16:
@@ -40,7 +40,7 @@ def _wrong(animal: Animal) -> str:
 
 @pytest.mark.parametrize(("some", "count"), [(tiffs, 640), (odd_tiffs, 36), (pngs, 52), (others, 16)])
 def test_every_level_is_the_one_that_went_in(some: type[animals], count: int) -> None:
-    found = {animal.name: _wrong(animal) for animal in some()}
+    found = {animal.name: wrong(animal) for animal in some()}
     assert {name: wrong for name, wrong in found.items() if wrong} == {}
     assert len(found) == count
 
