@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from tasks.images.kinds import kind_of
+from tasks.images.tiff_directories import Tiff, contents, tile_fits
 
 FORMATS = (  # tried in this order; Pillow's parsers of other formats are never reached, so their bugs are not either
     "JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000",
@@ -36,6 +37,8 @@ def glimpse(data: bytes | None, side: int) -> Glimpse | None:
     try:
         if (kind := kind_of(data)) in _SLOW:
             return _slow_glimpse(kind, data, side)
+        if kind == "TIFF" and not tile_fits(tiff := Tiff(data), contents(tiff).image, least=2**20):
+            return None
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             turned = _TURNED.get(image.getexif().get(ExifTags.Base.Orientation, 1), 0)
             width, height = image.size if turned in (0, 180) else image.size[::-1]
