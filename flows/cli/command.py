@@ -7,22 +7,24 @@ import json
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from typing import Any
 
 import typer
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
-from bfr_models.errors import BfrError, UsageError
+from bfr_models.errors import BfrError
+from flows.cli import output
+from flows.cli.faults import advice_on
 from flows.cli.supervisor import INTERRUPTED, KEPT, STOP_SECONDS, is_driver
 from flows.orchestration.interruption import interruptible, is_interrupted
 from tasks.config.environment import prepare_environment
 from tasks.engine.daemon_threads import end_if_busy
 from tasks.engine.spot_notice import watch_for_notice
 from tasks.storage.redaction import redact_text
-from tasks.storage.waits import show_waits
+
+SIGN_SECONDS = 0.7  # after which a command that has said nothing yet gives a sign of life
 
 
 def run(
@@ -34,7 +36,9 @@ def run(
 ) -> None:
     """Does a verb's work, prints its result or its error, and exits with its code."""
     prepare_environment()
-    show_waits()
+    sign = threading.Timer(SIGN_SECONDS, output.sign_of_life)
+    sign.daemon = True
+    sign.start()
     failed: list[int] = []
     atexit.register(_end, failed)  # before Prefect and Ray register theirs, so that it is called after them
     try:
@@ -49,8 +53,10 @@ def run(
             print(redact_text(traceback.format_exc()), file=sys.stderr)
         if as_json:
             print(json.dumps({"error": message, "exit_code": code}))
-        print(f"error: {message}", file=sys.stderr)
+        output.error(message)
         raise typer.Exit(code) from None
+    finally:
+        sign.cancel()
     if as_json:
         print(json.dumps(result, indent=2, default=str))
     else:
@@ -70,8 +76,8 @@ def explain(error: BaseException) -> tuple[int, str]:
         return INTERRUPTED, f"interrupted; {KEPT}"
     if isinstance(error, BfrError):
         return error.exit_code, str(error)
-    if isinstance(error, ValidationError):
-        return UsageError.exit_code, "; ".join(_fault(found) for found in error.errors())
+    if isinstance(error, OSError) and (advice := advice_on(error)):
+        return BfrError.exit_code, advice
     return BfrError.exit_code, f"{type(error).__name__}: {error} (--debug shows where)"
 
 
@@ -79,10 +85,3 @@ def _is_signal(error: BaseException) -> bool:
     """Also as Prefect and Ray raise it, each in place of the handler that they find."""
     by_ray = isinstance(error, SystemExit) and error.code == signal.SIGTERM
     return isinstance(error, KeyboardInterrupt) or type(error).__name__ == "TerminationSignal" or by_ray
-
-
-def _fault(found: ErrorDetails) -> str:
-    place, message = ".".join(map(str, found["loc"])), found["msg"].removeprefix("Value error, ")
-    if not place:  # about the settings as a whole
-        return message
-    return f"{place}: {message}" if found["type"] == "missing" else f"{place}: {message}, found {found['input']!r}"

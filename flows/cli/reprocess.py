@@ -22,7 +22,7 @@ from flows.cli.options import (
     PresetName,
     Set,
     Source,
-    settings_from,
+    asked_for,
 )
 from flows.cli.restore import too_many_rejects
 from tasks.config.reprocess import ReprocessRun
@@ -47,7 +47,7 @@ def reprocess(
     """Restore what is new or changed, once. Different settings make a new generation beside the old one."""
 
     def work() -> Any:
-        asked = ReprocessRun(**settings_from(context, ReprocessRun, config))
+        asked = asked_for(context, ReprocessRun, config)
         from tasks.config.resolve import resolve_run
 
         resolve_run(asked)  # before Prefect and Ray start
@@ -89,7 +89,7 @@ def deploy(
     """Put `bfr reprocess` on a schedule of a Prefect server. Run the same command again to change it."""
 
     def work() -> Any:
-        asked = ReprocessRun(**settings_from(context, ReprocessRun, config))
+        asked = asked_for(context, ReprocessRun, config)
         from flows.deploy_reprocess import deploy as make
 
         return make(

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from tasks.storage.waits import say
+
 Result = Mapping[str, Any]
 
 console = Console(highlight=False, soft_wrap=True)
@@ -226,17 +228,14 @@ def pack(report: Result) -> None:
 
 def packed(files: Any, report: Any) -> None:
     """What a run has packed into itself, on standard error: the run's own result is still to come."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
     if not files.todo:
-        known = len(files.packed.versions)
-        console.print(f"{known} files of {files.source} are packed already: none is new or changed", markup=False)
+        say(f"{len(files.packed.versions)} files of {files.source} are packed already: none is new or changed")
         return
-    size = f"{report.bytes / 2**20:.1f} MiB"
-    console.print(f"packed {report.rows} images of {files.source} into {files.url} ({size})", markup=False)
+    say(f"packed {report.rows} images of {files.source} into {files.url} ({report.bytes / 2**20:.1f} MiB)")
     if files.changed:
-        console.print(f"{files.changed} of them had changed: their rows of before stay, and so do the results")
+        say(f"{files.changed} of them had changed: their rows of before stay, and so do the results")
     for lost in report.lost[:EXAMPLES]:
-        console.print(f"packed without its bytes: {lost['name']}: {lost['why']}", markup=False)
+        say(f"packed without its bytes: {lost['name']}: {lost['why']}")
 
 
 def degrade(report: Result) -> None:

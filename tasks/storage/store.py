@@ -88,9 +88,18 @@ class Store:
     def __repr__(self) -> str:
         return f"Store({redact(self._url)!r})"
 
+    def __str__(self) -> str:
+        """The address for messages, without secrets."""
+        return redact(self._url)
+
     def url(self, path: str = "") -> str:
         """The address of a file for other programs: an absolute path or a URL."""
         return f"{self._url}/{path}" if path else self._url
+
+    def require_writable(self) -> None:
+        """UsageError if it is known before the first put that nothing can be written here. Object stores tell then."""
+        if self._local:
+            local_disk.require_writable(self._root)
 
     def sub(self, path: str) -> Store:
         """A folder of this store as a store, over the same connection."""
@@ -225,7 +234,7 @@ class Store:
 
     def _full(self, path: str) -> str:
         if path.startswith("/") or ".." in path.split("/"):
-            raise ValueError(f"expected a path inside {self!r}, got {path!r}")
+            raise ValueError(f"expected a path inside {self}, got {path!r}")
         return f"{self._root}/{path}".rstrip("/") if path else self._root
 
     def _relative(self, full: str) -> str:
