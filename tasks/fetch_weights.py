@@ -17,7 +17,7 @@ Consent = Callable[[WeightEntry], bool]
 
 
 class Progress(Protocol):
-    """Shows how much of a file has been downloaded; `flows.progress.ByteProgress` is one."""
+    """Shows how much of a file has been downloaded; `flows.progress.bars.ByteProgress` is one."""
 
     def reach(self, done: int) -> None: ...
 

@@ -41,7 +41,7 @@ def assess(
     """Say what is wrong with each face, and what a restore would do. Restores nothing; running it again resumes."""
 
     def work() -> Any:
-        from flows.progress import RowProgress
+        from flows.progress.bars import RowProgress
         from tasks.assess_dataset import assess_dataset
         from tasks.config.assess import AssessRun
 

@@ -15,10 +15,10 @@ from typing import Any
 import typer
 
 from bfr_models.errors import BfrError
-from flows.cli import output
 from flows.cli.faults import advice_on
 from flows.cli.supervisor import INTERRUPTED, KEPT, STOP_SECONDS, is_driver
 from flows.orchestration.interruption import interruptible, is_interrupted
+from flows.progress import output
 from tasks.config.environment import prepare_environment
 from tasks.engine.daemon_threads import end_if_busy
 from tasks.engine.spot_notice import watch_for_notice

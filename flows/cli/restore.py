@@ -166,6 +166,12 @@ def restore(
         typer.Option(help="Faces per network call; 8 by default, 16 on a GPU; auto finds what is fastest and fits."),
     ] = None,
     shard_rows: ShardRows = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Serve the run's figures for Prometheus on this port; off by default.")
+    ] = None,
+    metrics_address: Annotated[
+        str | None, typer.Option(help="Address that they are served on; 127.0.0.1 by default.")
+    ] = None,
     allow_open_cluster: AllowOpenCluster = None,
     engine: Engine = None,
     plan: Annotated[

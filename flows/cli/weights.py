@@ -53,7 +53,7 @@ def fetch(
     """Fetch weights into the cache (`BFR_WEIGHTS`) and check them. Running it again resumes."""
 
     def work() -> Any:
-        from flows.progress import ByteProgress
+        from flows.progress.bars import ByteProgress
         from tasks.fetch_weights import fetch_weights
 
         return fetch_weights(

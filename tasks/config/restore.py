@@ -142,6 +142,10 @@ class RestoreRun(BaseModel):
     allow_open_cluster: bool = Field(
         False, description="do not warn of a Ray cluster that runs anyone's code, because it asks for no token"
     )
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="serve the run's figures for Prometheus on this port; off by default"
+    )
+    metrics_address: str = Field("127.0.0.1", description="address that the figures are served on")
     engine: Literal["ray", "local"] = Field("ray", description="ray, or local: threads of this process")
 
     @model_validator(mode="before")
