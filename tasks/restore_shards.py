@@ -26,6 +26,15 @@ _log = logging.getLogger(__name__)
 WAIT_SECONDS = 0.2
 
 
+def warm_up(resolved: ResolvedRun) -> None:
+    """Imports what the run's workers, or Ray, are going to need; for a caller that waits for something else."""
+    if resolved.run.engine == "local":
+        from tasks.worker import shard_worker  # noqa: F401
+    else:
+        prepare_environment()
+        from tasks.engine import ray_pool  # noqa: F401
+
+
 @contextmanager
 def worker_pool(resolved: ResolvedRun) -> Iterator[Pool]:
     """The run's workers, each of which loads the method once. They are stopped when the block ends."""

@@ -11,6 +11,7 @@ from bfr_models.registry import resolve_method
 from flows.cli import show
 from flows.cli.command import run as command
 from flows.cli.options import Debug, Destination, ImageColumn, Json, Overwrite, Source, asked_for
+from flows.orchestration.early_server import start_server
 from tasks.storage.waits import say
 
 RowsPerFile = Annotated[int, typer.Option(min=1, help="Rows per Parquet file.")]
@@ -32,6 +33,7 @@ def demo(
         for name in chosen or ():
             resolve_method(name)  # before Prefect and Ray start
         say("starting Prefect")
+        start_server()
         from flows.run_demo import run_demo_with_fallback
 
         return run_demo_with_fallback(out, chosen)

@@ -26,6 +26,7 @@ from flows.cli.options import (
     Source,
     asked_for,
 )
+from flows.orchestration.early_server import start_server
 from tasks.storage.redaction import redact
 from tasks.storage.waits import say
 
@@ -67,6 +68,7 @@ def evaluate(
         run = asked_for(context, EvaluateRun)
         _check(run)
         say("starting Prefect")
+        start_server()
         from flows.evaluate_methods import evaluate_methods_with_fallback
 
         return evaluate_methods_with_fallback(run)

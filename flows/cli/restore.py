@@ -30,6 +30,7 @@ from flows.cli.options import (
     SourceOrFiles,
     asked_for,
 )
+from flows.orchestration.early_server import start_server
 from tasks.config.restore import RestoreRun
 from tasks.storage.redaction import redact
 from tasks.storage.waits import say
@@ -194,8 +195,11 @@ def restore(
         if (record := _finished(resolved)) is not None:
             return record
         say("starting Prefect")
+        start_server()
         from flows.restore_dataset import restore_dataset_with_fallback
+        from tasks.restore_shards import warm_up
 
+        warm_up(resolved)
         return restore_dataset_with_fallback(resolved.run)
 
     if plan:

@@ -13,6 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.settings import get_current_settings
 
 from bfr_models.errors import BfrError
+from flows.orchestration.early_server import await_server
 from flows.orchestration.interruption import heed_interruption
 from tasks.storage.redaction import redact_error, redact_text
 
@@ -38,8 +39,9 @@ def embed_server() -> None:
 def with_fallback(with_prefect: Callable[[], Result], without: Callable[[], Result]) -> Result:
     """Calls the first; if Prefect itself fails, calls the second. An interruption is no failure of Prefect, even if it
     has ended Prefect's server before it came here."""
-    embed_server()
     try:
+        await_server()
+        embed_server()
         return with_prefect()
     except Exception as error:
         if isinstance(error, BfrError) or not raised_by_prefect(error):
