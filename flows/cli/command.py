@@ -77,7 +77,7 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, BfrError):
         return error.exit_code, str(error)
     if isinstance(error, OSError) and (advice := advice_on(error)):
-        return BfrError.exit_code, advice
+        return advice.exit_code, str(advice)
     return BfrError.exit_code, f"{type(error).__name__}: {error} (--debug shows where)"
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from bfr_models.errors import did_you_mean
+from bfr_models.errors import BfrError, UsageError, did_you_mean
 
 _MOST = 3
 """Faults that are told at once; the others follow once these are mended."""
@@ -60,10 +61,22 @@ _ADVICE = {
 }
 
 
-def advice_on(error: OSError) -> str:
-    """What the operating system refused, in three parts; "" for what it says well enough itself."""
+_OF_THE_CALLER = (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+
+
+def advice_on(error: OSError) -> BfrError | None:
+    """What the operating system refused, in three parts; None for what it says well enough itself."""
     if error.errno not in _ADVICE:
-        return ""
+        return None
     expected, found, to_do = _ADVICE[error.errno]
-    where = f" at {error.filename}" if error.filename else ""
-    return f"expected {expected}{where}, {found}; {to_do}; what is done is kept, run the same command again"
+    place = _file_in_the_way(str(error.filename)) if error.errno == errno.ENOTDIR else error.filename
+    where = f" at {place}" if error.filename else ""
+    kind = UsageError if error.errno in _OF_THE_CALLER else BfrError
+    return kind(f"expected {expected}{where}, {found}; {to_do}, then run the same command again")
+
+
+def _file_in_the_way(path: str) -> str:
+    """The part of a path that is a file, where a folder was needed."""
+    while not os.path.isfile(path) and os.path.dirname(path) != path:
+        path = os.path.dirname(path)
+    return path

@@ -196,7 +196,13 @@ def score(result: Result) -> None:
             console.print(f"{name:>24}  mean {s['mean']:.4f}  p05 {s['p05']:.4f}  p95 {s['p95']:.4f}  n {s['n']}")
         elif s and s["value"] is not None:
             console.print(f"{name:>24}  {s['value']:.4f}")
-    console.print(f"{result['rows']} rows, {result['failed']} not scored; the column `error` says why")
+    for why in dict.fromkeys(result["unmeasured"].values()):
+        names = [name for name, found in result["unmeasured"].items() if found == why]
+        console.print(f"in no row: {', '.join(names)} ({why})", markup=False)
+    if failed := result["failed"]:
+        console.print(f"{result['rows']} rows, {failed} of them could not be read; the column `error` says why")
+    else:
+        console.print(f"{result['rows']} rows, all of them read")
 
 
 def fid(result: Result) -> None:

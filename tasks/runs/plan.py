@@ -83,7 +83,7 @@ def latest_plan(store: Store) -> Plan:
     """The live plan of an existing run. UsageError if there is no run."""
     plan = find_plan(store)
     if plan is None:
-        raise UsageError(f"expected a run at {store}, found no plan there")
+        raise UsageError(f"expected a run at {store}, found no plan there; name the DST of a `bfr restore`")
     return plan
 
 

@@ -62,7 +62,7 @@ def _like(url: str) -> str:
     folder, name = os.path.split(url.rstrip("/"))
     if "://" in url or os.path.lexists(url) or not os.path.isdir(folder):
         return ""
-    return did_you_mean(name, os.listdir(folder)).removeprefix(";")
+    return did_you_mean(name, os.listdir(folder)).replace("; ", " (").replace("?", "?)")
 
 
 def _advice(url: str) -> str:

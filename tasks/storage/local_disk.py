@@ -103,6 +103,10 @@ def _publish(path: str, data: bytes, publish: Callable[[str, str], None], mode: 
             file.flush()
             os.fsync(file.fileno())  # without it, a power cut can leave the name with no bytes behind it
         publish(temporary, path)
+    except OSError as error:
+        if error.filename is None:  # a full disk is told without its place
+            error.filename = path
+        raise
     finally:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
