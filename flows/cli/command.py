@@ -35,7 +35,6 @@ def run(
     exit_code: Callable[[Any], int] = lambda _: 0,
 ) -> None:
     """Does a verb's work, prints its result or its error, and exits with its code."""
-    prepare_environment()
     sign = threading.Timer(SIGN_SECONDS, output.sign_of_life)
     sign.daemon = True
     sign.start()
@@ -43,6 +42,7 @@ def run(
     atexit.register(_end, failed)  # before Prefect and Ray register theirs, so that it is called after them
     try:
         with interruptible(STOP_SECONDS if is_driver() else 0):
+            prepare_environment()
             watch_for_notice(os.getppid() if is_driver() else os.getpid())
             result = work()
     except BaseException as error:

@@ -211,6 +211,7 @@ def _checked(run: RestoreRun) -> ResolvedRun:
     """The run with everything decided, which its destination takes: what can be refused is refused here, before torch,
     Prefect and Ray are imported. If its source is files, they are packed into it: it is a run of that dataset."""
     say(f"{redact(run.source)} -> {redact(run.destination)}: {run.method}")
+    from tasks.config.ray_place import require_ray_place
     from tasks.config.resolve import resolve_run
     from tasks.pack_pictures import files_of_run
     from tasks.runs.layout import SPEC
@@ -220,6 +221,8 @@ def _checked(run: RestoreRun) -> ResolvedRun:
 
     store = Store(run.destination)
     store.require_writable()
+    if run.engine == "ray":
+        require_ray_place()
     resolve_run(run)
     files, has_begun = files_of_run(run.source, run.destination), store.exists(SPEC)
     if files is not None:
