@@ -16,14 +16,16 @@ import typer
 
 from bfr_models.errors import BfrError
 from flows.cli.faults import advice_on
-from flows.cli.supervisor import INTERRUPTED, KEPT, STOP_SECONDS, is_driver
+from flows.cli.supervisor import INTERRUPTED, KEPT, STOP_SECONDS, is_driver, seconds_since_start
 from flows.orchestration.interruption import interruptible, is_interrupted
 from flows.progress import output
 from tasks.config.environment import prepare_environment
 from tasks.engine.daemon_threads import end_if_busy
 from tasks.engine.spot_notice import watch_for_notice
 from tasks.storage.redaction import redact_text
+from tasks.storage.waits import say
 
+TOLD_SECONDS = 5.0  # from which on a command says how long it took in all
 SIGN_SECONDS = 0.7  # after which a command that has said nothing yet gives a sign of life
 
 
@@ -65,7 +67,10 @@ def run(
 
 
 def _end(failed: list[int]) -> None:
-    """Runs last, after Prefect and Ray have shut down: a failed verb does not wait for a thread that hangs."""
+    """Runs last, after Prefect and Ray have shut down: tells the whole time, and a failed verb does not wait for a
+    thread that hangs."""
+    if is_driver() and (seconds := seconds_since_start()) > TOLD_SECONDS:
+        say(f"bfr {output.output.verb}: {seconds:.1f} s from start to end")
     for code in failed:
         end_if_busy(code)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -42,6 +42,21 @@ def restore(record: Result) -> None:
     for code, count in record["rejects"].items():
         console.print(f"rejected as {code}: {count}")
     console.print(f"report: {record['arguments']['destination']}/report/index.html")
+    for command in _next(record):
+        console.print(f"next:   {command}", markup=False)
+
+
+def _next(record: Result) -> Iterator[str]:
+    """The commands that a finished run is most likely to be followed by."""
+    arguments = record["arguments"]
+    source, destination = arguments["source"], arguments["destination"]
+    if record["rejects"]:
+        codes = ",".join(record["rejects"])
+        yield f"look at {destination}/rejected; what may pass is tried again with --retry-rejected {codes}"
+    if source.startswith(f"{destination}/"):  # it was given files
+        yield f"bfr export {destination} DIR    # the same files, restored"
+    else:
+        yield f'bfr curate {destination} DIR --where "identity_similarity > 0.9"    # the best rows as a dataset'
 
 
 def _outcomes(counts: Mapping[str, int]) -> str:

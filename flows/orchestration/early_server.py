@@ -16,17 +16,25 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+from tasks.storage.redaction import redact
 
 API = "PREFECT_API_URL"
 _NAMES_AN_API = (API, "PREFECT_PROFILE", "PREFECT_PROFILES_PATH", "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE")
 _POLL_SECONDS = 0.05
 _STOP_SECONDS = 8.0
+_LISTENER_SECONDS = 5.0  # for a server that is being started again, or a network that is slow
 _MARK = "BFR_EMBEDDED_API"  # in the environment: the URL of this process's own server
+
+
+class NoApiError(Exception):
+    """Prefect's API does not answer."""
 
 
 def start_server() -> None:
     """Starts the server, if one is needed, and goes on: `await_server` waits until it answers."""
-    if any(os.environ.get(name) for name in _NAMES_AN_API) or _files_name_one():
+    if "prefect" in sys.modules or any(os.environ.get(name) for name in _NAMES_AN_API) or _files_name_one():
         return
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -48,12 +56,15 @@ def is_embedded(url: str) -> bool:
 
 
 def await_server() -> None:
-    """Returns once the server answers, or if none was started. RuntimeError if it does not, in Prefect's own time."""
+    """Returns once Prefect's API answers: the server that was started here, in Prefect's own time, or one that the
+    environment names, which is up already. NoApiError if it does not."""
+    if not _started and (named := os.environ.get(API)):
+        _require_listener(named)
     for server in _started:
         deadline = time.monotonic() + float(os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"])
         while not _answers(os.environ[_MARK]):
             if server.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"expected Prefect's embedded server to answer, found none ({server.poll()})")
+                raise NoApiError(f"expected Prefect's embedded server to answer, found none ({server.poll()})")
             time.sleep(_POLL_SECONDS)
 
 
@@ -77,6 +88,27 @@ def _files_name_one() -> bool:
     with suppress(OSError, UnicodeDecodeError):
         return "[tool.prefect" in Path("pyproject.toml").read_text(encoding="utf-8")
     return False
+
+
+def _require_listener(api: str) -> None:
+    """NoApiError if nothing takes connections there: Prefect itself would try for a minute."""
+    parts = urlsplit(api)
+    host, port, deadline = parts.hostname, parts.port, time.monotonic() + _LISTENER_SECONDS
+    port = port or (443 if parts.scheme == "https" else 80)
+    while host is not None:
+        try:
+            socket.create_connection((host, port), _LISTENER_SECONDS).close()
+            return
+        except OSError as error:
+            if _through_a_proxy(parts.scheme, host):
+                return  # only the proxy may reach it
+            if time.monotonic() > deadline:
+                raise NoApiError(f"nothing answers at {API}={redact(api)}: {error}") from None
+        time.sleep(1.0)
+
+
+def _through_a_proxy(scheme: str, host: str) -> bool:
+    return bool(urllib.request.getproxies().get(scheme)) and not urllib.request.proxy_bypass(host)
 
 
 def _answers(api: str) -> bool:

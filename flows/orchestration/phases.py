@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Callable
 from functools import wraps
 from traceback import walk_tb
@@ -13,9 +13,11 @@ from prefect.cache_policies import NO_CACHE
 from prefect.settings import get_current_settings
 
 from bfr_models.errors import BfrError
-from flows.orchestration.early_server import await_server
+from flows.orchestration.early_server import NoApiError, await_server
 from flows.orchestration.interruption import heed_interruption
 from tasks.storage.redaction import redact_error, redact_text
+
+_log = logging.getLogger(__name__)
 
 RETRY_DELAYS: list[float] = [2, 10]  # seconds
 OURS = ("flows", "tasks", "bfr_models")
@@ -44,11 +46,12 @@ def with_fallback(with_prefect: Callable[[], Result], without: Callable[[], Resu
         embed_server()
         return with_prefect()
     except Exception as error:
-        if isinstance(error, BfrError) or not raised_by_prefect(error):
+        is_prefects = isinstance(error, NoApiError) or raised_by_prefect(error)
+        if isinstance(error, BfrError) or not is_prefects:
             raise
         heed_interruption()
         reason = redact_text(f"{type(error).__name__}: {error}")
-        print(f"Prefect failed ({reason}); continuing without it", file=sys.stderr)
+        _log.warning("Prefect failed (%s); continuing without it", reason)
         return without()
 
 
