@@ -24,6 +24,7 @@ from flows.progress.metrics import metrics_endpoint
 from flows.progress.run_progress import RunProgress
 from tasks.config.resolve import ResolvedRun
 from tasks.config.restore import RestoreRun
+from tasks.engine.trace import TraceFile
 from tasks.finish_run import finish_run
 from tasks.plan_shards import plan_shards
 from tasks.restore_shards import restore_shards, worker_pool
@@ -98,6 +99,7 @@ def _restore(
     # Left from the last to the first: a run that is cancelled stops its workers, then gives up the destination, then
     # updates its page.
     with (
+        TraceFile(resolved.run.trace) as trace,
         gpus(),
         relay_worker_logs(),
         page,
@@ -111,6 +113,7 @@ def _restore(
         def advance(record: Record) -> None:
             line.add(record)
             page.advance(record["rows"])
+            trace.add(record.get("trace"))
 
         wanted = run.max_rejects == 1
         for number, shards in enumerate(_slices(plan)):

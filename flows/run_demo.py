@@ -1,4 +1,5 @@
-"""The demo: two real portraits, degraded many times, restored with every method, scored and reported."""
+"""The demo: two real portraits, degraded many times, restored with every method, scored and reported; and one whole
+photograph, restored and written back as a file."""
 
 from __future__ import annotations
 
@@ -14,7 +15,9 @@ from tasks.compare_runs import compare_runs
 from tasks.config.evaluate import AS_PAPERS_DO
 from tasks.config.resolve import resolve_run
 from tasks.config.restore import RestoreRun
-from tasks.make_demo_faces import make_demo_faces
+from tasks.export_run import export_run
+from tasks.make_demo_faces import make_demo_faces, make_demo_photo
+from tasks.pack_pictures import files_of_run
 from tasks.runs.record import RunRecord
 
 METHODS = ("difface", "diffbfr", "clr_face")
@@ -22,7 +25,10 @@ METHODS = ("difface", "diffbfr", "clr_face")
 
 @flow(name="demo")
 def run_demo(out: str, methods: list[str] | None = None) -> dict[str, Any]:
-    """Make `out`/lq, restore it with each method into `out`/<method>, and compare them in `out`/report."""
+    """Make `out`/lq, restore it with each method into `out`/<method>, and compare them in `out`/report.
+
+    The photograph is `out`/scans, its run `out`/photos, and the restored file is in `out`/files.
+    """
     own_run()
     return _demo(out, methods, restore_dataset_with_fallback)
 
@@ -38,8 +44,24 @@ def _demo(out: str, methods: list[str] | None, restore: Callable[[RestoreRun], R
         resolve_run(run)  # report an unknown name before any work starts
     make_demo_faces(f"{out}/lq")
     records = {run.method: restore(run) for run in runs}
-    compared = compare_runs("Two portraits", runs, list(records.values()), f"{out}/report")
-    return {"runs": records, "report": compared["report"]}
+    photo = _restore_photo(out, restore)
+    compared = compare_runs("Two portraits", runs, list(records.values()), f"{out}/report", photo)
+    return {"runs": records, "files": f"{out}/files", "report": compared["report"]}
+
+
+def _restore_photo(out: str, restore: Callable[[RestoreRun], RunRecord]) -> RestoreRun:
+    """As `bfr restore` and `bfr export` do it for a folder of scans."""
+    make_demo_photo(f"{out}/scans")
+    run = RestoreRun(
+        source=f"{out}/scans", destination=f"{out}/photos", method=METHODS[0], input="photos", engine="local"
+    )
+    files = files_of_run(run.source, run.destination)
+    if files is not None:
+        run = run.model_copy(update={"source": files.url})
+        files.pack()
+    restore(run)
+    export_run(run.destination, f"{out}/files")
+    return run
 
 
 def _run(out: str, method: str) -> RestoreRun:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from tasks.config.reprocess import ReprocessRun
 from tasks.datasets.row_ids import row_keys
+from tasks.report.cards import Cell, GalleryRow, cards_of
 from tasks.report.gallery import caption
-from tasks.report.page import Cell, GalleryRow
 from tasks.report.run_report import render_report
 from tasks.runs.finished_run import FinishedRun, Rows, open_last_finished
 from tasks.runs.layout import RECORD, comparison_file, generation_folder
@@ -70,7 +70,7 @@ def _compare(run: ReprocessRun, store: Store, old: str, new: str) -> dict[str, A
     }
     records = [side.record | {"statistics": stats} for side, stats in zip((olds, news), sides, strict=True)]
     records[1] |= {"warnings": [*records[1].get("warnings", ()), *reasons, *notes]}
-    gallery = list(_gallery((old, new), (olds, news), rows)) if len(rows[0]) else []
+    gallery = cards_of(list(_gallery((old, new), (olds, news), rows))) if len(rows[0]) else []
     store.write(comparison_file(old, new, "html"), render_report(f"{old} → {new}", records, gallery, []).encode())
     store.write(comparison_file(old, new), json.dumps(found, indent=2).encode())
     return found

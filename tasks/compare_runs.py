@@ -15,12 +15,12 @@ from bfr_models.errors import BfrError
 from tasks.config.restore import RestoreRun
 from tasks.datasets.image_column import embedded_bytes
 from tasks.datasets.row_ids import Key, row_ids, row_keys
-from tasks.report.gallery import caption
-from tasks.report.page import Cell, GalleryRow
-from tasks.report.run_report import MAX_ROWS, render_report
+from tasks.report.cards import MAX_CARDS, Cell, GalleryRow, Hero, cards_of
+from tasks.report.gallery import caption, run_gallery
+from tasks.report.run_report import render_report
 from tasks.report.score_table import METRICS, score_table, to_latex, to_markdown
-from tasks.runs.manifest import data_files
-from tasks.runs.plan import latest_plan
+from tasks.runs.manifest import data_files, read_manifest
+from tasks.runs.plan import latest_plan, require_finished
 from tasks.runs.record import RunRecord
 from tasks.runs.shards import from_table
 from tasks.storage.store import Store
@@ -29,13 +29,17 @@ Rows = Mapping[Key, Mapping[str, Any]]
 
 
 def compare_runs(
-    title: str, runs: Sequence[RestoreRun], records: Sequence[RunRecord], destination: str
+    title: str,
+    runs: Sequence[RestoreRun],
+    records: Sequence[RunRecord],
+    destination: str,
+    photo: RestoreRun | None = None,
 ) -> dict[str, Any]:
     """Writes index.html, table.{md,tex,json} and runs.json to `destination`; returns the table, and the page's
     address as `report`.
 
     Scores are compared on the rows that all runs restored. BfrError if the runs did not have the same rows in the same
-    order.
+    order. The page opens with a photo of the run `photo`, if there is one.
     """
     restored = {run.method: _restored(Store(run.destination)) for run in runs}
     _require_equal_rows(records)
@@ -47,9 +51,17 @@ def compare_runs(
     store.write("table.md", to_markdown(table).encode())
     store.write("table.tex", to_latex(table).encode())
     store.write("table.json", json.dumps(table, indent=2).encode())
-    store.write("index.html", render_report(title, records, _gallery(runs, common[:MAX_ROWS]), []).encode())
+    gallery, opening = cards_of(_gallery(runs, common[:MAX_CARDS])), None if photo is None else _hero(photo)
+    store.write("index.html", render_report(title, records, gallery, [], opening).encode())
     store.write("runs.json", json.dumps(list(records), indent=2).encode())
     return table | {"report": store.url("index.html")}
+
+
+def _hero(run: RestoreRun) -> Hero | None:
+    """The photo of a finished run that is expected to have gained most."""
+    store = Store(run.destination)
+    plan, record = require_finished(store)
+    return run_gallery(store, plan, read_manifest(store), run, record).hero
 
 
 def _restored(store: Store) -> Rows:

@@ -1,19 +1,27 @@
-"""Makes the demo's dataset from two public-domain portraits that installed packages ship: aligned, then degraded."""
+"""Makes the demo's inputs from two public-domain portraits that installed packages ship: their faces, aligned and
+degraded, and one of them as a whole photograph, aged as prints in an archive are."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from importlib.util import find_spec
+from math import hypot
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+from PIL import Image
 
-from bfr_models.degradation.degrade import degrade
+from bfr_models.degradation.ageing import age
+from bfr_models.degradation.degrade import apply, degrade, draw
 from bfr_models.degradation.presets import get_preset
 from bfr_models.errors import UsageError
-from bfr_models.faces.align import align
+from bfr_models.faces.align import align, similarity
 from bfr_models.faces.dlib_models import DlibDetector
-from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
+from bfr_models.faces.template import at_size
+from bfr_models.faces.types import DetectedFace
+from bfr_models.pixels import Uint8Image, face_tensor, resize, to_tensor, to_uint8
 from bfr_models.rng import derive_seed
 from tasks.datasets.image_column import IMAGE, with_image_features
 from tasks.datasets.writer import encode_table
@@ -27,6 +35,7 @@ PORTRAITS = (
 )
 SEEDS = 6  # degraded versions of each portrait
 DEGRADATION = "gfpgan"
+AGED = 1  # seed of the photograph's damage: a scratch beside the face, fading, halftone
 SIZE = 128
 FILE = "part-00000.parquet"
 SCHEMA = with_image_features(
@@ -41,6 +50,22 @@ def make_demo_faces(destination: str) -> None:
     data = encode_table(pa.Table.from_pylist(list(_rows()), schema=SCHEMA), row_group_rows=4)
     if not (store.exists(FILE) and store.read(FILE) == data):
         store.write(FILE, data)
+
+
+def make_demo_photo(folder: str) -> None:
+    """Writes the second portrait, aged, as a JPEG file, unless it is there."""
+    name, package, file = PORTRAITS[1]
+    store, path = Store(folder), f"{name}.jpg"
+    if store.exists(path):
+        return
+    photo, face, detector = _portrait(package, file)
+    matrix = similarity(face.landmarks, at_size(detector.template, SIZE))
+    height, width = (round(side * hypot(matrix[0, 0], matrix[1, 0])) for side in photo.shape[:2])
+    small = to_uint8(resize(to_tensor(photo)[None], (height, width))[0])  # its face as large as the network draws one
+    rng = np.random.default_rng(AGED)
+    drawn = draw(get_preset("archive"), SIZE, rng)
+    Image.fromarray(apply(age(small, rng), drawn, rng)).save(aged := io.BytesIO(), "JPEG", quality=90, dpi=(150, 150))
+    store.write(path, aged.getvalue())
 
 
 def _rows() -> Iterator[dict[str, object]]:
@@ -59,6 +84,13 @@ def _rows() -> Iterator[dict[str, object]]:
 
 def _aligned_portrait(package: str, file: str) -> Uint8Image:
     """The face of a portrait, (SIZE, SIZE, 3), aligned to the FFHQ template."""
+    photo, face, detector = _portrait(package, file)
+    crop, _ = align(photo, face.landmarks, detector.template, 2 * SIZE)
+    return to_uint8(face_tensor(crop, SIZE))
+
+
+def _portrait(package: str, file: str) -> tuple[Uint8Image, DetectedFace, DlibDetector]:
+    """A portrait, its face, and what found it."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise UsageError(f"expected the package {package}, found none; install the extra: 'bfr-pipeline[offline]'")
@@ -67,5 +99,4 @@ def _aligned_portrait(package: str, file: str) -> Uint8Image:
     faces = detector.detect(photo)
     if not faces:
         raise UsageError(f"expected a face in {file} of {package}, found none; install the locked versions")
-    crop, _ = align(photo, faces[0].landmarks, detector.template, 2 * SIZE)
-    return to_uint8(face_tensor(crop, SIZE))
+    return photo, faces[0], detector

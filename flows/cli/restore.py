@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli import show
+from flows.cli import show, show_pictures
 from flows.cli.command import run as command
 from flows.cli.options import (
     AcceptCodeChange,
@@ -167,6 +167,9 @@ def restore(
         typer.Option(help="Faces per network call; 8 by default, 16 on a GPU; auto finds what is fastest and fits."),
     ] = None,
     shard_rows: ShardRows = None,
+    trace: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write when each worker was in which stage, for ui.perfetto.dev.")
+    ] = None,
     metrics_port: Annotated[
         int | None, typer.Option(help="Serve the run's figures for Prometheus on this port; off by default.")
     ] = None,
@@ -229,11 +232,11 @@ def _checked(run: RestoreRun) -> ResolvedRun:
         run = run.model_copy(update={"source": files.url})
         if not has_begun:  # what the files hold is seen once they are packed
             check_destination(resolve_run(run), store)
-            show.packed(files, files.pack())
+            show_pictures.packed(files, files.pack())
     resolved = prepared(run)
     check_destination(resolved, store)
     if files is not None and has_begun:
-        show.packed(files, files.pack())
+        show_pictures.packed(files, files.pack())
     if not has_begun and run.select is None:
         list_source(resolved.run)  # refuses files that do not read, and columns that are not there
     return resolved

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from tasks.storage.waits import say
+from tasks.runs.record import written_words
 
 Result = Mapping[str, Any]
 
@@ -24,7 +24,7 @@ def restore(record: Result) -> None:
     """Totals, scores, warnings and the path of the report."""
     totals, statistics = record["totals"], record["statistics"]
     console.print(
-        f"{totals['rows']} rows in = {totals['restored']} restored + {totals['rejected']} rejected, "
+        f"{totals['rows']:,} rows in = {written_words(totals)} + {totals['rejected']:,} rejected, "
         f"{totals['shards']} shards, {totals['wall_seconds']:.1f} s"
     )
     for name in ("identity_similarity", "identity_similarity_gt", "psnr", "ssim"):
@@ -80,7 +80,7 @@ def curate(record: Result) -> None:
 def verified(found: Result) -> None:
     """The verdict of `bfr verify`, and a table of problems."""
     console.print(
-        f"{found['rows_in']} rows in, {found['restored']} restored + {found['rejected']} rejected in {found['shards']} "
+        f"{found['rows_in']} rows in, {found['restored']} written + {found['rejected']} rejected in {found['shards']} "
         f"shards; {found['files']} files hashed, {found['bytes'] / 2**20:.1f} MiB"
     )
     if found["ok"]:
@@ -191,6 +191,8 @@ def estimate(facts: Result) -> None:
         )
         faces = sum(facts["sample_outcomes"].values())
         console.print(f"a sample of {faces} faces{_outcomes(facts['sample_outcomes'])}")
+        if (assessed := facts["assessed"]) and assessed["outcomes"]:
+            console.print(f"by the assessment {assessed['faces']} faces; pictures{_outcomes(assessed['outcomes'])}")
     for warning in facts["warnings"]:
         console.print(f"[yellow]{warning}[/]")
 
@@ -201,6 +203,7 @@ def demo(result: Result) -> None:
         identity, psnr = (record["statistics"][key].get("mean") for key in ("identity_similarity_gt", "psnr"))
         scores = f"identity to gt {identity:.3f}, " if identity is not None else ""
         console.print(f"{name}: {record['totals']['restored']} faces, {scores}{psnr:.2f} dB")
+    console.print(f"an old photograph, restored: {result['files']}", markup=False)
     console.print(f"report: {result['report']}")
 
 
@@ -245,18 +248,6 @@ def evaluate(result: Result) -> None:
 
 def pack(report: Result) -> None:
     console.print(f"{report['rows']} rows in {report['files']} files, {len(report['skipped'])} other files skipped")
-
-
-def packed(files: Any, report: Any) -> None:
-    """What a run has packed into itself, on standard error: the run's own result is still to come."""
-    if not files.todo:
-        say(f"{len(files.packed.versions)} files of {files.source} are packed already: none is new or changed")
-        return
-    say(f"packed {report.rows} images of {files.source} into {files.url} ({report.bytes / 2**20:.1f} MiB)")
-    if files.changed:
-        say(f"{files.changed} of them had changed: their rows of before stay, and so do the results")
-    for lost in report.lost[:EXAMPLES]:
-        say(f"packed without its bytes: {lost['name']}: {lost['why']}")
 
 
 def degrade(report: Result) -> None:

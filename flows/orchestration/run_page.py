@@ -26,6 +26,7 @@ from prefect.context import FlowRunContext
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
 
+from tasks.runs.record import written_words
 from tasks.storage.redaction import redact, redact_text
 
 PROGRESS_SECONDS = 10.0
@@ -184,9 +185,9 @@ def _summary(record: Mapping[str, Any]) -> str:
     totals, method, arguments = record["totals"], record["method"], record["arguments"]
     report = f"{arguments['destination']}/report/index.html"
     lines = [
-        f"# {totals['restored']} of {totals['rows']} rows restored by {method['name']} ({method['preset']})",
-        f"{totals['rejected']} rejected, {totals['faces']} faces, {totals['shards']} shards, "
-        f"{totals['wall_seconds']:.1f} s",
+        f"# {totals['rows']:,} rows through {method['name']} ({method['preset']})",
+        f"{written_words(totals)}, {totals['rejected']:,} rejected, {totals['faces']} faces, "
+        f"{totals['shards']} shards, {totals['wall_seconds']:.1f} s",
         *(f"- rejected as `{code}`: {count}" for code, count in record["rejects"].items()),
         *(f"- **{warning}**" for warning in record.get("warnings", ())),
         f"- from `{arguments['source']}`",

@@ -139,6 +139,9 @@ class RestoreRun(BaseModel):
         description="faces per call of the networks; defaults to 8, on a GPU to 16; auto finds the fastest that fits",
     )
     shard_rows: int = Field(32, ge=1, description="rows per shard, in whole row groups")
+    trace: str | None = Field(
+        None, description="file for a trace of the workers' stages, as Chrome and Perfetto read it"
+    )
     allow_open_cluster: bool = Field(
         False, description="do not warn of a Ray cluster that runs anyone's code, because it asks for no token"
     )

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from tasks.datasets.image_column import embedded_bytes
 from tasks.report.gallery import caption
-from tasks.report.page import image_uri, printable, template
+from tasks.report.page import printable, template
+from tasks.report.pictures import image_uri
 from tasks.runs.finished_run import FinishedRun, Rows
 from tasks.scoring.statistics import BIN_WIDTHS
 
@@ -76,6 +77,7 @@ def _image(data: bytes | None) -> dict[str, Any]:
     if data is None:
         return {"src": None}
     try:
-        return image_uri(data, IMAGE_BYTES)
+        picture = image_uri(data, IMAGE_BYTES)
+        return {"src": picture.src, "size": picture.size}
     except Exception:  # Pillow can raise anything, and no image may cost the page
         return {"src": None}

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from tasks.runs.layout import CARD, DATA, REJECTED
-from tasks.runs.record import RunRecord
+from tasks.runs.record import RunRecord, written_words
 from tasks.storage.store import Store
 
 
@@ -33,7 +33,7 @@ def run_card(record: RunRecord) -> str:
         "",
         "# Restored images",
         "",
-        f"{totals['restored']} of {totals['rows']} images, restored by `bfr restore` with the method "
+        f"{totals['rows']:,} images, of which `bfr restore` has {written_words(totals)}, with the method "
         f"`{method['name']}` (`{method['preset']}`, weights and parameters {method['fingerprint']}); "
         f"{totals['rejected']} could not be restored and are in the configuration `rejected`, each with its bytes and "
         "the reason. A restored face is an estimate of what was there, not a record of it: the columns "

@@ -7,40 +7,61 @@ forbids the network and all scripts but its own.
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from bfr_models.metrics.identity_scale import DOUBTFUL, scale_of
+from bfr_models.metrics.identity_scale import scale_of
 from bfr_models.metrics.protocols import is_lower_better
 from tasks.config.restore import RestoreRun
-from tasks.report.gallery import example_rejects, gallery_rows
-from tasks.report.page import Cell, GalleryRow, Reject, finite, image_uri, plain, printable, template
+from tasks.report.cards import Card, Hero, Photo, Reject, in_order
+from tasks.report.gallery import example_rejects, run_gallery
+from tasks.report.page import finite, plain, printable, template
+from tasks.report.plots import KINDS, plots
 from tasks.runs.layout import REPORT
+from tasks.runs.outcomes import outcome_word
 from tasks.runs.plan import Plan
 from tasks.runs.record import RunRecord
+from tasks.runs.timings import IDLE, STAGES
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
 Run = Mapping[str, object]
 """A run.json document."""
 
-MAX_ROWS, MAX_CELLS = 48, 240
-IMAGE_BYTES = 3_900_000  # of all images; base64 turns them into 5.2 MB
+SORTED_BY = {
+    "identity": ("least certain identity first", "up"),
+    "gain": ("most expected gain first", "down"),
+    "sharpness": ("most sharpened first", "down"),
+    "size": ("smallest face first", "up"),
+    "seconds": ("slowest first", "down"),
+}
 
 
-def render_report(title: str, runs: Sequence[Run], gallery: Sequence[GalleryRow], rejects: Sequence[Reject]) -> str:
-    """The page as HTML, of at most about 6 MB whatever goes in."""
+def render_report(
+    title: str,
+    runs: Sequence[Run],
+    cards: Sequence[Card],
+    rejects: Sequence[Reject],
+    hero: Hero | None = None,
+    photos: Sequence[Photo] = (),
+) -> str:
+    """The page as HTML, of less than 8 MB whatever goes in: the pictures come within bounds, and so do texts."""
+    labels = _labels(runs)
+    metrics = _metrics(runs)
     page = template("report.html.j2").render(
         title=title,
-        runs=[_summary(run, label) for run, label in zip(runs, _labels(runs), strict=True)],
-        metrics=_metrics(runs),
-        histograms=_histograms([_at(run, "statistics", "identity_similarity") for run in runs]),
+        runs=[_summary(run, label) for run, label in zip(runs, labels, strict=True)],
+        metrics={key: scores for key, scores in metrics.items() if any(one["value"] is not None for one in scores)},
+        absent=_absent(metrics),
+        plots=_plots(runs, labels),
         scales=_scales(runs),
-        gallery=_gallery(gallery),
+        gallery=_gallery(cards),
+        hero=hero,
+        photos=photos,
         rejects=_rejects(runs, rejects),
+        stages=STAGES,
     )
     return printable(page)
 
@@ -61,14 +82,55 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 
 
 def _summary(run: Run, label: str) -> dict[str, Any]:
-    """One run as the template reads it; `missing`: rows that are neither restored nor rejected, 0 if all is well."""
-    keys = ("rows", "restored", "rejected", "faces", "shards", "accelerator_seconds", "wall_seconds")
+    """One run as the template reads it; `missing`: rows that are neither written nor rejected, 0 if all is well."""
+    keys = ("rows", "restored", "rejected", "changed", "faces", "shards", "accelerator_seconds", "wall_seconds")
     totals: dict[str, Any] = {key: finite(_at(run, "totals", key)) for key in keys}
-    rows, restored, rejected = (totals[key] for key in keys[:3])
+    rows, restored, rejected, changed = (totals[key] for key in keys[:4])
+    totals["kept"] = None if None in (restored, changed) else restored - changed
     missing = None if None in (rows, restored, rejected) else rows - restored - rejected
     parts = {key: _at(run, key) or {} for key in ("method", "arguments", "versions", "recogniser")}
     facts = {"label": label, "totals": totals, "missing": missing, "command": _command(run), "became": _outcomes(run)}
-    return {**run, **parts, **facts, "licences": _licences(run), "figures": _figures(run)}
+    return {
+        **run,
+        **parts,
+        **facts,
+        "licences": _licences(run),
+        "figures": _figures(run),
+        "speed": _speed(run),
+        "limits": _limits(run),
+    }
+
+
+def _limits(run: Run) -> str:
+    """Which faces a run may change."""
+    care = _at(run, "care")
+    if not isinstance(care, Mapping):
+        return ""
+    if care.get("judge") is None:
+        return "all: no judge is asked"
+    harm, gain = (finite(care.get(key)) for key in ("max_harm", "min_gain"))
+    return (
+        "" if None in (harm, gain) else f"those expected to gain {gain:g} or more; at most {harm:.0%} of all may lose"
+    )
+
+
+def _speed(run: Run) -> dict[str, Any]:
+    """Rows per second, and the share of each stage of the workers' time; None for what was not recorded."""
+    rows, wall = finite(_at(run, "totals", "rows")), finite(_at(run, "totals", "wall_seconds"))
+    found = {name: finite(_at(run, "timings", "stages", name)) for name in STAGES}
+    known = {name: seconds for name, seconds in found.items() if seconds is not None}
+    total = sum(known.values())
+    busy = finite(_at(run, "timings", "busy_share"))
+    return {
+        "rate": rows / wall if rows and wall else None,
+        "busy": busy,
+        "workers": finite(_at(run, "timings", "workers")),
+        "worker_seconds": finite(_at(run, "timings", "worker_seconds")),
+        "seconds": known,
+        "shares": {name: seconds / total for name, seconds in known.items()} if total else {},
+        "longest": max((seconds for name, seconds in known.items() if name != IDLE), default=0.0) or 1.0,
+        "rows": rows,
+    }
 
 
 def _outcomes(run: Run) -> list[tuple[str, float | None]]:
@@ -129,7 +191,7 @@ def _rejects(runs: Sequence[Run], rejects: Sequence[Reject]) -> list[dict[str, A
     table = []
     for code in dict.fromkeys([*(code for run in counts for code in run), *listed]):
         numbers = [finite(run.get(code)) or 0 for run in counts] or [len(listed[code])]
-        table.append({"code": code, "counts": numbers, "examples": listed.get(code, [])[:3]})
+        table.append({"code": code, "counts": numbers, "examples": listed.get(code, [])})
     return sorted(table, key=lambda entry: -sum(entry["counts"]))
 
 
@@ -152,19 +214,25 @@ def _scores(key: str, statistics: Sequence[object]) -> list[dict[str, Any]]:
     return [{**score, "best": score["value"] == best} for score in scores]
 
 
-def _histograms(statistics: Sequence[object]) -> dict[str, Any]:
-    """The histograms with scales that all of them share, so that the eye can compare them."""
-    found = [(_at(stat, "histogram") or [], _at(stat, "bin_width") or 0.05) for stat in statistics]
-    edges = [edge for bins, width in found for left, _ in bins for edge in (left, left + width)] or [0, 1]
-    first, last = math.floor(min(edges) * 10 + 1e-6), math.ceil(max(edges) * 10 - 1e-6)
-    step = 1 if last - first <= 6 else 2 if last - first <= 12 else 5  # between ticks, in tenths
-    return {
-        "statistics": statistics,
-        "low": first / 10,
-        "span": max(last - first, 1) / 10,
-        "top": _ceiling(max((count for bins, _ in found for _, count in bins), default=2)),
-        "ticks": [tenth / 10 for tenth in range(first, last + 1) if tenth % step == 0],
-    }
+def _absent(metrics: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[tuple[str, list[str]]]:
+    """Each reason why metrics have no value in any run, once, with their names."""
+    reasons: dict[str, list[str]] = {}
+    for key, scores in metrics.items():
+        if all(score["value"] is None for score in scores):
+            for why in dict.fromkeys(plain(score["why"]) for score in scores):
+                reasons.setdefault(why, []).append(key)
+    return list(reasons.items())
+
+
+def _plots(runs: Sequence[Run], labels: Sequence[str]) -> list[Any]:
+    """How figures are distributed: plots of one kind have the same scales, so that the eye can compare them."""
+    found = []
+    for kind in KINDS:
+        stats = [_at(run, "statistics", kind.key) or _at(run, "distributions", kind.key) for run in runs]
+        named = [(label, stat) for label, stat in zip(labels, stats, strict=True) if isinstance(stat, Mapping)]
+        scales = _scales(runs) if kind.key == "identity_similarity" else []
+        found += plots(kind, named, scales[0]["strangers"] if len(scales) == 1 else None)
+    return found
 
 
 def _scales(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -173,51 +241,31 @@ def _scales(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return [asdict(scale) for name in names if (scale := scale_of(name)) is not None]
 
 
-def _ceiling(count: float) -> int:
-    """The next round number, for the top of an axis."""
-    power = int(10 ** math.floor(math.log10(max(count, 2))))
-    return next(m * power for m in (1, 2, 3, 4, 5, 6, 8, 10) if m * power >= max(count, 2))
-
-
-def _gallery(rows: Sequence[GalleryRow]) -> dict[str, Any]:
-    """The rows to show: as many as fit on the page, with the lowest of all rows among them."""
-    names = dict.fromkeys(cell.column for row in rows for cell in row.cells)
-    columns = sorted(names, key=lambda name: (name != "input", name == "gt"))  # methods keep their order
-    scores = [[x for cell in row.cells if (x := finite(cell.identity)) is not None] for row in rows]
-    order = sorted((min(found), i) for i, found in enumerate(scores) if found)
-    lowest = {i: score for score, i in order[: min(6, max(len(order) // 5, 1))]} if len(order) > 2 else {}
-    room = max(min(MAX_ROWS, MAX_CELLS // max(len(columns), 1)), 1)
-    shown = sorted([*lowest, *(i for i in range(len(rows)) if i not in lowest)][:room])
-    budget = IMAGE_BYTES // max(len(shown) * len(columns), 1)
-    tiles = {i: _tiles(rows[i], columns, budget) for i in shown}
-    entries = [{"id": rows[i].id, "doubtful": _doubtful(rows[i]), "tiles": tiles[i]} for i in shown]
-    return {"given": len(rows), "rows": entries}
-
-
-def _doubtful(row: GalleryRow) -> float | None:
-    """The lowest identity similarity of the row that is doubtful; None if none is."""
-    found = (finite(cell.identity) for cell in row.cells if cell.word == DOUBTFUL)
-    return min((value for value in found if value is not None), default=None)
-
-
-def _tiles(row: GalleryRow, columns: Sequence[str], budget: int) -> list[dict[str, Any]]:
-    """The images of a row, one for each column of the gallery."""
-    cells = {cell.column: cell for cell in row.cells}
-    tiles = []
-    for name in columns:
-        cell = cells.get(name, Cell(name, None, "not in this row"))
-        tile = {"column": name, "caption": cell.caption, "identity": cell.identity, "src": None, "why": None}
-        if cell.image is not None:
-            try:
-                tile |= image_uri(cell.image, budget)
-            except Exception as error:  # Pillow can raise anything, and no image may cost the page
-                tile["why"] = f"this picture cannot be decoded ({type(error).__name__})"
-        tiles.append(tile)
-    return tiles
+def _gallery(cards: Sequence[Card]) -> dict[str, Any]:
+    """The cards, the doubtful first, and what they can be sorted and filtered by. Anchors are unique."""
+    seen: dict[str, int] = {}
+    entries: list[dict[str, Any]] = []
+    for order, card in enumerate(sorted(cards, key=lambda card: not card.is_doubtful)):
+        seen[card.anchor] = count = seen.get(card.anchor, 0) + 1
+        anchor = card.anchor if count == 1 else f"{card.anchor}-x{count}"
+        outcome = None if card.outcome is None else plain(outcome_word(card.outcome)).replace("_", " ")
+        numbers = {name: x for name, value in card.numbers.items() if (x := finite(value)) is not None}
+        entries.append({"card": card, "anchor": anchor, "order": order, "outcome": outcome, "numbers": numbers})
+    outcomes = [entry["outcome"] for entry in entries if entry["outcome"]]
+    return {
+        "entries": entries,
+        "columns": in_order(tile.column for card in cards for tile in card.tiles),
+        "outcomes": {outcome: outcomes.count(outcome) for outcome in dict.fromkeys(outcomes)},
+        "doubtful": sum(card.is_doubtful for card in cards),
+        "sorted_by": {
+            name: how for name, how in SORTED_BY.items() if any(name in entry["numbers"] for entry in entries)
+        },
+    }
 
 
 def write_report(store: Store, plan: Plan, manifest: list[dict[str, Any]], record: RunRecord, run: RestoreRun) -> None:
     """Writes the page of a finished run to `report/index.html`."""
-    rows = gallery_rows(store, plan, manifest, run, _at(record, "recogniser", "name"))
-    page = render_report(f"{run.method} on {redact(run.source)}", [record], rows, example_rejects(store, manifest))
+    shown = run_gallery(store, plan, manifest, run, record)
+    title, rejects = f"{run.method} on {redact(run.source)}", example_rejects(store, manifest)
+    page = render_report(title, [record], shown.cards, rejects, shown.hero, shown.photos)
     store.write(REPORT, page.encode())

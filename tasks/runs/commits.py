@@ -46,11 +46,13 @@ def commit_shard(
     files: Mapping[str, bytes],
     facts: Mapping[str, Any],
     require_live: Callable[[], None] = lambda: None,
+    late_facts: Callable[[], Mapping[str, Any]] = dict,
 ) -> Record:
     """Publishes one attempt at a shard; returns the record that counts, ours or that of an earlier winner.
 
     `files` maps a folder of the run (`data`, `rejected`) to the bytes of its Parquet file. `require_live` raises if the
     shard no longer counts; it is called right before the record is put, to leave the shortest gap between the two.
+    `late_facts` are those that are known once the files are there, such as how long that took.
     """
     attempt, name = uuid.uuid4().hex[:12], shard.commit
     entries: dict[str, dict[str, Any]] = {}
@@ -67,6 +69,7 @@ def commit_shard(
         "process": this_process(),
         "committed": datetime.now(UTC).isoformat(timespec="seconds"),
         **facts,
+        **late_facts(),
     }
     record = seal(made)
     try:

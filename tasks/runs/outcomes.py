@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 RESTORED, CORRECTED, KEPT_ORIGINAL = "restored", "corrected", "kept_original"
 """The outcomes of faces that were scored: only they have a row in `features/`."""
 SCORED = (RESTORED, CORRECTED, KEPT_ORIGINAL)
 CHANGED = (RESTORED, CORRECTED)
 """The outcomes of faces whose pixels are not the input's."""
-
-LARGER = 1.25
-"""From a side this many times the network's on, a face has detail that the network cannot draw."""
 
 
 def outcome_word(outcome: str) -> str:
@@ -17,6 +17,6 @@ def outcome_word(outcome: str) -> str:
     return outcome.partition(":")[0]
 
 
-def is_larger(side: float, size: int) -> bool:
-    """Whether a face of `side` px is larger than a network of `size` px can draw it."""
-    return side > LARGER * size
+def is_changed(faces: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether any of these entries of the column `faces` has other pixels than the input."""
+    return any(outcome_word(face["outcome"]) in CHANGED for face in faces)

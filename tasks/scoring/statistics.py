@@ -11,7 +11,9 @@ from bfr_models.faces.recognisers import WHY_NONE
 from bfr_models.metrics.measures import EXTRA, WHY_NO_LPIPS
 from bfr_models.metrics.protocols import is_lower_better
 from bfr_models.metrics.summary import Summary
+from tasks.runs.examples import Examples
 from tasks.runs.face_sizes import SIDE_BIN
+from tasks.runs.timings import Timings
 
 BIN_WIDTHS = {
     "identity_similarity": 0.001,
@@ -26,6 +28,9 @@ BIN_WIDTHS = {
     "lmd_dlib_5": 0.01,
 }
 """The metrics that a commit record sums up, with the bin width of their histograms: percentiles are that exact."""
+
+DISTRIBUTIONS = {"gain": 0.005, "sharpness_input": 0.1, "sharpness": 0.1, "seconds": 0.01}
+"""What else a commit record sums up: of faces, except the seconds, which are rows'."""
 
 LOWER_IS_BETTER = frozenset(filter(is_lower_better, BIN_WIDTHS))
 """The metrics for which a larger value is worse."""
@@ -42,6 +47,15 @@ def summarise(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {name: Summary.of((value[name] for value in values), width).to_json() for name, width in BIN_WIDTHS.items()}
 
 
+def distributions(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How seconds of some output rows, and what else is known of their faces, are distributed."""
+    faces = [face for value in values for face in value["faces"]]
+    return {
+        name: Summary.of((one[name] for one in (values if name == "seconds" else faces)), width).to_json()
+        for name, width in DISTRIBUTIONS.items()
+    }
+
+
 def empty_summaries() -> dict[str, Summary]:
     """The summary of no values, for each metric."""
     return {name: Summary(width) for name, width in BIN_WIDTHS.items()}
@@ -54,20 +68,32 @@ class Totals:
     rows: int = 0
     restored: int = 0
     rejected: int = 0
+    changed: int | None = 0  # rows with a restored face; None: commits of earlier versions do not say
     faces: int = 0
     accelerator_seconds: float = 0.0
     rejects: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)  # of faces
     sides: Summary = field(default_factory=lambda: Summary(SIDE_BIN))  # of faces, px of the picture
     summaries: dict[str, Summary] = field(default_factory=empty_summaries)
+    distributions: dict[str, Summary] = field(default_factory=dict)
+    timings: Timings = field(default_factory=Timings)
+    examples: Examples = field(default_factory=Examples)
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Adds one shard. Add each shard once."""
         self.rows += record["rows"]
         self.restored += record["restored"]
         self.rejected += record["rejected"]
+        known = self.changed is not None and "changed" in record
+        self.changed = self.changed + record["changed"] if known else None
         self.faces += record["faces"]
         self.accelerator_seconds += record["accelerator_seconds"]
+        self.timings.add(record)
+        self.examples.add(record)
+        for name, summary in record.get("distributions", {}).items():  # earlier versions have none
+            self.distributions[name] = self.distributions.get(name, Summary(DISTRIBUTIONS[name])) + Summary.from_json(
+                summary
+            )
         self.rejects.update(record["rejects"])
         self.outcomes.update(record["outcomes"])
         if sides := record.get("sides"):

@@ -50,6 +50,7 @@ class Job:
     care: Care = field(default_factory=Care)
     code: Code = field(default_factory=dict)  # the driver's: a worker with other code is refused
     settings: str = ""  # digest of the run's settings
+    traced: bool = False  # whether the workers tell when they were in which stage
 
 
 @dataclass(frozen=True)
@@ -88,4 +89,5 @@ def make_job(resolved: ResolvedRun, device: str, threads: int | None) -> Job:
         care=resolved.care,
         code=running_code(),
         settings=settings_digest(resolved.settings),
+        traced=run.trace is not None,
     )

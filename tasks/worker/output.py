@@ -16,13 +16,14 @@ from tasks.datasets.image_column import IMAGE, with_image_features
 from tasks.datasets.row_groups import take_rows
 from tasks.datasets.row_ids import digest_of_ids
 from tasks.datasets.writer import encode_table, rename_clashing, table_of
+from tasks.runs.examples import examples_of
 from tasks.runs.face_sizes import SIDE_BIN
 from tasks.runs.layout import DATA, FEATURES, REJECTED
-from tasks.runs.outcomes import outcome_word
+from tasks.runs.outcomes import is_changed, outcome_word
 from tasks.runs.shards import Shard
 from tasks.scoring.embedding_sums import embedding_sums
 from tasks.scoring.face_vectors import FaceFeatures, features_table
-from tasks.scoring.statistics import summarise
+from tasks.scoring.statistics import distributions, summarise
 from tasks.storage.redaction import redact
 from tasks.worker.job import Job
 from tasks.worker.read_shard import Row, ShardInput
@@ -125,12 +126,15 @@ def shard_output(
         "rows": len(source.rows),
         "ids": digest_of_ids(row.id for row in source.rows),
         "restored": len(values),
+        "changed": sum(is_changed(row["faces"]) for row in values),
         "rejected": len(failed),
         "rejects": dict(Counter(row.error.code for row in failed if row.error)),
         "faces": outcomes.total(),
         "outcomes": dict(outcomes),
         "sides": Summary.of((face["side"] for face in faces), SIDE_BIN).to_json(),
         "statistics": summarise(values),
+        "distributions": distributions(values),
+        "examples": examples_of(row["faces"] for row in values),
         "embedding_sums": _embedding_sums(job, shard, results),
         "accelerator_seconds": round(sum(row["seconds"] for row in values), 3),
     }

@@ -24,6 +24,7 @@ from bfr_models.types import FaceBatch
 from bfr_models.upscalers.lanczos import enlarge
 from bfr_models.upscalers.realesrgan import RealESRGAN
 from tasks.images.codec import encode, notes_on
+from tasks.runs.timings import OTHER
 from tasks.scoring.scorer import FaceTriple, load_scorer
 from tasks.scoring.statistics import BIN_WIDTHS
 from tasks.worker.batches import BatchSize, call_or_bisect, is_out_of_memory
@@ -33,6 +34,7 @@ from tasks.worker.job import Job
 from tasks.worker.open_rows import Face, OpenRow, match_greyscale, open_row
 from tasks.worker.output import Done
 from tasks.worker.read_shard import Row, ShardInput
+from tasks.worker.stages import each_in, exclusive, stage
 from tasks.worker.upscaling import window_scale
 from tasks.worker.windows import Window, windows
 
@@ -94,20 +96,24 @@ class RestoreRows:
     def restore(self, source: ShardInput, rows: Sequence[Row]) -> Iterator[Done]:
         """The results of some rows of a shard, in no particular order. Rows that have an error are passed through."""
         yield from (Done(row) for row in rows if row.error is not None)
-        for window in windows(source, (row for row in rows if row.error is None), window_scale(self._job.photos)):
+        good = (row for row in rows if row.error is None)
+        for window in each_in("read", windows(source, good, window_scale(self._job.photos))):
             if window.is_large:
                 pa.default_memory_pool().release_unused()  # what reading the shard took temporarily
-            with self._large_image if window.is_large else nullcontext():
+            with exclusive(self._large_image, OTHER) if window.is_large else nullcontext():
                 yield from self._restore_window(source, window)
 
     def _restore_window(self, source: ShardInput, window: Window) -> Iterator[Done]:
         waiting = deque[OpenRow]()
         for row in window.rows:
             try:
-                waiting.append(open_row(source, row, self._restorer.size))
+                with stage("decode"):
+                    opened = open_row(source, row, self._restorer.size)
+                waiting.append(opened)
             except RowError as error:
                 yield Done(row.failed(error))
-        self._framing.find(waiting)
+        with stage("detect"):
+            self._framing.find(waiting)
         faces = _each_face(waiting.copy())
         while waiting:
             # A batch takes faces from several rows: most rows have one face, and would leave it almost empty.
@@ -119,8 +125,9 @@ class RestoreRows:
     def _restore_batch(self, batch: Sequence[tuple[OpenRow, Face]]) -> None:
         """Runs some faces, of any rows, through the method and the networks that score them."""
         self._heed_stop()
-        crops = [(face, self._framing.crop(row, face)) for row, face in batch]
-        with self._accelerator:
+        with stage("align"):
+            crops = [(face, self._framing.crop(row, face)) for row, face in batch]
+        with exclusive(self._accelerator, "method"):
             began = time.perf_counter()
             results = call_or_bisect(self._call_method, crops, "method_failed")
             self.batches += 1
@@ -136,14 +143,17 @@ class RestoreRows:
         self._decide_and_score(done)
 
     def _restored(self, row: OpenRow, face: Face, lq: Uint8Image, restored: Uint8Image) -> _Restored:
-        native = self._framing.native(row, face) if self._decide.needs_crops else lq
+        with stage("align"):
+            native = self._framing.native(row, face) if self._decide.needs_crops else lq
         case = Case(native, restored, face.side or len(native), face.seed, row.enlargement.factor)
-        face.sharpness_input = sharpness(lq)
-        return _Restored(row, face, lq, case, self._decide.candidates(case))
+        with stage("score"):
+            face.sharpness_input = sharpness(lq)
+        with stage("judge"):
+            return _Restored(row, face, lq, case, self._decide.candidates(case))
 
     def _decide_and_score(self, done: Sequence[_Restored]) -> None:
         """Chooses what becomes of each face, and scores that at the method's size."""
-        with self._accelerator:
+        with stage("judge"):
             began = time.perf_counter()
             cases = [(one.case, one.candidates) for one in done]
             decisions = call_or_bisect(self._decide.choose, cases, "judge_failed") if cases else []
@@ -158,7 +168,9 @@ class RestoreRows:
             written = one.lq if decision.pixels is None else _resized(decision.pixels, self._restorer.size)
             decided.append((one.face, decision))
             unscored.append(FaceTriple(one.lq, written, one.row.gt))
-        for (face, decision), scored in zip(decided, self._scorer.score(unscored), strict=True):
+        with stage("score"):
+            scores = self._scorer.score(unscored)
+        for (face, decision), scored in zip(decided, scores, strict=True):
             face.take(decision, scored)
 
     def _call_method(self, crops: Sequence[tuple[Face, Crop]]) -> list[Uint8Image | RowError]:
@@ -187,11 +199,13 @@ class RestoreRows:
         if row.failure:
             return Done(row.row.failed(row.failure))
         job, began = self._job, time.perf_counter()
-        composed = self._framing.compose(row)
+        with stage("paste"):
+            composed = self._framing.compose(row)
         if job.photos and job.photos.background:
             row.seconds += time.perf_counter() - began
         try:
-            encoded = encode(composed, job.format, job.quality, row.image, row.enlargement.factor)
+            with stage("encode"):
+                encoded = encode(composed, job.format, job.quality, row.image, row.enlargement.factor)
         except RowError as error:
             return Done(row.row.failed(error))
         written = notes_on(row.image, job.format, composed, row.enlargement.factor)

@@ -20,8 +20,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 import torch
 
@@ -37,6 +39,7 @@ from tasks.worker.job import Job, Order
 from tasks.worker.output import shard_output
 from tasks.worker.read_shard import read_shard
 from tasks.worker.restore_rows import RestoreRows, StoppedError
+from tasks.worker.stages import Clock, Clocks, stage
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class ShardWorker:
         if self._job.threads:
             torch.set_num_threads(self._job.threads)
         self._rows = RestoreRows(self._job, self.stop)
+        self._clocks = Clocks(self._job.traced)
 
     @property
     def batches(self) -> int:
@@ -78,18 +82,26 @@ class ShardWorker:
 
     def run(self, order: Order) -> Record | None:
         """Restores, scores and commits one shard; returns the commit record that counts. None after a trial, which
-        restores and encodes rows but commits nothing."""
-        started = time.monotonic()
-        source = read_shard(order, self._job)
+        restores and encodes rows but commits nothing. The record of a traced job has its `trace` on top."""
+        with self._clocks.running() as clock:
+            record = self._run(order, partial(self._times, clock, time.monotonic()))
+        return record if record is None or not self._job.traced else record | {"trace": self._clocks.trace(clock)}
+
+    def _run(self, order: Order, times: Callable[[], dict[str, Any]]) -> Record | None:
+        with stage("read"):
+            source = read_shard(order, self._job)
         results = list(self._rows.restore(source, order.rows_of(source.rows)))
         if order.trial is not None:
             return None
-        files, facts = shard_output(self._job, order.shard, source, results, self._rows.features_source)
-        facts["seconds"] = round(time.monotonic() - started, 3)
-        if self.stop.is_set():
-            raise StoppedError("the worker was told to stop")
-        still_planned = partial(require_planned, self._store, order.shard)
-        return commit_shard(self._store, order.shard, files, facts, still_planned)
+        with stage("write"):
+            files, facts = shard_output(self._job, order.shard, source, results, self._rows.features_source)
+            if self.stop.is_set():
+                raise StoppedError("the worker was told to stop")
+            still_planned = partial(require_planned, self._store, order.shard)
+            return commit_shard(self._store, order.shard, files, facts, still_planned, times)
+
+    def _times(self, clock: Clock, started: float) -> dict[str, Any]:
+        return {"seconds": round(time.monotonic() - started, 3), "timings": self._clocks.timings(clock)}
 
     def sample(self, shard: Shard, limit: int) -> Sample:
         """Restores and encodes up to `limit` rows of a shard, and commits nothing."""

@@ -88,7 +88,7 @@ def test_a_driver_that_is_killed_resumes_with_the_same_command(
     second = start(RAY_ADDRESS=ray_cluster)
     output, errors = second.communicate(timeout=120)
     assert second.returncode == 0, errors
-    assert "16 rows in = 16 restored + 0 rejected" in output
+    assert "16 rows in = 16 written (16 restored, 0 kept as they were) + 0 rejected" in output
     assert done.items() <= support.snapshot(tmp_path / "dst" / "commits").items(), "what was done was done again"
     support.assert_whole(tmp_path / "dst", ROWS)
     assert support.restored_images(tmp_path / "dst") == undisturbed(tmp_path)
@@ -160,7 +160,7 @@ def test_a_prefect_server_that_is_killed_half_way_costs_nothing(
     doomed_prefect.server_process.kill()
     output, errors = driver.communicate(timeout=200)
     assert driver.returncode == 0, errors
-    assert "16 rows in = 16 restored + 0 rejected" in output
+    assert "16 rows in = 16 written (16 restored, 0 kept as they were) + 0 rejected" in output
     support.assert_whole(tmp_path / "dst", ROWS)
     assert support.restored_images(tmp_path / "dst") == undisturbed(tmp_path)
 

@@ -28,6 +28,7 @@ from tasks.config.resolve import resolve_run
 from tasks.estimate_run import estimate_run
 from tasks.explain_row import explain_row
 from tasks.repair_run import repair_run
+from tasks.runs.record import written_words
 from tasks.runs.spec import as_begun, settings_digest
 from tasks.verify_run import verify_run
 from tasks.worker.decide import load_decide
@@ -82,6 +83,9 @@ def test_what_would_not_gain_comes_out_as_it_went_in_and_the_record_says_why(
     assert (face["gain"], face["gain_spread"], face["harm"]) == pytest.approx((-0.12, 0.08, 0.61))
     assert kept["identity_similarity"] == 1 and face["sharpness"] == face["sharpness_input"] > 0
     assert record["outcomes"] == {"restored": 1, "kept_original": 1}
+    assert record["totals"]["restored"] == 2 and record["totals"]["changed"] == 1
+    assert written_words(record["totals"]) == "2 written (1 restored, 1 kept as they were)"
+    assert written_words({"restored": 1200}) == "1,200 written"  # of an earlier version
     assert record["care"]["judge"] == {"name": "judge", "sha256": "1" * 64} and record["care"]["max_harm"] == 0.02
     (explained,) = explain_row(str(tmp_path / "dst"), "1")
     assert explained["faces"][0]["harm"] == pytest.approx(0.61)
@@ -248,7 +252,7 @@ def test_identity_is_still_required_of_what_would_be_written(
     lopsided[:, :48] = (250, 10, 10)
     _, (row,) = run_over(tmp_path, [lopsided], method, min_identity=0.9)
     np.testing.assert_array_equal(written(row), lopsided)
-    assert row["faces"][0]["outcome"] == "kept_original" and row["identity_similarity"] < 0.9
+    assert row["faces"][0]["outcome"] == "kept_original: identity below 0.9" and row["identity_similarity"] < 0.9
     assert row["faces"][0]["gain"] == pytest.approx(GOOD.gain)
 
 

@@ -70,7 +70,7 @@ def test_a_finished_run_is_not_touched_again(restore: Bfr, tmp_path: Path) -> No
     before = support.snapshot(tmp_path / "dst")
     second = restore("--method", "passthrough")
     assert (first.exit_code, second.exit_code) == (0, 0)
-    assert "12 rows in = 12 restored + 0 rejected, 3 shards" in second.stdout
+    assert "12 rows in = 12 written (12 restored, 0 kept as they were) + 0 rejected, 3 shards" in second.stdout
     assert support.snapshot(tmp_path / "dst") == before
 
 
@@ -248,7 +248,7 @@ def test_a_folder_of_images_goes_in_and_comes_out(bfr: Bfr, prefect_server: str,
     asked = ("restore", "scans", "out", "--method", "passthrough", "--engine", "local", "--input", "faces")
     first = bfr(*asked)
     assert first.exit_code == 0, first.output
-    assert "packed 2 images of" in first.stderr and "2 rows in = 2 restored" in first.stdout
+    assert "packed 2 images of" in first.stderr and "2 rows in = 2 written" in first.stdout
     again = bfr(*asked)
     assert again.exit_code == 0 and "2 files of" in again.stderr and "none is new or changed" in again.stderr
     exported = bfr("export", "out", "files", "--json")

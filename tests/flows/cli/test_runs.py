@@ -29,7 +29,7 @@ def bfr(*arguments: object) -> tuple[int, str]:
 
 def test_verify_ends_with_0_or_with_1_and_a_table_of_what_is_wrong(destination: Path) -> None:
     code, text = bfr("verify", destination)
-    assert code == 0 and "8 rows in, 8 restored + 0 rejected in 2 shards; 2 files hashed" in text
+    assert code == 0 and "8 rows in, 8 written + 0 rejected in 2 shards; 2 files hashed" in text
     path = next((destination / "data").iterdir())
     path.write_bytes(b"")
     code, text = bfr("verify", destination)

@@ -66,7 +66,7 @@ def test_a_run_leaves_three_artifacts_and_its_workers_lines(prefect_server: str,
     assert artifacts["progress"]["data"] == 100
     measures = {row["measure"]: row for row in json.loads(artifacts["table"]["data"])}
     assert measures["psnr"]["mean"] is None and measures["psnr"]["why"]
-    assert "# 3 of 4 rows restored by faulty" in artifacts["markdown"]["data"]
+    assert "# 4 rows through faulty" in artifacts["markdown"]["data"]
     assert f"({'file://' + run.destination}/report/index.html)" in artifacts["markdown"]["data"]
     assert artifacts["markdown"]["key"].startswith("summary-") and artifacts["markdown"]["key"].endswith("-dst")
     for part in ("the fan is loud", "1 of 2 rows rejected: {'method_failed': 1}"):

@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bfr_models.metrics.identity_scale import DOUBTFUL
-from tasks.report.page import Cell, GalleryRow, Reject
+from bfr_models.faces.recognisers import DLIB
+from bfr_models.metrics.identity_scale import identity_word
+from tasks.report.cards import Card, Cell, GalleryRow, Hero, Photo, Place, Reject, Tile, cards_of
+from tasks.report.pictures import image_uri
 from tasks.report.run_report import render_report
+from tasks.runs.timings import STAGES
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -25,7 +28,7 @@ HOSTILE = (
     "\u202egpj.ארכיון\x00\x1b[31m",
     "lone \ud800 surrogate",
 )
-VOID = {"meta", "link", "img", "input", "br"}
+VOID = {"meta", "link", "img", "input", "br"}  # SVG closes its own
 
 IDENTITY = {
     "n": 90, "mean": 0.8123, "std": 0.1, "min": 0.4, "max": 0.99, "p05": 0.61, "p50": 0.82, "p95": 0.95,
@@ -78,9 +81,20 @@ def face(side: int = 32) -> bytes:
     return encoded(Image.new("RGB", (side, side), (200, 150, 120)))
 
 
-def row(name: str, identity: Any = None, image: bytes | None = None, word: str | None = None) -> GalleryRow:
+def row(name: str, identity: Any = None, image: bytes | None = None) -> Card:
+    """A row of a comparison."""
     image = image or face()
-    return GalleryRow(name, (Cell("input", image, "32 px"), Cell("difface", image, "identity", identity, word)))
+    return cards_of([GalleryRow(name, (Cell("input", image, ""), Cell("difface", image, "words", identity)))])[0]
+
+
+def one_face(name: str, identity: float = 0.97, outcome: str = "restored", number: int = 0) -> Card:
+    """A face of a run over photos, in the first photo of the page."""
+    word = identity_word(DLIB, identity, 64)
+    picture = image_uri(face(), 10_000)
+    return Card(
+        name, [Tile("input", picture), Tile("difface", picture)], number, outcome, word,
+        [("identity", f"{identity:.3f}, {word}")], {"identity": identity, "gain": 0.1}, Place(0, (0.1, 0.1, 0.5, 0.5)),
+    )  # fmt: skip
 
 
 class Page(HTMLParser):
@@ -125,8 +139,12 @@ def hostile_page(text: str) -> Page:
     )  # fmt: skip
     document["statistics"] |= {text: {"value": 1.0, "features": text}, "ssim": {"value": None, "why": text}}
     cells = (Cell("input", face(), text), Cell(text, None, text), Cell("gt", face(), text))
-    rejects = [Reject(text, text, text)]
-    return Page(render_report(text, [document, document], [GalleryRow(text, cells)], rejects))
+    rejects = [Reject(text, text, text, image_uri(face(), 10_000))]
+    picture = image_uri(face(), 10_000)
+    told = Card(text, [Tile(text, picture, text)], 0, text, text, [(text, text)], {}, Place(0, (0, 0, 1, 1)))
+    hero = Hero(text, picture, picture, text, [(0, 0, 1, 1)])
+    cards = [*cards_of([GalleryRow(text, cells)]), told, told]
+    return Page(render_report(text, [document, document], cards, rejects, hero, [Photo(text, picture)]))
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -135,7 +153,7 @@ def test_what_strangers_wrote_is_text_and_never_markup(text: str) -> None:
     assert [tag for tag, _ in page.tags].count("script") == 1
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
     for href in page.values("href"):
-        assert href.startswith("#") or href == "data:,"
+        assert href.startswith("#") or href == "data:," or href.startswith("data:image/webp;base64,")
     assert not re.search("[\x00-\x1f\x7f-\x9f]", page.text)
     assert page.text.encode()
     if text.isprintable() and text.isascii():
@@ -168,7 +186,7 @@ def test_the_policy_of_the_page_allows_its_own_script() -> None:
 
 def test_the_sum_of_rows_is_shown_and_checked() -> None:
     text = Page(render_report("Title", [RUN], [], [])).text
-    assert re.search(r"12,345 rows in = 12,340 restored \+ 5 rejected ✓ adds up", text)
+    assert re.search(r"12,345 rows in = 12,340 written \+ 5 rejected ✓ adds up", text)
     wrong = Page(render_report("Title", [run(totals__restored=12338)], [], [])).text
     assert "does not add up: 2 missing" in wrong and "✓" not in wrong
     both = Page(render_report("Title", [RUN, run(totals__restored=12341)], [], [])).text
@@ -185,9 +203,9 @@ def test_a_metric_that_is_absent_says_why() -> None:
     document = run(statistics__identity_similarity={"value": None, "why": "no recogniser is installed"})
     document["statistics"]["psnr"] = {"n": 3, "mean": float("nan")}
     text = Page(render_report("Title", [document], [], [])).text
-    assert "— the LPIPS weights are absent" in text
-    assert text.count("no recogniser is installed") == 2  # in the table, and in place of the histogram
-    assert "— not a number" in text and not re.search(r"\bnan\b", text)
+    assert "LPIPS: the LPIPS weights are absent" in text
+    assert text.count("no recogniser is installed") == 1 and "PSNR, dB: not a number" in text
+    assert not re.search(r"\bnan\b", text)
 
 
 def test_metrics_have_their_spread_and_the_best_of_several_runs_is_marked() -> None:
@@ -204,17 +222,58 @@ def test_metrics_have_their_spread_and_the_best_of_several_runs_is_marked() -> N
 def test_histograms_share_their_scales_and_describe_themselves() -> None:
     other = run(method__name="diffbfr", statistics__identity_similarity={**IDENTITY, "histogram": [[0.8, 30]]})
     html = render_report("Title", [RUN, other], [], [])
-    heights = [float(found) for found in re.findall(r'<rect class="bar"[^>]* height="([\d.]+)"', html)]
+    heights = [float(found) for found in re.findall(r'<rect class="bars"[^>]* height="([\d.]+)"', html)]
     assert len(heights) == 4 and heights[1] == pytest.approx(2 * heights[3], abs=0.1)
     assert "The fullest bin, 0.80 to" in html and "holds 60 rows" in html
 
 
-def test_the_rejects_are_grouped_and_counted_with_examples() -> None:
-    rejects = [Reject(f"id-{i}", "no_face", f"detail {i}") for i in range(9)]
-    text = Page(render_report("Title", [RUN], [], rejects)).text
-    assert re.search(r"no_face 3 id-0 detail 0 .*id-2 detail 2", text) and "id-3" not in text
-    assert re.search(r"undecodable 2 none given", text)
+def test_the_rejects_are_grouped_and_counted_with_examples_and_thumbnails() -> None:
+    picture = image_uri(face(), 10_000)
+    rejects = [Reject(f"id-{i}", "no_face", f"detail {i}", picture) for i in range(9)]
+    page = Page(render_report("Title", [RUN], [], rejects))
+    assert re.search(r"no_face 3 id-0 detail 0 .*id-5 detail 5", page.text) and "id-6" not in page.text
+    assert sum(tag == "img" for tag, _ in page.tags) == 6
+    assert re.search(r"undecodable 2 No example", page.text)
     assert "No row was rejected" in Page(render_report("Title", [run(rejects={})], [], [])).text
+
+
+def test_each_face_has_a_link_that_stays_and_only_what_is_doubtful_is_marked() -> None:
+    """0.98 is the same person, however it compares with the others; the order of the page is not that of the link."""
+    cards = [one_face("a", 0.98), one_face("b", 0.90), one_face("a", 0.99, number=1), one_face("a", 0.98)]
+    photos = [Photo("a", image_uri(face(), 10_000))]
+    html = render_report("Title", [RUN], cards, [], None, photos)
+    page = Page(html)
+    ids = [attributes["id"] for tag, attributes in page.tags if tag == "li" and "id" in attributes]
+    assert len(set(ids)) == 4 and ids[0] == cards[1].anchor  # the doubtful one comes first
+    assert {card.anchor for card in cards} <= set(ids) and cards[0].anchor == one_face("a", 0.5).anchor
+    assert re.findall(r'<dd class="mark">([^<]*)<', html) == ["0.900, doubtful"]
+    assert html.count('class="card doubtful"') == 1
+    assert html.count('<use href="#photo-0"/>') == 4 and html.count('<image id="photo-0"') == 1  # one copy of a photo
+
+
+def test_every_report_has_a_slider_and_the_photo_opens_it() -> None:
+    compared = Page(render_report("Title", [RUN, RUN], [row("a", 0.9)], []))
+    single = Page(render_report("Title", [RUN], [one_face("a")], [], None, [Photo("a", image_uri(face(), 10_000))]))
+    for page in (compared, single):
+        assert sum(attributes.get("type") == "range" for _, attributes in page.tags) == 1
+    picture = image_uri(face(), 10_000)
+    html = render_report("Title", [RUN, RUN], [row("a", 0.9)], [], Hero("scan", picture, picture, "1 face"))
+    assert html.index('id="photo"') < html.index('id="gallery"') < html.index('id="totals"')  # pictures first
+
+
+def test_the_stages_and_the_busy_share_are_shown_and_old_runs_have_none() -> None:
+    stages = dict.fromkeys(STAGES, 1.0) | {"method": 8.0}
+    timings = {"stages": stages, "worker_seconds": 10.0, "workers": 2, "shards": 4, "busy_share": 0.9}
+    text = Page(render_report("Title", [run(timings=timings)], [], [])).text
+    assert "method 8.0 s 40 %" in text and "90 %" in text
+    assert "The stages were not timed" in Page(render_report("Title", [RUN], [], [])).text
+
+
+def test_rows_that_changed_are_told_from_those_that_were_kept() -> None:
+    text = Page(render_report("Title", [run(totals__changed=40)], [], [])).text
+    assert "restored 40 of 12,345 rows of s3://bucket/faces and kept 12,300 as they were; 5 were rejected" in text
+    assert "40 with a restored face, 12,300 kept as they were" in text
+    assert "wrote 12,340 of 12,345 rows" in Page(render_report("Title", [RUN], [], [])).text  # of an earlier version
 
 
 def test_provenance_has_hashes_versions_and_the_command_without_secrets() -> None:
@@ -253,17 +312,18 @@ def test_two_runs_of_one_method_have_different_names() -> None:
     assert "difface (face128) #1, difface (ffhq512), difface (face128) #3" in text
 
 
-def test_500_rows_of_noise_stay_below_six_megabytes_and_the_lowest_are_kept() -> None:
+def test_500_rows_of_noise_stay_below_eight_megabytes_and_the_lowest_are_kept() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
     picture = encoded(Image.fromarray(noise))
-    rows = [row("x" * 5000 + str(i), 0.9, picture, "probably the same person") for i in range(499)]
-    rows.append(row("x" * 5000 + "499", np.float32(0.1), picture, DOUBTFUL))
+    rows = [
+        GalleryRow("x" * 5000 + str(i), (Cell("input", picture, ""), Cell("difface", picture, "", 0.9 - (i == 499))))
+        for i in range(500)
+    ]
     rejects = [Reject("y" * 5000, f"code-{i}" + "z" * 5000, "d" * 100_000) for i in range(300)]
-    html = render_report("Title", [RUN], rows, rejects)
-    assert len(html.encode()) < 6_000_000
+    html = render_report("Title", [RUN], cards_of(rows), rejects)
+    assert len(html.encode()) < 8_000_000
     text = Page(html).text
-    assert "48 rows of the 500 given; 452 are left out" in text
-    assert "x499 doubtful identity: 0.10" in text and text.count("doubtful identity") == 1
+    assert "48 faces of 13,000" in text and "x499" in text
 
 
 @pytest.mark.parametrize(
@@ -271,7 +331,8 @@ def test_500_rows_of_noise_stay_below_six_megabytes_and_the_lowest_are_kept() ->
 )
 def test_a_broken_picture_costs_only_its_own_place(broken: bytes) -> None:
     cells = (Cell("input", face(), ""), Cell("difface", broken, ""), Cell("gt", None, "no truth was given"))
-    page = Page(render_report("Title", [RUN], [GalleryRow("a", cells), row("b")], []))
+    whole = (Cell("input", face(), ""), Cell("difface", face(), ""))
+    page = Page(render_report("Title", [RUN], cards_of([GalleryRow("a", cells), GalleryRow("b", whole)]), []))
     assert [tag for tag, _ in page.tags].count("img") == 3
     assert "this picture cannot be decoded" in page.text
     assert "no truth was given" in page.text and "not in this row" in page.text
