@@ -75,7 +75,7 @@ class ProgressDisplay:
             self._line()
 
     def detail(self) -> str:
-        """What stands below the bar; nothing by default."""
+        """What stands below the bar, line by line; nothing by default."""
         return ""
 
     def figures(self) -> dict[str, Any]:
@@ -108,8 +108,8 @@ class _Bar(Progress):
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield self.make_tasks_table(self.tasks)
-        if detail := self._display.detail():
-            yield Text(detail, overflow="ellipsis", no_wrap=True)
+        for line in self._display.detail().splitlines():
+            yield Text(line, overflow="ellipsis", no_wrap=True)
 
 
 class RowProgress(ProgressDisplay):

@@ -92,10 +92,13 @@ class RunFigures:
 
     @property
     def counts(self) -> str:
-        """What became of the faces, and who works on them."""
+        """What became of the rows and their faces."""
         found = (f"{self.outcomes[name]} {name.replace('_', ' ')}" for name in (RESTORED, CORRECTED, KEPT_ORIGINAL))
+        return f"{self.faces} faces: {', '.join(found)}; {self.rejected} rows rejected"
+
+    @property
+    def crew(self) -> str:
+        """Who works on them, and how much of the time."""
         ready, wanted = self.workers()
         busy = "" if self.busy is None else f", accelerator {100 * self.busy:.0f} % busy"
-        return (
-            f"{self.faces} faces: {', '.join(found)}; {self.rejected} rows rejected; workers {ready} of {wanted}{busy}"
-        )
+        return f"workers {ready} of {wanted}{busy}"

@@ -27,10 +27,10 @@ class RunProgress(ProgressDisplay):
 
     def detail(self) -> str:
         pace = self._figures.pace.partition(" rows, ")[2]
-        return f"{pace}; {self._figures.counts}"
+        return f"{pace}; {self._figures.crew}\n{self._figures.counts}"
 
     def figures(self) -> dict[str, Any]:
         return self._figures.as_dict
 
     def text(self, rate: float) -> str:
-        return f"{self._figures.pace}; {self._figures.counts} -> {self._figures.destination}"
+        return f"{self._figures.pace}; {self._figures.counts}; {self._figures.crew} -> {self._figures.destination}"

@@ -50,7 +50,7 @@ def test_rates_are_those_of_this_process_and_nothing_is_left_at_the_end() -> Non
 def test_before_the_first_shard_nothing_is_guessed() -> None:
     found = RunFigures("difface", "/restored", 100, 0, workers=lambda: (0, 2))
     assert (found.seconds_left, found.busy) == (None, None)
-    assert "workers 0 of 2" in found.counts and "busy" not in found.counts
+    assert found.crew == "workers 0 of 2"
 
 
 def test_prometheus_reads_the_figures() -> None:
