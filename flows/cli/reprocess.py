@@ -25,7 +25,9 @@ from flows.cli.options import (
     asked_for,
 )
 from flows.cli.restore import too_many_rejects
+from flows.orchestration.early_server import start_server
 from tasks.config.reprocess import ReprocessRun
+from tasks.storage.waits import say
 
 
 def reprocess(
@@ -51,6 +53,8 @@ def reprocess(
         from tasks.config.resolve import resolve_run
 
         resolve_run(asked)  # before Prefect and Ray start
+        say("starting Prefect")
+        start_server()
         from flows.reprocess import reprocess_with_fallback
 
         return reprocess_with_fallback(asked)
