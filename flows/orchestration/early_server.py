@@ -23,7 +23,7 @@ from tasks.storage.redaction import redact
 API = "PREFECT_API_URL"
 _NAMES_AN_API = (API, "PREFECT_PROFILE", "PREFECT_PROFILES_PATH", "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE")
 _POLL_SECONDS = 0.05
-_STOP_SECONDS = 8.0
+_STOP_SECONDS = 5.0  # as Prefect waits
 _LISTENER_SECONDS = 5.0  # for a server that is being started again, or a network that is slow
 _MARK = "BFR_EMBEDDED_API"  # in the environment: the URL of this process's own server
 
