@@ -50,7 +50,7 @@ def with_fallback(with_prefect: Callable[[], Result], without: Callable[[], Resu
         if isinstance(error, BfrError) or not is_prefects:
             raise
         heed_interruption()
-        reason = redact_text(f"{type(error).__name__}: {error}")
+        reason = redact_text(str(error) if isinstance(error, NoApiError) else f"{type(error).__name__}: {error}")
         _log.warning("Prefect failed (%s); continuing without it", reason)
         return without()
 
