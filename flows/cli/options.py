@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_origin
 
@@ -77,9 +77,15 @@ METHOD_OPTIONS = frozenset({"steps", "sampler", "start_timestep", "eta", "precis
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def asked_for(context: typer.Context, model: type[Model], config: Path | None = None) -> Model:
-    """The run that a command's flags ask for. UsageError, which names the flags, for what it cannot be."""
-    settings = settings_from(context, model, config)
+def asked_for(
+    context: typer.Context,
+    model: type[Model],
+    config: Path | None = None,
+    change: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> Model:
+    """The run that a command's flags ask for, once `change` has changed its settings. UsageError, which names the
+    flags, for what it cannot be."""
+    settings = change(settings_from(context, model, config))
     try:
         return model(**settings)
     except ValidationError as error:

@@ -89,6 +89,10 @@ def restore(
         str | None,
         typer.Option(metavar="SQL", help="Select by this condition on the assessment's columns instead."),
     ] = None,
+    redo: Annotated[
+        bool,
+        typer.Option("--redo", help="SRC is a run: restore again what its review has marked for that."),
+    ] = False,
     upscale: Annotated[
         str | None,
         typer.Option(metavar="2|4|auto", help="Write photos larger; auto: as large as their faces have detail."),
@@ -186,15 +190,22 @@ def restore(
 ) -> None:
     """Restore every face of a dataset. Running it again resumes; a finished run is a no-op."""
 
+    def asked() -> RestoreRun:
+        if not redo:
+            return asked_for(context, RestoreRun, config)
+        from tasks.runs.redo import redo_settings
+
+        return asked_for(context, RestoreRun, config, change=redo_settings)
+
     def estimate() -> Any:
-        resolved = _checked(asked_for(context, RestoreRun, config))
+        resolved = _checked(asked())
         say("timing a sample")
         from tasks.estimate_run import estimate_run
 
         return estimate_run(resolved)
 
     def work() -> Any:
-        resolved = _checked(asked_for(context, RestoreRun, config))
+        resolved = _checked(asked())
         if (record := _finished(resolved)) is not None:
             return record
         say("starting Prefect")

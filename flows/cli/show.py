@@ -54,6 +54,7 @@ def _next(record: Result) -> Iterator[str]:
         codes = ",".join(record["rejects"])
         yield f"look at {destination}/rejected; what may pass is tried again with --retry-rejected {codes}"
     if source.startswith(f"{destination}/"):  # it was given files
+        yield f"bfr review {destination}        # look at the faces and decide"
         yield f"bfr export {destination} DIR    # the same files, restored"
     else:
         yield f'bfr curate {destination} DIR --where "identity_similarity > 0.9"    # the best rows as a dataset'
@@ -83,6 +84,8 @@ def verified(found: Result) -> None:
         f"{found['rows_in']} rows in, {found['restored']} written + {found['rejected']} rejected in {found['shards']} "
         f"shards; {found['files']} files hashed, {found['bytes'] / 2**20:.1f} MiB"
     )
+    if found["decisions"]:
+        console.print(f"{found['decisions']} faces decided about in a review")
     if found["ok"]:
         console.print("[green]ok[/]: every row exactly once, every file as committed")
         return

@@ -65,3 +65,14 @@ def packed(files: Any, report: Any) -> None:
         say(f"{files.changed} of them had changed: their rows of before stay, and so do the results")
     for lost in report.lost[:EXAMPLES]:
         say(f"packed without its bytes: {lost['name']}: {lost['why']}")
+
+
+def reviewed(result: Result) -> None:
+    """What has been decided, and the commands that go by it."""
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in result["decisions"].items() if count)
+    own = sum(result["own"].values())
+    console.print(f"decided: {counts or 'nothing yet'}; {own} by {result['reviewer']}", markup=False)
+    if result["decisions"]["approved"]:
+        console.print(f"  bfr export {result['run']} DIR --only approved", markup=False)
+    if result["decisions"]["redo"]:
+        console.print(f"  bfr restore {result['run']} DST --redo", markup=False)
