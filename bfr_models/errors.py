@@ -5,6 +5,9 @@ BfrError                 exit 1  a run failed; finished work is kept, and the sa
 └── RowError             -       one row cannot be restored: it goes to `rejected/` and the run continues
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class BfrError(Exception):
     """A run failed; running the same command again resumes it."""
@@ -33,6 +36,14 @@ class RowError(BfrError):
         return f"{self.code}: {self.detail}"
 
 
-def unknown(kind: str, name: str, known: "list[str] | tuple[str, ...]") -> UsageError:
-    """The one error for an unknown name: it lists the known ones."""
-    return UsageError(f"unknown {kind} {name!r}; known: {', '.join(known)}")
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message about a name that is not known: the known one it looks like; "" if there is none."""
+    by_letters = {each.lower().replace("-", "_"): each for each in known}
+    nearest = get_close_matches(name.lower().replace("-", "_"), by_letters, 1)
+    return f"; did you mean {by_letters[nearest[0]]!r}?" if nearest else ""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """The one error for an unknown name: it lists the known ones, and says which of them it looks like."""
+    names = list(known)
+    return UsageError(f"unknown {kind} {name!r}; known: {', '.join(names)}{did_you_mean(name, names)}")

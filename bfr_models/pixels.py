@@ -1,12 +1,17 @@
-"""Pixels: uint8 images to float tensors and back, and the one resize that everything uses."""
+"""Pixels: uint8 images to float tensors and back, and the one resize that everything uses.
+
+What reads and writes images imports this, and does so without torch: it is imported by the first face.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Uint8Image = NDArray[np.uint8]
 """(H, W, 3) uint8 RGB."""
@@ -14,12 +19,16 @@ Uint8Image = NDArray[np.uint8]
 
 def to_tensor(image: Uint8Image) -> Tensor:
     """(H, W, 3) uint8 in [0, 255] -> (3, H, W) float32 in [-1, 1]."""
+    import torch
+
     pixels = np.ascontiguousarray(image.transpose(2, 0, 1))
     return torch.from_numpy(pixels).float().div(127.5).sub(1.0)
 
 
 def to_uint8(images: Tensor) -> NDArray[np.uint8]:
     """(..., 3, H, W) float in [-1, 1] -> (..., H, W, 3) uint8, rounded (not truncated) and clipped."""
+    import torch
+
     levels = images.detach().float().add(1.0).mul(127.5).round().clamp(0, 255)
     return levels.to("cpu", torch.uint8).movedim(-3, -1).contiguous().numpy()
 
@@ -38,7 +47,9 @@ def resize(images: Tensor, size: int | tuple[int, int]) -> Tensor:
     height_width = (size, size) if isinstance(size, int) else size
     if tuple(images.shape[-2:]) == height_width:
         return images
-    return F.interpolate(images, height_width, mode="bicubic", antialias=True, align_corners=False)
+    from torch.nn.functional import interpolate
+
+    return interpolate(images, height_width, mode="bicubic", antialias=True, align_corners=False)
 
 
 def face_tensor(image: Uint8Image, size: int) -> Tensor:

@@ -15,7 +15,7 @@ from functools import cache, cached_property
 from importlib.metadata import entry_points
 from typing import Any
 
-from bfr_models.errors import UsageError, unknown
+from bfr_models.errors import UsageError, did_you_mean, unknown
 from bfr_models.methods import preset as presets
 from bfr_models.methods.baseline_presets import ESTIMATOR, PASSTHROUGH
 from bfr_models.methods.clr_face_presets import CLR_FACE
@@ -147,7 +147,10 @@ def _with_changes(options: Any, changes: Mapping[str, object], method: str) -> A
     typed = {}
     for option, value in changes.items():
         if option not in defaults:
-            raise UsageError(f"unknown option {option!r} of {method}; known: {', '.join(defaults) or 'none'}")
+            raise UsageError(
+                f"unknown option {option!r} of {method}; known: {', '.join(defaults) or 'none'}"
+                f"{did_you_mean(option, defaults)}"
+            )
         expected = type(defaults[option])
         typed[option] = float(value) if expected is float and type(value) is int else value
         if defaults[option] is not None and type(typed[option]) is not expected:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from prefect import flow
 
 from flows.orchestration.lost_runs import own_run
-from flows.restore_dataset import restore_dataset_with_fallback
+from flows.orchestration.phases import with_fallback
+from flows.restore_dataset import restore_dataset_with_fallback, restore_without_prefect
 from tasks.compare_runs import compare_runs
 from tasks.config.evaluate import EvaluateRun
-from tasks.config.resolve import resolve_run
+from tasks.config.restore import RestoreRun
 from tasks.degrade_dataset import degrade_once
+from tasks.runs.comparison import check_comparison
+from tasks.runs.record import RunRecord
 
 
 @flow(name="evaluate-methods")
@@ -19,13 +23,21 @@ def evaluate_methods(run: EvaluateRun) -> dict[str, Any]:
     """Degrade the source into `destination`/lq (if requested), restore it with each method into `destination`/<method>,
     all with the same seed, and compare them in `destination`/report. Running it again resumes."""
     own_run()
+    return _evaluate(run, restore_dataset_with_fallback)
+
+
+def evaluate_methods_with_fallback(run: EvaluateRun) -> dict[str, Any]:
+    """`evaluate_methods`; if Prefect itself fails, continues without it."""
+    return with_fallback(lambda: evaluate_methods(run), lambda: _evaluate(run, restore_without_prefect))
+
+
+def _evaluate(run: EvaluateRun, restore: Callable[[RestoreRun], RunRecord]) -> dict[str, Any]:
+    check_comparison(run)
     runs = run.restorations()
-    for restoration in runs:
-        resolve_run(restoration)  # report an unknown name before any work starts
     degradation = run.degradation()
     if degradation is not None:
         degrade_once(degradation)
-    records = {restoration.method: restore_dataset_with_fallback(restoration) for restoration in runs}
+    records = {restoration.method: restore(restoration) for restoration in runs}
     title = f"{len(runs)} methods on {run.degrade or 'the same'} faces"
     compared = compare_runs(title, runs, list(records.values()), f"{run.destination}/report")
     return {"runs": records, "comparison": compared, "report": compared["report"]}

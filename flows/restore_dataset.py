@@ -19,7 +19,9 @@ from flows.orchestration.run_page import (
     relay_worker_logs,
     show_record,
 )
-from flows.progress import RowProgress
+from flows.progress.figures import RunFigures
+from flows.progress.metrics import metrics_endpoint
+from flows.progress.run_progress import RunProgress
 from tasks.config.resolve import ResolvedRun
 from tasks.config.restore import RestoreRun
 from tasks.engine.trace import TraceFile
@@ -32,6 +34,7 @@ from tasks.runs.prepare import prepare_run
 from tasks.runs.record import RunRecord
 from tasks.runs.shards import Shard
 from tasks.runs.single_writer import exclusive_driver
+from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
 SHARDS_PER_SLICE = 5000
@@ -89,7 +92,9 @@ def restore_phases(
 def _restore(
     resolved: ResolvedRun, store: Store, plan: Plan, phase: Phase, gpus: Callable[[], AbstractContextManager[None]]
 ) -> None:
-    done, method = plan.rows - sum(shard.rows for shard in plan.todo), resolved.run.method
+    run, done = resolved.run, plan.rows - sum(shard.rows for shard in plan.todo)
+    method = run.method
+    figures = RunFigures(method, redact(run.destination), plan.rows, done)
     page = ProgressArtifact(method, plan.rows, done)
     # Left from the last to the first: a run that is cancelled stops its workers, then gives up the destination, then
     # updates its page.
@@ -100,15 +105,17 @@ def _restore(
         page,
         exclusive_driver(store) as lost,
         worker_pool(resolved) as pool,
-        RowProgress(method, plan.rows, done) as line,
+        metrics_endpoint(figures, run.metrics_port, run.metrics_address),
+        RunProgress(figures) as line,
     ):
+        figures.workers = pool.workers
 
         def advance(record: Record) -> None:
-            line.advance(record["rows"])
+            line.add(record)
             page.advance(record["rows"])
             trace.add(record.get("trace"))
 
-        wanted = resolved.run.max_rejects == 1
+        wanted = run.max_rejects == 1
         for number, shards in enumerate(_slices(plan)):
             phase(restore_shards, f"{method}-slice-{number}")(pool, shards, advance, lost, wanted)
 

@@ -19,7 +19,7 @@ from bfr_models.faces.detectors import choose_detector
 from bfr_models.faces.recognisers import RECOGNISERS, choose_recogniser
 from bfr_models.registry import methods
 from bfr_models.weights.catalogue import entry_of
-from bfr_models.weights.files import cache_folder
+from bfr_models.weights.files import cache_folder, how_to_get, is_in_package
 from tasks.list_weights import list_weights, verify_weights
 from tasks.storage.redaction import redact
 
@@ -150,7 +150,10 @@ def _weights() -> Iterator[Check]:
 
 def _absent(stem: str) -> Check:
     entry = entry_of(stem)
-    if entry is None:
+    if entry is None and is_in_package(stem):
         return Check(f"weights {stem}", "bad", "not in the package", "reinstall the package")
+    if entry is None:
+        advice = how_to_get(stem).removeprefix("found none; ")
+        return Check(f"weights {stem}", "missing", "nobody has published them", advice)
     advice = f"{entry.licence}; its preset needs it: `bfr weights fetch {entry.to_fetch}`"
     return Check(f"weights {entry.name}", "missing", "not fetched", advice)

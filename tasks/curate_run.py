@@ -140,13 +140,13 @@ def _prepare(store: Store, request: dict[str, Any]) -> dict[str, Any] | None:
             found: dict[str, Any] = json.loads(store.read(name))
             if any(found.get(key) != value for key, value in request.items()):
                 raise UsageError(
-                    f"expected an empty folder or this same curation at {store!r}, found another: "
+                    f"expected an empty folder or this same curation at {store}, found another: "
                     f"{json.dumps(found.get('arguments'))[:500]} of a run finished {found['run']['finished']}; use "
                     "another destination"
                 )
             return found if name == CURATION else None
     if others := store.list():
-        raise UsageError(f"expected an empty folder at {store!r}, found {others[0]} and {len(others) - 1} other files; "
+        raise UsageError(f"expected an empty folder at {store}, found {others[0]} and {len(others) - 1} other files; "
                          "use another destination")  # fmt: skip
     return None
 

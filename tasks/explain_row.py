@@ -37,7 +37,7 @@ def explain_row(destination: str, row_id: str) -> list[dict[str, Any]]:
     if not found:
         todo = f"; {plan.todo_count} shards are still to do" if plan.todo_count else ""
         raise UsageError(
-            f"expected a row with the id {row_id!r} in {store!r}, found none in {len(done)} shards{todo}; ids are "
+            f"expected a row with the id {row_id!r} in {store}, found none in {len(done)} shards{todo}; ids are "
             "those of the source's column `id`, or <file>#<row>"
         )
     return [_with_words(row, recogniser) for row in found]

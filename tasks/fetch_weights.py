@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ Consent = Callable[[WeightEntry], bool]
 
 
 class Progress(Protocol):
-    """Shows how much of a file has been downloaded; `flows.progress.ByteProgress` is one."""
+    """Shows how much of a file has been downloaded; `flows.progress.bars.ByteProgress` is one."""
 
     def reach(self, done: int) -> None: ...
 
@@ -53,18 +53,37 @@ def fetch_weights(
                 f"expected a mirror for {entry.name}, found none: {entry.origin} is a page, not a file; download "
                 f"{entry.by_hand} there and run `bfr weights import {entry.group} {entry.by_hand}`"
             )
-        if entry.sha256 is None and not trust_on_first_use:
-            raise UsageError(
-                f"expected a known sha256 for {entry.name} ({entry.source_file}), found none to check a download "
-                "against; pass --trust-on-first-use to accept the download and record its sha256"
-            )
-    for entry in todo:
-        if entry.non_commercial and not consent(entry):
-            raise UsageError(
-                f"expected consent to the licence of {entry.name}, {entry.licence} ({entry.licence_url}), which "
-                "allows non-commercial use only, found none; read it and pass --accept-licence"
-            )
+    refused = {**_unchecked(todo, trust_on_first_use), **_not_agreed(todo, consent)}
+    if refused:
+        flags = " ".join(dict.fromkeys(refused.values()))
+        raise UsageError(f"{'; '.join(refused)}; then: `bfr weights fetch {' '.join(names)} {flags}`")
     return [here[entry.name] or _fetch(entry, mirror, progress) for entry in chosen]
+
+
+def _unchecked(todo: Iterable[WeightEntry], trusted: bool) -> dict[str, str]:
+    """What is refused for want of a sha256, and the flag that accepts it."""
+    unknown = [entry for entry in todo if entry.sha256 is None]
+    if trusted or not unknown:
+        return {}
+    files = ", ".join(f"{entry.name} ({entry.source_file})" for entry in unknown)
+    told = (
+        f"expected a known sha256 for {files}, found none to check a download against; --trust-on-first-use accepts "
+        "the download and records its sha256"
+    )
+    return {told: "--trust-on-first-use"}
+
+
+def _not_agreed(todo: Iterable[WeightEntry], consent: Consent) -> dict[str, str]:
+    """The licences that nobody has agreed to, and the flag that does."""
+    refused = [entry for entry in todo if entry.non_commercial and not consent(entry)]
+    names: dict[str, list[str]] = {}
+    for entry in refused:
+        names.setdefault(f"{entry.licence} ({entry.licence_url})", []).append(entry.name)
+    return {
+        f"expected consent to the licence of {', '.join(of)}, {licence}, which allows non-commercial use only, found "
+        "none; read it and pass --accept-licence": "--accept-licence"
+        for licence, of in names.items()
+    }
 
 
 def _present(entry: WeightEntry) -> dict[str, Any] | None:

@@ -55,7 +55,7 @@ def finish_run(resolved: ResolvedRun, store: Store, started: datetime, left_out:
     live = plan.commits
     _require_done(plan, plan.number)
     if finished:
-        _log.warning("%r: %s; made again from the commits", store, described(derived))
+        _log.warning("%s: %s; made again from the commits", store, described(derived))
         keep_copy(store, MANIFEST)
     for record in _sound_records(store, plan, resolved):
         totals.add(record)
@@ -66,7 +66,7 @@ def finish_run(resolved: ResolvedRun, store: Store, started: datetime, left_out:
     _require_done(latest_plan(store), plan.number)  # a newer plan is there before its first file: none of these
     if newest_plan(store, plan) > plan.number:
         raise BfrError(
-            f"expected plan {plan.number} of {store!r} to be the newest, found commits of a newer one, now gone; run "
+            f"expected plan {plan.number} of {store} to be the newest, found commits of a newer one, now gone; run "
             "the same command again, it makes the plan again"
         )
     write_manifest(store, manifest)
@@ -87,7 +87,7 @@ def _sound_records(store: Store, plan: Plan, resolved: ResolvedRun) -> Iterator[
     for found in inspect_shards(store, plan, resolved.settings, deep=resolved.run.deep):
         if found.damage or found.record is None:
             raise BfrError(
-                f"expected all that the commits of {store!r} promise, found damage ({described(found.damage)}); run "
+                f"expected all that the commits of {store} promise, found damage ({described(found.damage)}); run "
                 "the same command again, it restores what is damaged"
             )
         yield found.record

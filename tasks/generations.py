@@ -32,14 +32,14 @@ def choose_generation(resolved: ResolvedRun) -> str:
     """
     store, settings = Store(resolved.run.destination), resolved.settings
     if store.exists(SPEC):
-        raise UsageError(f"expected generations at {store!r}, found a run of `bfr restore`; use another destination")
+        raise UsageError(f"expected generations at {store}, found a run of `bfr restore`; use another destination")
 
     kind = f"{resolved.run.method}-{settings_digest(settings)}"
 
     def begin(pointer: Pointer) -> Pointer:
         if pointer.source not in (None, settings["source"]):
             raise UsageError(
-                f"expected the source {pointer.source} of the generations at {store!r}, found {settings['source']}; "
+                f"expected the source {pointer.source} of the generations at {store}, found {settings['source']}; "
                 "use another destination"
             )
         if kind in map(kind_of, pointer.live):
@@ -118,7 +118,7 @@ def rollback_generation(destination: str) -> Pointer:
     def back(pointer: Pointer) -> Pointer:
         there = [name for name in pointer.previous if name in pointer.live]
         if pointer.generation is None or not there:
-            raise UsageError(f"expected an earlier generation than {pointer.generation} at {store!r}, found none")
+            raise UsageError(f"expected an earlier generation than {pointer.generation} at {store}, found none")
         _require_finished(store, there[-1])
         rolled_back = (*pointer.rolled_back, pointer.generation)
         return replace(pointer, generation=there[-1], previous=tuple(there[:-1]), rolled_back=rolled_back)
@@ -155,7 +155,7 @@ def list_generations(destination: str) -> list[dict[str, Any]]:
     store = Store(destination)
     pointer = read_pointer(store)
     if not pointer.begun:
-        raise UsageError(f"expected generations at {store!r}, found none; run `bfr reprocess` to make the first")
+        raise UsageError(f"expected generations at {store}, found none; run `bfr reprocess` to make the first")
     return [_facts(store, pointer, name) for name in pointer.live]
 
 

@@ -112,7 +112,7 @@ class FilesOfRun:
 def files_of_run(source: str, destination: str) -> FilesOfRun | None:
     """The images at a run's source, if these are files; None for a dataset. UsageError, before anything is written, if
     the run at the destination is of other files."""
-    Store(destination).require_bucket()
+    Store(destination).require_writable()
     url = f"{destination.rstrip('/')}/{SOURCE}"
     packed = read_packed(Store(url))
     if not packed.records and Store(destination).exists(SPEC):

@@ -56,11 +56,8 @@ def plan_shards(resolved: ResolvedRun, store: Store) -> Plan:
         retry = set(run.retry_rejected) if _is_new_retry(store, plan, run) else set()
         if plan.todo_count and not retry and _sources_unchanged(plan):
             return replace(_renewed(resolved, store, plan, broken), resumed=True)
-    live, damaged = list_source(run)
-    left_out = tuple(f"left out: {redact(url)} does not read ({why})" for url, why in damaged.items())
+    live, left_out = _live_shards(store, plan, run, retry, broken)
     if plan is not None:
-        kept = _carried_over(plan, live, damaged, run.retire_deleted)
-        live = kept + _tried_again(store, plan, live, retry, broken)
         if [shard.commit for shard in live] == plan.commits:
             finished = closing_record(store, plan) is not None
             plan = plan if finished else _renewed(resolved, store, plan, broken)
@@ -74,6 +71,37 @@ def plan_shards(resolved: ResolvedRun, store: Store) -> Plan:
     number = 0 if plan is None else plan.number + 1
     made = freeze_plan(store, number, live, run.retry_rejected, _made_by(resolved))
     return replace(made, given=run.source, damaged=left_out)
+
+
+def finished_plan(resolved: ResolvedRun, store: Store) -> Plan | None:
+    """The live plan, if the run is finished and nothing is left to do, by the same rules; None otherwise. Writes
+    nothing. UsageError if the run must not go there."""
+    check_destination(resolved, store)
+    run = resolved.run
+    try:
+        plan = find_plan(store)
+    except DamagedError:
+        return None
+    if plan is None or not _is_of(resolved, plan) or not store.exists(SPEC) or closing_record(store, plan) is None:
+        return None
+    live, left_out = _live_shards(store, plan, run, set(run.retry_rejected), set())
+    if [shard.commit for shard in live] != plan.commits or newest_plan(store, plan) > plan.number:
+        return None
+    if any(shard.damage for shard in inspect_shards(store, plan, read_spec(store), deep=run.deep)):
+        return None
+    return replace(plan, given=run.source, damaged=left_out, finished=True)
+
+
+def _live_shards(
+    store: Store, plan: Plan | None, run: RestoreRun, retry: set[str], broken: set[str]
+) -> tuple[list[Shard], tuple[str, ...]]:
+    """The shards as they are to be now, those of the source among them, and what was left out of the source."""
+    live, damaged = list_source(run)
+    left_out = tuple(f"left out: {redact(url)} does not read ({why})" for url, why in damaged.items())
+    if plan is not None:
+        kept = _carried_over(plan, live, damaged, run.retire_deleted)
+        live = kept + _tried_again(store, plan, live, retry, broken)
+    return live, left_out
 
 
 def _live_plan(resolved: ResolvedRun, store: Store) -> Plan | None:
@@ -91,7 +119,7 @@ def _live_plan(resolved: ResolvedRun, store: Store) -> Plan | None:
             why = f"{plan_file(max(newest, 0))} is gone"
     except DamagedError as error:
         why, newest = f"{error.path}: {error.found}", max(plan_numbers(store))
-    _log.warning("%r: the plan is damaged (%s); it is made again from the source and the commits", store, why)
+    _log.warning("%s: the plan is damaged (%s); it is made again from the source and the commits", store, why)
     shards = shards_by_commits(store, list_source(resolved.run)[0])
     learn_conditions(store)
     number = max([newest, *plan_numbers(store)]) + 1
@@ -114,7 +142,7 @@ def _set_aside_record(store: Store, plan: Plan) -> None:
     if why:
         copy = keep_copy(store, RECORD)
         store.delete(RECORD)
-        _log.warning("%r: run.json is damaged (%s); it is kept as %s, and the run is closed again", store, why, copy)
+        _log.warning("%s: run.json is damaged (%s); it is kept as %s, and the run is closed again", store, why, copy)
 
 
 def _broken_commits(store: Store, plan: Plan, run: RestoreRun) -> set[str]:
@@ -124,7 +152,7 @@ def _broken_commits(store: Store, plan: Plan, run: RestoreRun) -> set[str]:
     broken = {one.commit for one in found}
     if broken:
         which = f"{len(broken)} of {plan.shards.num_rows} shards are damaged and are done again"
-        _log.warning("%r: %s (%s)", store, which, described(found))
+        _log.warning("%s: %s (%s)", store, which, described(found))
     return broken
 
 
@@ -135,7 +163,7 @@ def _renewed(resolved: ResolvedRun, store: Store, plan: Plan, broken: set[str]) 
     if not broken and not differing:
         return plan
     if differing and plan.done:
-        _log.warning("%r: the run goes on with other code (%s), which was accepted", store, differing)
+        _log.warning("%s: the run goes on with other code (%s), which was accepted", store, differing)
     learn_conditions(store)
     return retire(store, plan, broken, _made_by(resolved))
 

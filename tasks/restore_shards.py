@@ -18,11 +18,21 @@ from tasks.engine.pool import STOP_SECONDS, Pool
 from tasks.engine.thread_pool import ThreadPool
 from tasks.runs.commits import Record
 from tasks.runs.shards import Shard
+from tasks.storage.waits import say
 from tasks.worker.job import make_job
 
 _log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 0.2
+
+
+def warm_up(resolved: ResolvedRun) -> None:
+    """Imports what the run's workers, or Ray, are going to need; for a caller that waits for something else."""
+    if resolved.run.engine == "local":
+        from tasks.worker import shard_worker  # noqa: F401
+    else:
+        prepare_environment()
+        from tasks.engine import ray_pool  # noqa: F401
 
 
 @contextmanager
@@ -31,7 +41,9 @@ def worker_pool(resolved: ResolvedRun) -> Iterator[Pool]:
     run = resolved.run
     if resolved.care.warning:
         _log.warning("%s", resolved.care.warning)
+    network = f"{run.method} {resolved.method.preset.name}"
     if run.engine == "local":
+        say(f"loading {network}")
         pool: Pool = ThreadPool(make_job(resolved, device=local_device(), threads=None))
         try:
             yield pool
@@ -39,6 +51,7 @@ def worker_pool(resolved: ResolvedRun) -> Iterator[Pool]:
             pool.close()
         return
     prepare_environment()
+    say(f"joining Ray at {os.environ['RAY_ADDRESS']}" if ray_is_elsewhere() else "starting Ray")
     from tasks.engine.ray_cluster import cluster_gpus, connect_ray, warn_if_open
     from tasks.engine.ray_head import RayHead
     from tasks.engine.ray_pool import RayPool
@@ -51,6 +64,7 @@ def worker_pool(resolved: ResolvedRun) -> Iterator[Pool]:
         per_actor = run.gpus_per_actor if run.gpus_per_actor is not None else min(1, gpus)
         workers = run.actors or (max(1, int(gpus / per_actor)) if per_actor else 1)
         threads = None if per_actor else max(1, (os.cpu_count() or 1) // workers)
+        say(f"loading {network} in {workers} worker{'s' if workers > 1 else ''}")
         job = make_job(resolved, "cuda" if per_actor else "cpu", threads)
         pool = RayPool(
             head,

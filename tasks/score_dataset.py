@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from bfr_models.device import local_device
 from bfr_models.errors import RowError
-from bfr_models.faces.recognisers import choose_recogniser
-from bfr_models.metrics.measures import choose_extra, choose_measures
+from bfr_models.faces.recognisers import WHY_NONE, choose_recogniser
+from bfr_models.metrics.measures import EXTRA, WHY_NO_LPIPS, Measures, choose_extra, choose_measures
 from bfr_models.metrics.summary import Summary
 from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
 from tasks.config.score import ScoreRun
@@ -26,7 +26,7 @@ from tasks.scoring.embedding_sums import EmbeddingSums, embedding_sums
 from tasks.scoring.figures import figures
 from tasks.scoring.frechet import distance_to_gt
 from tasks.scoring.scorer import FaceTriple, load_scorer
-from tasks.scoring.statistics import BIN_WIDTHS
+from tasks.scoring.statistics import BIN_WIDTHS, WHY_TOO_SMALL, WITHOUT_GT
 from tasks.storage.store import Store
 
 BATCH_ROWS = 16
@@ -72,10 +72,29 @@ def score_dataset(run: ScoreRun) -> dict[str, Any]:
     return {
         "rows": writer.rows,
         "failed": failed,
+        "unmeasured": _unmeasured(run, measures, statistics),
         **by,
         "protocol": figures(run.protocol, by, statistics),
         "statistics": statistics,
     }
+
+
+def _unmeasured(run: ScoreRun, measures: Measures, statistics: Mapping[str, Any]) -> dict[str, str]:
+    """The scores that were asked for and that no row has, and why."""
+    found = {}
+    for name in BIN_WIDTHS:
+        extra = next((one for one in EXTRA if name.startswith(one)), None)
+        if statistics[name] is not None or (extra is not None and extra not in measures.extra):
+            continue
+        if name not in WITHOUT_GT and run.gt_column is None:
+            found[name] = "no ground truth: name its column with --gt-column"
+        elif name in WITHOUT_GT and name != "niqe" and run.lq_column is None:
+            found[name] = "no degraded faces to compare with: name their column with --lq-column"
+        elif name == "lpips":
+            found[name] = WHY_NO_LPIPS
+        else:
+            found[name] = WHY_TOO_SMALL.get(name) or WHY_NONE
+    return found
 
 
 def _batches(run: ScoreRun) -> Iterator[tuple[str, list[str], list[FaceTriple | RowError]]]:

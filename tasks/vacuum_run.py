@@ -44,7 +44,7 @@ def vacuum_run(destination: str, older_than: str = "1h", *, dry_run: bool = Fals
     # the listing belongs to a newer one.
     newest = latest_plan(store)
     if newest.number != plan.number:
-        raise UsageError(f"expected one plan of {store!r} from start to end, found a new one; run `bfr vacuum` again")
+        raise UsageError(f"expected one plan of {store} from start to end, found a new one; run `bfr vacuum` again")
     if not dry_run:
         for entry in old:
             store.remove(entry.leftover)

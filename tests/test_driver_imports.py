@@ -1,4 +1,4 @@
-"""The driver stays small: importing what plans, dispatches and finishes a run loads neither torch nor Ray."""
+"""The driver stays small: importing what plans, dispatches and finishes a run loads neither torch, Prefect nor Ray."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from tests.support import ROOT
 
 DRIVER = (
     "tasks.config.resolve",
+    "tasks.pack_pictures",
     "tasks.plan_shards",
     "tasks.engine.dispatch",
     "tasks.finish_run",
     "flows.cli.app",
 )
-HEAVY = ("torch", "ray", "cv2", "dlib")
+HEAVY = ("torch", "prefect", "ray", "cv2", "dlib")
 CODE = f"""
 import importlib, json, sys
 found = {{}}
@@ -36,5 +37,5 @@ def loaded() -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("module", DRIVER)
-def test_the_driver_loads_neither_torch_nor_ray(module: str, loaded: dict[str, list[str]]) -> None:
+def test_the_driver_loads_neither_torch_prefect_nor_ray(module: str, loaded: dict[str, list[str]]) -> None:
     assert loaded[module] == []

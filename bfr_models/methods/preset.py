@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from bfr_models.errors import UsageError
+from bfr_models.errors import unknown
 
 OURS = "Apache-2.0"
 S_LAB = "S-Lab License 1.0, non-commercial"
@@ -19,7 +19,7 @@ Task = Literal["restore", "inpaint"]
 def one_of(option: str, value: str, known: tuple[str, ...]) -> None:
     """UsageError, listing what is known, for a value that is not."""
     if value not in known:
-        raise UsageError(f"unknown {option} {value!r}; known: {', '.join(known)}")
+        raise unknown(option, value, known)
 
 
 @dataclass(frozen=True)

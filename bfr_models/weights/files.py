@@ -17,6 +17,7 @@ from bfr_models.errors import BfrError, UsageError
 from bfr_models.weights.catalogue import entry_of
 
 ASSETS = Path(__file__).parents[1] / "assets"
+SHIPPED = "face128"  # the presets whose weights come with the package
 
 Card = dict[str, Any]
 
@@ -43,7 +44,7 @@ def require_weight(stem: str) -> Path:
     """As `find_weight`; UsageError, which says how to get it, if it is in neither place."""
     path = find_weight(stem)
     if path is None:
-        raise UsageError(f"expected the weights {stem} in the package or in {cache_folder()}, {_how_to_get(stem)}")
+        raise UsageError(f"expected the weights {stem} in the package or in {cache_folder()}, {how_to_get(stem)}")
     return path
 
 
@@ -93,7 +94,13 @@ def _remedy(path: Path) -> str:
     return f"get it again with `bfr weights fetch {entry.name}`" if entry else "make or import it again"
 
 
-def _how_to_get(stem: str) -> str:
+def is_in_package(stem: str) -> bool:
+    """Whether weights come with the package."""
+    return f"-{SHIPPED}-" in stem
+
+
+def how_to_get(stem: str) -> str:
+    """What to do about weights that are not here: the end of a message."""
     entry = entry_of(stem)
     if entry is None:
         method, _, rest = stem.partition("-")

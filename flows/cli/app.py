@@ -1,6 +1,7 @@
 """The `bfr` command: the table of its verbs, each with an example.
 
-Every verb writes its result to standard output (with --json as one document) and everything else to standard error.
+Every verb writes its result to standard output (with --json as one document) and everything else to standard error
+(`output.py`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from flows.cli import (
     train,
     weights,
 )
+from flows.cli.output import with_output_options
 from flows.cli.supervisor import supervise
 
 VERBS: tuple[tuple[Callable[..., None], str], ...] = (
@@ -63,7 +65,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 for verb, example in VERBS:
-    app.command(epilog=example)(verb)
+    app.command(epilog=example)(with_output_options(verb))
 app.add_typer(weights.app, name="weights")
 app.add_typer(generations.app, name="generations")
 

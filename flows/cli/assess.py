@@ -9,7 +9,7 @@ import typer
 
 from flows.cli import show_pictures
 from flows.cli.command import run as command
-from flows.cli.options import Debug, Destination, Json, PresetName, ShardRows, Source, settings_from
+from flows.cli.options import Debug, Destination, Json, PresetName, ShardRows, Source, asked_for
 
 
 def assess(
@@ -41,11 +41,11 @@ def assess(
     """Say what is wrong with each face, and what a restore would do. Restores nothing; running it again resumes."""
 
     def work() -> Any:
-        from flows.progress import RowProgress
+        from flows.progress.bars import RowProgress
         from tasks.assess_dataset import assess_dataset
         from tasks.config.assess import AssessRun
 
-        found = assess_dataset(AssessRun(**settings_from(context, AssessRun)), RowProgress)
+        found = assess_dataset(asked_for(context, AssessRun), RowProgress)
         if found["took_it_for"]:
             print(found["took_it_for"], file=sys.stderr)
         return found

@@ -7,23 +7,27 @@ import json
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from typing import Any
 
 import typer
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
-from bfr_models.errors import BfrError, UsageError
-from flows.cli.supervisor import INTERRUPTED, KEPT, STOP_SECONDS, is_driver
+from bfr_models.errors import BfrError
+from flows.cli.faults import advice_on
+from flows.cli.supervisor import INTERRUPTED, KEPT, STOP_SECONDS, is_driver, seconds_since_start
 from flows.orchestration.interruption import interruptible, is_interrupted
+from flows.progress import output
 from tasks.config.environment import prepare_environment
 from tasks.engine.daemon_threads import end_if_busy
 from tasks.engine.spot_notice import watch_for_notice
 from tasks.storage.redaction import redact_text
 from tasks.storage.refusals import refusal
-from tasks.storage.waits import show_waits
+from tasks.storage.waits import say
+
+TOLD_SECONDS = 5.0  # from which on a command says how long it took in all
+SIGN_SECONDS = 0.7  # after which a command that has said nothing yet gives a sign of life
 
 
 def run(
@@ -34,12 +38,14 @@ def run(
     exit_code: Callable[[Any], int] = lambda _: 0,
 ) -> None:
     """Does a verb's work, prints its result or its error, and exits with its code."""
-    prepare_environment()
-    show_waits()
+    sign = threading.Timer(SIGN_SECONDS, output.sign_of_life)
+    sign.daemon = True
+    sign.start()
     failed: list[int] = []
     atexit.register(_end, failed)  # before Prefect and Ray register theirs, so that it is called after them
     try:
         with interruptible(STOP_SECONDS if is_driver() else 0):
+            prepare_environment()
             watch_for_notice(os.getppid() if is_driver() else os.getpid())
             result = work()
     except BaseException as error:
@@ -50,8 +56,10 @@ def run(
             print(redact_text(traceback.format_exc()), file=sys.stderr)
         if as_json:
             print(json.dumps({"error": message, "exit_code": code}))
-        print(f"error: {message}", file=sys.stderr)
+        output.error(message)
         raise typer.Exit(code) from None
+    finally:
+        sign.cancel()
     if as_json:
         print(json.dumps(result, indent=2, default=str))
     else:
@@ -60,7 +68,10 @@ def run(
 
 
 def _end(failed: list[int]) -> None:
-    """Runs last, after Prefect and Ray have shut down: a failed verb does not wait for a thread that hangs."""
+    """Runs last, after Prefect and Ray have shut down: tells the whole time, and a failed verb does not wait for a
+    thread that hangs."""
+    if is_driver() and (seconds := seconds_since_start()) > TOLD_SECONDS:
+        say(f"bfr {output.output.verb}: {seconds:.1f} s from start to end")
     for code in failed:
         end_if_busy(code)
 
@@ -71,10 +82,10 @@ def explain(error: BaseException) -> tuple[int, str]:
         return INTERRUPTED, f"interrupted; {KEPT}"
     if isinstance(error, BfrError):
         return error.exit_code, str(error)
-    if isinstance(error, ValidationError):
-        return UsageError.exit_code, "; ".join(_fault(found) for found in error.errors())
     if refused := refusal(error):
         return BfrError.exit_code, refused
+    if isinstance(error, OSError) and (advice := advice_on(error)):
+        return advice.exit_code, str(advice)
     return BfrError.exit_code, f"{type(error).__name__}: {error} (--debug shows where)"
 
 
@@ -82,10 +93,3 @@ def _is_signal(error: BaseException) -> bool:
     """Also as Prefect and Ray raise it, each in place of the handler that they find."""
     by_ray = isinstance(error, SystemExit) and error.code == signal.SIGTERM
     return isinstance(error, KeyboardInterrupt) or type(error).__name__ == "TerminationSignal" or by_ray
-
-
-def _fault(found: ErrorDetails) -> str:
-    place, message = ".".join(map(str, found["loc"])), found["msg"].removeprefix("Value error, ")
-    if not place:  # about the settings as a whole
-        return message
-    return f"{place}: {message}" if found["type"] == "missing" else f"{place}: {message}, found {found['input']!r}"

@@ -8,7 +8,7 @@ import typer
 
 from flows.cli import show
 from flows.cli.command import run as command
-from flows.cli.options import Debug, Destination, Json, settings_from
+from flows.cli.options import Debug, Destination, Json, asked_for
 
 
 def curate(
@@ -45,6 +45,6 @@ def curate(
         from tasks.config.curate import CurateRun
         from tasks.curate_run import curate_run
 
-        return curate_run(CurateRun(**settings_from(context, CurateRun)))
+        return curate_run(asked_for(context, CurateRun))
 
     command(work, show.curate, as_json, debug)

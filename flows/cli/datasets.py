@@ -7,9 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from bfr_models.registry import resolve_method
 from flows.cli import show
 from flows.cli.command import run as command
-from flows.cli.options import Debug, Destination, ImageColumn, Json, Overwrite, Source, settings_from
+from flows.cli.options import Debug, Destination, ImageColumn, Json, Overwrite, Source, asked_for
+from flows.orchestration.early_server import start_server
+from tasks.storage.waits import say
 
 RowsPerFile = Annotated[int, typer.Option(min=1, help="Rows per Parquet file.")]
 RowGroupRows = Annotated[int, typer.Option(min=1, help="Rows per row group.")]
@@ -26,11 +29,14 @@ def demo(
     """Degrade two real portraits with several seeds, restore them with every method, and write a report."""
 
     def work() -> Any:
-        from flows.orchestration.phases import embed_server
-        from flows.run_demo import run_demo
+        chosen = methods.split(",") if methods else None
+        for name in chosen or ():
+            resolve_method(name)  # before Prefect and Ray start
+        say("starting Prefect")
+        start_server()
+        from flows.run_demo import run_demo_with_fallback
 
-        embed_server()
-        return run_demo(out, methods.split(",") if methods else None)
+        return run_demo_with_fallback(out, chosen)
 
     command(work, show.demo, as_json, debug)
 
@@ -89,6 +95,6 @@ def degrade(
         from tasks.config.degrade import DegradeRun
         from tasks.degrade_dataset import degrade_dataset
 
-        return dataclasses.asdict(degrade_dataset(DegradeRun(**settings_from(context, DegradeRun))))
+        return dataclasses.asdict(degrade_dataset(asked_for(context, DegradeRun)))
 
     command(work, show.degrade, as_json, debug)

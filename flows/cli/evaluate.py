@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,8 +24,14 @@ from flows.cli.options import (
     Recogniser,
     ShardRows,
     Source,
-    settings_from,
+    asked_for,
 )
+from flows.orchestration.early_server import start_server
+from tasks.storage.redaction import redact
+from tasks.storage.waits import say
+
+if TYPE_CHECKING:
+    from tasks.config.evaluate import EvaluateRun
 
 
 def evaluate(
@@ -59,11 +65,20 @@ def evaluate(
     def work() -> Any:
         from tasks.config.evaluate import EvaluateRun
 
-        run = EvaluateRun(**settings_from(context, EvaluateRun))
-        from flows.evaluate_methods import evaluate_methods
-        from flows.orchestration.phases import embed_server
+        run = asked_for(context, EvaluateRun)
+        _check(run)
+        say("starting Prefect")
+        start_server()
+        from flows.evaluate_methods import evaluate_methods_with_fallback
 
-        embed_server()
-        return evaluate_methods(run)
+        return evaluate_methods_with_fallback(run)
 
     command(work, show.evaluate, as_json, debug)
+
+
+def _check(run: EvaluateRun) -> None:
+    """UsageError for what can be refused before torch, Prefect and Ray are imported."""
+    say(f"{redact(run.source)} -> {redact(run.destination)}: {', '.join(run.methods)}")
+    from tasks.runs.comparison import check_comparison
+
+    check_comparison(run)

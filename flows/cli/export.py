@@ -35,7 +35,7 @@ def export(
     """Write a run's images back as files: same tree, names, formats and metadata; unchanged ones byte for byte."""
 
     def work() -> Any:
-        from flows.progress import RowProgress
+        from flows.progress.bars import RowProgress
         from tasks.export_run import export_run
 
         if only not in (None, *SELECTIONS):

@@ -9,6 +9,7 @@ import typer
 from flows.cli import show
 from flows.cli.command import run
 from flows.cli.options import Debug, Json
+from flows.cli.output import with_output_options
 
 app = typer.Typer(help="Generations of a reprocessed dataset: list, switch, rollback, expire.", no_args_is_help=True)
 
@@ -16,6 +17,7 @@ Where = Annotated[str, typer.Argument(metavar="DST", help="The DST of `bfr repro
 
 
 @app.command("list", epilog="Example: `bfr generations list s3://archive/restored`")
+@with_output_options
 def list_(destination: Where, as_json: Json = False, debug: Debug = False) -> None:
     """List generations: which one is current, and why others were held back."""
 
@@ -28,6 +30,7 @@ def list_(destination: Where, as_json: Json = False, debug: Debug = False) -> No
 
 
 @app.command(epilog="Example: `bfr generations switch s3://archive/restored 0002-difface-1a2b3c4d --force`")
+@with_output_options
 def switch(
     destination: Where,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Generation, as `list` shows it.")],
@@ -48,6 +51,7 @@ def switch(
 
 
 @app.command(epilog="Example: `bfr generations rollback s3://archive/restored`")
+@with_output_options
 def rollback(destination: Where, as_json: Json = False, debug: Debug = False) -> None:
     """Make the previous generation current again; schedules respect that."""
 
@@ -60,6 +64,7 @@ def rollback(destination: Where, as_json: Json = False, debug: Debug = False) ->
 
 
 @app.command(epilog="Example: `bfr generations expire s3://archive/restored --keep 2`")
+@with_output_options
 def expire(
     destination: Where,
     keep: Annotated[int, typer.Option(min=1, help="Finished generations to keep, including the current one.")],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 from flows.cli.supervisor import supervise
 
 
@@ -11,6 +14,14 @@ def main() -> None:
 
 
 def _command() -> None:
+    print_what_the_terminal_lacks()
     from flows.cli.app import app
 
     app()
+
+
+def print_what_the_terminal_lacks() -> None:
+    """From here on, a letter that the terminal's encoding does not have is printed as a question mark."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")

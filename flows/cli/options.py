@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any, get_origin
+from typing import Annotated, Any, TypeVar, get_origin
 
 import typer
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from bfr_models.errors import UsageError
+from flows.cli.faults import told
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Print tracebacks.")]
@@ -71,6 +72,33 @@ GpuPool = Annotated[str | None, typer.Option(help="Prefect concurrency limit to 
 
 METHOD_OPTIONS = frozenset({"steps", "sampler", "start_timestep", "eta", "precision"})
 """Flags that set the method's own options, which are not fields of a run model."""
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def asked_for(
+    context: typer.Context,
+    model: type[Model],
+    config: Path | None = None,
+    change: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> Model:
+    """The run that a command's flags ask for, once `change` has changed its settings. UsageError, which names the
+    flags, for what it cannot be."""
+    settings = change(settings_from(context, model, config))
+    try:
+        return model(**settings)
+    except ValidationError as error:
+        raise UsageError(told(error, model, _flags(context))) from None
+
+
+def _flags(context: typer.Context) -> dict[str, str]:
+    """The command's flags by field; its arguments, by their names in capitals."""
+    flags = {}
+    for parameter in context.command.params:
+        is_flag = parameter.opts[0].startswith("--")
+        flags[str(parameter.name).removesuffix("_")] = parameter.opts[0] if is_flag else str(parameter.metavar)
+    return flags
 
 
 def settings_from(context: typer.Context, model: type[BaseModel], config: Path | None = None) -> dict[str, Any]:

@@ -22,10 +22,12 @@ from flows.cli.options import (
     PresetName,
     Set,
     Source,
-    settings_from,
+    asked_for,
 )
 from flows.cli.restore import too_many_rejects
+from flows.orchestration.early_server import start_server
 from tasks.config.reprocess import ReprocessRun
+from tasks.storage.waits import say
 
 
 def reprocess(
@@ -47,10 +49,12 @@ def reprocess(
     """Restore what is new or changed, once. Different settings make a new generation beside the old one."""
 
     def work() -> Any:
-        asked = ReprocessRun(**settings_from(context, ReprocessRun, config))
+        asked = asked_for(context, ReprocessRun, config)
         from tasks.config.resolve import resolve_run
 
         resolve_run(asked)  # before Prefect and Ray start
+        say("starting Prefect")
+        start_server()
         from flows.reprocess import reprocess_with_fallback
 
         return reprocess_with_fallback(asked)
@@ -89,7 +93,7 @@ def deploy(
     """Put `bfr reprocess` on a schedule of a Prefect server. Run the same command again to change it."""
 
     def work() -> Any:
-        asked = ReprocessRun(**settings_from(context, ReprocessRun, config))
+        asked = asked_for(context, ReprocessRun, config)
         from flows.deploy_reprocess import deploy as make
 
         return make(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+import logging
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli import show
+from flows.cli import show, show_pictures
 from flows.cli.command import run as command
 from flows.cli.options import (
     AcceptCodeChange,
@@ -27,12 +28,18 @@ from flows.cli.options import (
     Recogniser,
     ShardRows,
     SourceOrFiles,
-    settings_from,
+    asked_for,
 )
+from flows.orchestration.early_server import start_server
 from tasks.config.restore import RestoreRun
+from tasks.storage.redaction import redact
+from tasks.storage.waits import say
 
 if TYPE_CHECKING:
     from tasks.config.resolve import ResolvedRun
+    from tasks.runs.record import RunRecord
+
+_log = logging.getLogger(__name__)
 
 
 def restore(
@@ -167,6 +174,12 @@ def restore(
     trace: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write when each worker was in which stage, for ui.perfetto.dev.")
     ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Serve the run's figures for Prometheus on this port; off by default.")
+    ] = None,
+    metrics_address: Annotated[
+        str | None, typer.Option(help="Address that they are served on; 127.0.0.1 by default.")
+    ] = None,
     allow_open_cluster: AllowOpenCluster = None,
     engine: Engine = None,
     plan: Annotated[
@@ -177,23 +190,30 @@ def restore(
 ) -> None:
     """Restore every face of a dataset. Running it again resumes; a finished run is a no-op."""
 
-    def asked() -> dict[str, Any]:
-        settings = settings_from(context, RestoreRun, config)
+    def asked() -> RestoreRun:
         if not redo:
-            return settings
+            return asked_for(context, RestoreRun, config)
         from tasks.runs.redo import redo_settings
 
-        return redo_settings(settings)
+        return asked_for(context, RestoreRun, config, change=redo_settings)
 
     def estimate() -> Any:
+        resolved = _checked(asked())
+        say("timing a sample")
         from tasks.estimate_run import estimate_run
 
-        return estimate_run(_checked(asked()))
+        return estimate_run(resolved)
 
     def work() -> Any:
-        resolved = _checked(asked())  # before Prefect and Ray start
+        resolved = _checked(asked())
+        if (record := _finished(resolved)) is not None:
+            return record
+        say("starting Prefect")
+        start_server()
         from flows.restore_dataset import restore_dataset_with_fallback
+        from tasks.restore_shards import warm_up
 
+        warm_up(resolved)
         return restore_dataset_with_fallback(resolved.run)
 
     if plan:
@@ -201,43 +221,76 @@ def restore(
     command(work, show.restore, as_json, debug, exit_code=too_many_rejects)
 
 
-def _checked(settings: dict[str, Any]) -> ResolvedRun:
-    """The run with everything decided, which its destination takes. If its source is files, they are packed into it: it
-    is a run of that dataset."""
-    run = RestoreRun(**settings)
+def _checked(run: RestoreRun) -> ResolvedRun:
+    """The run with everything decided, which its destination takes: what can be refused is refused here, before torch,
+    Prefect and Ray are imported. If its source is files, they are packed into it: it is a run of that dataset."""
+    say(f"{redact(run.source)} -> {redact(run.destination)}: {run.method}")
+    from tasks.config.ray_place import require_ray_place
     from tasks.config.resolve import resolve_run
     from tasks.pack_pictures import files_of_run
     from tasks.runs.layout import SPEC
+    from tasks.runs.listing import list_source
     from tasks.runs.spec import check_destination
     from tasks.storage.store import Store
 
     store = Store(run.destination)
+    store.require_writable()
+    if run.engine == "ray":
+        require_ray_place()
+    resolve_run(run)
     files, has_begun = files_of_run(run.source, run.destination), store.exists(SPEC)
     if files is not None:
         run = run.model_copy(update={"source": files.url})
         if not has_begun:  # what the files hold is seen once they are packed
             check_destination(resolve_run(run), store)
-            show.packed(files, files.pack())
+            show_pictures.packed(files, files.pack())
     resolved = prepared(run)
     check_destination(resolved, store)
     if files is not None and has_begun:
-        show.packed(files, files.pack())
+        show_pictures.packed(files, files.pack())
+    if not has_begun and run.select is None:
+        list_source(resolved.run)  # refuses files that do not read, and columns that are not there
     return resolved
 
 
 def prepared(run: RestoreRun) -> ResolvedRun:
-    """The run with everything decided; says on standard error what its source was taken for."""
+    """The run with everything decided; says what its source was taken for."""
     from tasks.config.resolve import resolve_run
     from tasks.runs.prepare import decide_input, with_selection
     from tasks.runs.spec import as_begun
 
     run, said = decide_input(as_begun(run))
     if said:
-        print(said, file=sys.stderr)
+        say(said)
     return with_selection(resolve_run(run))
 
 
-def too_many_rejects(record: dict[str, Any]) -> int:
-    """The exit code of a finished run: 3 if it rejected more rows than allowed."""
+def _finished(resolved: ResolvedRun) -> RunRecord | None:
+    """run.json, if nothing is left to do."""
+    from tasks.finish_run import finish_run
+    from tasks.plan_shards import finished_plan
+    from tasks.storage.store import Store
+
+    store = Store(resolved.run.destination)
+    plan = finished_plan(resolved, store)
+    if plan is None:
+        return None
+    say(f"nothing to do: {store} is finished, and {redact(resolved.run.source)} has nothing new")
+    return finish_run(resolved, store, datetime.now(UTC), plan.damaged)
+
+
+def too_many_rejects(record: RunRecord) -> int:
+    """The exit code of a finished run: 3, which explains itself, if it rejected more rows than allowed."""
     totals, limit = record["totals"], record["arguments"]["max_rejects"]
-    return 3 if totals["rejected"] > limit * totals["rows"] else 0
+    if totals["rejected"] <= limit * totals["rows"]:
+        return 0
+    _log.warning(
+        "exit code 3: %d of %d rows were rejected (%.1f %%), more than --max-rejects %g allows; all others are done. "
+        "The reasons are in %s/rejected and in the report; mend the images, or allow more",
+        totals["rejected"],
+        totals["rows"],
+        100 * totals["rejected"] / totals["rows"],
+        limit,
+        record["arguments"]["destination"],
+    )
+    return 3

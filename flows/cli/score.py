@@ -18,7 +18,7 @@ from flows.cli.options import (
     Protocol,
     Recogniser,
     Source,
-    settings_from,
+    asked_for,
 )
 
 FACES_HELP = "Dataset, finished run, or .npz with mu and sigma; any fsspec URL."
@@ -47,7 +47,7 @@ def score(
         from tasks.config.score import ScoreRun
         from tasks.score_dataset import score_dataset
 
-        return score_dataset(ScoreRun(**settings_from(context, ScoreRun)))
+        return score_dataset(asked_for(context, ScoreRun))
 
     command(work, show.score, as_json, debug)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -42,6 +42,22 @@ def restore(record: Result) -> None:
     for code, count in record["rejects"].items():
         console.print(f"rejected as {code}: {count}")
     console.print(f"report: {record['arguments']['destination']}/report/index.html")
+    for command in _next(record):
+        console.print(f"next:   {command}", markup=False)
+
+
+def _next(record: Result) -> Iterator[str]:
+    """The commands that a finished run is most likely to be followed by."""
+    arguments = record["arguments"]
+    source, destination = arguments["source"], arguments["destination"]
+    if record["rejects"]:
+        codes = ",".join(record["rejects"])
+        yield f"look at {destination}/rejected; what may pass is tried again with --retry-rejected {codes}"
+    if source.startswith(f"{destination}/"):  # it was given files
+        yield f"bfr review {destination}        # look at the faces and decide"
+        yield f"bfr export {destination} DIR    # the same files, restored"
+    else:
+        yield f'bfr curate {destination} DIR --where "identity_similarity > 0.9"    # the best rows as a dataset'
 
 
 def _outcomes(counts: Mapping[str, int]) -> str:
@@ -201,7 +217,13 @@ def score(result: Result) -> None:
             console.print(f"{name:>24}  mean {s['mean']:.4f}  p05 {s['p05']:.4f}  p95 {s['p95']:.4f}  n {s['n']}")
         elif s and s["value"] is not None:
             console.print(f"{name:>24}  {s['value']:.4f}")
-    console.print(f"{result['rows']} rows, {result['failed']} not scored; the column `error` says why")
+    for why in dict.fromkeys(result["unmeasured"].values()):
+        names = [name for name, found in result["unmeasured"].items() if found == why]
+        console.print(f"in no row: {', '.join(names)} ({why})", markup=False)
+    if failed := result["failed"]:
+        console.print(f"{result['rows']} rows, {failed} of them could not be read; the column `error` says why")
+    else:
+        console.print(f"{result['rows']} rows, all of them read")
 
 
 def fid(result: Result) -> None:
@@ -229,21 +251,6 @@ def evaluate(result: Result) -> None:
 
 def pack(report: Result) -> None:
     console.print(f"{report['rows']} rows in {report['files']} files, {len(report['skipped'])} other files skipped")
-
-
-def packed(files: Any, report: Any) -> None:
-    """What a run has packed into itself, on standard error: the run's own result is still to come."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    if not files.todo:
-        known = len(files.packed.versions)
-        console.print(f"{known} files of {files.source} are packed already: none is new or changed", markup=False)
-        return
-    size = f"{report.bytes / 2**20:.1f} MiB"
-    console.print(f"packed {report.rows} images of {files.source} into {files.url} ({size})", markup=False)
-    if files.changed:
-        console.print(f"{files.changed} of them had changed: their rows of before stay, and so do the results")
-    for lost in report.lost[:EXAMPLES]:
-        console.print(f"packed without its bytes: {lost['name']}: {lost['why']}", markup=False)
 
 
 def degrade(report: Result) -> None:

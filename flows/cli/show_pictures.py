@@ -1,12 +1,14 @@
-"""What `bfr assess` and `bfr export` print on a terminal."""
+"""What the verbs about files and assessments print on a terminal."""
 
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from rich.table import Column, Table
 
 from flows.cli.show import EXAMPLES, Result, console
+from tasks.storage.waits import say
 
 
 def export(report: Result) -> None:
@@ -51,6 +53,18 @@ def assessed(record: Result) -> None:
             markup=False,
         )
     console.print(f"report: {record['report']}", markup=False)
+
+
+def packed(files: Any, report: Any) -> None:
+    """Says what a run has packed into itself: its own result is still to come."""
+    if not files.todo:
+        say(f"{len(files.packed.versions)} files of {files.source} are packed already: none is new or changed")
+        return
+    say(f"packed {report.rows} images of {files.source} into {files.url} ({report.bytes / 2**20:.1f} MiB)")
+    if files.changed:
+        say(f"{files.changed} of them had changed: their rows of before stay, and so do the results")
+    for lost in report.lost[:EXAMPLES]:
+        say(f"packed without its bytes: {lost['name']}: {lost['why']}")
 
 
 def reviewed(result: Result) -> None:

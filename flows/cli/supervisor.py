@@ -31,7 +31,17 @@ _IDLE_SECONDS = 3600.0
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
+_STARTED = time.monotonic()
 _drivers: set[int] = set()  # process ids: that of this process, once it is one
+
+
+def seconds_since_start() -> float:
+    """Since this command was started: by the kernel's clock, so that Python's own start counts."""
+    with suppress(OSError, ValueError, IndexError):
+        process = os.getppid() if is_driver() else os.getpid()
+        ticks = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return time.monotonic() - _STARTED
 
 
 def is_driver() -> bool:

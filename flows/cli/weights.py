@@ -12,6 +12,7 @@ from bfr_models.weights.catalogue import WeightEntry
 from flows.cli import show
 from flows.cli.command import run
 from flows.cli.options import Debug, Json
+from flows.cli.output import with_output_options
 
 app = typer.Typer(help="List, fetch, verify and import weights.", no_args_is_help=True)
 
@@ -21,6 +22,7 @@ Names = Annotated[
 
 
 @app.command("list")
+@with_output_options
 def list_(as_json: Json = False, debug: Debug = False) -> None:
     """List weights: licence, size, sha256, and where they are on this machine."""
 
@@ -33,6 +35,7 @@ def list_(as_json: Json = False, debug: Debug = False) -> None:
 
 
 @app.command(epilog="Example: `bfr weights fetch difface/ffhq512 --mirror s3://our-mirror/weights`")
+@with_output_options
 def fetch(
     names: Names,
     mirror: Annotated[
@@ -50,7 +53,7 @@ def fetch(
     """Fetch weights into the cache (`BFR_WEIGHTS`) and check them. Running it again resumes."""
 
     def work() -> Any:
-        from flows.progress import ByteProgress
+        from flows.progress.bars import ByteProgress
         from tasks.fetch_weights import fetch_weights
 
         return fetch_weights(
@@ -65,6 +68,7 @@ def fetch(
 
 
 @app.command()
+@with_output_options
 def verify(as_json: Json = False, debug: Debug = False) -> None:
     """Hash every weight file on this machine; exit code 1 if one is damaged."""
 
@@ -77,6 +81,7 @@ def verify(as_json: Json = False, debug: Debug = False) -> None:
 
 
 @app.command("import", epilog="Example: `bfr weights import difface iddpm_ffhq512_ema500000.pth`")
+@with_output_options
 def import_(
     method: Annotated[
         str, typer.Argument(metavar="METHOD", help="Method or library, such as difface, facexlib, recogniser, lpips.")

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 from typing import Any
 
 from prefect.server.api.server import SubprocessASGIServer, create_app
 from prefect.settings import get_current_settings
+
+from flows.orchestration.early_server import EPHEMERAL, command
 
 END_SECONDS = 5.0  # for the server to end in good order once its starter is gone
 
@@ -24,13 +25,11 @@ class EmbeddedServer(SubprocessASGIServer):
     is made, it is the one that Prefect uses."""
 
     def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
-        factory = f"{__name__}:{app_of_starter.__name__}"
-        where = ["--host", "127.0.0.1", "--port", str(self.port), "--log-level", "error", "--lifespan", "on"]
+        assert self.port is not None, "chosen when it starts"
         settings = get_current_settings().to_environment_variables(exclude_unset=True)
-        ephemeral = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
         return subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "uvicorn", "--factory", factory, *where],
-            env={**os.environ, **ephemeral, **settings},
+            command(self.port),
+            env={**os.environ, **EPHEMERAL, **settings},
             stdin=subprocess.PIPE,  # held open for as long as this process lives
             start_new_session=True,
         )

@@ -18,6 +18,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 from prefect.states import Crashed
 
+from flows.orchestration.early_server import is_embedded
 from flows.orchestration.run_page import best_effort
 
 _held: list[int] = []  # descriptors, locked until this process ends: its run is closed only after the recipe
@@ -34,6 +35,7 @@ def own_run() -> None:
     fcntl.flock(mine, fcntl.LOCK_EX)
     _held.append(mine)
     api = get_current_settings().api.url or ""
+    api = "" if is_embedded(api) else api  # one database, whatever the port
     os.write(mine, api.encode())
     with get_client(sync_client=True) as client:
         for lost in _lost(folder, api):

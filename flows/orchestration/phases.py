@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Callable
 from functools import wraps
 from traceback import walk_tb
@@ -13,8 +13,11 @@ from prefect.cache_policies import NO_CACHE
 from prefect.settings import get_current_settings
 
 from bfr_models.errors import BfrError
+from flows.orchestration.early_server import NoApiError, await_server
 from flows.orchestration.interruption import heed_interruption
 from tasks.storage.redaction import redact_error, redact_text
+
+_log = logging.getLogger(__name__)
 
 RETRY_DELAYS: list[float] = [2, 10]  # seconds
 OURS = ("flows", "tasks", "bfr_models")
@@ -38,15 +41,17 @@ def embed_server() -> None:
 def with_fallback(with_prefect: Callable[[], Result], without: Callable[[], Result]) -> Result:
     """Calls the first; if Prefect itself fails, calls the second. An interruption is no failure of Prefect, even if it
     has ended Prefect's server before it came here."""
-    embed_server()
     try:
+        await_server()
+        embed_server()
         return with_prefect()
     except Exception as error:
-        if isinstance(error, BfrError) or not raised_by_prefect(error):
+        is_prefects = isinstance(error, NoApiError) or raised_by_prefect(error)
+        if isinstance(error, BfrError) or not is_prefects:
             raise
         heed_interruption()
-        reason = redact_text(f"{type(error).__name__}: {error}")
-        print(f"Prefect failed ({reason}); continuing without it", file=sys.stderr)
+        reason = redact_text(str(error) if isinstance(error, NoApiError) else f"{type(error).__name__}: {error}")
+        _log.warning("Prefect failed (%s); continuing without it", reason)
         return without()
 
 

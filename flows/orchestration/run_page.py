@@ -30,6 +30,7 @@ from tasks.runs.record import written_words
 from tasks.storage.redaction import redact, redact_text
 
 PROGRESS_SECONDS = 10.0
+RELAYED = ("tasks", "flows.progress")
 LINES, LINES_SECONDS = 30, 60.0
 """At most this many lines from workers per this many seconds go to a run's log; the rest are only counted."""
 
@@ -122,19 +123,21 @@ def emit_failure_event(destination: str) -> Iterator[None]:
 
 @contextmanager
 def relay_worker_logs() -> Iterator[None]:
-    """Copies what `tasks` and its workers log to the flow run's log."""
+    """Copies what `tasks` and its workers log, and the lines of the run's progress, to the flow run's log."""
     if FlowRunContext.get() is None:
         yield
         return
-    source, handler = logging.getLogger("tasks"), _RunLog(get_run_logger())
-    level = source.level
-    source.addHandler(handler)
-    source.setLevel(logging.INFO)
+    handler = _RunLog(get_run_logger())
+    sources = {source: source.level for source in map(logging.getLogger, RELAYED)}
+    for source in sources:
+        source.addHandler(handler)
+        source.setLevel(logging.INFO)
     try:
         yield
     finally:
-        source.removeHandler(handler)
-        source.setLevel(level)
+        for source, level in sources.items():
+            source.removeHandler(handler)
+            source.setLevel(level)
 
 
 def slug(place: str) -> str:

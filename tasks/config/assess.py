@@ -41,7 +41,7 @@ class AssessRun(BaseModel):
     @model_validator(mode="after")
     def _can_be_done(self) -> Self:
         if self.limit is not None and self.sample is not None:
-            raise ValueError("expected limit or sample, found both")
+            raise ValueError("expected --limit or --sample, found both")
         if f"{self.destination}/".startswith(f"{self.source.rstrip('/')}/"):
             raise ValueError(f"expected a destination outside the source, found {redact(self.destination)}")
         return self

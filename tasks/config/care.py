@@ -60,6 +60,6 @@ def choose_care(run: RestoreRun, method: ResolvedMethod) -> Care:
 def _require_no_limit(run: RestoreRun, why: str) -> None:
     if run.max_harm is not None and run.max_harm < 1:
         raise UsageError(
-            f"expected a judge for max_harm {run.max_harm:g}, found none: {why}; use --max-harm 1, which replaces "
+            f"expected a judge for --max-harm {run.max_harm:g}, found none: {why}; use --max-harm 1, which replaces "
             "every face, or a preset face128 as it comes with the package"
         )

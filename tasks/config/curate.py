@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from bfr_models.errors import unknown
 from tasks.config.fields import Url
 from tasks.storage.redaction import redact
 
@@ -42,9 +43,9 @@ class CurateRun(BaseModel):
     @model_validator(mode="after")
     def _can_be_done(self) -> Self:
         if self.per_stratum is not None and self.stratify is None:
-            raise ValueError("expected a column to stratify by, since per_stratum is set; found none")
+            raise ValueError("expected --stratify with --per-stratum, found none: name the column to balance")
         if self.dedupe_by not in ("auto", *LOOKS):
-            raise ValueError(f"unknown dedupe_by {self.dedupe_by!r}; known: auto, {', '.join(LOOKS)}")
+            raise ValueError(str(unknown("--dedupe-by", self.dedupe_by, ("auto", *LOOKS))))
         if f"{self.destination}/".startswith(f"{self.source.rstrip('/')}/"):
-            raise ValueError(f"expected a destination outside the run, found {redact(self.destination)}")
+            raise ValueError(f"expected DST outside the run, found {redact(self.destination)}")
         return self

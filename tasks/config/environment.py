@@ -7,8 +7,13 @@ timeouts, no traceback beside the command's own message.
 from __future__ import annotations
 
 import os
+import pwd
+import stat
+import tempfile
 from contextlib import suppress
 from pathlib import Path
+
+from bfr_models.errors import UsageError
 
 LOOPBACK = "localhost,127.0.0.1,::1"
 
@@ -16,6 +21,7 @@ LOOPBACK = "localhost,127.0.0.1,::1"
 def prepare_environment() -> None:
     """Sets defaults for Prefect and Ray; variables that the user has set stay. Call before importing either, since both
     read them at import."""
+    _provide_home()
     defaults = {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -36,6 +42,44 @@ def prepare_environment() -> None:
     _never_proxy_loopback()
 
 
+def _provide_home() -> None:
+    """Gives an account that has none, as in containers, a name and a home that can be written: a private folder of its
+    own, for Prefect's database and Ray's token. A home that can be read stays, since it may hold credentials."""
+    if not any(os.environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")) and not _has_entry():
+        os.environ["USER"] = f"uid-{os.getuid()}"
+    home = os.path.expanduser("~")
+    if os.path.isdir(home) and os.access(home, os.W_OK | os.X_OK):
+        return
+    own = _private_folder()
+    if not os.path.isdir(home):
+        os.environ["HOME"] = own
+    os.environ.setdefault("PREFECT_HOME", os.path.join(own, "prefect"))
+    os.environ.setdefault("XDG_STATE_HOME", own)
+
+
+def _has_entry() -> bool:
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        return False
+    return True
+
+
+def _private_folder() -> str:
+    """A folder that is this user's alone, the same one each time if it can be had."""
+    try:
+        folder = os.path.join(tempfile.gettempdir(), f"bfr-{os.getuid()}")
+    except OSError:
+        raise UsageError(
+            "expected a home or a folder for temporary files that this user can write, found none; set TMPDIR or HOME"
+        ) from None
+    with suppress(FileExistsError):
+        os.mkdir(folder, 0o700)
+    found = os.lstat(folder)
+    is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+    return folder if is_ours else tempfile.mkdtemp(prefix="bfr-")
+
+
 def _hide_prefect() -> None:
     """Prefect's own home becomes its user's alone: it holds the settings of runs, and keys to Prefect's cloud. A home
     that PREFECT_HOME names is left as it is."""
@@ -52,7 +96,7 @@ def _never_proxy_loopback() -> None:
     """Prefect's server and Ray, which a run starts, are on this machine: no proxy that the user has set leads there."""
     found = [os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY")]
     hosts = dict.fromkeys(host.strip() for hosts in (*found, LOOPBACK) for host in hosts.split(",") if host.strip())
-    for name in ("no_proxy", "NO_PROXY"):  # which of the two is read, differs from library to library
+    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):  # which of them is read, differs from library to library
         os.environ[name] = ",".join(hosts)
 
 

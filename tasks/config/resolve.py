@@ -112,7 +112,7 @@ def _gate(run: RestoreRun, recogniser: NetworkChoice | None) -> IdentityGate | N
     if run.min_identity is None:
         return None
     if recogniser is None:
-        raise UsageError(f"expected a face recogniser for min_identity {run.min_identity}, found none; {WHY_NONE}")
+        raise UsageError(f"expected a face recogniser for --min-identity {run.min_identity}, found none; {WHY_NONE}")
     return gate_of(run.min_identity, recogniser.name)
 
 

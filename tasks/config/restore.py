@@ -145,6 +145,10 @@ class RestoreRun(BaseModel):
     allow_open_cluster: bool = Field(
         False, description="do not warn of a Ray cluster that runs anyone's code, because it asks for no token"
     )
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="serve the run's figures for Prometheus on this port; off by default"
+    )
+    metrics_address: str = Field("127.0.0.1", description="address that the figures are served on")
     engine: Literal["ray", "local"] = Field("ray", description="ray, or local: threads of this process")
 
     @model_validator(mode="before")
@@ -162,22 +166,27 @@ class RestoreRun(BaseModel):
     @model_validator(mode="after")
     def _can_be_kept(self) -> Self:
         if (self.task == "inpaint") != (self.mask_column is not None):
-            raise ValueError("expected a mask_column with task inpaint, and only with it")
+            raise ValueError("expected --mask-column with --task inpaint, and only with it")
         if self.task == "inpaint" and self.input == "photos":
-            raise ValueError("expected input faces with task inpaint: it fills holes in aligned faces only")
+            raise ValueError(
+                "expected --input faces with --task inpaint, found photos: it fills holes in aligned faces only"
+            )
         if self.input == "photos" and self.gt_column is not None:
-            raise ValueError("expected no gt_column with input photos: ground truth is compared face by face")
+            raise ValueError(
+                "expected no --gt-column with --input photos, found one: ground truth is compared face by face"
+            )
         if why := self.why_not_upscaled():
             raise ValueError(why)
         if self.background != "lanczos" and self.upscale == 1:
-            raise ValueError(f"expected an upscale of 2, 4 or auto with background {self.background}, found 1")
+            raise ValueError(f"expected --upscale 2, 4 or auto with --background {self.background}, found 1")
         if self.select_where is not None and self.select is None:
-            raise ValueError("expected an assessment to select from, since select_where is set; found none")
+            raise ValueError("expected --select with --select-where, found none: name the assessment to select from")
         if self.detector_weights is not None and self.detector == "dlib":
-            raise ValueError("expected no detector_weights with detector dlib, which brings its own")
+            raise ValueError("expected no --detector-weights with --detector dlib, found some: it brings its own")
         if self.engine == "local" and self.shard_timeout is not None:
             raise ValueError(
-                "expected no shard_timeout with engine local: threads that hang cannot be killed; use engine ray"
+                "expected no --shard-timeout with --engine local, found one: threads that hang cannot be killed; use "
+                "--engine ray"
             )
         return self
 
@@ -186,8 +195,8 @@ class RestoreRun(BaseModel):
         if self.upscale == 1 or self.input != "faces":
             return None
         return (
-            f"expected input photos with upscale {self.upscale}, found input {self.input}: aligned faces are not "
-            "enlarged; a preset with a larger size, with size network, gives larger ones"
+            f"expected --input photos with --upscale {self.upscale}, found {self.input}: aligned faces are not "
+            "enlarged; a preset with a larger size, with --size network, gives larger ones"
         )
 
     @property

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.types as pat
 
-from bfr_models.errors import UsageError
+from bfr_models.errors import UsageError, did_you_mean
 from tasks.datasets.row_groups import values
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -44,8 +44,10 @@ def find_image_column(schema: pa.Schema, name: str = "image") -> pa.Field:
     require_distinct(schema)
     known = ", ".join(f"{field.name} ({_short(field.type)})" for field in schema)
     if name not in schema.names:
+        images = [field.name for field in schema if _holds_images(field.type) and not pat.is_string(field.type)]
+        meant = did_you_mean(name, schema.names) or did_you_mean(images[0], images) if images else ""
         raise UsageError(
-            f"expected an image column {name!r}, found the columns {known}; name the right one with --column"
+            f"expected an image column {name!r}, found the columns {known}; name the right one with --column{meant}"
         )
     field = schema.field(name)
     if not _holds_images(field.type):

@@ -36,6 +36,10 @@ class Pool(Protocol):
         """How many orders can be submitted now."""
         ...
 
+    def workers(self) -> tuple[int, int]:
+        """How many workers are ready, and how many there are to be. Any thread may ask."""
+        ...
+
     def submit(self, order: Order) -> None: ...
 
     def poll(self, timeout: float) -> list[Outcome]:

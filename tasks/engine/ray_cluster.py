@@ -5,25 +5,23 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
-from urllib.parse import urlsplit
 
 import ray
 from ray.exceptions import RayError
 
 from bfr_models.errors import BfrError, UsageError
+from tasks.config.ray_place import require_ray_place
 from tasks.engine.ray_token import OPEN_CLUSTER, is_open, prepare_token
 from tasks.storage.http_errors import causes
 
 _log = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT = 5.0  # seconds; Ray itself retries for minutes and ignores signals meanwhile
 KILL_TIMEOUT = 2.0  # seconds for Ray to end its actors
 
 
@@ -38,8 +36,7 @@ def connect_ray() -> bool:
     prepare_token()
     handler = signal.getsignal(signal.SIGTERM)
     address = os.environ.get("RAY_ADDRESS")
-    if address:
-        _require_answer(address)
+    require_ray_place()
     try:
         _init(address)
     except (RayError, ConnectionError, RuntimeError, ValueError) as error:
@@ -103,20 +100,6 @@ def warn_if_open() -> None:
     address = given if given.startswith("ray://") else ray.get_runtime_context().gcs_address
     if is_open(address):
         print(f"warning: {OPEN_CLUSTER.format(address=address)}", file=sys.stderr, flush=True)
-
-
-def _require_answer(address: str) -> None:
-    """UsageError if nothing listens at a `host:port` or `ray://host:port`."""
-    parts = urlsplit(address if "//" in address else f"//{address}")
-    if not parts.hostname or not parts.port:
-        return  # "auto" or "local", which Ray resolves itself
-    try:
-        socket.create_connection((parts.hostname, parts.port), CONNECT_TIMEOUT).close()
-    except OSError as error:
-        raise UsageError(
-            f"expected a Ray cluster at RAY_ADDRESS={address}, found nothing that answers ({error}); start it, or "
-            "unset RAY_ADDRESS to use this machine"
-        ) from None
 
 
 def cluster_gpus() -> int:

@@ -119,6 +119,10 @@ class RayPool:
     def free_slots(self) -> int:
         return sum(actor.free_slots for actor in self._actors)
 
+    def workers(self) -> tuple[int, int]:
+        actors = list(self._actors)
+        return sum(actor.alive and actor.loading is None for actor in actors), sum(actor.alive for actor in actors)
+
     def submit(self, order: Order) -> None:
         actor = max(self._actors, key=lambda actor: actor.free_slots)
         actor.in_hand[actor.handle.run.remote(order)] = (order, time.monotonic())

@@ -32,6 +32,9 @@ class ThreadPool:
     def free_slots(self) -> int:
         return IN_HAND - len(self._in_hand)
 
+    def workers(self) -> tuple[int, int]:
+        return 1, 1
+
     def submit(self, order: Order) -> None:
         self._in_hand[self._threads.submit(partial(self._worker.run, order))] = order
 

@@ -82,7 +82,7 @@ class ExportRun:
             values = next(restored, None)
             if values is None:
                 raise BfrError(
-                    f"expected {shard.rows} rows in shard {shard.commit} of {self.store!r}, found fewer; `bfr verify` "
+                    f"expected {shard.rows} rows in shard {shard.commit} of {self.store}, found fewer; `bfr verify` "
                     "says what is damaged"
                 )
             images = {name: values.pop(name, None) for name in (_RESTORED, kept)}

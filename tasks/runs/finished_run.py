@@ -108,7 +108,7 @@ def current_run(url: str) -> Store:
     if not pointer.begun:
         return store
     if pointer.generation is None:
-        raise UsageError(f"expected a current generation at {store!r}, found none; run `bfr reprocess` to make one")
+        raise UsageError(f"expected a current generation at {store}, found none; run `bfr reprocess` to make one")
     return Store(address(url, pointer.generation))
 
 
@@ -119,7 +119,7 @@ def open_run(url: str) -> FinishedRun:
     _, record = require_finished(store)
     run = _open(store, record)
     if not run.files:
-        raise UsageError(f"expected restored rows in the run at {store!r}, found none: every row was rejected")
+        raise UsageError(f"expected restored rows in the run at {store}, found none: every row was rejected")
     return run
 
 
@@ -128,7 +128,7 @@ def open_last_finished(url: str) -> FinishedRun:
     store = Store(url)
     record = read_record(store)
     if record is None:
-        raise UsageError(f"expected a run at {store!r} that has been finished, found no {RECORD}")
+        raise UsageError(f"expected a run at {store} that has been finished, found no {RECORD}")
     return _open(store, record)
 
 
@@ -144,7 +144,7 @@ def _open(store: Store, record: dict[str, Any]) -> FinishedRun:
         schema = pa.unify_schemas([schema for schema, _ in found], promote_options="permissive")
         table = pa.concat_tables([table for _, table in found], promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise UsageError(f"expected data files with compatible columns in {store!r}, found others: {error}") from error
+        raise UsageError(f"expected data files with compatible columns in {store}, found others: {error}") from error
     stops = np.cumsum([table.num_rows for _, table in found]).tolist()
     files = [
         RunFile(

@@ -86,7 +86,7 @@ def _plan(store: Store) -> tuple[Plan | None, list[Damage]]:
     except DamagedError as error:
         return None, [Damage("plan_damaged", error.path, f"found {error.found}")]
     if plan is None and not store.list(COMMITS):
-        raise UsageError(f"expected a run at {store!r}, found no plan there")
+        raise UsageError(f"expected a run at {store}, found no plan there; name the DST of a `bfr restore`")
     if plan is None:
         return None, [Damage("plan_missing", plan_file(0), "expected the plan that these commits were made for")]
     if (number := newest_plan(store, plan)) > plan.number:

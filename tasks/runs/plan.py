@@ -83,7 +83,7 @@ def latest_plan(store: Store) -> Plan:
     """The live plan of an existing run. UsageError if there is no run."""
     plan = find_plan(store)
     if plan is None:
-        raise UsageError(f"expected a run at {store!r}, found no plan there")
+        raise UsageError(f"expected a run at {store}, found no plan there; name the DST of a `bfr restore`")
     return plan
 
 
@@ -124,7 +124,7 @@ def require_finished(store: Store) -> tuple[Plan, RunRecord]:
     record = finished_record(store, plan)
     if record is None:
         raise UsageError(
-            f"expected a finished run at {store!r}, found {plan.todo_count} of {plan.shards.num_rows} shards to do; "
+            f"expected a finished run at {store}, found {plan.todo_count} of {plan.shards.num_rows} shards to do; "
             "run the `bfr restore` command that started it again"
         )
     return plan, record

@@ -100,4 +100,4 @@ def update_pointer(store: Store, change: Callable[[Pointer], Pointer]) -> Pointe
         written = asdict(changed) | {"written": datetime.now(UTC).isoformat(timespec="seconds"), "by": uuid.uuid4().hex}
         if store.replace(POINTER, json.dumps(written, indent=2).encode(), version):
             return changed
-    raise BfrError(f"{store!r}: other writers changed {POINTER} {_TRIES} times in a row; run the same command again")
+    raise BfrError(f"{store}: other writers changed {POINTER} {_TRIES} times in a row; run the same command again")

@@ -70,7 +70,7 @@ def _probe(store: Store) -> bool:
     except NotImplementedError:
         return False
     finally:
-        with _logged(f"cannot remove {path} from {store!r}"):  # permission to write does not imply permission to delete
+        with _logged(f"cannot remove {path} from {store}"):  # permission to write does not imply permission to delete
             store.delete(path)
 
 
@@ -85,7 +85,7 @@ def exclusive_driver(store: Store) -> Iterator[threading.Event]:
         age = (datetime.now(UTC) - datetime.fromisoformat(owner["alive"])).total_seconds()
         if age < STALE:
             raise UsageError(
-                f"expected no other driver on {store!r} ({WARNING}), found one at work on {owner['host']}, process "
+                f"expected no other driver on {store} ({WARNING}), found one at work on {owner['host']}, process "
                 f"{owner['pid']}, last seen {age:.0f} s ago; wait for it, or stop it and wait {STALE:.0f} s"
             )
     hold = _Hold(store)
@@ -114,15 +114,15 @@ class _Hold:
         self._ended.set()
         for thread in self._threads:
             thread.join(5)
-        with _logged(f"{self._store!r} stays held for {STALE:.0f} s"), retry_deadline(HEARTBEAT):
+        with _logged(f"{self._store} stays held for {STALE:.0f} s"), retry_deadline(HEARTBEAT):
             if self._is_ours():
                 self._store.delete(OWNER)
 
     def _stay_alive(self) -> None:
         while not self._ended.wait(HEARTBEAT):
-            with _logged(f"could not renew the hold on {self._store!r}; trying again"), retry_deadline(HEARTBEAT):
+            with _logged(f"could not renew the hold on {self._store}; trying again"), retry_deadline(HEARTBEAT):
                 if not self._is_ours():
-                    self._lose(f"another driver has taken over {self._store!r}")
+                    self._lose(f"another driver has taken over {self._store}")
                     return
                 self._renew()
 
@@ -130,7 +130,7 @@ class _Hold:
         """Gives up in time. A thread of its own, since the request in `_stay_alive` may hang."""
         while not self._ended.wait(HEARTBEAT / 10):
             if time.monotonic() - self._renewed > STALE / 2:
-                self._lose(f"could not renew the hold on {self._store!r}: no answer for {STALE / 2:.0f} s")
+                self._lose(f"could not renew the hold on {self._store}: no answer for {STALE / 2:.0f} s")
                 return
 
     def _is_ours(self) -> bool:

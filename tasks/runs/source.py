@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from bfr_models.errors import UsageError
+from bfr_models.errors import UsageError, did_you_mean
 from tasks.runs.layout import (
     COMMITS,
     CURATION,
@@ -43,9 +43,10 @@ def open_source(url: str) -> list[tuple[Store, FileVersion]]:
         raise cannot_read(url, error) from error
     files = [file for file in _of_the_dataset(url, store, found) if _is_parquet(file.name)]
     if not files:
+        what = f"{len(found)} files and none of that kind" if found else "nothing"
         raise UsageError(
-            f"expected *.parquet files at {redact(url)}, found {len(found)} files and none of that kind; "
-            "check the path, or make a dataset of pictures with `bfr pack SRC DST`"
+            f"expected *.parquet files at {redact(url)}, found {what}; check the path{_like(url)}, or make a dataset "
+            "of pictures with `bfr pack SRC DST`"
         )
     if odd := [file.path for file in files if not _is_text(file.path)]:
         raise UsageError(
@@ -58,6 +59,14 @@ def open_source(url: str) -> list[tuple[Store, FileVersion]]:
             "the files that are meant"
         )
     return [(store, file) for file in files]
+
+
+def _like(url: str) -> str:
+    """A name beside it that a mistyped local path may have meant."""
+    folder, name = os.path.split(url.rstrip("/"))
+    if "://" in url or os.path.lexists(url) or not os.path.isdir(folder):
+        return ""
+    return did_you_mean(name, os.listdir(folder)).replace("; ", " (").replace("?", "?)")
 
 
 def _look(url: str) -> tuple[Store, list[FileVersion]]:

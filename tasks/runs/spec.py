@@ -25,6 +25,8 @@ Settings = dict[str, Any]
 _BEFORE: Settings = {"max_harm": 1, "size": "network", "grain": "clean"}
 """What runs did before they had these settings: their spec.json has none of them."""
 _ASKED = 16  # commits
+_TOLD_FIRST = ("source", "method.method", "method.preset.name")
+_TOLD = 8  # differing settings in a message
 _SHOWN = 120  # characters of a setting's value in a message
 
 
@@ -59,6 +61,7 @@ def check_destination(resolved: ResolvedRun, store: Store) -> None:
     run = resolved.run
     if f"{run.destination}/".startswith(f"{run.source.rstrip('/')}/"):
         raise UsageError(f"expected a destination outside {run.source}, found {run.destination}; use another")
+    store.require_writable()
     if store.exists(SPEC):
         _refuse_mixture(read_spec(store), resolved)
     elif any(store.exists(path) for path in (RECORD, DATA, COMMITS)) and (
@@ -98,13 +101,16 @@ def settings_of_commits(store: Store) -> set[str | None]:
 
 def _refuse_mixture(found: Settings, resolved: ResolvedRun) -> None:
     there, here = _BEFORE | _flat(found), _BEFORE | _flat(resolved.settings)
-    differing = [key for key in sorted(there | here) if there.get(key) != here.get(key) and key != "fingerprint"]
-    if differing:
-        changes = (f"{key}: expected {_short(there.get(key))}, found {_short(here.get(key))}" for key in differing)
-        raise UsageError(
-            f"{resolved.run.destination} holds a run with other settings ({'; '.join(changes)}: see {SPEC}); "
-            "use another destination, or the same settings"
-        )
+    differing = [key for key in there | here if there.get(key) != here.get(key) and key != "fingerprint"]
+    if not differing:
+        return
+    told = sorted(differing, key=lambda key: (key not in _TOLD_FIRST, key.count("."), key))[:_TOLD]
+    changes = [f"{key}: expected {_short(there.get(key))}, found {_short(here.get(key))}" for key in told]
+    changes += [f"and {len(differing) - _TOLD} more"] if len(differing) > _TOLD else []
+    raise UsageError(
+        f"{redact(resolved.run.destination)} holds a run with other settings ({'; '.join(changes)}: see {SPEC}); "
+        "use another destination, or the same settings"
+    )
 
 
 def _flat(settings: Settings, prefix: str = "") -> Settings:

@@ -41,6 +41,19 @@ def create_file(path: str, data: bytes) -> bool:
     return True
 
 
+def require_writable(folder: str) -> None:
+    """UsageError if nothing can be written to a folder that is there or is to be made."""
+    place = os.path.abspath(folder)
+    while not os.path.lexists(place):
+        place = os.path.dirname(place)
+    if not os.path.isdir(place):
+        raise UsageError(f"expected a folder at {place}, found a file; correct the path")
+    if not os.access(place, os.W_OK | os.X_OK):
+        read_only = os.statvfs(place).f_flag & os.ST_RDONLY
+        why = "a read-only file system" if read_only else "no permission for this user"
+        raise UsageError(f"expected to be able to write to {folder}, found {why} at {place}; use another destination")
+
+
 def open_file(path: str) -> BinaryIO:
     """A file for reading. NotAFileError for what may wait for ever or do something when it is opened."""
     mode = os.stat(path).st_mode
@@ -90,6 +103,10 @@ def _publish(path: str, data: bytes, publish: Callable[[str, str], None], mode: 
             file.flush()
             os.fsync(file.fileno())  # without it, a power cut can leave the name with no bytes behind it
         publish(temporary, path)
+    except OSError as error:
+        if error.filename is None:  # a full disk is told without its place
+            error.filename = path
+        raise
     finally:
         with suppress(FileNotFoundError):
             os.unlink(temporary)

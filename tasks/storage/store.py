@@ -90,9 +90,21 @@ class Store:
     def __repr__(self) -> str:
         return f"Store({redact(self._url)!r})"
 
+    def __str__(self) -> str:
+        """The address for messages, without secrets."""
+        return redact(self._url)
+
     def url(self, path: str = "") -> str:
         """The address of a file for other programs: an absolute path or a URL."""
         return f"{self._url}/{path}" if path else self._url
+
+    def require_writable(self) -> None:
+        """UsageError, before any work, if it is known that nothing can be written here: a folder that may not be, an S3
+        bucket that does not exist or may not be listed."""
+        if self._local:
+            local_disk.require_writable(self._root)
+        elif "s3" in protocols(self._fs):
+            require_bucket(self._fs, self._root)
 
     def sub(self, path: str) -> Store:
         """A folder of this store as a store, over the same connection."""
@@ -101,11 +113,6 @@ class Store:
         inner._keyed = self._keyed
         inner._root, inner._url = self._full(path), self.url(path)
         return inner
-
-    def require_bucket(self) -> None:
-        """UsageError, before any work, if this is in an S3 bucket that does not exist or may not be listed."""
-        if "s3" in protocols(self._fs):
-            require_bucket(self._fs, self._root)
 
     def read(self, path: str) -> bytes:
         """All bytes of a file."""

@@ -1,13 +1,21 @@
-"""Lines about what a run waits for. They are for whoever watches it: they go to the terminal as well as to the log."""
+"""Lines for whoever watches a command: what it starts and what it waits for. They go to the terminal and to the log."""
 
 from __future__ import annotations
 
 import logging
-import sys
 import time
 
 LOGGER = "tasks.waits"
 LINE_SECONDS = 10.0
+NOTE = 25
+"""The level of lines that are shown unless somebody wants quiet: above INFO, below WARNING."""
+
+logging.addLevelName(NOTE, "NOTE")
+
+
+def say(line: str) -> None:
+    """Says what the command does now."""
+    logging.getLogger(LOGGER).log(NOTE, "%s", line)
 
 
 class WaitLines:
@@ -23,15 +31,3 @@ class WaitLines:
     def say(self, line: str) -> None:
         self._last = time.monotonic()
         logging.getLogger(LOGGER).warning("%s", line)
-
-
-class _StandardError(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        print(record.getMessage(), file=sys.stderr, flush=True)  # found anew: a progress bar replaces it
-
-
-def show_waits() -> None:
-    """Prints the lines to standard error from here on, whatever else is done with what is logged."""
-    logger = logging.getLogger(LOGGER)
-    if not any(isinstance(handler, _StandardError) for handler in logger.handlers):
-        logger.addHandler(_StandardError(logging.WARNING))

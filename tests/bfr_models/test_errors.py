@@ -16,5 +16,5 @@ def test_a_rejected_row_survives_the_way_from_a_worker() -> None:
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     assert str(unknown("method", "diface", ["passthrough", "difface"])) == (
-        "unknown method 'diface'; known: passthrough, difface"
+        "unknown method 'diface'; known: passthrough, difface; did you mean 'difface'?"
     )

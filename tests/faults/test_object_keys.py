@@ -101,7 +101,7 @@ def test_a_named_object_is_read_where_nothing_may_be_listed(
         with pytest.raises(UsageError, match="cannot read s3://"):
             read_entries(url)
     with pytest.raises(UsageError, match=r"found a refusal \(AccessDenied\); check the permissions"):
-        Store(f"{closed}/run").require_bucket()
+        Store(f"{closed}/run").require_writable()
     with pytest.raises(PermissionError) as refused:
         Store(closed).read("a")
     assert f"{closed[5:]}/a, found a refusal" in explain(refused.value)[1]

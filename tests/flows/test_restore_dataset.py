@@ -107,7 +107,7 @@ def test_trouble_that_does_not_pass_is_not_blamed_on_prefect(
 
 @pytest.mark.parametrize("answers", [False, True], ids=["refused", "never answered"])
 def test_without_a_prefect_api_the_run_finishes_all_the_same(
-    answers: bool, run: RestoreRun, capsys: pytest.CaptureFixture[str]
+    answers: bool, run: RestoreRun, caplog: pytest.LogCaptureFixture
 ) -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
@@ -120,7 +120,7 @@ def test_without_a_prefect_api_the_run_finishes_all_the_same(
             record = recipe.restore_dataset_with_fallback(run)
     assert time.monotonic() - began < 20
     assert record["totals"]["restored"] == 12
-    assert "Prefect failed (RuntimeError: Failed to reach API" in capsys.readouterr().err
+    assert "Prefect failed (RuntimeError: Failed to reach API" in caplog.text
 
 
 def test_without_prefect_an_error_of_ours_is_itself(run: RestoreRun) -> None:

@@ -193,14 +193,14 @@ def test_another_task_or_mask_column_is_refused_on_the_same_destination(tmp_path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--task", "inpaint"], "expected a mask_column with task inpaint"),
-        (["--mask-column", "mask"], "expected a mask_column with task inpaint, and only with it"),
-        ([*INPAINT, "--input", "photos"], "expected input faces with task inpaint"),
+        (["--task", "inpaint"], "expected --mask-column with --task inpaint"),
+        (["--mask-column", "mask"], "expected --mask-column with --task inpaint, and only with it"),
+        ([*INPAINT, "--input", "photos"], "expected --input faces with --task inpaint"),
         (["--task", "inpaint", "--mask-column", "scratches"], "expected an image column 'scratches', found"),
         ([*INPAINT, "--preset", "face128"], "face128, which is for restore; use inpaint256, or the task restore"),
         (["--preset", "inpaint256"], "inpaint256, which is for inpaint; use face128, or the task inpaint"),
         ([*INPAINT, "--method", "passthrough"], "found passthrough; use difface"),
-        (["--task", "colour"], "task: Input should be 'restore' or 'inpaint'"),
+        (["--task", "colour"], "expected --task restore or inpaint, found 'colour'"),
     ],
 )
 def test_what_does_not_fit_is_wrong_usage_before_any_work(

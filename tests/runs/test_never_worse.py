@@ -166,7 +166,7 @@ def test_networks_that_no_judge_knows_replace_every_face_with_a_warning(method: 
     assert row["faces"][0]["outcome"] == "restored" and record["care"]["max_harm"] == 1
     assert any("no judge here knows the networks of faulty only" in warning for warning in record["warnings"])
     asked = support.make_run(tmp_path, method, max_harm=0.02)
-    with pytest.raises(UsageError, match=r"expected a judge for max_harm 0\.02, found none: no judge here knows"):
+    with pytest.raises(UsageError, match=r"expected a judge for --max-harm 0\.02, found none: no judge here knows"):
         resolve_run(asked)
     plan = estimate_run(resolve_run(support.make_run(tmp_path, method, destination=str(tmp_path / "new"))))
     assert "no judge here knows" in plan["warnings"][0]

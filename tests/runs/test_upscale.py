@@ -140,9 +140,9 @@ def test_runs_from_before_and_those_that_enlarge_nothing_are_the_same(tiles: str
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"input": "faces", "upscale": 2}, "expected input photos with upscale 2, found input faces"),
+        ({"input": "faces", "upscale": 2}, "expected --input photos with --upscale 2, found faces"),
         ({"input": "photos", "upscale": 3}, "expected 1, 2, 4 or auto"),
-        ({"input": "photos", "background": "realesrgan"}, "expected an upscale of 2, 4 or auto"),
+        ({"input": "photos", "background": "realesrgan"}, "expected --upscale 2, 4 or auto"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -242,3 +242,11 @@ def test_a_folder_that_cannot_be_written_is_named(cache: Path, fetch: Fetch) -> 
     cache.write_text("in the way")
     with pytest.raises(BfrError, match="choose another folder with BFR_WEIGHTS"):
         fetch()
+
+
+def test_all_that_has_to_be_accepted_is_told_at_once(server: Server, fetch: Fetch) -> None:
+    with pytest.raises(UsageError) as refused:
+        fetch(size=None, sha256=None, non_commercial=True, consent=False)
+    told = str(refused.value)
+    assert "expected a known sha256 for lib/net" in told and "expected consent to the licence of lib/net" in told
+    assert told.endswith("then: `bfr weights fetch lib --trust-on-first-use --accept-licence`")

@@ -82,14 +82,14 @@ def test_a_finished_run_is_not_touched_again(restore: Bfr, tmp_path: Path) -> No
         (["--method", "passthrough", "--steps", 5], "unknown option 'steps' of passthrough"),
         (["--method", "difface", "--sampler", "euler"], "unknown sampler 'euler'; known: ddim, dpm++"),
         (["--method", "passthrough", "--column", "photo"], "image column 'photo', found the columns image"),
-        (["--method", "passthrough", "--format", "gif"], "format: Input should be 'png', 'webp' or 'jpeg'"),
+        (["--method", "passthrough", "--format", "gif"], "expected --format png or webp or jpeg, found 'gif'"),
         (["--method", "passthrough", "--batch-size", "many"], "expected a whole number of at least 1, or auto"),
         (["--method", "passthrough", "--min-identity", "celebs"], "or one of the profiles celeba, lfw, childhood"),
-        (["--config", "gate.yaml", "--recogniser", "none"], "a face recogniser for min_identity wild, found none"),
-        ([], "error: method: Field required\n"),
+        (["--config", "gate.yaml", "--recogniser", "none"], "a face recogniser for --min-identity wild, found none"),
+        ([], "error: expected --method (restoration method; `bfr methods` lists them), found none\n"),
         (["--config", "none.yaml"], "expected a YAML file of settings at none.yaml"),
         (["--config", "list.yaml"], "expected a YAML file of settings at list.yaml"),
-        (["--config", "wrong.yaml"], "stride: Extra inputs are not permitted, found 5"),
+        (["--config", "wrong.yaml"], "expected a setting of this command, found 'stride'"),
     ],
 )  # fmt: skip
 def test_wrong_usage_ends_with_2_and_a_message_in_plain_words(

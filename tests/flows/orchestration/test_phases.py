@@ -13,6 +13,7 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from bfr_models.errors import BfrError
+from flows.orchestration import early_server
 from flows.orchestration.interruption import interruptible
 from flows.orchestration.phases import with_fallback
 from tasks.storage.store import Store
@@ -33,10 +34,19 @@ def ask_prefect() -> Callable[[], Any]:
 
 
 def test_a_failure_of_prefect_is_said_and_the_run_goes_on(
-    ask_prefect: Callable[[], Any], capsys: pytest.CaptureFixture[str]
+    ask_prefect: Callable[[], Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     assert with_fallback(ask_prefect, lambda: "done") == "done"
-    assert "Prefect failed (ConnectError" in capsys.readouterr().err
+    assert "Prefect failed (ConnectError" in caplog.text
+
+
+def test_an_api_that_is_dead_is_known_in_seconds(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    monkeypatch.setattr(early_server, "_LISTENER_SECONDS", 0.1)
+    assert with_fallback(lambda: pytest.fail("Prefect was asked"), lambda: "done") == "done"
+    assert "nothing answers at PREFECT_API_URL=http://127.0.0.1:9/api" in caplog.text
 
 
 def test_a_failure_of_what_the_project_called_is_not_prefects(capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,10 +115,11 @@ def test_nothing_of_it_can_fail_a_run(prefect_server: str, monkeypatch: pytest.M
 
 
 def test_outside_of_a_flow_run_nothing_is_shown() -> None:
+    before = list(logging.getLogger("tasks").handlers)
     page.announce(page.SWITCHED, "/dst", {})
     with page.relay_worker_logs(), page.ProgressArtifact("x", 10, 0) as progress:
         progress.advance(1)
-    assert not logging.getLogger("tasks").handlers
+        assert logging.getLogger("tasks").handlers == before
 
 
 def test_a_storm_of_lines_is_bounded_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:

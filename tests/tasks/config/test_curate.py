@@ -11,7 +11,7 @@ from tasks.config.curate import CurateRun
     ("asked", "message"),
     [
         ({"dedupe": 1.5}, "less than or equal to 1"),
-        ({"per_stratum": 2}, "column to stratify by"),
+        ({"per_stratum": 2}, "expected --stratify with --per-stratum"),
         ({"dedupe_by": "name"}, "known: auto, embedding, inception, perceptual"),
         ({"destination": "/run/inside"}, "outside the run"),
     ],

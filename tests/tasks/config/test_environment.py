@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import urllib.request
 from pathlib import Path
 
 import pytest
 
+from tasks.config import environment
 from tasks.config.environment import prepare_environment
 
 
@@ -39,3 +41,23 @@ def test_a_home_that_the_user_has_named_is_left_as_it_is(tmp_path: Path, monkeyp
     monkeypatch.setattr(os, "environ", {"HOME": str(tmp_path), "PREFECT_HOME": str(tmp_path / "shared")})
     prepare_environment()
     assert (tmp_path / "shared").stat().st_mode & 0o777 == 0o755 and not (tmp_path / ".prefect").exists()
+
+
+def test_an_account_without_a_home_and_a_name_gets_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"HOME": "/nowhere"})
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(environment, "_has_entry", lambda: False)
+    prepare_environment()
+    own = tmp_path / f"bfr-{os.getuid()}"
+    assert own.stat().st_mode & 0o777 == 0o700
+    found = {name: os.environ[name] for name in ("HOME", "PREFECT_HOME", "USER")}
+    assert found == {"HOME": str(own), "PREFECT_HOME": f"{own}/prefect", "USER": f"uid-{os.getuid()}"}
+    assert os.environ["RAY_AUTH_TOKEN_PATH"] == f"{own}/bfr/ray_token"
+
+
+def test_a_folder_of_somebody_else_is_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / f"bfr-{os.getuid()}").symlink_to("/tmp")
+    monkeypatch.setattr(os, "environ", {"HOME": "/nowhere"})
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    prepare_environment()
+    assert Path(os.environ["HOME"]).parent == tmp_path and not Path(os.environ["HOME"]).is_symlink()

@@ -122,7 +122,7 @@ def test_without_one_the_record_says_why_and_a_threshold_is_refused(tmp_path: Pa
     record = support.finished_run(support.make_run(tmp_path, recogniser="none"))
     assert record["recogniser"] is None
     assert "no face recogniser scored this run" in record["statistics"]["identity_similarity"]["why"]
-    with pytest.raises(UsageError, match=r"expected a face recogniser for min_identity 0\.5, found none"):
+    with pytest.raises(UsageError, match=r"expected a face recogniser for --min-identity 0\.5, found none"):
         support.check_run(support.make_run(tmp_path, recogniser="none", min_identity=0.5))
 
 

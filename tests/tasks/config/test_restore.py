@@ -11,5 +11,5 @@ from tests import support
 
 
 def test_a_timeout_that_threads_cannot_keep_is_refused(source: Path) -> None:
-    with pytest.raises(ValidationError, match="expected no shard_timeout with engine local"):
+    with pytest.raises(ValidationError, match="expected no --shard-timeout with --engine local"):
         support.make_run(source.parent, engine="local", shard_timeout=2.0)

@@ -125,18 +125,17 @@ def test_a_file_gives_whole_reads_or_none() -> None:
 
 
 def test_a_store_that_does_not_answer_is_named_every_ten_seconds(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(waits, "LINE_SECONDS", 0.2)
     monkeypatch.setattr(retry, "_waits", waits.WaitLines())
-    waits.show_waits()
 
     def refuse() -> None:
         raise EndpointConnectionError(endpoint_url="http://10.0.0.1/bucket")
 
     with pytest.raises(EndpointConnectionError), retry_deadline(2):
         with_retries(refuse)
-    first, *_ = lines = capsys.readouterr().err.splitlines()
+    first, *_ = lines = [record.getMessage() for record in caplog.records if record.name == waits.LOGGER]
     assert len(lines) <= 10
     assert re.fullmatch(
         r"waiting for the store \(tried \d+ times in \d+ s, for at most [012] s more\): EndpointConnectionError: "

@@ -1,0 +1,118 @@
+"""Mistakes that people make: told on one screen, as expected / found / what to do, before anything slow is imported.
+
+One fresh process makes all of those that end before any work, one after the other, and notes after each what it has
+imported so far.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests import support
+
+SLOW = ("torch", "prefect", "ray", "diffusers")
+SECONDS, LINES, WIDTH = 2.0, 15, 100
+
+# (name, arguments, exit code, what the message has to say)
+EARLY: tuple[tuple[str, str, int, tuple[str, ...]], ...] = (
+    ("no method", "restore faces out", 2, ("expected --method (", "`bfr methods` lists them", "found none")),
+    ("a method misspelt", "restore faces out --method diface", 2, ("unknown method 'diface'", "mean 'difface'?")),
+    ("a preset misspelt", "restore faces out --method difface --preset fase128", 2, ("did you mean 'face128'?",)),
+    ("an option's value misspelt", "restore faces out --method difface --sampler dim", 2, ("known: ddim, dpm++",)),
+    ("a choice misspelt", "restore faces out --method difface --input photo", 2,
+     ("expected --input auto or faces or photos, found 'photo'; did you mean 'photos'?",)),
+    ("a column misspelt", "restore faces out --method difface --column imgae", 2,
+     ("expected an image column 'imgae', found the columns image", "--column; did you mean 'image'?")),
+    ("a column of text", "restore faces out --method difface --column age", 2,
+     ("expected images in column 'age'", "found int64", "--column")),
+    ("a path misspelt", "restore face out --method difface", 2, ("found nothing; check the path", "mean 'faces'?")),
+    ("not a Parquet", "restore notes.parquet out --method difface", 2, ("expected a Parquet file at", "notes.parquet")),
+    ("a folder of texts", "restore texts out --method difface", 2, ("expected *.parquet files at", "found 1 files")),
+    ("a destination that is a file", "restore faces notes.parquet --method difface", 2,
+     ("expected a folder at", "found a file; correct the path")),
+    ("a destination inside the source", "restore faces faces/out --method difface", 2, ("a destination outside",)),
+    ("another seed on a finished run", "restore faces done --method passthrough --seed 3", 2,
+     ("seed: expected 0, found 3", "use another destination, or the same settings")),
+    ("another method on a finished run", "restore faces done --method estimator", 2, ("expected \"passthrough\"",)),
+    ("a share of two", "restore faces out --method difface --max-rejects 2", 2,
+     ("expected --max-rejects as less than or equal to 1, found 2",)),
+    ("a setting misspelt in a file", "restore faces out --config run.yaml", 2,
+     ("expected a setting of this command, found 'sead'; did you mean 'seed'?",)),
+    ("a profile of identity misspelt", "restore faces out --method difface --min-identity celeb", 2,
+     ("expected a number from -1 to 1, or one of the profiles celeba",)),
+    ("evaluate: a method misspelt", "evaluate faces out --methods passthrough,diface", 2, ("mean 'difface'?",)),
+    ("evaluate: a column misspelt", "evaluate faces out --methods passthrough --gt-column imag", 2,
+     ("expected an image column 'imag'", "did you mean 'image'?")),
+    ("evaluate: a degradation misspelt", "evaluate faces out --methods passthrough --degrade gpfgan", 2,
+     ("unknown degradation preset 'gpfgan'", "did you mean 'gfpgan'?")),
+    ("evaluate: a metric misspelt", "evaluate faces out --methods passthrough --metrics nique", 2, ("mean 'niqe'?",)),
+    ("demo: a method misspelt", "demo --out d --methods diface", 2, ("did you mean 'difface'?",)),
+    ("no such flag", "restore faces out --methud difface", 2, ("No such option", "--method")),
+    ("verify of a dataset", "verify faces", 2, ("expected a run at", "found no plan there")),
+    ("explain of a row that is not there", "explain done nobody", 2, ("expected a row with the id 'nobody'",)),
+    ("weights misspelt", "weights fetch difface/ffhq51", 2, ("did you mean 'difface/ffhq512",)),
+    ("a finished run again", "restore faces done --method passthrough", 0, ("nothing to do: ", "12 rows in")),
+)  # fmt: skip
+
+SCRIPT = f"""
+import contextlib, io, json, sys, time
+from flows.cli.app import app
+for arguments in json.load(sys.stdin):
+    out, began = io.StringIO(), time.process_time()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        try:
+            app(arguments, prog_name="bfr")
+        except SystemExit as end:
+            code = end.code
+    slow = [name for name in {SLOW} if name in sys.modules]
+    print(json.dumps(dict(code=code, said=out.getvalue(), seconds=time.process_time() - began, slow=slow)))
+"""
+
+
+@dataclass(frozen=True)
+class Told:
+    code: int
+    said: str
+    seconds: float
+    slow: list[str]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Told]]:
+    """What each early mistake came to, by its name."""
+    folder = tmp_path_factory.mktemp("mistakes")
+    support.write_parquet(folder / "faces" / "a.parquet", [row | {"age": 30} for row in support.make_rows(12)])
+    run = support.make_run(folder, source=str(folder / "faces"), destination=str(folder / "done"), shard_rows=32)
+    support.finished_run(run)
+    (folder / "notes.parquet").write_text("no Parquet")
+    (folder / "texts").mkdir()
+    (folder / "texts" / "a.txt").write_text("no image")
+    (folder / "run.yaml").write_text("{method: difface, sead: 3}")
+    asked = json.dumps([arguments.split() for _, arguments, _, _ in EARLY])
+    ran = subprocess.run(
+        [sys.executable, "-c", SCRIPT], input=asked, cwd=folder, capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": str(support.ROOT), "BFR_WEIGHTS": str(folder / "weights")},
+    )  # fmt: skip
+    found = [Told(**json.loads(line)) for line in ran.stdout.splitlines()]
+    yield {name: one for (name, *_), one in zip(EARLY, found, strict=True)}
+    assert not (folder / "out").exists() and not (folder / "d").exists()
+
+
+@pytest.mark.parametrize(("name", "code", "words"), [(name, code, words) for name, _, code, words in EARLY])
+def test_a_mistake_is_told_at_once_on_one_screen(
+    name: str, code: int, words: tuple[str, ...], told: dict[str, Told]
+) -> None:
+    found = told[name]
+    assert found.code == code, found.said
+    said = " ".join(found.said.replace("│", " ").split())
+    assert all(word in said for word in words), said
+    assert "Traceback" not in said and "Store(" not in said and "Input should" not in said
+    assert sum(1 + len(line) // WIDTH for line in found.said.splitlines()) <= LINES, found.said
+    assert found.slow == [] and found.seconds < SECONDS
