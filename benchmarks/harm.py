@@ -108,7 +108,7 @@ def main() -> None:
     text, raw = [_explanation()], {}
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch) / "photos.parquet"
-        _write(photos, source)
+        write(photos, source)
         for method, preset in zip(methods, presets, strict=True):
             runs = [_restore(source, Path(scratch) / f"{method}{preset}-{n}", method, preset, n) for n in (0, 1)]
             outcomes = [_outcome(photo, runs, distance, recogniser) for photo in photos]
@@ -123,17 +123,21 @@ def main() -> None:
 def _photos(data: Path, seed: int, limit: int | None) -> Iterator[Photo]:
     levels = [*LEVELS, *PRESETS]
     for number, row in enumerate(pq.read_table(data, columns=["id", "image"]).to_pylist()[:limit]):
-        face = np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB"))
         for turn in range(len(levels)):
             if turn % 2 != number % 2:  # half of the levels each, so that every face is there but not five times
                 continue
             rng = np.random.default_rng((seed, number, turn))
             side = round(float(np.exp(rng.uniform(*np.log(SIZES)))))
-            small = to_uint8(resize(to_tensor(face)[None], side)[0])
-            border = round(0.3 * side)
-            clean = np.asarray(cv2.copyMakeBorder(small, *(border,) * 4, cv2.BORDER_REPLICATE), dtype=np.uint8)
-            level = levels[turn]
-            yield Photo(f"{row['id']} {level}", level, side, border, clean, _damage(clean, level, side, rng))
+            yield photo_of(row, levels[turn], side, rng)
+
+
+def photo_of(row: dict[str, Any], level: str, side: int, rng: np.random.Generator) -> Photo:
+    """A photo with the face of a row, `side` px wide, damaged."""
+    face = np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB"))
+    small = to_uint8(resize(to_tensor(face)[None], side)[0])
+    border = round(0.3 * side)
+    clean = np.asarray(cv2.copyMakeBorder(small, *(border,) * 4, cv2.BORDER_REPLICATE), dtype=np.uint8)
+    return Photo(f"{row['id']} {level}", level, side, border, clean, _damage(clean, level, side, rng))
 
 
 def _damage(clean: Uint8Image, level: str, side: int, rng: np.random.Generator) -> Uint8Image:
@@ -150,7 +154,7 @@ def _damage(clean: Uint8Image, level: str, side: int, rng: np.random.Generator) 
     return np.asarray(Image.open(buffer))
 
 
-def _write(photos: Sequence[Photo], path: Path) -> None:
+def write(photos: Sequence[Photo], path: Path) -> None:
     cells = []
     for photo in photos:
         buffer = io.BytesIO()

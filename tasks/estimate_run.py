@@ -9,6 +9,7 @@ from tasks.config.resolve import ResolvedRun
 from tasks.runs.face_sizes import face_sizes, too_small
 from tasks.runs.listing import list_source
 from tasks.runs.plan import find_plan
+from tasks.runs.selected_rows import SelectedRows, selected_rows
 from tasks.runs.spec import check_destination
 from tasks.storage.store import Store
 from tasks.worker.job import make_job
@@ -18,7 +19,10 @@ SAMPLE_ROWS = 16
 
 
 def estimate_run(resolved: ResolvedRun) -> dict[str, Any]:
-    """Counts rows and shards, times a sample on this machine, and extrapolates time and storage for the rest."""
+    """Counts rows and shards, times a sample on this machine, and extrapolates time and storage for the rest.
+
+    Where the rows are those of an assessment, it is known how many faces they hold and what will become of them.
+    """
     run, store = resolved.run, Store(resolved.run.destination)
     check_destination(resolved, store)
     shards, _ = list_source(run)
@@ -45,12 +49,16 @@ def estimate_run(resolved: ResolvedRun) -> dict[str, Any]:
     sizes = face_sizes(sample.sides, resolved.method.preset.size)
     if run.task == "restore" and (warning := too_small(resolved.method, sizes)):
         facts["warnings"].append(warning)
-    return facts | {"face_sizes": sizes} | _extrapolated(sample, rows, workers)
+    return facts | {"face_sizes": sizes} | _extrapolated(sample, rows, workers, selected_rows(run))
 
 
-def _extrapolated(sample: Sample, rows: int, workers: int) -> dict[str, Any]:
+def _extrapolated(sample: Sample, rows: int, workers: int, selected: SelectedRows | None) -> dict[str, Any]:
+    """A picture takes as long as it has faces: the first ones may have more or fewer of them than the others."""
     per_row = sample.seconds / max(sample.restored, 1)
+    if selected and selected.faces and sample.sides.n:
+        per_row *= (selected.faces / len(selected.ids)) / (sample.sides.n / sample.rows)
     return {
+        "assessed": None if selected is None else {"faces": selected.faces, "outcomes": selected.outcomes},
         "sample_rows": sample.rows,
         "sample_rejected": sample.rows - sample.restored,
         "sample_outcomes": sample.outcomes,

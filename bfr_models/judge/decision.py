@@ -10,6 +10,13 @@ from bfr_models.weights.files import Card, find_weight, read_card
 
 JUDGE = "judge"
 """Stem of its weight file."""
+LARGER = 1.25
+"""From a side this many times the network's on, a face has detail that the network cannot draw."""
+
+
+def is_larger(side: float, size: int) -> bool:
+    """Whether a face of `side` px is larger than a network of `size` px can draw it."""
+    return side > LARGER * size
 
 
 def choose_judge(method: ResolvedMethod) -> NetworkChoice | None:

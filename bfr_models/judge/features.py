@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -23,6 +24,7 @@ LEVELS = 4
 OF_ONE, OF_TWO = LEVELS * 2 * 7 + 4, LEVELS * 2 * 4 + 3
 """Numbers of statistics."""
 _QUANTILES = (0.2, 0.5, 0.9)
+_PLACES = 50  # across a band: enough to know how its detail is spread by
 _TAPS = np.array([1, 4, 6, 4, 1], dtype=np.float32) / 16
 _TO_LUMA_AND_COLOUR = np.array([(0.299, 0.587, 0.114), (0.701, -0.587, -0.114), (-0.299, -0.587, 0.886)], np.float32)
 _TINY = 1e-4  # of values in [0, 1]
@@ -30,68 +32,86 @@ _PERIOD = 8  # px of a JPEG's blocks
 
 
 @dataclass(frozen=True, eq=False)
-class Bands:
-    """A picture in bands, from fine to coarse: each (H, W, 3), luma and two colour differences of values in [0, 1]."""
+class Region:
+    """All of a band, or its middle."""
 
-    details: tuple[Values, ...]
-    picture: Values  # (n, n, 3), the same channels
+    planes: Values  # (3, h, w): luma and two colour differences
+    rms: Values  # (3,) of the planes
+
+    @classmethod
+    def of(cls, planes: Values) -> Region:
+        planes = np.ascontiguousarray(planes)
+        return cls(planes, _rms(planes))
+
+    @property
+    def luma(self) -> Values:
+        return self.planes[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Bands:
+    """A picture in bands, from fine to coarse, of values in [0, 1]."""
+
+    regions: tuple[Region, ...]  # of each band the whole, and the middle
+    luma: Values  # (n, n), of the picture
+    mean: Values  # (3,) of the picture's channels
+
+    @cached_property
+    def statistics(self) -> Values:
+        """(OF_ONE,)"""
+        return np.concatenate(list(_of_one(self))).astype(np.float32)
 
 
 def bands(image: Uint8Image, side: int) -> Bands:
     """A square picture as it looks in a photo where it is `side` px wide, in bands."""
     seen = _resized(_resized(image, min(side, SIDES[1])), min(max(side, SIDES[0]), SIDES[1]))
     picture: Values = np.asarray(cv2.transform(seen.astype(np.float32) / 255, _TO_LUMA_AND_COLOUR), np.float32)
-    x, details = picture, []
+    x, regions = picture, []
     for _ in range(LEVELS):
         smooth = np.asarray(cv2.sepFilter2D(x, cv2.CV_32F, _TAPS, _TAPS, borderType=cv2.BORDER_REFLECT_101), np.float32)
-        details.append(x - smooth)
+        detail: Values = np.stack(cv2.split(x - smooth)).astype(np.float32, copy=False)
+        inside = slice(len(x) // 4, len(x) - len(x) // 4)
+        regions += [Region.of(detail), Region.of(detail[:, inside, inside])]
         x = smooth[::2, ::2]
-    return Bands(tuple(details), picture)
+    return Bands(tuple(regions), np.ascontiguousarray(picture[..., 0]), np.array(cv2.mean(picture)[:3], np.float32))
 
 
-def of_one(of: Bands) -> Values:
-    """(OF_ONE,) the statistics of one picture."""
-    return np.concatenate(list(_of_one(of))).astype(np.float32)
-
-
-def of_two(face: Bands, candidate: Bands) -> Values:
+def differences(face: Bands, candidate: Bands) -> Values:
     """(OF_TWO,) how two pictures of a face differ, band by band."""
     found: list[Values] = []
-    for one, other in zip(face.details, candidate.details, strict=True):
-        for a, b in zip(_regions(one), _regions(other), strict=True):
-            together = np.vdot(a[..., 0], b[..., 0]) / a[..., 0].size
-            luma = _rms(a)[0] * _rms(b)[0] + _TINY**2
-            found += [np.log(_rms(a - b) + _TINY), np.array([together / luma])]
-    shift = np.abs((face.picture - candidate.picture).mean(axis=(0, 1)))
-    return np.concatenate([*found, shift]).astype(np.float32)
+    for a, b in zip(face.regions, candidate.regions, strict=True):
+        together = np.vdot(a.luma, b.luma) / a.luma.size
+        found += [np.log(_rms(a.planes - b.planes) + _TINY), np.array([together / (a.rms[0] * b.rms[0] + _TINY**2)])]
+    return np.concatenate([*found, np.abs(face.mean - candidate.mean)]).astype(np.float32)
 
 
 def _of_one(of: Bands) -> Iterator[Values]:
-    for detail in of.details:
-        for part in _regions(detail):
-            luma = np.ascontiguousarray(part[..., 0])
-            power = luma * luma
-            yield np.log(_rms(part) + _TINY)
-            near = cv2.blur(power, (3, 3))[:: 1 + len(luma) // 100, :: 1 + len(luma) // 100].ravel()
-            local = np.sqrt(near.clip(min=0))  # rounding may leave it below
-            yield np.log(np.quantile(local, _QUANTILES) + _TINY).astype(np.float32)
-            neighbours = float(np.vdot(luma[:, 1:], luma[:, :-1]) + np.vdot(luma[1:], luma[:-1]))
-            yield np.array([neighbours / (2 * float(power.sum()) + _TINY**2 * luma.size)], np.float32)
-    luma = of.picture[..., 0]
+    for region in of.regions:
+        yield np.log(region.rms + _TINY)
+        yield np.log(_local(region.luma) + _TINY)
+        yield np.array([_smoothness(region)], np.float32)
+    luma = of.luma
     yield np.array([luma.mean(), luma.std(), _blockiness(luma), _blockiness(luma.T)], np.float32)
 
 
-def _regions(band: Values) -> tuple[Values, Values]:
-    """All of a band, and its middle."""
-    n = len(band)
-    inside = slice(n // 4, n - n // 4)
-    return band, band[inside, inside]
+def _local(luma: Values) -> Values:
+    """How strong detail is in its weaker, its middling and its stronger places: quantiles of its local rms."""
+    step = 1 + len(luma) // _PLACES
+    power = cv2.blur(luma * luma, (3, 3))[::step, ::step].ravel().clip(min=0)  # rounding may leave it below
+    power.sort()
+    return np.sqrt(power[[int(q * len(power)) for q in _QUANTILES]])
 
 
-def _rms(part: Values) -> Values:
-    """(3,) by channel."""
-    flat = part.reshape(-1, 3)
-    return np.asarray(np.sqrt(np.einsum("ij,ij->j", flat, flat) / len(flat)), np.float32)
+def _smoothness(region: Region) -> float:
+    """Correlation of neighbouring pixels."""
+    luma = region.luma
+    neighbours = float(np.vdot(luma[:, 1:], luma[:, :-1]) + np.vdot(luma[1:], luma[:-1]))
+    return neighbours / ((2 * float(region.rms[0]) ** 2 + _TINY**2) * luma.size)
+
+
+def _rms(planes: Values) -> Values:
+    """(3,) by plane."""
+    return np.sqrt(np.array([np.vdot(plane, plane) / plane.size for plane in planes], np.float32))
 
 
 def _blockiness(luma: Values) -> float:

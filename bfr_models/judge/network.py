@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bfr_models.judge.features import OF_ONE, OF_TWO, Bands, of_one, of_two
+from bfr_models.judge.features import OF_ONE, OF_TWO, Bands, differences
 
 FEATURES = 2 * OF_ONE + OF_TWO + 2
 OUTPUTS = 6
@@ -37,9 +37,9 @@ class Outputs:
 def features(face: Bands, candidate: Bands | None, side: float) -> Tensor:
     """(FEATURES,) of a face that is `side` px wide in its photo, and of a candidate. Without one, of the face alone."""
     if candidate is None:
-        seen = [of_one(face), np.zeros(OF_ONE + OF_TWO)]
+        seen = [face.statistics, np.zeros(OF_ONE + OF_TWO)]
     else:
-        seen = [of_one(face), of_one(candidate), of_two(face, candidate)]
+        seen = [face.statistics, candidate.statistics, differences(face, candidate)]
     return torch.from_numpy(np.concatenate([*seen, [log2(side / 128), candidate is None]])).float()
 
 

@@ -153,7 +153,7 @@ CLR_FACE = (
         options=CLRFaceOptions(
             start_time=0.2, cover=1.0, steps=4, guidance=0.1, guide_to=0.01, guide_every=1, residual=1.0
         ),
-        # The IRN is the shipped DifFace estimator: the same network, also trained with a loss on identity.
+        # The IRN is DifFace's first estimator of ours: the same network, also trained with a loss on identity.
         weights={name: f"clr_face-face128-{name}" for name in ("vqgan", "score", "mask", "recogniser")}
         | {"irn": "difface-face128-estimator"},
         vqgan=VQGANConfig((48, 96), 1, codes=4096, norm_groups=16, mid_attention=False, unshuffle=2),

@@ -133,18 +133,18 @@ DIFFACE = (
         OURS,
         # From higher timesteps held-out faces come out hardly sharper, and further from the person.
         options=DifFaceOptions(start_timestep=20, steps=4, sampler="dpm++"),
-        weights={"estimator": "difface-face128-estimator", "prior": "difface-face128-prior"},
-        estimator=ESTIMATOR128,
+        weights={"estimator": "difface-face128-estimator_unet", "prior": "difface-face128-prior"},
+        estimator=UNetEstimatorConfig(),
         prior=PRIOR128,
         max_timestep=300,
     ),
     DifFacePreset(
-        "face128-unet",
+        "face128-swinir",  # our first estimator
         128,
         OURS,
         options=DifFaceOptions(start_timestep=20, steps=4, sampler="dpm++"),
-        weights={"estimator": "difface-face128-estimator_unet", "prior": "difface-face128-prior"},
-        estimator=UNetEstimatorConfig(),
+        weights={"estimator": "difface-face128-estimator", "prior": "difface-face128-prior"},
+        estimator=ESTIMATOR128,
         prior=PRIOR128,
         max_timestep=300,
     ),

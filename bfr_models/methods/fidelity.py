@@ -54,7 +54,7 @@ _DIFFACE512 = Dial(free={"start_timestep": 800}, faithful={"start_timestep": 40}
 
 DIALS: Mapping[tuple[str, str], Dial] = {
     ("difface", "face128"): _DIFFACE128,
-    ("difface", "face128-unet"): _DIFFACE128,
+    ("difface", "face128-swinir"): _DIFFACE128,
     ("difface", "ffhq512"): _DIFFACE512,
     ("difface", "ffhq512-mse"): _DIFFACE512,
     ("diffbfr", "face128"): Dial(

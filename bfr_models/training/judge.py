@@ -34,9 +34,9 @@ from bfr_models.training.judge_pairs import Pair, make_pairs
 from bfr_models.weights.tensors import parameters_of, save_weights
 
 TURNS = (  # of the methods, by batches of faces: those oftener whose faces differ most from the others'
-    ("estimator", "face128-unet"), ("diffbfr", "face128"), ("estimator", "face128"), ("difface", "face128-unet"),
-    ("estimator", "face128-unet"), ("clr_face", "face128"), ("difface", "face128"), ("estimator", "face128-unet"),
-    ("estimator", "face128"), ("diffbfr", "face128"),
+    ("estimator", "face128"), ("diffbfr", "face128"), ("estimator", "face128-swinir"), ("difface", "face128"),
+    ("estimator", "face128"), ("clr_face", "face128"), ("difface", "face128-swinir"), ("estimator", "face128"),
+    ("difface", "face128"), ("diffbfr", "face128"),
 )  # fmt: skip
 HELD_OUT = 0.12  # of the people: never learnt from, the calibration is theirs
 ITEMS = {"train": 4800, "held_out": 1152}

@@ -14,12 +14,12 @@ import torch
 
 from bfr_models.faces.candidates import corrected, replaced
 from bfr_models.faces.types import Recogniser
+from bfr_models.judge.decision import is_larger
 from bfr_models.pixels import Uint8Image, as_grey, resize, to_tensor, to_uint8
 from bfr_models.training.judge_distances import SIDES, Distances
 from bfr_models.training.judge_faces import PhotoFace, photo_face
 from bfr_models.types import FaceBatch, Restorer
 
-CORRECTED_FROM = 1.25  # times the network's size: below it there is nothing to keep of the input's detail
 WITH_GRAIN = 0.7  # share of the faces that get their grain back
 BATCH = 8
 LARGEST_SEEN = 256  # px
@@ -75,7 +75,7 @@ def _pairs(
     side = len(face.crop)
     grain_seed = int(rng.integers(2**31)) if rng.random() < WITH_GRAIN else None
     candidates = {"replaced": replaced(restored, face.crop, grain_seed)}
-    if side > CORRECTED_FROM * len(restored):
+    if is_larger(side, len(restored)):
         candidates["corrected"] = corrected(restored, face.crop)
     seen = {name: _seen(image, side) for name, image in {"kept": face.crop, **candidates}.items()}
     clean = _seen(face.clean, side)

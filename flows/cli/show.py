@@ -176,6 +176,8 @@ def estimate(facts: Result) -> None:
         )
         faces = sum(facts["sample_outcomes"].values())
         console.print(f"a sample of {faces} faces{_outcomes(facts['sample_outcomes'])}")
+        if (assessed := facts["assessed"]) and assessed["outcomes"]:
+            console.print(f"by the assessment {assessed['faces']} faces; pictures{_outcomes(assessed['outcomes'])}")
     for warning in facts["warnings"]:
         console.print(f"[yellow]{warning}[/]")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from bfr_models.judge.decision import is_larger
 from bfr_models.judge.verdict import Damage
-from tasks.runs.outcomes import is_larger
 
 RESTORED, CORRECTED, KEPT, TOO_LARGE, TOO_SMALL, OVER_THE_CAP, FAILED, NOT_JUDGED = FACE_OUTCOMES = (
     "restored", "corrected", "kept", "too_large", "too_small", "over_the_cap", "failed", "not_judged",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from bfr_models.judge.decision import is_larger
 from bfr_models.metrics.summary import Summary
 from bfr_models.registry import ResolvedMethod, methods
 from bfr_models.weights.catalogue import entry_of
 from bfr_models.weights.files import find_weight
-from tasks.runs.outcomes import is_larger
 
 SIDE_BIN = 4.0  # px
 NOTABLE = 0.05  # share of the faces: fewer that are too large are not worth a warning

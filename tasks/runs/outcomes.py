@@ -11,9 +11,6 @@ SCORED = (RESTORED, CORRECTED, KEPT_ORIGINAL)
 CHANGED = (RESTORED, CORRECTED)
 """The outcomes of faces whose pixels are not the input's."""
 
-LARGER = 1.25
-"""From a side this many times the network's on, a face has detail that the network cannot draw."""
-
 
 def outcome_word(outcome: str) -> str:
     """The part of an outcome that is counted: all of it, without the reason."""
@@ -23,8 +20,3 @@ def outcome_word(outcome: str) -> str:
 def is_changed(faces: Iterable[Mapping[str, Any]]) -> bool:
     """Whether any of these entries of the column `faces` has other pixels than the input."""
     return any(outcome_word(face["outcome"]) in CHANGED for face in faces)
-
-
-def is_larger(side: float, size: int) -> bool:
-    """Whether a face of `side` px is larger than a network of `size` px can draw it."""
-    return side > LARGER * size

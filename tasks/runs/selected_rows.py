@@ -7,8 +7,9 @@ out holds for what was selected.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -26,6 +27,8 @@ from tasks.storage.store import FileVersion, Store
 
 ASSESSMENT, ASSESSMENT_RECORD = "assessment", "assess.json"
 
+ASSESSED = ("id", "outcome", "faces_found")
+"""The columns of an assessment that a selection without a condition reads."""
 CHANGED = ("restored", "corrected", "not_judged")
 """The outcomes of an assessment that a restore would change: what is selected without a condition."""
 
@@ -37,6 +40,8 @@ class SelectedRows:
     ids: frozenset[str]
     among: int  # rows of the assessment
     condition: str | None
+    faces: int | None = None  # that an assessment found in them
+    outcomes: Mapping[str, int] = field(default_factory=dict)  # of their pictures, as it foresees them
 
     @property
     def description(self) -> dict[str, Any]:
@@ -73,7 +78,14 @@ def _selected(url: str, condition: str | None, _as_of: Sequence[FileVersion]) ->
     if not found:
         told = condition or f"outcome in {CHANGED}"
         raise UsageError(f"expected rows at {redact(url)} for {told}, found none among {len(ids)}; nothing to restore")
-    return SelectedRows(found, len(ids), condition)
+    return SelectedRows(found, len(ids), condition, *_assessed(table.filter(pa.array(kept))))
+
+
+def _assessed(table: pa.Table) -> tuple[int | None, dict[str, int]]:
+    """How many faces, and the pictures by outcome; neither in a table that is no assessment's."""
+    if not {"faces_found", "outcome"} <= set(table.column_names):
+        return None, {}
+    return sum(table["faces_found"].to_pylist()), dict(Counter(table["outcome"].to_pylist()).most_common())
 
 
 def _files(url: str) -> Iterator[tuple[Store, FileVersion]]:
@@ -100,7 +112,7 @@ def _read(store: Store, file: FileVersion, *, with_all: bool) -> pa.Table:
                 f"expected a column `id` in {redact(store.url(file.path))} to select rows by, found "
                 f"{', '.join(names)[:200]}"
             )
-        wanted = plain_columns(parquet.schema_arrow) if with_all else [n for n in ("id", "outcome") if n in names]
+        wanted = plain_columns(parquet.schema_arrow) if with_all else [n for n in ASSESSED if n in names]
         return parquet.read(columns=wanted)
 
 

@@ -15,16 +15,15 @@ STAGES = {
     "align": "faces are cut out",
     "wait": "for the accelerator, which works on another shard, or for the memory of a large image",
     "method": "the method restores faces",
-    "judge": "the judge says what they are worth",
+    "judge": "it is drawn what a face may become, and the judge says what that is worth",
     "score": "the recogniser and the measures look at them",
-    "paste": "what a face becomes is drawn and put back, photos are enlarged",
+    "paste": "faces are put back, photos are enlarged",
     "encode": "images are encoded",
     "write": "the shard's files are made, uploaded and committed",
     OTHER: "what is none of these",
     IDLE: "no shard in hand",
 }
 """The stages of a worker, in the order of a row's way through them."""
-ON_ACCELERATOR = ("method", "judge")
 
 Span = tuple[str, float, float]
 """(stage, start, seconds)"""
@@ -72,7 +71,7 @@ class Timings:
         seconds = sum(worker.ended - worker.began for worker in workers)
         tail = sum(worker.ended - ended for worker in workers for ended in worker.slots.values())
         stages = {name: self.stages[name] + (tail if name == IDLE else 0.0) for name in STAGES}
-        busy = sum(stages[name] for name in ON_ACCELERATOR)
+        busy = stages["method"]
         return {
             "stages": {name: round(value, 3) for name, value in stages.items()},
             "worker_seconds": round(seconds, 3),

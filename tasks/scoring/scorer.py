@@ -128,7 +128,7 @@ class Scorer:
             scored.append(
                 ScoredFace(
                     face=pixels,
-                    outcome=KEPT_ORIGINAL if lost[i] else RESTORED,
+                    outcome=f"{KEPT_ORIGINAL}: identity below {self._min_identity:g}" if lost[i] else RESTORED,
                     identity_similarity=similarities[i],
                     identity_similarity_gt=found.similarity("gt", name),
                     identity_degrees=found.degrees("lq", "restored"),

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from bfr_models.faces.candidates import correction, replaced, with_change
 from bfr_models.faces.grain import FloatImage
+from bfr_models.judge.decision import is_larger
 from bfr_models.judge.judge import Judge
 from bfr_models.judge.verdict import Verdict
 from bfr_models.pixels import Uint8Image
 from bfr_models.rng import derive_seed
 from tasks.config.care import Care
-from tasks.runs.outcomes import CORRECTED, KEPT_ORIGINAL, RESTORED, is_larger
+from tasks.runs.outcomes import CORRECTED, KEPT_ORIGINAL, RESTORED
 
 JUDGED_SIDE = 512
 """Largest side of a face that the judge was trained on, px; a larger one is shrunk to it."""

@@ -148,12 +148,12 @@ class RestoreRows:
         case = Case(native, restored, face.side or len(native), face.seed, row.enlargement.factor)
         with stage("score"):
             face.sharpness_input = sharpness(lq)
-        with stage("paste"):
+        with stage("judge"):
             return _Restored(row, face, lq, case, self._decide.candidates(case))
 
     def _decide_and_score(self, done: Sequence[_Restored]) -> None:
         """Chooses what becomes of each face, and scores that at the method's size."""
-        with exclusive(self._accelerator, "judge"):
+        with stage("judge"):
             began = time.perf_counter()
             cases = [(one.case, one.candidates) for one in done]
             decisions = call_or_bisect(self._decide.choose, cases, "judge_failed") if cases else []

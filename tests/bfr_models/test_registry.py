@@ -73,7 +73,8 @@ class TestRefusals:
     def test_weights_that_are_nowhere_are_named(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr(files, "ASSETS", tmp_path)
         monkeypatch.setenv("BFR_WEIGHTS", str(tmp_path / "cache"))
-        with pytest.raises(UsageError, match=f"difface-face128-estimator in the package or in {tmp_path / 'cache'}"):
+        expected = f"difface-face128-estimator_unet in the package or in {tmp_path / 'cache'}"
+        with pytest.raises(UsageError, match=expected):
             resolve_method("estimator")
 
 

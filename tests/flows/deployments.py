@@ -157,7 +157,7 @@ class Archive:
 
 def train(house: House, number: int) -> None:
     """Swaps in other weights under the same names, all at once."""
-    shipped = require_weight("difface-face128-estimator")
+    shipped = require_weight("difface-face128-estimator_unet")
     folder, link = house.folder / f"weights-{number}", house.folder / "weights"
     parameters = {name: value * (1 + number / 1000) for name, value in read_checkpoint(shipped).items()}
     save_weights(parameters, read_card(shipped), folder / f"{WEIGHTS}.safetensors")

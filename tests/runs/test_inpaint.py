@@ -175,7 +175,7 @@ def test_a_face_that_lost_its_identity_keeps_its_holes(tmp_path: Path, monkeypat
     monkeypatch.setattr("tasks.config.resolve.choose_recogniser", lambda _: chosen)
     before = noise(40, 40)
     _, (row,) = restored(tmp_path, [(support.encoded(before), mask_of(scratch(40, 40)))], min_identity=0.9)
-    assert row["faces"][0]["outcome"] == "kept_original"
+    assert row["faces"][0]["outcome"] == "kept_original: identity below 0.9"
     np.testing.assert_array_equal(support.decoded(row["restored"]["bytes"]), before)
 
 

@@ -252,7 +252,7 @@ def test_identity_is_still_required_of_what_would_be_written(
     lopsided[:, :48] = (250, 10, 10)
     _, (row,) = run_over(tmp_path, [lopsided], method, min_identity=0.9)
     np.testing.assert_array_equal(written(row), lopsided)
-    assert row["faces"][0]["outcome"] == "kept_original" and row["identity_similarity"] < 0.9
+    assert row["faces"][0]["outcome"] == "kept_original: identity below 0.9" and row["identity_similarity"] < 0.9
     assert row["faces"][0]["gain"] == pytest.approx(GOOD.gain)
 
 

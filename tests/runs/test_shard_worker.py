@@ -106,7 +106,7 @@ def test_a_face_that_lost_its_identity_keeps_its_pixels_and_the_row_says_so(faul
     record, data = restored(tmp_path, faulty, min_identity=0.9, gt_column="gt")
     kept, lost = data.to_pylist()
     assert kept["faces"][0]["outcome"] == "restored" and kept["identity_similarity"] == 1
-    assert lost["faces"][0]["outcome"] == "kept_original" and lost["identity_similarity"] < 0.9
+    assert lost["faces"][0]["outcome"] == "kept_original: identity below 0.9" and lost["identity_similarity"] < 0.9
     assert np.array_equal(support.decoded(lost["restored"]["bytes"]), lopsided)
     assert lost["identity_similarity_gt"] == 1 and lost["psnr"] == np.inf
     assert record["statistics"]["identity_similarity"]["min"] == pytest.approx(lost["identity_similarity"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ from bfr_models.weights.files import ASSETS
 from bfr_models.weights.tensors import parameters_of, save_weights
 from tasks.assess_dataset import assess_dataset
 from tasks.config.assess import AssessRun
+from tasks.config.resolve import resolve_run
+from tasks.estimate_run import estimate_run
 from tests import support
 from tests.real_photos import photo
 from tests.tasks.report.test_run_report import Page
@@ -129,6 +132,19 @@ def test_it_goes_on_where_it_was_stopped_and_a_finished_one_is_a_no_op(assessed:
     again, line = assess(folder, shard_rows=2, min_face=64)
     assert (line.rows, line.total, line.done) == (lost, 6, 6 - lost)
     assert rows_of(folder) == rows and again["outcomes"] == record["outcomes"]
+
+
+def test_a_plan_counts_what_the_assessment_found(assessed: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = assessed
+    run = support.make_run(
+        folder, "estimator", recogniser="none", input="photos", destination=str(folder / "planned"),
+        select=str(folder / "assessed"), select_where="outcome != 'rejected'",
+    )  # fmt: skip
+    found = estimate_run(resolve_run(run))
+    rows = [row for row in rows_of(folder) if row["outcome"] != "rejected"]
+    assert found["rows_to_do"] == len(rows) == 5
+    assert found["assessed"]["faces"] == sum(row["faces_found"] for row in rows) > 0
+    assert found["assessed"]["outcomes"] == dict(Counter(row["outcome"] for row in rows))
 
 
 def test_other_settings_and_other_folders_are_refused(assessed: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:

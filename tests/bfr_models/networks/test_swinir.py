@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bfr_models.methods.baseline_presets import ESTIMATOR
+from bfr_models.methods.difface_presets import ESTIMATOR128
 from bfr_models.networks.configs import SwinIRConfig
 from bfr_models.networks.swinir import SwinIR
 
@@ -32,7 +32,7 @@ def test_the_published_network_has_the_published_size() -> None:
 
 
 def test_the_face128_network_maps_faces_to_faces() -> None:
-    config = ESTIMATOR[0].estimator  # type: ignore[attr-defined]
+    config = ESTIMATOR128
     with torch.inference_mode():
         assert SwinIR(config)(torch.rand(2, 3, 128, 128)).shape == (2, 3, 128, 128)
 
