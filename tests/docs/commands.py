@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import typer
@@ -55,9 +56,15 @@ def inline() -> list[tuple[str, str]]:
     ]
 
 
+@cache
+def bfr() -> Any:
+    """The command as the real parser has it."""
+    return typer.main.get_command(app)
+
+
 def parse(words: Words) -> tuple[str, dict[str, Any]]:
     """The verb of a `bfr` command and its parameters, by the real parser; raises what that raises."""
-    command: Any = typer.main.get_command(app)
+    command = bfr()
     context = command.context_class(command, info_name="bfr")
     rest, names = list(words[1:]), []
     while hasattr(command, "commands"):
@@ -68,7 +75,7 @@ def parse(words: Words) -> tuple[str, dict[str, Any]]:
 
 def options(words: Sequence[str]) -> tuple[str, set[str]]:
     """The verb that these words begin with, and the options that it has; KeyError for a verb that is none."""
-    command: Any = typer.main.get_command(app)
+    command = bfr()
     names = []
     words = list(words)
     while hasattr(command, "commands") and words and not words[0].startswith("-"):

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+import pyarrow.parquet as pq
 from PIL import Image
 
 from tasks.make_demo_faces import PORTRAITS, aged_portrait, make_demo_faces
+from tasks.pack_pictures import pack_pictures
 from tests import support
 from tests.docs.commands import COMMANDS, Words, options, parse
 
@@ -63,14 +65,14 @@ def make_material(folder: Path) -> None:
     Image.fromarray(support.portrait(3)[:40]).save(folder / "scans" / "page.jpg")
     shutil.copytree(folder / "scans", folder / "aligned")
     make_demo_faces(str(folder / "pairs"))
-    pairs = support.read_table(folder / "pairs").to_pylist()[::3]
+    pairs = pq.read_table(folder / "pairs").to_pylist()[::3]
     shutil.rmtree(folder / "pairs")
     for name in ("faces", "inbox"):
         rows = [{"id": row["id"], "image": row["gt"]} for row in pairs]
         support.write_parquet(folder / name / "a.parquet", rows)
     theirs = [{"id": row["id"], "image": row["image"], "output": row["gt"], "gt": row["gt"]} for row in pairs]
     support.write_parquet(folder / "theirs" / "a.parquet", theirs)
-    shutil.copytree(folder / "scans", folder / "photos")
+    pack_pictures(str(folder / "scans"), str(folder / "photos"))
 
 
 def lay_out(words: Words, material: Path, here: Path) -> None:
