@@ -22,13 +22,14 @@ import pyarrow.parquet as pq
 from header import header
 from PIL import Image
 
-from bfr_models.judge.decision import JUDGE, choose_judge, harm_limit
+from bfr_models.judge.decision import JUDGE, choose_judge, harm_limits, harm_of, raw_probabilities
 from bfr_models.judge.network import JudgeNetwork
+from bfr_models.judge.verdict import Verdict
 from bfr_models.metrics.fidelity import sharpness
 from bfr_models.pixels import Uint8Image
 from bfr_models.registry import resolve_method
 from bfr_models.training.judge import examples_of, gain_of, predict, read_pairs
-from bfr_models.training.judge_calibration import EQUAL, raw_probabilities
+from bfr_models.training.judge_calibration import EQUAL
 from bfr_models.training.judge_pairs import Pair
 from bfr_models.weights.files import read_card, require_weight
 from bfr_models.weights.tensors import load_weights
@@ -82,16 +83,17 @@ def _decisions(pairs: list[Pair]) -> Iterator[Taken]:
     path = require_weight(JUDGE)
     card, network = read_card(path), JudgeNetwork()
     load_weights(network, path)
-    predicted, spreads = predict(network.eval(), examples_of(pairs).pairs)
-    points, shares = np.array(card["calibration"]).T
-    harm = np.interp(raw_probabilities(predicted, spreads), points, shares)
-    limit = harm_limit(card["harm_curve"], MAX_HARM)
+    seen = examples_of(pairs)
+    predicted, spreads = predict(network.eval(), seen.pairs)
+    harm = harm_of(card, raw_probabilities(predicted, spreads), seen.is_grey)
+    limits = harm_limits(card, MAX_HARM)
     rows_of: dict[int, list[int]] = defaultdict(list)
     for row, pair in enumerate(pairs):
         rows_of[pair.facts["item"]].append(row)
     for rows in rows_of.values():
         gains = {row: gain_of(pairs[row].facts) for row in rows}
-        allowed = [row for row in rows if harm[row] <= limit and predicted[row] >= MIN_GAIN]
+        verdicts = {row: Verdict(predicted[row], spreads[row], harm[row], 0, seen.is_grey[row]) for row in rows}
+        allowed = [row for row, one in verdicts.items() if limits.allow(one) and one.gain >= MIN_GAIN]
         best = max(allowed, key=lambda row: float(predicted[row])) if allowed else None
         person = str(pairs[rows[0]].facts["person"]).partition("|")[0]
         yield Taken(person, best is not None, 0.0 if best is None else gains[best], max(0.0, *gains.values()))

@@ -92,10 +92,11 @@ def judge_section(card: Card) -> Iterator[str]:
     yield ""
     yield "What its limits do to the people held out:"
     yield ""
-    yield "| limit | worse, of all | restored | gain kept |"
-    yield "|---|---|---|---|"
-    for limit, worse, restored, gain in card["harm_curve"][::5]:
-        yield f"| {limit:.4f} | {worse:.1%} | {restored:.1%} | {gain:.0%} |"
+    yield "| pictures | limit | worse, of all | restored | gain kept |"
+    yield "|---|---|---|---|---|"
+    for kind, curve in card["harm_curve"].items():
+        for limit, worse, restored, gain in curve[::5]:
+            yield f"| {kind} | {limit:.4f} | {worse:.1%} | {restored:.1%} | {gain:.0%} |"
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from typing import Any, Protocol
@@ -28,6 +29,7 @@ from bfr_models.device import local_device
 from bfr_models.errors import UsageError
 from bfr_models.judge.decision import choose_judge
 from bfr_models.judge.judge import Judge
+from bfr_models.judge.verdict import HarmLimits
 from tasks.assessment.assessor import Assessor
 from tasks.assessment.estimate import seconds_per_face
 from tasks.assessment.outcomes import Limits
@@ -69,7 +71,7 @@ def assess_dataset(asked: AssessRun, progress: Progress) -> dict[str, Any]:
     resolved, said = _resolved(asked, store)
     choice = choose_judge(resolved.method)
     judge = None if choice is None else Judge(choice)
-    harm = 1.0 if judge is None else judge.harm_limit(asked.max_harm)
+    harm = HarmLimits() if judge is None else judge.harm_limits(asked.max_harm)
     limits = Limits(harm, asked.min_gain, resolved.method.preset.size)
     request = _request(asked, resolved, None if choice is None else choice.sha256)
     shards, _ = list_source(resolved.run)
@@ -93,7 +95,7 @@ def assess_dataset(asked: AssessRun, progress: Progress) -> dict[str, Any]:
     record = _record(request, totals, store) | {
         "took_it_for": said or None,
         "rows_in_source": sum(shard.rows for shard in shards),
-        "judge": None if choice is None else {"sha256": choice.sha256, "harm_limit": harm},
+        "judge": None if choice is None else {"sha256": choice.sha256, "harm_limits": asdict(harm)},
         "seconds": round(seconds, 3),
         "seconds_per_picture": round(seconds / looked, 5) if looked else (finished or {}).get("seconds_per_picture"),
     }

@@ -28,6 +28,7 @@ from tasks.curation.duplicates import Duplicates, find_duplicates
 from tasks.curation.files import curated_schema, curated_tables, dropped_table, open_files
 from tasks.curation.profiles import profile_conditions
 from tasks.curation.report import duplicate_examples, render_curation
+from tasks.curation.reviewed import with_reviews
 from tasks.curation.selection import (
     Selection,
     best,
@@ -53,9 +54,9 @@ def curate_run(asked: CurateRun) -> dict[str, Any]:
     """Selects the rows and writes the dataset; returns curation.json. The same curation again is a no-op. UsageError,
     before anything is written, for settings that do not fit the run, or a destination that holds something else."""
     started = time.monotonic()
-    run = open_run(asked.source)
+    run, decided = with_reviews(open_run(asked.source))
     conditions = _conditions(asked, run)
-    request = _request(asked, run)
+    request = _request(asked, run, decided)
     store = Store(asked.destination)
     if finished := _prepare(store, request):
         return finished
@@ -112,8 +113,8 @@ def _conditions(asked: CurateRun, run: FinishedRun) -> list[str]:
     return conditions
 
 
-def _request(asked: CurateRun, run: FinishedRun) -> dict[str, Any]:
-    """The settings and the run: together they decide the result."""
+def _request(asked: CurateRun, run: FinishedRun, decided: str) -> dict[str, Any]:
+    """The settings, the run, and what reviewers have decided: together they decide the result."""
     places = {"source": redact(asked.source), "destination": redact(asked.destination)}
     return {
         "arguments": asked.model_dump(mode="json") | places,
@@ -123,6 +124,7 @@ def _request(asked: CurateRun, run: FinishedRun) -> dict[str, Any]:
             "fingerprint": run.record["method"]["fingerprint"],
             "plan": run.record["plan"],
             "finished": run.record["finished"],
+            **({"decisions": decided} if decided else {}),
         },
     }
 

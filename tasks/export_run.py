@@ -43,7 +43,7 @@ def export_run(
     source: str,
     destination: str,
     *,
-    only: Literal["changed"] | None = None,
+    only: Literal["changed", "approved"] | None = None,
     suffix: str = "",
     overwrite: bool = False,
     show: Callable[[int, int], None] = lambda done, total: None,
@@ -51,14 +51,18 @@ def export_run(
     """Exports a finished run; a second call writes what is missing. `suffix` is put into the names of changed images;
     `show` is told how many rows are done, and of how many.
 
+    Faces that a review wants to keep as they were have the input's pixels again. `only`: leaves out images in which
+    nothing is changed; with `approved`, no face is changed that nobody has approved.
+
     UsageError, before anything is written, for a run that is not finished, and for a folder with something else in it.
     """
     if set(suffix) & set("/\\\0"):
         raise UsageError(f"expected a suffix that can be part of a file name, found {suffix!r}")
-    run, store = open_export(source), Store(destination)
+    run, store = open_export(source, only_approved=only == "approved"), Store(destination)
     if f"{store.url()}/".startswith(f"{run.store.url()}/"):
         raise UsageError(f"expected a folder outside of the run {source}, found {destination}; choose another one")
-    progress = Progress(store, run, {"only": only, "suffix": suffix}, overwrite=overwrite)
+    asked = {"only": only, "suffix": suffix} | ({"decisions": run.reviews.digest} if run.reviews.digest else {})
+    progress = Progress(store, run, asked, overwrite=overwrite)
     export = _Export(run, store, progress, only, suffix)
     rows, total = 0, sum(shard.rows for shard, _ in run.shards)
     for number, (shard, _) in enumerate(run.shards):
@@ -113,7 +117,7 @@ class _Export:
                 why = made.detail if made else ""
                 self.report.missing.append({"id": picture.rows[0].id, "why": redact_text(why)})
             return Exported(MISSING)
-        if self.only and made.state != self.only:
+        if self.only and made.state != CHANGED:
             return Exported(made.state)
         names = was.files if was and was.files else self._names(picture, made)
         contents = [*([made.data] if made.data is not None else []), *made.beside.values()]

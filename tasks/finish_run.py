@@ -168,10 +168,11 @@ def _warnings(resolved: ResolvedRun, store: Store, sizes: Sizes | None) -> Itera
     """What the run's readers should know of. `sizes` are those of its faces."""
     if not learn_conditions(store):
         yield WARNING
-    if resolved.selection is not None:
+    if (selection := resolved.selection) is not None:
+        others = f"{selection['left_out']} others of the assessment" if selection["left_out"] else "all others"
         yield (
-            f"{resolved.selection['selected']} rows were selected; {resolved.selection['left_out']} others of the "
-            "assessment are no part of this run and stay as they are in the source"
+            f"{selection['selected']} rows were selected; {others} are no part of this run and stay as they are in the "
+            "source"
         )
     if warning := self_scored(resolved.method, resolved.settings["recogniser"]):
         yield warning

@@ -35,7 +35,7 @@ PORTRAITS = (
 )
 SEEDS = 6  # degraded versions of each portrait
 DEGRADATION = "gfpgan"
-AGED = 1  # seed of the photograph's damage: a scratch beside the face, fading, halftone
+AGED = 7  # seed of the photograph's damage: out of focus, and grainy
 SIZE = 128
 FILE = "part-00000.parquet"
 SCHEMA = with_image_features(

@@ -75,6 +75,9 @@ def _mend_records(store: Store, damage: list[Damage], settings: Settings | None)
     kinds = {one.kind for one in damage}
     if "storage_damaged" in kinds:
         yield _take_away(store, STORAGE_FACTS)
+    for one in damage:
+        if one.kind == "review_damaged":  # what it said cannot be had again
+            yield _take_away(store, one.where)
     is_short = any(one.commit for one in damage)  # then the totals are those of more rows than can be counted now
     if "record_damaged" in kinds or ("totals_differ" in kinds and not is_short):
         yield _take_away(store, RECORD)

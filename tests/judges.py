@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from bfr_models.judge.decision import harm_limit
-from bfr_models.judge.verdict import Verdict
+from bfr_models.judge.decision import KINDS, harm_limits
+from bfr_models.judge.verdict import HarmLimits, Verdict
 from bfr_models.pixels import Uint8Image
 from bfr_models.types import NetworkChoice
 
@@ -29,8 +29,8 @@ class SetJudge:
         self.seen += pairs
         return [self.says(*pair) for pair in pairs]
 
-    def harm_limit(self, max_harm: float) -> float:
-        return harm_limit(CURVE, max_harm)
+    def harm_limits(self, max_harm: float) -> HarmLimits:
+        return harm_limits({"harm_curve": dict.fromkeys(KINDS, CURVE)}, max_harm)
 
 
 def judge_runs(monkeypatch: pytest.MonkeyPatch, says: Says, choice: NetworkChoice = CHOICE) -> SetJudge:

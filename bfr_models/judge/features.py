@@ -23,6 +23,8 @@ SIDES = (32, 256)
 LEVELS = 4
 OF_ONE, OF_TWO = LEVELS * 2 * 7 + 4, LEVELS * 2 * 4 + 3
 """Numbers of statistics."""
+GREY = 0.05
+"""A picture is grey if its colours vary by less than this share of its light."""
 _QUANTILES = (0.2, 0.5, 0.9)
 _PLACES = 50  # across a band: enough to know how its detail is spread by
 _TAPS = np.array([1, 4, 6, 4, 1], dtype=np.float32) / 16
@@ -55,6 +57,12 @@ class Bands:
     regions: tuple[Region, ...]  # of each band the whole, and the middle
     luma: Values  # (n, n), of the picture
     mean: Values  # (3,) of the picture's channels
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether it has no colours but those of its tone: so do black and white prints, most of them old."""
+        luma, *colours = self.regions[-2].rms  # of the coarsest band
+        return bool(max(colours) < GREY * luma + _TINY)
 
     @cached_property
     def statistics(self) -> Values:

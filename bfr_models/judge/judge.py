@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import erfc, sqrt
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bfr_models.errors import BfrError
-from bfr_models.judge.decision import JUDGE, curve_of, harm_limit
+from bfr_models.judge.decision import JUDGE, harm_limits, harm_of, raw_probabilities
 from bfr_models.judge.features import Bands, bands
 from bfr_models.judge.network import JudgeNetwork, Outputs, features
-from bfr_models.judge.verdict import Damage, Verdict
+from bfr_models.judge.verdict import Damage, HarmLimits, Verdict
 from bfr_models.pixels import Uint8Image
 from bfr_models.types import NetworkChoice
 from bfr_models.weights.files import read_card, require_weight
@@ -36,31 +35,34 @@ class Judge:
             )
         self._network = JudgeNetwork()
         load_weights(self._network, path)
-        self._curve, self._calibration = curve_of(card), np.array(card["calibration"])
+        self._card = card
 
-    def harm_limit(self, max_harm: float) -> float:
-        """The `Verdict.harm` up to which a face may be replaced; see `decision.harm_limit`."""
-        return harm_limit(self._curve, max_harm)
+    def harm_limits(self, max_harm: float) -> HarmLimits:
+        """See `decision.harm_limits`."""
+        return harm_limits(self._card, max_harm)
 
     def compare(self, faces: Sequence[Uint8Image], candidates: Sequence[Uint8Image]) -> list[Verdict]:
         """A verdict on each candidate. `faces` are square crops at the photo's own scale (their side is the face's
         size), each with one candidate of any size, which is seen as it would look in the photo."""
         seen: dict[int, Bands] = {}  # a face may have several candidates
-        rows = []
+        rows, greys = [], []
         for face, candidate in zip(faces, candidates, strict=True):
             if id(face) not in seen:
                 seen[id(face)] = bands(face, len(face))
             own = seen[id(face)]
             rows.append(features(own, bands(candidate, len(face)), len(face)))
-        return self._verdicts(self._outputs(rows))
+            greys.append(own.is_grey)
+        return self._verdicts(self._outputs(rows), greys)
 
     def assess(self, faces: Sequence[Uint8Image]) -> list[Damage]:
         """What is wrong with each face, and what a restored one would be worth."""
-        found = self._outputs([features(bands(face, len(face)), None, len(face)) for face in faces])
+        seen = [bands(face, len(face)) for face in faces]
+        found = self._outputs([features(own, None, len(face)) for own, face in zip(seen, faces, strict=True)])
         named = torch.stack([found.blur, found.noise * 10, found.compression], dim=-1).mean(dim=0).clamp(min=0)
+        verdicts = self._verdicts(found, [own.is_grey for own in seen])
         return [
             Damage(blur, noise, min(compression, 1.0), verdict)
-            for (blur, noise, compression), verdict in zip(named.tolist(), self._verdicts(found), strict=True)
+            for (blur, noise, compression), verdict in zip(named.tolist(), verdicts, strict=True)
         ]
 
     @torch.inference_mode()
@@ -68,16 +70,8 @@ class Judge:
         outputs: Outputs = self._network(torch.stack(list(rows)))
         return outputs
 
-    def _verdicts(self, found: Outputs) -> list[Verdict]:
-        gains, spreads = found.together()
-        return [
-            self._verdict(gain, spread, identity_gain)
-            for gain, spread, identity_gain in zip(
-                gains.tolist(), spreads.tolist(), found.identity_gain.mean(dim=0).tolist(), strict=True
-            )
-        ]
-
-    def _verdict(self, gain: float, spread: float, identity_gain: float) -> Verdict:
-        raw = erfc(gain / spread / sqrt(2)) / 2  # of a normal distribution: its share below 0
-        points, shares = self._calibration.T
-        return Verdict(gain, spread, float(np.interp(raw, points, shares)), identity_gain)
+    def _verdicts(self, found: Outputs, greys: Sequence[bool]) -> list[Verdict]:
+        gains, spreads = (values.double().numpy() for values in found.together())
+        harm = harm_of(self._card, raw_probabilities(gains, spreads), np.array(greys))
+        columns = (gains, spreads, harm, found.identity_gain.mean(dim=0).numpy())
+        return [Verdict(*row) for row in zip(*(column.tolist() for column in columns), greys, strict=True)]

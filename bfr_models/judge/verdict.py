@@ -18,6 +18,22 @@ class Verdict:
     """Probability that the candidate is further from the clean face, in [0, 1], calibrated."""
     identity_gain: float
     """Change of the recogniser's cosine to the clean face."""
+    is_grey: bool = False
+    """Whether the face has no colours: such pictures have limits of their own."""
+
+
+@dataclass(frozen=True)
+class HarmLimits:
+    """Up to which `Verdict.harm` a candidate may be taken, in pictures with colours and without. 0 allows none: no
+    risk, however small, has been seen to be low enough. 1 allows all."""
+
+    colour: float = 1.0
+    grey: float = 1.0
+
+    def allow(self, verdict: Verdict) -> bool:
+        """Whether the candidate may be taken."""
+        limit = self.grey if verdict.is_grey else self.colour
+        return limit > 0 and verdict.harm <= limit
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 
 from bfr_models.errors import BfrError
 from bfr_models.faces.dlib_models import DlibRecogniser
-from bfr_models.judge.decision import JUDGE
+from bfr_models.judge.decision import JUDGE, KINDS, harm_of, raw_probabilities
 from bfr_models.judge.features import bands
 from bfr_models.judge.network import MEMBERS, JudgeNetwork, features
 from bfr_models.pixels import Uint8Image
 from bfr_models.registry import load_method, resolve_method
 from bfr_models.training.data import decode_face, encoded_images
-from bfr_models.training.judge_calibration import EQUAL, calibrate, harm_curve, raw_probabilities, reliability
+from bfr_models.training.judge_calibration import EQUAL, calibrate, harm_curve, reliability
 from bfr_models.training.judge_distances import SIDES, Distances
 from bfr_models.training.judge_pairs import Pair, make_pairs
 from bfr_models.weights.tensors import parameters_of, save_weights
@@ -124,6 +124,7 @@ class Examples:
     alone: Tensor  # (n, FEATURES)
     targets: Tensor  # (n, 5): gain, identity gain, blur, noise, compression; nan where it is not known
     targets_alone: Tensor  # the same, with the gain of the best candidate
+    is_grey: NDArray[np.bool_]  # (n,)
 
 
 def examples_of(pairs: Sequence[Pair]) -> Examples:
@@ -135,14 +136,14 @@ def examples_of(pairs: Sequence[Pair]) -> Examples:
         best[pair.facts["item"]] = max(best.get(pair.facts["item"], -1.0), gain)
     targets_alone = targets.clone()
     targets_alone[:, 0] = torch.tensor([best[pair.facts["item"]] for pair in pairs])
-    with_candidate, alone = (torch.stack(column) for column in zip(*seen, strict=True))
-    return Examples(with_candidate, alone, targets, targets_alone)
+    with_candidate, alone, greys = zip(*seen, strict=True)
+    return Examples(torch.stack(with_candidate), torch.stack(alone), targets, targets_alone, np.array(greys))
 
 
-def _features(pair: Pair) -> tuple[Tensor, Tensor]:
-    """With the candidate, and of the face alone."""
-    face = bands(pair.face, pair.side)
-    return features(face, bands(pair.candidate, pair.side), pair.side), features(face, None, pair.side)
+def _features(pair: Pair) -> tuple[Tensor, Tensor, bool]:
+    """With the candidate, of the face alone, and whether that is grey."""
+    face, candidate = (bands(image, pair.side) for image in (pair.face, pair.candidate))
+    return features(face, candidate, pair.side), features(face, None, pair.side), face.is_grey
 
 
 def _targets(facts: dict[str, Any]) -> list[float]:
@@ -215,10 +216,13 @@ def card_of(network: nn.Module, train: Sequence[Pair], held_out: Sequence[Pair],
     predicted, spreads = predict(network, seen.pairs)
     gains = seen.targets[:, 0].double().numpy()
     raw = raw_probabilities(predicted, spreads)
-    table = calibrate(raw, gains < -EQUAL)
-    points, shares = np.array(table).T
-    harm = np.interp(raw, points, shares)
-    items = [pair.facts["item"] for pair in held_out]
+    of_kind = dict(zip(KINDS, (~seen.is_grey, seen.is_grey), strict=True))
+    calibration = {"calibration": {kind: calibrate(raw[mine], gains[mine] < -EQUAL) for kind, mine in of_kind.items()}}
+    harm = harm_of(calibration, raw, seen.is_grey)
+    items = np.array([pair.facts["item"] for pair in held_out])
+    curves = {
+        k: harm_curve(items[mine].tolist(), predicted[mine], harm[mine], gains[mine]) for k, mine in of_kind.items()
+    }
     resolved = [resolve_method(*turn) for turn in sorted(set(TURNS))]
     return {
         "name": JUDGE,
@@ -226,8 +230,8 @@ def card_of(network: nn.Module, train: Sequence[Pair], held_out: Sequence[Pair],
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "data": {"train": _counts(train), "held_out": _counts(held_out), "made_of": MADE_OF},
         "networks": {w["file"]: w["sha256"] for method in resolved for w in method.weights.values()},
-        "calibration": table,
-        "harm_curve": harm_curve(items, predicted, harm, gains),
+        **calibration,
+        "harm_curve": curves,
         "held_out": {
             "correlation": round(float(np.corrcoef(predicted, gains.clip(WORST))[0, 1]), 4),
             "reliability": reliability(harm, gains < -EQUAL),

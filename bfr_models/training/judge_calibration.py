@@ -5,23 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
-from math import sqrt
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-Numbers = NDArray[np.float64]
+from bfr_models.judge.decision import Numbers
 
 LIMITS = tuple(np.round(np.geomspace(0.003, 0.5, 40), 4).tolist())
 EQUAL = 0.02
 """Share of the distance by which a loss counts as one: less is not seen."""
 POINTS = tuple((np.linspace(0, 1, 51) ** 2).round(5).tolist())
-
-
-def raw_probabilities(gains: Numbers, spreads: Numbers) -> Numbers:
-    """Of a gain below 0, if it were normal with the predicted mean and spread."""
-    return torch.erfc(torch.from_numpy(gains / spreads / sqrt(2))).div(2).numpy()
 
 
 def calibrate(raw: Numbers, is_worse: NDArray[np.bool_]) -> list[list[float]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
@@ -12,13 +12,17 @@ from flows.cli import show_pictures
 from flows.cli.command import run as command
 from flows.cli.options import Debug, Json
 
+SELECTIONS = ("changed", "approved")
+
 
 def export(
     run: Annotated[
         str, typer.Argument(metavar="RUN", help="A finished run, or the DST of `bfr reprocess`; any fsspec URL.")
     ],
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Where to write the files; any fsspec URL.")],
-    only: Annotated[str | None, typer.Option(help="Export only these images: changed.")] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Export only these images: changed, or approved by `bfr review`.")
+    ] = None,
     suffix: Annotated[
         str, typer.Option(help="Put into the names of changed images: `_new` makes a.jpg a_new.jpg.")
     ] = "",
@@ -34,8 +38,8 @@ def export(
         from flows.progress import RowProgress
         from tasks.export_run import export_run
 
-        if only not in (None, "changed"):
-            raise unknown("selection", only, ("changed",))
+        if only not in (None, *SELECTIONS):
+            raise unknown("selection", only, SELECTIONS)
         with ExitStack() as stack:
             lines: list[RowProgress] = []
 
@@ -44,7 +48,7 @@ def export(
                     lines.append(stack.enter_context(RowProgress("export", total)))
                 lines[0].reach(done)
 
-            chosen: Literal["changed"] | None = "changed" if only else None
+            chosen = cast(Literal["changed", "approved"] | None, only)
             return export_run(run, folder, only=chosen, suffix=suffix, overwrite=overwrite, show=show_rows)
 
     command(work, show_pictures.export, as_json, debug, exit_code=lambda report: int(report["missing"] > 0))

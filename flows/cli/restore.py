@@ -82,6 +82,10 @@ def restore(
         str | None,
         typer.Option(metavar="SQL", help="Select by this condition on the assessment's columns instead."),
     ] = None,
+    redo: Annotated[
+        bool,
+        typer.Option("--redo", help="SRC is a run: restore again what its review has marked for that."),
+    ] = False,
     upscale: Annotated[
         str | None,
         typer.Option(metavar="2|4|auto", help="Write photos larger; auto: as large as their faces have detail."),
@@ -173,13 +177,21 @@ def restore(
 ) -> None:
     """Restore every face of a dataset. Running it again resumes; a finished run is a no-op."""
 
+    def asked() -> dict[str, Any]:
+        settings = settings_from(context, RestoreRun, config)
+        if not redo:
+            return settings
+        from tasks.runs.redo import redo_settings
+
+        return redo_settings(settings)
+
     def estimate() -> Any:
         from tasks.estimate_run import estimate_run
 
-        return estimate_run(_checked(settings_from(context, RestoreRun, config)))
+        return estimate_run(_checked(asked()))
 
     def work() -> Any:
-        resolved = _checked(settings_from(context, RestoreRun, config))  # before Prefect and Ray start
+        resolved = _checked(asked())  # before Prefect and Ray start
         from flows.restore_dataset import restore_dataset_with_fallback
 
         return restore_dataset_with_fallback(resolved.run)

@@ -68,6 +68,8 @@ def verified(found: Result) -> None:
         f"{found['rows_in']} rows in, {found['restored']} written + {found['rejected']} rejected in {found['shards']} "
         f"shards; {found['files']} files hashed, {found['bytes'] / 2**20:.1f} MiB"
     )
+    if found["decisions"]:
+        console.print(f"{found['decisions']} faces decided about in a review")
     if found["ok"]:
         console.print("[green]ok[/]: every row exactly once, every file as committed")
         return

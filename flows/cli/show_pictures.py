@@ -51,3 +51,14 @@ def assessed(record: Result) -> None:
             markup=False,
         )
     console.print(f"report: {record['report']}", markup=False)
+
+
+def reviewed(result: Result) -> None:
+    """What has been decided, and the commands that go by it."""
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in result["decisions"].items() if count)
+    own = sum(result["own"].values())
+    console.print(f"decided: {counts or 'nothing yet'}; {own} by {result['reviewer']}", markup=False)
+    if result["decisions"]["approved"]:
+        console.print(f"  bfr export {result['run']} DIR --only approved", markup=False)
+    if result["decisions"]["redo"]:
+        console.print(f"  bfr restore {result['run']} DST --redo", markup=False)

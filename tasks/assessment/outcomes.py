@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from bfr_models.judge.decision import is_larger
-from bfr_models.judge.verdict import Damage
+from bfr_models.judge.verdict import Damage, HarmLimits
 
 RESTORED, CORRECTED, KEPT, TOO_LARGE, TOO_SMALL, OVER_THE_CAP, FAILED, NOT_JUDGED = FACE_OUTCOMES = (
     "restored", "corrected", "kept", "too_large", "too_small", "over_the_cap", "failed", "not_judged",
@@ -35,7 +35,7 @@ def severity(blur: float, noise: float, compression: float) -> float:
 class Limits:
     """From when on a face is restored."""
 
-    harm: float  # the judge's probability of harm that is still allowed
+    harm: HarmLimits
     min_gain: float
     size: int  # the network's, px
 
@@ -47,11 +47,11 @@ def face_outcome(damage: Damage, side: float, limits: Limits) -> str:
     than the network and sharp, since the network would take detail away. If it is damaged, larger than the network and
     would not gain, a larger network may serve it.
     """
-    if limits.harm >= 1:
+    if limits.harm == HarmLimits():
         return RESTORED  # whatever it is worth
     verdict = damage.verdict
     is_finer = is_larger(side, limits.size)
-    if verdict.harm <= limits.harm and verdict.gain > 0 and verdict.gain >= limits.min_gain:
+    if limits.harm.allow(verdict) and verdict.gain > 0 and verdict.gain >= limits.min_gain:
         return CORRECTED if is_finer and damage.blur < SOFT else RESTORED
     is_damaged = severity(damage.blur, damage.noise, damage.compression) >= NEEDS_WORK
     return TOO_LARGE if is_finer and is_damaged else KEPT

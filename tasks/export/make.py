@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,7 +83,14 @@ def _canvases(run: ExportRun, picture: Picture, notes: Notes) -> dict[int, Canva
     for number, row in enumerate(picture.rows):
         if row.restored is None or row.original is None or _is_untouched(run, row):
             continue
-        region = None if run.asked("format") == "png" else _pasted(row, run.asked("detector"))
+        if row.refused and not _has_the_size_of_before(run, row):
+            raise RowError(
+                "enlarged",
+                "some of its faces are to stay and others are not, and the run has written it larger: the input's "
+                "pixels cannot be put back; decide the same about all of its faces, or restore it without --upscale",
+            )
+        is_exact = run.asked("format") == "png" and not row.refused
+        region = None if is_exact else _pasted(row, run.asked("detector"), notes)
         canvas = with_restored(row.original, row.restored, region, notes)
         if canvas is not None:
             found[number] = canvas
@@ -94,6 +101,11 @@ def _is_untouched(run: ExportRun, row: ExportRow) -> bool:
     """Whether nothing in an image was changed, by what is known of its faces and its size."""
     if any(map(_is_changed, row.values["faces"])):
         return False
+    return run.only_approved or bool(row.refused) or _has_the_size_of_before(run, row)
+
+
+def _has_the_size_of_before(run: ExportRun, row: ExportRow) -> bool:
+    """Whether an image was written as large as it was, by what is known of it."""
     if run.asked("input") != "photos":
         return True
     original = row.original or b""
@@ -105,17 +117,23 @@ def _is_changed(face: dict[str, Any]) -> bool:
     return outcome_word(face["outcome"]) in CHANGED_FACES
 
 
-def _pasted(row: ExportRow, detector: str) -> Callable[[tuple[int, int]], Mask] | None:
-    """Where faces were pasted into a photo; None: anywhere."""
+def _pasted(row: ExportRow, detector: str, notes: Notes) -> Callable[[tuple[int, int]], Mask] | None:
+    """Where the faces are that were pasted into a photo and stay there; None: anywhere."""
     faces = [face for face in row.values["faces"] if _is_changed(face)]
     if not faces or any(face["landmarks"] is None for face in faces):
         return None
 
-    def mask(shape: tuple[int, int]) -> Mask:
+    def covered(shape: tuple[int, int], some: Iterable[dict[str, Any]]) -> Mask:
         canvas = np.zeros(shape, np.uint8)
-        for face in faces:
+        for face in some:
             cv2.fillConvexPoly(canvas, np.rint(_square(face, detector)).astype(np.int32), 1)
         return canvas.astype(bool)
+
+    def mask(shape: tuple[int, int]) -> Mask:
+        stays, goes = covered(shape, faces), covered(shape, row.refused)
+        if (stays & goes).any():
+            notes.add("a face that stays overlaps one that was refused: where they do, it has the input's pixels")
+        return stays & ~goes
 
     return mask
 

@@ -10,15 +10,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bfr_models.errors import BfrError, RowError
+from bfr_models.errors import BfrError, RowError, UsageError
 from tasks.datasets.fetch_images import Fetcher
 from tasks.datasets.image_column import addresses, image_bytes
 from tasks.datasets.row_groups import plain_columns, read_row_groups, value_at
 from tasks.runs.finished_run import current_run
 from tasks.runs.layout import DATA, REJECTED, SOURCE
 from tasks.runs.manifest import Entry, read_manifest
+from tasks.runs.outcomes import CHANGED, KEPT_ORIGINAL, outcome_word
 from tasks.runs.plan import require_finished
 from tasks.runs.record import RunRecord
+from tasks.runs.reviews import APPROVED, ORIGINAL, FaceKey, Reviews, read_reviews
 from tasks.runs.shards import Shard, current_version, from_table
 from tasks.runs.spec import read_spec, settings_digest
 from tasks.storage.redaction import redact
@@ -37,6 +39,7 @@ class ExportRow:
     lost: str  # why there is no original
     restored: bytes | None  # None for a rejected row
     values: dict[str, Any]  # of its columns without images; of a rejected row, why
+    refused: tuple[dict[str, Any], ...] = ()  # faces that the run has changed, and that a review has not let pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +59,8 @@ class ExportRun:
     record: RunRecord
     settings: str  # their digest: runs that share it make the same of the same images
     shards: list[tuple[Shard, Entry]]
+    reviews: Reviews
+    only_approved: bool = False  # a face that nobody has approved is as good as refused
 
     def asked(self, name: str, default: Any = None) -> Any:
         """A setting of the run."""
@@ -69,7 +74,7 @@ class ExportRun:
         restored = _records(self.store, entry[DATA], [_RESTORED, kept])
         rejected = _records(self.store, entry[REJECTED], [_IMAGE])
         reject = next(rejected, None)
-        for row, cell in enumerate(_originals(shard, column), start=shard.first_row):
+        for row, cell in zip(shard.numbers, _originals(shard, column), strict=True):
             if reject is not None and reject["source_row"] == row:
                 yield _rejected(reject, cell.path)
                 reject = next(rejected, None)
@@ -82,30 +87,54 @@ class ExportRun:
                 )
             images = {name: values.pop(name, None) for name in (_RESTORED, kept)}
             own = cell if cell.data or not images[kept] else _cell(images[kept], cell.path)
-            yield ExportRow(values["id"], own.path, own.data, own.lost, image_bytes(images[_RESTORED]), values)
+            refused = tuple(self._refused(shard, row, values["faces"] or []))
+            restored_bytes = image_bytes(images[_RESTORED])
+            yield ExportRow(values["id"], own.path, own.data, own.lost, restored_bytes, values, refused)
 
     def last_id(self, number: int) -> str:
         """The id of the last row of a shard."""
         shard, entry = self.shards[number]
-        last = shard.first_row + shard.rows - 1
+        last = shard.numbers[-1]
         if entry[REJECTED]:
             table = self._columns(entry[REJECTED], ["id", "source_row"])
             if table["source_row"][-1].as_py() == last:
                 return str(table["id"][-1])
         return str(self._columns(entry[DATA], ["id"])["id"][-1])
 
+    def _refused(self, shard: Shard, row: int, faces: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Notes in a row's faces what was decided about them; those that are to have the input's pixels again."""
+        for place, face in enumerate(faces):
+            decision = self.reviews.current.get(FaceKey(shard.id, row, place))
+            if decision is not None:
+                face["review"] = {"verdict": decision.verdict, "by": decision.by, "when": decision.when}
+            verdict = decision.verdict if decision else None
+            if outcome_word(face["outcome"]) not in CHANGED or verdict == APPROVED:
+                continue
+            if self.only_approved or verdict == ORIGINAL:
+                yield dict(face)
+                why = "by review" if verdict == ORIGINAL else "not approved"
+                face["outcome"] = f"{KEPT_ORIGINAL}: {why} ({face['outcome']})"
+
     def _columns(self, path: str, names: list[str]) -> pa.Table:
         with self.store.open_input(path) as opened:
             return pq.read_table(opened, columns=names)
 
 
-def open_export(url: str) -> ExportRun:
-    """A finished run, or the current one of generations. UsageError for anything else."""
+def open_export(url: str, *, only_approved: bool = False) -> ExportRun:
+    """A finished run, or the current one of generations, with what was decided about its faces. UsageError for anything
+    else, and for a run without decisions if only what was approved is wanted."""
     store = current_run(url)
     plan, record = require_finished(store)
     entries = {entry["shard"]: entry for entry in read_manifest(store)}
     shards = [(_at(store, record, shard), entries[shard.id]) for shard in from_table(plan.shards)]
-    return ExportRun(store, record, settings_digest(read_spec(store)), shards)
+    reviews = read_reviews(store)
+    if only_approved and not reviews.current:
+        raise UsageError(
+            f"expected decisions about the faces of {redact(store.url())}, found none; `bfr review "
+            f"{redact(store.url())}` shows them"
+        )
+    settings = settings_digest(read_spec(store))
+    return ExportRun(store, record, settings, shards, reviews, only_approved)
 
 
 def _at(store: Store, record: RunRecord, shard: Shard) -> Shard:
@@ -140,16 +169,19 @@ def _rejected(values: dict[str, Any], path: str | None) -> ExportRow:
 
 
 def _originals(shard: Shard, column: str) -> Iterator[_Cell]:
-    """The image cell of each row of a shard."""
+    """The image cell of each row that a shard covers."""
     if current_version(shard.source) != shard.version:
         yield from repeat(_Cell(None, None, f"{redact(shard.source)} has changed or is gone"), shard.rows)
         return
+    picked, first = None if shard.picked is None else set(shard.numbers), shard.first_row
     with shard.open() as opened:
         parquet = pq.ParquetFile(opened)
         for group in range(shard.row_group_start, shard.row_group_stop):
             table, unread = read_row_groups(parquet, range(group, group + 1), [column])
             fetch = Fetcher(shard.dataset, addresses(table[column]))
-            for row in range(table.num_rows):
+            rows = [row for row in range(table.num_rows) if picked is None or first + row in picked]
+            first += table.num_rows
+            for row in rows:
                 value = value_at(table[column], row)
                 try:
                     yield _Cell(image_bytes(value, fetch), _path(value), unread.get(row, ""))

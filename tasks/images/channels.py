@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from bfr_models.pixels import Uint8Image
 from tasks.images.sixteen_bit import Uint16Image, bands, to_8_bits
+
+if TYPE_CHECKING:
+    from bfr_models.pixels import Uint8Image
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,14 +6,13 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from bfr_models.errors import RowError
-from bfr_models.pixels import Uint8Image
 from bfr_models.upscalers.lanczos import enlarge
 from tasks.images import readers
 from tasks.images.beside import Beside
@@ -23,6 +22,9 @@ from tasks.images.enlarged import MOST_BYTES, enlarged_beside, enlarged_bytes, e
 from tasks.images.limits import MAX_PIXELS
 from tasks.images.metadata import icc_that_fits
 from tasks.images.sixteen_bit import Uint16Image, deep_png
+
+if TYPE_CHECKING:
+    from bfr_models.pixels import Uint8Image
 
 Format = Literal["png", "webp", "jpeg"]
 _MAX_SIDE = {"webp": 16383, "jpeg": 65500}  # 14 bits in VP8; libjpeg's JPEG_MAX_DIMENSION

@@ -6,17 +6,19 @@ import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bfr_models.pixels import Uint8Image
 from bfr_models.upscalers.lanczos import bands, enlarge_rows
 from tasks.images.beside import Beside
 from tasks.images.exif_block import ExifBlock
 from tasks.images.png import write_png
 from tasks.images.sixteen_bit import Uint16Image, merged
+
+if TYPE_CHECKING:
+    from bfr_models.pixels import Uint8Image
 
 MOST_BYTES = 1_800_000_000
 """Of the pixels of an enlarged image: below the 2 GiB that a cell of a Parquet file can hold."""

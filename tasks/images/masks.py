@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from bfr_models.errors import RowError
-from bfr_models.pixels import Uint8Image
+
+if TYPE_CHECKING:
+    from bfr_models.pixels import Uint8Image
 
 InpaintMask = NDArray[np.bool_]
 """(H, W): True where the image is unknown."""

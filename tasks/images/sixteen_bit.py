@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bfr_models.pixels import Uint8Image
 from tasks.images.png import write_png
+
+if TYPE_CHECKING:
+    from bfr_models.pixels import Uint8Image
 
 Uint16Image = NDArray[np.uint16]
 """(H, W) grey, (H, W, 2) grey and alpha, or (H, W, 3 or 4) RGB(A) uint16."""

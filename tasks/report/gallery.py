@@ -70,7 +70,10 @@ class _Gallery:
         numbers = sorted(rows)
         inputs = self._cells.of_source(shard.with_secrets(self._run.source), self._run.column, ids, numbers)
         gt = self._run.gt_column
-        truths = dict(self._cells.of_run(self._store, path, gt, numbers)) if gt else {}
+        truths: dict[int, bytes | None] = {}
+        if gt is not None:  # a row may be its own ground truth: then the output does not have it
+            own = gt == self._run.column
+            truths = dict(inputs if own else self._cells.of_run(self._store, path, gt, numbers))
         for number, image in self._restored(path, numbers):
             pictures = Pictures(inputs.pop(number, None), image, truths.pop(number, None))
             self._add_row(rows[number], pictures, [face for row, face in faces if row == number])

@@ -8,7 +8,7 @@ from typing import Any
 from bfr_models.faces.template import ALIGNED_BOX, TEMPLATE_SIDE
 from bfr_models.metrics.identity_scale import identity_word
 
-_BOX_SHARE = (ALIGNED_BOX[2] - ALIGNED_BOX[0]) / TEMPLATE_SIDE  # of the face square's side: a detector's box
+BOX_SHARE = (ALIGNED_BOX[2] - ALIGNED_BOX[0]) / TEMPLATE_SIDE  # of the face square's side: a detector's box
 
 
 def face_side(face: Mapping[str, Any]) -> float:
@@ -18,7 +18,7 @@ def face_side(face: Mapping[str, Any]) -> float:
         return float(known)
     x0, _, x1, _ = face["box"]
     side = float(x1 - x0)
-    return side if face["landmarks"] is None else side / _BOX_SHARE
+    return side if face["landmarks"] is None else side / BOX_SHARE
 
 
 def face_word(face: Mapping[str, Any], recogniser: str | None) -> str | None:

@@ -47,6 +47,8 @@ class ImageCells:
         self, parquet: pq.ParquetFile, first_group: int, column: str, rows: Sequence[int]
     ) -> Iterator[tuple[int, bytes | None]]:
         """Rows are counted from the first of `first_group`."""
+        if column not in parquet.schema_arrow.names:
+            return
         counts = [parquet.metadata.row_group(group).num_rows for group in range(first_group, parquet.num_row_groups)]
         for group, (stop, count) in enumerate(zip(accumulate(counts), counts, strict=True), first_group):
             inside = [row - (stop - count) for row in rows if stop - count <= row < stop]

@@ -14,6 +14,10 @@ from jinja2 import Environment, FileSystemLoader
 
 from tasks.storage.redaction import redact
 
+TEMPLATES = Path(__file__).parent / "templates"
+LOOK = TEMPLATES / "look.css"
+"""Colours and fonts that all pages share."""
+
 
 def printable(page: str) -> str:
     """The page without control characters, which HTML forbids, and lone surrogates, which UTF-8 cannot encode.
@@ -25,8 +29,7 @@ def printable(page: str) -> str:
 
 def template(name: str) -> Any:
     """A template of `templates/`; it escapes the values that it is given."""
-    folder = FileSystemLoader(Path(__file__).parent / "templates")
-    env = Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    env = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     env.filters["plain"] = plain
     env.filters["zip"] = zip
     env.filters["sha256"] = lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -14,7 +14,7 @@ Box = tuple[int, int, int, int]
 
 LADDER = ((512, 90), (512, 75), (384, 75), (256, 75), (160, 70), (96, 60))  # (longest side in px, quality), best first
 LOSSLESS_SIDE = 128
-MAX_PIXELS = 100_000_000  # larger ones are not opened for a page
+MAX_PIXELS = 50_000_000  # larger ones are not opened for a page: two of them take 300 MB
 MANY = 4  # a picture that is shown smaller is decoded at about this many times the size at which it is shown
 
 
@@ -75,8 +75,8 @@ def image_uri(encoded: bytes, budget: int) -> Shown:
 
 
 def _webp(image: Image.Image, side: int, quality: int, lossless: bool = False) -> tuple[bytes, tuple[int, int]]:
-    if max(image.size) > side:
-        image = image.copy()
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    if (scale := side / max(image.size)) < 1:
+        size = max(1, round(scale * image.width)), max(1, round(scale * image.height))
+        image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2)
     image.save(buffer := io.BytesIO(), "WEBP", quality=quality, method=2, lossless=lossless)
     return buffer.getvalue(), image.size

@@ -66,10 +66,10 @@ class FinishedRun:
     def origins(self, rows: Rows) -> tuple[list[str], list[int]]:
         """The source file that each row was restored from, and the row's number in it."""
         files = np.searchsorted([file.stop for file in self.files], rows, side="right")
-        return [self.files[number].source for number in files], self._source_rows[rows].tolist()
+        return [self.files[number].source for number in files], self.source_rows[rows].tolist()
 
     @cached_property
-    def _source_rows(self) -> Rows:
+    def source_rows(self) -> Rows:
         """(n,) the number of each row in its source file: rejected rows have no place in `data`, so they leave gaps."""
         shards = {shard.id: shard for shard in from_table(latest_plan(self.store).shards)}
         with ThreadPoolExecutor(PARALLEL_READS) as readers:

@@ -14,6 +14,7 @@ from tasks.runs.layout import COMMITS, DATA, FOLDERS, MANIFEST, RECORD, REJECTED
 from tasks.runs.manifest import read_manifest
 from tasks.runs.plan import Plan, find_plan
 from tasks.runs.record import RunRecord, read_record
+from tasks.runs.reviews import count_decisions
 from tasks.runs.sealed import DamagedError
 from tasks.runs.shards import Shard, from_table
 from tasks.runs.single_writer import stored_conditions
@@ -33,6 +34,7 @@ class Counts:
     rejected: int = 0
     files: int = 0
     bytes: int = 0
+    decisions: int = 0  # faces that reviewers have decided about
 
     def add(self, found: Inspection) -> None:
         self.restored, self.rejected = self.restored + found.restored, self.rejected + found.rejected
@@ -66,6 +68,8 @@ def inspect_run(store: Store) -> Findings:
         return found
     keep = set[str]()
     found.problems += _plan_problems(plan)
+    found.counts.decisions, unread = count_decisions(store)
+    found.problems += [Damage("review_damaged", error.path, f"found {error.found}") for error in unread]
     for shard in inspect_shards(store, plan, settings, deep=True):
         found.problems += shard.damage
         found.counts.add(shard)

@@ -19,6 +19,9 @@ CARD = "README.md"
 SOURCE = "source"  # the images, packed, of a run that was given files
 PACKED = "_packed"  # in it: what was packed; no reader takes a name with `_` for the dataset's
 
+REVIEW = "review"  # what people have decided about the faces
+DECISIONS = "review/decisions"  # create-only records, which nothing removes
+
 DAMAGED = "damaged"  # copies of what was found damaged
 
 POINTER = "current.json"
@@ -51,6 +54,21 @@ def shard_file(folder: str, commit: str, attempt: str) -> str:
 def packed_file(number: int) -> str:
     """A record of what was packed, relative to `SOURCE`."""
     return f"{PACKED}/{number:05d}.parquet"
+
+
+def decision_file(name: str) -> str:
+    """A record of what a reviewer has decided at once."""
+    return f"{DECISIONS}/{name}.json"
+
+
+def decisions_bundle(count: int, digest: str) -> str:
+    """Copies of that many records of decisions in one file, which is read instead of them."""
+    return f"{REVIEW}/bundle-{count:09}-{digest}.json"
+
+
+def review_index(digest: str) -> str:
+    """The faces of a run as a review sorts and filters them, made from the data files of one manifest."""
+    return f"{REVIEW}/faces-{digest}.parquet"
 
 
 def damaged_file(path: str, digest: str) -> str:

@@ -1,4 +1,5 @@
-"""The rows that a run is told to restore: those of an assessment, or of any Parquet with their ids, by a condition.
+"""The rows that a run is told to restore: those of an assessment, of a review, or of any Parquet with their ids, by a
+condition.
 
 Only these rows are planned; all others stay in the source as they are, and run.json says how many. So rows in = rows
 out holds for what was selected.
@@ -21,6 +22,7 @@ from bfr_models.errors import UsageError
 from tasks.config.restore import RestoreRun
 from tasks.datasets.conditions import rows_where
 from tasks.datasets.row_groups import plain_columns, values
+from tasks.runs.redo import redo_rows, reviewed_run
 from tasks.runs.source import open_source
 from tasks.storage.redaction import redact
 from tasks.storage.store import FileVersion, Store
@@ -65,8 +67,12 @@ def selected_rows(run: RestoreRun) -> SelectedRows | None:
 
 @lru_cache(maxsize=1)  # asked for twice: for the run's settings, and for its plan
 def _selected(url: str, condition: str | None, _as_of: Sequence[FileVersion]) -> SelectedRows:
-    tables = [_read(store, file, with_all=condition is not None) for store, file in _files(url)]
-    table = pa.concat_tables(tables, promote_options="permissive")
+    reviewed = reviewed_run(url)
+    if reviewed is None:
+        tables = [_read(store, file, with_all=condition is not None) for store, file in _files(url)]
+        table = pa.concat_tables(tables, promote_options="permissive")
+    else:
+        table = redo_rows(reviewed)
     ids = list(values(table["id"]))
     if condition is not None:
         kept = rows_where(table, [condition])[0].tolist()
@@ -90,7 +96,9 @@ def _assessed(table: pa.Table) -> tuple[int | None, dict[str, int]]:
 
 def _files(url: str) -> Iterator[tuple[Store, FileVersion]]:
     store = Store(url)
-    if url.endswith(".parquet"):
+    if reviewed_run(url) is not None:
+        yield from ((store, file) for file in store.versions() if file.path.endswith(".json"))
+    elif url.endswith(".parquet"):
         yield from open_source(url)
     elif store.exists(ASSESSMENT_RECORD):
         yield from ((store, file) for file in store.versions(ASSESSMENT) if file.path.endswith(".parquet"))

@@ -40,7 +40,7 @@ class _Worker:
 class Timings:
     """Sums over the commit records of a run. Records without timings, of earlier versions, are not counted.
 
-    A worker with two shards in hand has two clocks, so that the stages add up to twice its time.
+    A worker with two shards in hand has two clocks: the stages then add up to twice its time.
     """
 
     shards: int = 0

@@ -18,7 +18,7 @@ from bfr_models.faces.candidates import correction, replaced, with_change
 from bfr_models.faces.grain import FloatImage
 from bfr_models.judge.decision import is_larger
 from bfr_models.judge.judge import Judge
-from bfr_models.judge.verdict import Verdict
+from bfr_models.judge.verdict import HarmLimits, Verdict
 from bfr_models.pixels import Uint8Image
 from bfr_models.rng import derive_seed
 from tasks.config.care import Care
@@ -35,7 +35,7 @@ class Judges(Protocol):
 
     def compare(self, faces: Sequence[Uint8Image], candidates: Sequence[Uint8Image]) -> list[Verdict]: ...
 
-    def harm_limit(self, max_harm: float) -> float: ...
+    def harm_limits(self, max_harm: float) -> HarmLimits: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ class Decide:
 
     def __init__(self, care: Care, judge: Judges | None) -> None:
         self._care, self._judge = care, judge
-        self._harm_limit = judge.harm_limit(care.max_harm) if judge else 1.0
+        self._limits = judge.harm_limits(care.max_harm) if judge else HarmLimits()
         self.needs_crops = judge is not None or care.grain == "keep"
 
     def candidates(self, case: Case) -> list[Decision]:
@@ -94,13 +94,9 @@ class Decide:
         """The candidate with the highest gain among those within the limits; else the face is kept."""
         judged = sorted(((one.verdict, one) for one in candidates if one.verdict), key=lambda pair: -pair[0].gain)
         for verdict, one in judged:
-            if self._is_safe(verdict) and verdict.gain >= self._care.min_gain:
+            if self._limits.allow(verdict) and verdict.gain >= self._care.min_gain:
                 return one
         return Decision(_why_kept(case, candidates, judged[0][0]), verdict=judged[0][0])
-
-    def _is_safe(self, verdict: Verdict) -> bool:
-        """A limit of 0 means that no risk, however small, has been seen to be low enough."""
-        return self._harm_limit > 0 and verdict.harm <= self._harm_limit
 
 
 def _why_kept(case: Case, candidates: list[Decision], best: Verdict) -> str:
@@ -119,7 +115,7 @@ def _levels(change: Tensor) -> FloatImage:
 
 def _rounded(verdict: Verdict) -> Verdict:
     names = ("gain", "spread", "harm", "identity_gain")
-    return Verdict(*(round(getattr(verdict, name), DIGITS) for name in names))
+    return replace(verdict, **{name: round(getattr(verdict, name), DIGITS) for name in names})
 
 
 def load_decide(care: Care) -> Decide:

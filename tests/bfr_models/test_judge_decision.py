@@ -7,20 +7,23 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bfr_models.judge.decision import choose_judge, harm_limit
+from bfr_models.judge.decision import KINDS, choose_judge, harm_limits, harm_of, raw_probabilities
+from bfr_models.judge.verdict import HarmLimits, Verdict
 from bfr_models.registry import resolve_method
-from bfr_models.training.judge_calibration import LIMITS, calibrate, harm_curve, raw_probabilities
+from bfr_models.training.judge_calibration import LIMITS, calibrate, harm_curve
 
 CURVE = [[0.01, 0.0, 0.2, 0.5], [0.05, 0.015, 0.4, 0.9], [0.2, 0.05, 0.6, 1.0]]
 
 
 @pytest.mark.parametrize(("max_harm", "limit"), [(0.0, 0.01), (0.02, 0.05), (0.05, 0.2), (1.0, 1.0)])
 def test_the_limit_keeps_the_harm(max_harm: float, limit: float) -> None:
-    assert harm_limit(CURVE, max_harm) == limit
+    card = {"harm_curve": {"colour": CURVE, "grey": [[0.01, 0.0]]}}
+    assert harm_limits(card, max_harm) == HarmLimits(limit, 1.0 if max_harm >= 1 else 0.01)
 
 
 def test_nothing_is_restored_if_no_limit_is_low_enough() -> None:
-    assert harm_limit([[0.01, 0.03, 0.2, 0.5]], 0.02) == 0.0
+    limits = harm_limits({"harm_curve": {kind: [[0.01, 0.03, 0.2, 0.5]] for kind in KINDS}}, 0.02)
+    assert limits == HarmLimits(0, 0) and not limits.allow(Verdict(0.5, 0.1, 0.0, 0.0))
 
 
 def test_a_judge_of_other_networks_is_refused() -> None:
@@ -34,6 +37,12 @@ def test_a_judge_of_other_networks_is_refused() -> None:
 def test_raw_probability_of_a_loss() -> None:
     raw = raw_probabilities(np.array([0.0, 1.0, -1.0]), np.array([1.0, 1.0, 1.0]))
     assert raw == pytest.approx([0.5, 0.1587, 0.8413], abs=1e-4)
+
+
+def test_grey_pictures_have_a_calibration_of_their_own() -> None:
+    card = {"calibration": {"colour": [[0, 0], [1, 0.5]], "grey": [[0, 0.2], [1, 1]]}}
+    found = harm_of(card, np.array([0.0, 0.5, 0.5]), np.array([True, True, False]))
+    assert found == pytest.approx([0.2, 0.6, 0.25])
 
 
 def test_calibration_follows_what_happened_and_rises() -> None:

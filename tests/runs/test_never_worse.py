@@ -15,7 +15,7 @@ from bfr_models.faces.detectors import DetectorChoice
 from bfr_models.faces.paste import paste
 from bfr_models.faces.template import FFHQ_5, at_size
 from bfr_models.faces.types import DetectedFace
-from bfr_models.judge.decision import JUDGE
+from bfr_models.judge.decision import JUDGE, KINDS
 from bfr_models.judge.network import JudgeNetwork
 from bfr_models.judge.verdict import Verdict
 from bfr_models.pixels import Uint8Image, resize, to_tensor, to_uint8
@@ -226,7 +226,8 @@ def judge_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if find_weight(JUDGE) is None:
         monkeypatch.setenv("BFR_WEIGHTS", str(tmp_path / "weights"))
         networks = {weight["file"]: weight["sha256"] for weight in resolve_method("difface").weights.values()}
-        card = {"networks": networks, "harm_curve": CURVE, "calibration": [[0, 0], [1, 1]]}
+        card = {"networks": networks, "harm_curve": dict.fromkeys(KINDS, CURVE)}
+        card["calibration"] = {kind: [[0, 0], [1, 1]] for kind in KINDS}
         save_weights(parameters_of(JudgeNetwork()), card, tmp_path / "weights" / f"{JUDGE}.safetensors")
 
 

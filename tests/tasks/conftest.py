@@ -10,8 +10,10 @@ import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
 
+from bfr_models.faces.detectors import DetectorChoice
 from tests import support
 from tests.tasks.curation.curated import HOSTILE, ROWS
+from tests.tiled_photos import TileDetector
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +45,15 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
         support.make_run(folder, gt_column="gt", recogniser="dlib", keep_embeddings=True, shard_rows=6)
     )
     return folder / "dst"
+
+
+@pytest.fixture
+def mirror(monkeypatch: pytest.MonkeyPatch, faulty: str) -> str:
+    """A method that mirrors faces; they are found by `TileDetector`."""
+    support.use_mean_colours(monkeypatch)
+    monkeypatch.setattr("tasks.worker.restore_rows.load_detector", lambda *_: TileDetector())
+    monkeypatch.setattr("tasks.config.resolve.choose_detector", lambda *_: DetectorChoice("tiles"))
+    return faulty
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from bfr_models.errors import UsageError
-from bfr_models.judge.decision import JUDGE
+from bfr_models.judge.decision import JUDGE, KINDS
 from bfr_models.judge.network import JudgeNetwork
 from bfr_models.registry import resolve_method
 from bfr_models.weights.files import ASSETS
@@ -60,7 +60,11 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 def untrained_judge(folder: Path) -> None:
     torch.manual_seed(0)
     networks = {weight["file"]: weight["sha256"] for weight in resolve_method("estimator").weights.values()}
-    facts = {"networks": networks, "harm_curve": [[0.01, 0.01], [0.6, 0.5]], "calibration": [[0, 0], [1, 1]]}
+    facts = {
+        "networks": networks,
+        "harm_curve": {kind: [[0.01, 0.01], [0.6, 0.5]] for kind in KINDS},
+        "calibration": {kind: [[0, 0], [1, 1]] for kind in KINDS},
+    }
     save_weights(parameters_of(JudgeNetwork()), facts, folder / f"{JUDGE}.safetensors")
 
 

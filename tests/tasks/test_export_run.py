@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from bfr_models.errors import UsageError
-from bfr_models.faces.detectors import DetectorChoice
 from tasks.export_run import export_run
 from tasks.images.codec import decode
 from tasks.pack_pictures import pack_pictures
@@ -22,7 +21,7 @@ from tasks.storage.store import Store
 from tests import support
 from tests.tasks.images.samples import opened
 from tests.tasks.images.test_tiff_pages import multipage
-from tests.tiled_photos import TILE, TileDetector, photo
+from tests.tiled_photos import TILE, photo
 
 FACE, NO_FACE = photo(1, None), photo(None, None)
 
@@ -48,15 +47,6 @@ def tree(folder: Path) -> dict[str, bytes]:
 def record_of(folder: Path, name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
     return found
-
-
-@pytest.fixture
-def mirror(monkeypatch: pytest.MonkeyPatch, faulty: str) -> str:
-    """A method that mirrors faces; they are found by `TileDetector`."""
-    support.use_mean_colours(monkeypatch)
-    monkeypatch.setattr("tasks.worker.restore_rows.load_detector", lambda *_: TileDetector())
-    monkeypatch.setattr("tasks.config.resolve.choose_detector", lambda *_: DetectorChoice("tiles"))
-    return faulty
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import itertools
 
 import pytest
 
-from bfr_models.judge.verdict import Damage, Verdict
+from bfr_models.judge.verdict import Damage, HarmLimits, Verdict
 from tasks.assessment.outcomes import OUTCOMES, Limits, face_outcome, picture_outcome, severity
 
-LIMITS = Limits(harm=0.1, min_gain=0.05, size=128)
+LIMITS = Limits(HarmLimits(0.1, 0.1), min_gain=0.05, size=128)
 GAIN, LOSS, RISK = Verdict(0.4, 0.1, 0.01, 0.0), Verdict(-0.2, 0.1, 0.9, 0.0), Verdict(0.4, 0.4, 0.2, 0.0)
 SMALL_GAIN = Verdict(0.04, 0.01, 0.01, 0.0)
 WORN, CLEAN = (1.3, 8.0, 0.45), (0.0, 0.5, 0.05)
@@ -35,7 +35,7 @@ def test_a_face_is_changed_where_it_gains(
 
 
 def test_with_all_harm_allowed_every_face_is_restored() -> None:
-    assert face_outcome(Damage(*CLEAN, LOSS), 300, Limits(harm=1.0, min_gain=0.05, size=128)) == "restored"
+    assert face_outcome(Damage(*CLEAN, LOSS), 300, Limits(HarmLimits(), min_gain=0.05, size=128)) == "restored"
 
 
 def test_severity_grows_with_every_kind_of_damage_from_0_to_1() -> None:
