@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 
-.PHONY: demo test test-all check lint bench clean
+.PHONY: demo test test-all check lint docs bench clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.demo  ## two portraits, degraded, restored, scored, reported
@@ -17,7 +17,10 @@ test: $(VENV)/.test  ## the whole test suite: no GPU, no network
 test-all: $(VENV)/.test  ## and long faults, schedules, and what needs a server: S3 (Ceph), PostgreSQL
 	$(PYTEST) -m ""
 
-check: lint test  ## what CI runs
+check: lint docs test  ## what CI runs
+
+docs: $(VENV)/.docs  ## the site of docs/ in build/site, with the reference: no network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -41,4 +44,8 @@ $(VENV)/.demo: pyproject.toml requirements.lock | $(VENV)/bin/python
 
 $(VENV)/.test: pyproject.toml requirements.lock | $(VENV)/bin/python
 	$(PIP) --editable '.[offline,test]'
+	touch $@ $(VENV)/.demo
+
+$(VENV)/.docs: pyproject.toml requirements.lock | $(VENV)/bin/python
+	$(PIP) --editable '.[offline,docs]'
 	touch $@ $(VENV)/.demo

@@ -53,12 +53,13 @@ def main() -> None:
     parser.add_argument("--copy", type=float, default=0.95, help="its cosine from which a pair is one photo")
     parser.add_argument("--sheet", type=Path, help="PNG of the pairs")
     args = parser.parse_args()
-    faces, others = _read(args.faces, args.source), _read(args.others)
-    seen = [_other_vectors(str(args.network), some) for some in (faces, others)]
-    here, there = _pairs(*seen, args.same, args.copy)
+    faces, others = read_faces(args.faces, args.source), read_faces(args.others)
+    seen = [other_vectors(str(args.network), some) for some in (faces, others)]
+    here, there = pairs_of_people(*seen, args.same, args.copy)
     if args.sheet:
         _sheet(
-            [np.hstack([_at(faces[a], 96), _at(others[b], 96)]) for a, b in zip(here, there, strict=True)], args.sheet
+            [np.hstack([at_side(faces[a], 96), at_side(others[b], 96)]) for a, b in zip(here, there, strict=True)],
+            args.sheet,
         )
     recogniser = DlibRecogniser()
     mine, theirs = (recogniser.embed(some).astype(np.float64) for some in (faces, others))
@@ -75,7 +76,7 @@ def main() -> None:
         "|---|---|---|---|",
     ]
     for size in SIZES:
-        small = recogniser.embed([_at(_at(faces[a], size), 256) for a in here]).astype(np.float64)
+        small = recogniser.embed([at_side(at_side(faces[a], size), 256) for a in here]).astype(np.float64)
         same, own = (small * theirs[there]).sum(axis=1), (small * mine[here]).sum(axis=1)
         limit = np.quantile((small @ theirs.T)[strangers[here]], 0.99)
         lines.append(f"| {size} | {np.median(same):.3f} | {np.median(own):.3f} | {(same > limit).mean():.0%} |")
@@ -84,12 +85,13 @@ def main() -> None:
     print(text)
 
 
-def _read(path: Path, source: str = "") -> list[Uint8Image]:
+def read_faces(path: Path, source: str = "") -> list[Uint8Image]:
+    """The images of a Parquet file, of the rows whose column `source` has that text in it."""
     rows = pq.read_table(path, columns=["image", "source"]).to_pylist()
     return [decode(row["image"]["bytes"]).pixels for row in rows if source in row["source"]]
 
 
-def _pairs(a: Vectors, b: Vectors, same: float, copy: float) -> tuple[list[int], list[int]]:
+def pairs_of_people(a: Vectors, b: Vectors, same: float, copy: float) -> tuple[list[int], list[int]]:
     """The places of the people that are in both sets."""
     cosines = a @ b.T
     best, back = cosines.argmax(axis=1), cosines.argmax(axis=0)
@@ -97,7 +99,8 @@ def _pairs(a: Vectors, b: Vectors, same: float, copy: float) -> tuple[list[int],
     return found, best[found].tolist()
 
 
-def _other_vectors(network: str, faces: Sequence[Uint8Image]) -> Vectors:
+def other_vectors(network: str, faces: Sequence[Uint8Image]) -> Vectors:
+    """(n, 256) of length 1, of OpenVINO's network."""
     net, found = cv2.dnn.readNetFromONNX(network), []
     for face in faces:
         crop, _ = align(face, at_size(FFHQ_5, len(face)), POINTS * 512, 128)
@@ -107,7 +110,8 @@ def _other_vectors(network: str, faces: Sequence[Uint8Image]) -> Vectors:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def _at(face: Uint8Image, side: int) -> Uint8Image:
+def at_side(face: Uint8Image, side: int) -> Uint8Image:
+    """The face `side` px wide and high."""
     way = cv2.INTER_AREA if side < len(face) else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(face, (side, side), interpolation=way), np.uint8)
 

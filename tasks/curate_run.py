@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from bfr_models.errors import UsageError
 from tasks.config.curate import CurateRun
 from tasks.curation.dataset_card import dataset_card
+from tasks.curation.dedupe_scale import choose_dedupe
 from tasks.curation.duplicates import Duplicates, find_duplicates
 from tasks.curation.files import curated_schema, curated_tables, dropped_table, open_files
 from tasks.curation.profiles import profile_conditions
@@ -108,12 +109,7 @@ def _conditions(asked: CurateRun, run: FinishedRun) -> list[str]:
         require_values(run.table, asked.by)
     if asked.stratify is not None:
         require_strata(run.table, asked.stratify)
-    if asked.dedupe_by == "embedding" and not run.record["measures"]["keep_embeddings"]:
-        raise UsageError("expected a run with --keep-embeddings for --dedupe-by embedding, found one without; "
-                         "use --dedupe-by perceptual")  # fmt: skip
-    if asked.dedupe_by == "inception" and not run.record["measures"]["inception"]:
-        raise UsageError("expected a run with the Inception's features for --dedupe-by inception, found one without; "
-                         "use --dedupe-by perceptual")  # fmt: skip
+    choose_dedupe(asked, run)
     return conditions
 
 
@@ -163,8 +159,8 @@ def _select(asked: CurateRun, run: FinishedRun, conditions: list[str]) -> tuple[
     for condition, holds in zip(conditions, rows_where(run.table, conditions), strict=True):
         selection.keep(condition, holds)
     rank, duplicates = ranks(run.table, asked.by, asked.ascending), None
-    if asked.dedupe is not None:
-        duplicates = find_duplicates(asked, run, selection.kept, rank, asked.dedupe)
+    if dedupe := choose_dedupe(asked, run):
+        duplicates = find_duplicates(run, selection.kept, rank, *dedupe)
         selection.drop(NEAR_DUPLICATE, duplicates.dropped)
     if asked.stratify is not None:
         selection.keep(f"{asked.stratify} is null", pc.is_valid(run.table[asked.stratify]).to_numpy())

@@ -58,14 +58,20 @@ def make_demo_photo(folder: str) -> None:
     store, path = Store(folder), f"{name}.jpg"
     if store.exists(path):
         return
+    _, aged = aged_portrait(package, file, AGED)
+    Image.fromarray(aged).save(data := io.BytesIO(), "JPEG", quality=90, dpi=(150, 150))
+    store.write(path, data.getvalue())
+
+
+def aged_portrait(package: str, file: str, seed: int) -> tuple[Uint8Image, Uint8Image]:
+    """A portrait with its face as large as the networks draw one, and the same, aged as prints in an archive are."""
     photo, face, detector = _portrait(package, file)
     matrix = similarity(face.landmarks, at_size(detector.template, SIZE))
     height, width = (round(side * hypot(matrix[0, 0], matrix[1, 0])) for side in photo.shape[:2])
-    small = to_uint8(resize(to_tensor(photo)[None], (height, width))[0])  # its face as large as the network draws one
-    rng = np.random.default_rng(AGED)
+    small = to_uint8(resize(to_tensor(photo)[None], (height, width))[0])
+    rng = np.random.default_rng(seed)
     drawn = draw(get_preset("archive"), SIZE, rng)
-    Image.fromarray(apply(age(small, rng), drawn, rng)).save(aged := io.BytesIO(), "JPEG", quality=90, dpi=(150, 150))
-    store.write(path, aged.getvalue())
+    return small, apply(age(small, rng), drawn, rng)
 
 
 def _rows() -> Iterator[dict[str, object]]:

@@ -20,7 +20,11 @@ def curate(
     where: Annotated[str | None, typer.Option(help="SQL condition on the run's columns.")] = None,
     profile: Annotated[str | None, typer.Option(help="Ready-made quality gates: archive or training-set.")] = None,
     dedupe: Annotated[
-        float | None, typer.Option(help="Cosine similarity from which two rows are near-duplicates.")
+        str | None,
+        typer.Option(
+            metavar="auto|COSINE",
+            help="Drop near-duplicates: rows from this similarity on; auto: the mark measured for what is compared.",
+        ),
     ] = None,
     dedupe_by: Annotated[
         str, typer.Option(help="What to compare: embedding, inception or perceptual; auto takes the first available.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -10,6 +10,7 @@ from bfr_models.errors import unknown
 from tasks.config.fields import Url
 from tasks.storage.redaction import redact
 
+AUTO: Literal["auto"] = "auto"
 LOOKS = ("embedding", "inception", "perceptual")
 
 
@@ -22,8 +23,8 @@ class CurateRun(BaseModel):
     destination: Url = Field(description="folder of the curated dataset")
     where: str | None = Field(None, description="SQL condition on the run's columns")
     profile: str | None = Field(None, description="ready-made quality gates: archive or training-set")
-    dedupe: float | None = Field(
-        None, gt=0, le=1, description="cosine similarity from which two rows are near-duplicates"
+    dedupe: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] | None = Field(
+        None, description="cosine similarity from which two rows are near-duplicates; auto takes the features' mark"
     )
     dedupe_by: str = Field(
         "auto", description="embedding, inception or perceptual; auto takes the first that the run has"

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.config.curate import CurateRun
 from tasks.curation.near_duplicates import cosines, neighbourhoods
-from tasks.curation.row_vectors import choose_look, row_vectors
+from tasks.curation.row_vectors import row_vectors
 from tasks.runs.finished_run import FinishedRun, Rows
 
 
@@ -24,9 +23,8 @@ class Duplicates:
     facts: dict[str, Any]
 
 
-def find_duplicates(asked: CurateRun, run: FinishedRun, rows: Rows, rank: Rows, threshold: float) -> Duplicates:
+def find_duplicates(run: FinishedRun, rows: Rows, rank: Rows, look: str, threshold: float) -> Duplicates:
     """Drops all but the best row (lowest `rank`) of each group of near-duplicates."""
-    look = choose_look(run) if asked.dedupe_by == "auto" else asked.dedupe_by
     seen = row_vectors(run, rows, look)
     found = neighbourhoods(seen.vectors, threshold)
     order = np.lexsort((rank[seen.rows], found.labels))

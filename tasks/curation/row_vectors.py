@@ -33,11 +33,16 @@ class RowVectors:
     source: dict[str, Any]
 
 
-def choose_look(run: FinishedRun) -> str:
-    """The recogniser's embeddings if the run kept them, else Inception's features if it has them, else the images."""
-    if run.record["measures"]["keep_embeddings"] and run.record["recogniser"]:
-        return "embedding"
-    return "inception" if run.record["measures"]["inception"] else "perceptual"
+def known_looks(run: FinishedRun) -> dict[str, str]:
+    """What rows can be compared by, best first, each with the name of its network or formula: the recogniser's
+    embeddings if the run kept them, Inception's features if it has them, the images."""
+    measures, recogniser = run.record["measures"], run.record["recogniser"]
+    found = {}
+    if measures["keep_embeddings"] and recogniser:
+        found["embedding"] = str(recogniser["name"])
+    if measures["inception"]:
+        found["inception"] = str(measures["inception"]["name"])
+    return found | {"perceptual": PERCEPTUAL}
 
 
 def row_vectors(run: FinishedRun, rows: Rows, look: str) -> RowVectors:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bfr_models.device import local_device
 from bfr_models.errors import RowError, UsageError
 from bfr_models.metrics.extractors import NETWORKS, PREPROCESSING, Extractor, load_extractor
-from bfr_models.metrics.frechet import FeatureSource, FeatureStatistics, Gaussian
+from bfr_models.metrics.frechet import INCEPTION, FeatureSource, FeatureStatistics, Gaussian
 from bfr_models.pixels import Uint8Image
 from tasks.datasets.image_column import find_image_column, image_bytes
 from tasks.datasets.row_groups import batches, opened_parquet, values
@@ -62,6 +62,7 @@ def read_side(
     features: list[NDArray[np.float32]] = []
     skipped = 0
     for key, images, without in _batches(url, column):
+        _require_faces(images, extractor.source, url)
         found = extractor.extract(images)
         parts.append(FeatureStatistics.from_features(found, extractor.source, key))
         if len(parts) == AT_ONCE:
@@ -70,6 +71,18 @@ def read_side(
             features.append(found)
         skipped += without
     return Side(FeatureStatistics.fold(parts).gaussian(), features, skipped)
+
+
+def _require_faces(images: list[Uint8Image], source: FeatureSource, url: str) -> None:
+    """UsageError for photos, of which a recogniser would see neither the face nor its place."""
+    if source.network == INCEPTION:
+        return
+    for height, width in (image.shape[:2] for image in images):
+        if height != width:
+            raise UsageError(
+                f"expected aligned, square faces in {redact(url)}, as {source.network} compares, found an image of "
+                f"{width} x {height} px; use `--features inception` for whole photos"
+            )
 
 
 def _saved(url: str) -> bytes:

@@ -69,6 +69,13 @@ def test_rows_without_a_picture_are_counted(tmp_path: Path) -> None:
     assert (found["skipped"], found["n"]) == ([2, 2], [2, 2])
 
 
+def test_whole_photos_are_refused_by_a_recogniser(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    photo = {"image": {"bytes": support.encoded(support.portrait(0)[:40]), "path": None}}
+    support.write_parquet(tmp_path / "photos" / "a.parquet", [photo])
+    with pytest.raises(UsageError, match=r"expected aligned, square faces .* an image of 96 x 40 px; use `--features"):
+        measure_distance(str(tmp_path / "photos"), str(folders[0]), features="dlib")
+
+
 def test_absent_weights_are_said_with_what_to_do(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BFR_WEIGHTS", "/nowhere")
     with pytest.raises(UsageError, match="bfr weights fetch fid/inception"):

@@ -1,0 +1,5 @@
+"""The signal handlers, which commands replace."""
+
+from tests.flows.conftest import signals
+
+__all__ = ["signals"]
