@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bfr_models.degradation.degrade import degrade
 from bfr_models.degradation.presets import Preset, preset_of_row
@@ -22,7 +21,7 @@ from tasks.config.degrade import DegradeRun
 from tasks.datasets.folder_columns import with_folder_columns
 from tasks.datasets.image_column import IMAGE, find_image_column, image_bytes, with_image_features
 from tasks.datasets.overwriting import made_by, require_free
-from tasks.datasets.row_groups import batches
+from tasks.datasets.row_groups import batches, opened_parquet, values
 from tasks.datasets.row_ids import row_ids
 from tasks.datasets.writer import DatasetWriter
 from tasks.images.codec import decode, encode
@@ -66,7 +65,7 @@ def degrade_dataset(run: DegradeRun) -> DegradeReport:
         for store, file in open_source(run.source):
             for table, first_row in _batches(store, file, run.column):
                 ids = row_ids(file.name, first_row, table)
-                cells = table[run.column].to_pylist()
+                cells = list(values(table[run.column]))
                 presets = [preset_of_row(run.preset, row + i) for i in range(len(ids))]
                 row += len(ids)
                 pairs = list(workers.map(partial(_pair, run=run), ids, cells, presets))
@@ -78,8 +77,7 @@ def degrade_dataset(run: DegradeRun) -> DegradeReport:
 
 
 def _batches(store: Store, file: FileVersion, column: str) -> Iterator[tuple[pa.Table, int]]:
-    with store.open_input(file.path) as source:
-        parquet = pq.ParquetFile(source)
+    with opened_parquet(store, file) as parquet:
         find_image_column(parquet.schema_arrow, column)
         first_row = 0
         for batch in batches(parquet, BATCH_ROWS):

@@ -61,6 +61,7 @@ def export_run(
     run, store = open_export(source, only_approved=only == "approved"), Store(destination)
     if f"{store.url()}/".startswith(f"{run.store.url()}/"):
         raise UsageError(f"expected a folder outside of the run {source}, found {destination}; choose another one")
+    store.require_bucket()
     asked = {"only": only, "suffix": suffix} | ({"decisions": run.reviews.digest} if run.reviews.digest else {})
     progress = Progress(store, run, asked, overwrite=overwrite)
     export = _Export(run, store, progress, only, suffix)

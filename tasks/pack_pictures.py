@@ -1,6 +1,6 @@
 """Packs images into a Parquet dataset: one row per image file, byte for byte, broken files included.
 
-Nothing is lost on the way in: `restore` rejects what does not decode, with the reason. A TIFF with several pages
+Nothing is lost on the way in: `restore` rejects what does not decode, with the reason. A TIFF or PDF with several pages
 becomes one row per page; that of the first one has the whole file, of which every reader takes the first page.
 """
 
@@ -10,24 +10,23 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bfr_models.errors import BfrError, UsageError
 from tasks.datasets.archives import ARCHIVES, SIDECARS, Entry, image_files, read_entries
 from tasks.datasets.folder_columns import with_folder_columns
 from tasks.datasets.image_column import IMAGE, find_image_column, image_bytes, with_image_features
 from tasks.datasets.overwriting import made_by, require_free
-from tasks.datasets.row_groups import batches
+from tasks.datasets.row_groups import batches, opened_parquet, values
 from tasks.datasets.row_ids import row_ids
 from tasks.datasets.writer import DatasetWriter
+from tasks.images.document_readers import later_pages
 from tasks.images.tiff_pages import split_pages
 from tasks.runs.layout import SOURCE, SPEC
 from tasks.runs.packed import Packed, note_packed, read_packed
 from tasks.runs.source import open_source
-from tasks.storage.local_disk import NotAFileError
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
@@ -113,6 +112,7 @@ class FilesOfRun:
 def files_of_run(source: str, destination: str) -> FilesOfRun | None:
     """The images at a run's source, if these are files; None for a dataset. UsageError, before anything is written, if
     the run at the destination is of other files."""
+    Store(destination).require_bucket()
     url = f"{destination.rstrip('/')}/{SOURCE}"
     packed = read_packed(Store(url))
     if not packed.records and Store(destination).exists(SPEC):
@@ -156,10 +156,14 @@ def _rows(entries: Iterable[Entry], report: PackReport) -> Iterator[dict[str, An
             yield {"id": row_id, "image": {"bytes": data, "path": path}, **entry.sidecars}
 
 
-def _pages(data: bytes | None) -> list[bytes | None]:
-    """Each page of a TIFF, the first as the file itself: with it the dataset has every byte of what was packed."""
-    pages = split_pages(data)
-    return [data, *pages[1:]]
+def _pages(data: bytes | None) -> Iterator[bytes | None]:
+    """Each page of a TIFF or a PDF, the first as the file itself: with it the dataset has every byte of what was
+    packed."""
+    yield data
+    if data is not None and data[:5] == b"%PDF-":
+        yield from later_pages(data)
+    else:
+        yield from split_pages(data)[1:]
 
 
 def _tables(rows: Iterator[dict[str, Any]]) -> Iterator[pa.Table]:
@@ -192,34 +196,18 @@ def _schema(row: Mapping[str, Any]) -> pa.Schema:
 def _from_parquet(source: str, column: str) -> Iterator[pa.Table]:
     """The rows of Parquet files with the image column named `image` and all other columns as they are."""
     for store, file in open_source(source):
-        try:
-            with store.open_input(file.path) as opened:
-                yield from _read_parquet(opened, file.name, column)
-        except (FileNotFoundError, NotAFileError) as error:
-            raise UsageError(
-                f"expected a file at {redact(store.url(file.path))}, found {error.strerror or error}; remove it"
-            ) from error
-        except (pa.ArrowInvalid, pa.ArrowKeyError, pa.ArrowNotImplementedError) as error:
-            raise UsageError(
-                f"expected Parquet files of one kind at {redact(source)}, found {file.name}, which differs "
-                f"or is damaged: {error}"
-            ) from error
-
-
-def _read_parquet(opened: BinaryIO, path: str, column: str) -> Iterator[pa.Table]:
-    parquet = pq.ParquetFile(opened)
-    find_image_column(parquet.schema_arrow, column)
-    first_row = 0
-    for batch in batches(parquet, BATCH_ROWS):
-        table = with_folder_columns(pa.Table.from_batches([batch]), path)
-        yield _normalised(table, column, path, first_row)
-        first_row += batch.num_rows
+        with opened_parquet(store, file) as parquet:
+            find_image_column(parquet.schema_arrow, column)
+            first_row = 0
+            for batch in batches(parquet, BATCH_ROWS):
+                table = with_folder_columns(pa.Table.from_batches([batch]), file.name)
+                yield _normalised(table, column, file.name, first_row)
+                first_row += batch.num_rows
 
 
 def _normalised(table: pa.Table, column: str, file: str, first_row: int) -> pa.Table:
     """`id` and `image` first; another column that is named `image` becomes `source_image`."""
-    cells = table[column].to_pylist()
-    images = [{"bytes": image_bytes(cell, lambda _: None), "path": _path(cell)} for cell in cells]
+    images = [{"bytes": image_bytes(cell, lambda _: None), "path": _path(cell)} for cell in values(table[column])]
     columns = {"id": pa.array(row_ids(file, first_row, table), pa.string()), "image": pa.array(images, IMAGE)}
     for name in table.column_names:
         if name not in ("id", column):

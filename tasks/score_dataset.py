@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bfr_models.device import local_device
 from bfr_models.errors import RowError
@@ -18,7 +17,7 @@ from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
 from tasks.config.score import ScoreRun
 from tasks.datasets.image_column import find_image_column, image_bytes
 from tasks.datasets.overwriting import made_by, require_free
-from tasks.datasets.row_groups import batches
+from tasks.datasets.row_groups import batches, opened_parquet, values
 from tasks.datasets.row_ids import row_ids
 from tasks.datasets.writer import DatasetWriter
 from tasks.images.codec import decode
@@ -83,15 +82,16 @@ def _batches(run: ScoreRun) -> Iterator[tuple[str, list[str], list[FaceTriple | 
     """(key, ids, faces) of some rows at a time, with a RowError for each row that cannot be scored."""
     columns = [name for name in (run.column, run.lq_column, run.gt_column) if name is not None]
     for store, file in open_source(run.source):
-        with store.open_input(file.path) as source:
-            parquet = pq.ParquetFile(source)
+        with opened_parquet(store, file) as parquet:
             for name in columns:
                 find_image_column(parquet.schema_arrow, name)
             wanted = [*columns, "id"] if "id" in parquet.schema_arrow.names else columns
             first_row = 0
             for batch in batches(parquet, BATCH_ROWS, wanted):
                 table = pa.Table.from_batches([batch])
-                faces = [_face(run, row) for row in table.to_pylist()]
+                cells = {name: values(table[name]) for name in columns}
+                rows = (dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True))
+                faces = [_face(run, row) for row in rows]
                 yield f"{file.name}#{first_row}", row_ids(file.name, first_row, table), faces
                 first_row += table.num_rows
 

@@ -22,6 +22,7 @@ from tasks.config.environment import prepare_environment
 from tasks.engine.daemon_threads import end_if_busy
 from tasks.engine.spot_notice import watch_for_notice
 from tasks.storage.redaction import redact_text
+from tasks.storage.refusals import refusal
 from tasks.storage.waits import show_waits
 
 
@@ -72,6 +73,8 @@ def explain(error: BaseException) -> tuple[int, str]:
         return error.exit_code, str(error)
     if isinstance(error, ValidationError):
         return UsageError.exit_code, "; ".join(_fault(found) for found in error.errors())
+    if refused := refusal(error):
+        return BfrError.exit_code, refused
     return BfrError.exit_code, f"{type(error).__name__}: {error} (--debug shows where)"
 
 

@@ -7,9 +7,10 @@ not followed: whoever made the folder could not read what they lead to, perhaps,
 
 from __future__ import annotations
 
-import gzip
+import errno
 import io
 import lzma
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -21,21 +22,14 @@ from typing import IO, TypeVar
 from bfr_models.errors import UsageError
 from tasks.datasets import archive_limits
 from tasks.datasets.archive_limits import CHUNK, MAX_SIDECAR_BYTES, BoundedTar, Budget, members, open_tar, size_of
+from tasks.datasets.file_kinds import is_hidden, is_image, why_skipped
+from tasks.storage.filesystem import split_file
 from tasks.storage.globs import split_glob
 from tasks.storage.local_disk import NotAFileError
 from tasks.storage.redaction import redact
+from tasks.storage.refusals import cannot_read
 from tasks.storage.store import FileVersions, Store
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
-NOT_READ = dict.fromkeys(("heic", "heif", "hif"), "a HEIF image") | {
-    "avif": "an AVIF image",
-    "jxl": "a JPEG XL image",
-    **dict.fromkeys(("jp2", "j2k", "jpf", "jpx", "j2c"), "a JPEG 2000 image"),
-    **dict.fromkeys(("dng", "cr2", "cr3", "nef", "arw", "raf", "orf", "rw2", "pef", "srw"), "a camera's raw data"),
-    "pdf": "a PDF",
-    "dcm": "a DICOM image",
-    "psd": "a Photoshop document",
-}
 SIDECARS = ("json", "txt", "cls")  # files beside an image in a WebDataset; they become columns
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)  # LZMA takes the memory that the file says
@@ -44,9 +38,11 @@ LEADS_OUT = "a link that leads out of the source (--follow-links follows it)"
 
 Member = TypeVar("Member")
 _DAMAGE = (
-    zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError,
-    RuntimeError, NotImplementedError,  # zipfile's for an encrypted member and an unknown compression
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, struct.error,
+    RuntimeError,  # zipfile's for an encrypted member, an unknown compression, and what recurses
+    ValueError, LookupError, ArithmeticError,  # zipfile's and tarfile's for numbers that they did not expect
 )  # fmt: skip
+_OF_CONTENT = (None, errno.EINVAL)  # the numbers of an OSError that is about bytes; others are about where they lie
 
 
 @dataclass(frozen=True)
@@ -65,15 +61,15 @@ def read_entries(
 ) -> Iterator[Entry] | None:
     """The files of a folder, a glob or of archives, in a stable order; None if the source is Parquet. With `only`, of
     the images and archives those of these names, as `image_files` has them."""
-    folder, slash, name = source.rstrip("/").rpartition("/")
+    folder, name = split_file(source.rstrip("/"))
     if name.lower().endswith(ARCHIVES) and not has_magic(source):
-        return _archive(Store(folder or slash or "."), name)
+        return _archive(Store(folder), name)
     if name.endswith(".parquet"):
         return None
     store, files, follow_links = _list(source, follow_links=follow_links)
-    sizes = {file.path: file.size for file in files if only is None or file.path in only or _why_skipped(file.path)}
-    names = [path for path in sizes if not _hidden(path)]
-    images = any(map(_is_image, names))
+    sizes = {file.path: file.size for file in files if only is None or file.path in only or why_skipped(file.path)}
+    names = [path for path in sizes if not is_hidden(path)]
+    images = any(map(is_image, names))
     if any(path.endswith(".parquet") for path in names):
         if images:
             raise UsageError(f"expected images or Parquet at {redact(source)}, found both; pack them separately")
@@ -87,16 +83,16 @@ def read_entries(
 def image_files(source: str) -> dict[str, str] | None:
     """The version of each image at a source by its name or, if there are none, of each archive; None if the source has
     neither, or if it is a dataset: it has a Parquet file."""
-    folder, slash, name = source.rstrip("/").rpartition("/")
+    folder, name = split_file(source.rstrip("/"))
     if _is_archive(name) and not has_magic(name):
-        store = Store(folder or slash or ".")
+        store = Store(folder)
         return {name: store.info(name).version} if store.exists(name) else None
     if name.endswith(".parquet") or source.startswith(("http://", "https://")):  # web servers do not list
         return None
-    files = [file for file in _list(source, follow_links=False)[1] if not _hidden(file.path)]
+    files = [file for file in _list(source, follow_links=False)[1] if not is_hidden(file.path)]
     if any(file.path.endswith(".parquet") for file in files):
         return None
-    for wanted in (_is_image, _is_archive):
+    for wanted in (is_image, _is_archive):
         if found := {file.path: file.version for file in files if wanted(file.path)}:
             return found
     return None
@@ -110,16 +106,27 @@ def _list(source: str, *, follow_links: bool) -> tuple[Store, FileVersions, bool
     if (pattern := split_glob(source)) is not None and not store.exists(""):
         store = Store(pattern[0])
         return store, store.glob(pattern[1]), follow_links
-    files = store.versions(follow_links=follow_links)
+    try:
+        files = store.versions(follow_links=follow_links)
+    except PermissionError as error:  # a named object may be read in a bucket that may not be listed
+        return *_named(source, error), True
     if [file.path for file in files] != [""]:
         return store, files, follow_links
-    folder, slash, name = source.rpartition("/")
-    return Store(folder or slash or "."), [replace(files[0], path=name)], True
+    folder, name = split_file(source)
+    return Store(folder), [replace(files[0], path=name)], True
+
+
+def _named(source: str, refused: PermissionError) -> tuple[Store, FileVersions]:
+    folder, name = split_file(source)
+    try:
+        return Store(folder), [Store(folder).info(name)]
+    except (OSError, UsageError):  # the latter for a bucket, which is in no folder
+        raise cannot_read(source, refused) from refused
 
 
 def _file(store: Store, path: str, size: int, follow_links: bool) -> Entry:
     leads_out, name = not follow_links and store.leads_out(path), as_text(path)
-    if why := _why_skipped(path):
+    if why := why_skipped(path):
         return Entry(name, skipped=LEADS_OUT if leads_out else why)
     if leads_out:
         return Entry(name, lost=LEADS_OUT)
@@ -147,6 +154,7 @@ def _archive(store: Store, name: str) -> Iterator[Entry]:
     except FileNotFoundError:
         raise UsageError(f"expected an archive at {redact(store.url(name))}, found nothing; check the path") from None
     except _DAMAGE as error:
+        _require_damage(error)
         raise UsageError(
             f"expected a whole archive at {redact(store.url(name))}, found a broken one ({error}); download it again, "
             "or extract what is left of it and pack the folder"
@@ -157,9 +165,9 @@ def _zip(opened: IO[bytes], budget: Budget) -> Iterator[Entry]:
     with zipfile.ZipFile(opened) as archive:
         for member in archive.infolist():
             budget.count_member(len(member.filename))
-            if member.is_dir():
+            if member.filename.endswith("/"):
                 continue
-            if why := _why_skipped(member.filename):
+            if why := why_skipped(member.filename):
                 yield Entry(member.filename, skipped=why)
             elif member.compress_type not in ZIP_METHODS:
                 yield Entry(member.filename, lost="expected a member that is stored or compressed by deflate or bzip2")
@@ -171,17 +179,17 @@ def _zip(opened: IO[bytes], budget: Budget) -> Iterator[Entry]:
 def _tar(opened: IO[bytes], budget: Budget) -> Iterator[Entry]:
     with open_tar(opened, budget) as (archive, bounded):
         found, texts = _contents(archive, bounded, budget)
-        beside = {m.name: _sidecars(m.name, texts) for m in found if not _why_skipped(m.name)}
+        beside = {m.name: _sidecars(m.name, texts) for m in found if not why_skipped(m.name)}
         used = {text for names in beside.values() for text in names.values()}
         keys = set(map(_key, beside))
         yield from (
-            Entry(as_text(name), skipped=OTHER_FIELD if _key(name) in keys else _why_skipped(name))
+            Entry(as_text(name), skipped=OTHER_FIELD if _key(name) in keys else why_skipped(name))
             for name in texts
             if name not in used
         )
         for member in found:
             name = as_text(member.name)
-            if why := _why_skipped(member.name):
+            if why := why_skipped(member.name):
                 yield Entry(name, skipped=why)
                 continue
             bounded.allow(archive_limits.MAX_FILE_BYTES + CHUNK)
@@ -208,7 +216,7 @@ def _contents(
         if member.isdir():
             continue
         kind = member.name.rpartition(".")[2]
-        if member.isfile() and kind in SIDECARS and not _hidden(member.name) and member.size <= MAX_SIDECAR_BYTES:
+        if member.isfile() and kind in SIDECARS and not is_hidden(member.name) and member.size <= MAX_SIDECAR_BYTES:
             budget.count_text(member.size)
             bounded.allow(MAX_SIDECAR_BYTES + CHUNK)
             data, _ = _bytes(archive.extractfile, member, member.size, budget)
@@ -234,9 +242,16 @@ def _bytes(
             budget.count_bytes(data.write(chunk))
             if data.tell() > archive_limits.MAX_FILE_BYTES:
                 return None, _more_than_allowed(data.tell())
-    except (*_DAMAGE, KeyError, RecursionError) as error:
+    except _DAMAGE as error:
+        _require_damage(error)
         return None, f"expected a whole member of the archive, found a broken one ({type(error).__name__}: {error})"
     return data.getvalue(), ""
+
+
+def _require_damage(error: BaseException) -> None:
+    """Raises an error of the storage again: it may be transient, and says nothing of the archive."""
+    if isinstance(error, OSError) and error.errno not in _OF_CONTENT:
+        raise error
 
 
 def _more_than_allowed(size: int) -> str:
@@ -258,22 +273,5 @@ def as_text(name: str) -> str:
     return name
 
 
-def _why_skipped(path: str) -> str:
-    if _hidden(path):
-        return "hidden"
-    if kind := NOT_READ.get(path.lower().rpartition(".")[2]):
-        return f"{kind}, which is not read; convert it to TIFF or PNG"
-    return "" if _is_image(path) else "not an image by its extension"
-
-
-def _is_image(path: str) -> bool:
-    name = path.rpartition("/")[2].lower()
-    return "." in name and f".{name.rpartition('.')[2]}" in EXTENSIONS
-
-
 def _is_archive(path: str) -> bool:
     return path.lower().endswith(ARCHIVES)
-
-
-def _hidden(path: str) -> bool:
-    return any((step.startswith(".") and step not in (".", "..")) or step == "__MACOSX" for step in path.split("/"))

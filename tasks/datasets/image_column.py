@@ -24,11 +24,19 @@ can name any file or host."""
 def with_image_features(schema: pa.Schema, columns: Iterable[str]) -> pa.Schema:
     """The schema with the metadata that makes `datasets` load these columns (of type `IMAGE`) as images."""
     metadata = dict(schema.metadata or {})
-    noted = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features") or {}
-    features = {name: feature for name, feature in noted.items() if name in schema.names}
+    features = {name: feature for name, feature in _features(metadata).items() if name in schema.names}
     features |= {name: {"_type": "Image"} for name in columns}
     metadata[b"huggingface"] = json.dumps({"info": {"features": features}}).encode()
     return schema.with_metadata(metadata)
+
+
+def _features(metadata: Mapping[bytes, bytes]) -> Mapping[str, Any]:
+    """The features that a schema notes for `datasets`; none if what is noted is something else."""
+    try:
+        found = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def find_image_column(schema: pa.Schema, name: str = "image") -> pa.Field:

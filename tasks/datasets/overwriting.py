@@ -34,6 +34,7 @@ def marked(schema: pa.Schema, mark: str | None) -> pa.Schema:
 
 def require_free(store: Store, mark: str, *, overwrite: bool) -> None:
     """UsageError unless the folder is empty, or has a dataset that the same command made or that may be replaced."""
+    store.require_bucket()
     found = store.list()
     others = [path for path in found if not path.startswith("part-")]
     if others:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from typing import Any
 
@@ -10,10 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as pat
 
+from bfr_models.errors import UsageError
+from tasks.storage.local_disk import NotAFileError
+from tasks.storage.redaction import redact
+from tasks.storage.store import FileVersion, Store
+
 _MAX_AT_ONCE = 2**30  # bytes of row groups that are read in one piece
 _BATCH_BYTES = 128 * 2**20
+_NOT_IN_PYTHON = (ValueError, OverflowError)  # text that is not UTF-8; nanoseconds; years beyond 9999
 
-DAMAGE = (pa.ArrowException, OSError)
+DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)  # the last: for names of columns
 """What pyarrow raises for damaged files. Storage errors are among them: `is_damage` tells them apart."""
 
 
@@ -23,6 +30,25 @@ def is_damage(error: BaseException) -> bool:
     pyarrow raises a plain `OSError` without errno for damaged content; errors of disks and networks have one.
     """
     return not isinstance(error, OSError) or (type(error) is OSError and error.errno is None)
+
+
+@contextmanager
+def opened_parquet(store: Store, file: FileVersion) -> Iterator[pq.ParquetFile]:
+    """A Parquet file of a source, for commands that read all of it. UsageError, which names it, if it is none."""
+    try:
+        with store.open_input(file.path) as opened:
+            yield pq.ParquetFile(opened)
+    except (FileNotFoundError, NotAFileError) as error:
+        raise UsageError(
+            f"expected a file at {redact(store.url(file.path))}, found {error.strerror or error}; remove it"
+        ) from error
+    except DAMAGE as error:
+        if not is_damage(error):
+            raise
+        raise UsageError(
+            f"expected a whole Parquet file at {redact(store.url(file.path))}, found one that is damaged or of another "
+            f"kind ({error}); write it again, or take it out"
+        ) from error
 
 
 def read_row_groups(
@@ -108,20 +134,28 @@ def take_rows(table: pa.Table, indices: Sequence[int]) -> pa.Table:
     return pa.concat_tables(slices) if slices else table.slice(0, 0)
 
 
-def values(column: pa.ChunkedArray) -> Iterator[Any]:
-    """The values of a column; None for what Python cannot represent: text that is not UTF-8, nanoseconds."""
+def values(column: pa.ChunkedArray | pa.Array) -> Iterator[Any]:
+    """The values of a column, each as `value_at` gives it."""
     try:
         yield from column.to_pylist()
-    except ValueError:
+    except _NOT_IN_PYTHON:
         yield from (value_at(column, i) for i in range(len(column)))
 
 
-def value_at(column: pa.ChunkedArray, index: int) -> Any:
-    """One value; None for what Python cannot represent."""
+def value_at(column: pa.ChunkedArray | pa.Array, index: int) -> Any:
+    """One value; None, also for a field of a struct, for what Python cannot represent."""
+    return _plain(column[index])
+
+
+def _plain(scalar: pa.Scalar) -> Any:
     try:
-        return column[index].as_py()
-    except ValueError:
-        return None
+        return scalar.as_py()
+    except _NOT_IN_PYTHON:
+        if not isinstance(scalar, pa.StructScalar):
+            return None
+    names = [field.name for field in scalar.type]
+    # The first of several fields of the same name.
+    return {names[i]: _plain(scalar[i]) for i in reversed(range(len(names)))}
 
 
 def _nulls(schema: pa.Schema, rows: int) -> pa.Table:

@@ -21,12 +21,13 @@ from tasks.export.notes import Notes
 from tasks.images.channels import Channels
 from tasks.images.codec import DecodedImage, decode
 from tasks.images.jpeg_segments import split_jpeg
+from tasks.images.kinds import kind_of
 from tasks.images.limits import MAX_PIXELS
 from tasks.images.png_chunks import header_of
-from tasks.images.readers import kind_of, read
+from tasks.images.readers import read
 from tasks.images.sixteen_bit import to_8_bits, to_16_bits
 from tasks.images.tiff_directories import Tiff, contents
-from tasks.images.tiff_reader import read_tiff
+from tasks.images.tiff_reader import is_raw, read_tiff
 
 Mask = NDArray[np.bool_]
 """(H, W)."""
@@ -145,9 +146,14 @@ def _canvas(data: bytes, notes: Notes) -> tuple[Canvas, int]:
     channels, beside, orientation = read(kind, data, MAX_PIXELS)
     if kind == "JPEG":
         return _of_jpeg(data, beside.icc), orientation
-    if kind == "TIFF":
+    if kind == "TIFF" and not _is_raw(data):
         return _of_tiff(data, beside.icc, notes), orientation
     return _of_channels(kind, data, channels, beside.icc, notes), orientation
+
+
+def _is_raw(data: bytes) -> bool:
+    tiff = Tiff(data)
+    return is_raw(tiff, contents(tiff).image)
 
 
 def _of_channels(kind: str, data: bytes, channels: Channels, icc: bytes | None, notes: Notes) -> Canvas:
@@ -170,6 +176,8 @@ def _said(kind: str, data: bytes) -> tuple[bool, bool, bool]:
     if kind == "PNG":
         header = header_of(data)
         return header.colour in (0, 4), header.colour in (4, 6), header.colour == 3 or header.depth < 8
+    if kind not in ("BMP", "GIF", "WEBP"):  # a PNG is put beside it, of the channels that were read
+        return False, False, False
     with Image.open(io.BytesIO(data), formats=[kind]) as image:
         return image.mode in ("1", "L"), "A" in image.mode, image.mode in ("1", "P")
 

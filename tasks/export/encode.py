@@ -7,7 +7,7 @@
 | PNG | depth and channels; a palette becomes RGB | all chunks |
 | WebP | lossless if it was, else quality 95 | EXIF, XMP, ICC |
 | BMP | 8 bits | resolution; there is no place for the mark |
-| GIF, animations | stay as they are: a PNG is put beside them | |
+| GIF, animations, AVIF, HEIF, JPEG XL, JPEG 2000, raw, PDF, DICOM | stay as they are: a PNG is put beside them | |
 """
 
 from __future__ import annotations
@@ -25,21 +25,27 @@ from tasks.export.notes import Notes
 from tasks.export.png import write_png
 from tasks.export.thumbnails import without_exif_thumbnail
 from tasks.export.tiff import write_tiff
+from tasks.images.kinds import kind_of
 from tasks.images.png_chunks import split_png
-from tasks.images.readers import kind_of
+from tasks.images.tiff_directories import Tiff, contents
+from tasks.images.tiff_reader import is_raw
 
 _WEBP_QUALITY = 95
 
 
 def takes_pixels(data: bytes) -> bool:
-    """Whether new pixels can be put into a file of this kind: not into 256 colours, nor into one frame of many."""
+    """Whether new pixels can be put into a file of this kind: not into 256 colours, nor into one frame of many, nor
+    into what no library here writes with all that it has beside the pixels."""
     kind = kind_of(data)
     if kind == "PNG":
         return split_png(data)[1].n_frames == 1
     if kind == "WEBP":
         with Image.open(io.BytesIO(data), formats=["WEBP"]) as image:
             return int(getattr(image, "n_frames", 1)) == 1
-    return kind != "GIF"
+    if kind == "TIFF":
+        tiff = Tiff(data)
+        return not is_raw(tiff, contents(tiff).image)
+    return kind in ("JPEG", "BMP")
 
 
 def write_like(files: Sequence[bytes], canvases: Mapping[int, Canvas], event: xmp.Event, notes: Notes) -> bytes:

@@ -22,7 +22,8 @@ from tasks.export.rows import ExportRow, ExportRun
 from tasks.export.sidecar import event_of
 from tasks.export.tiff import write_tiff
 from tasks.export.xmp import Event
-from tasks.images.readers import kind_of, size
+from tasks.images.kinds import kind_of
+from tasks.images.readers import size
 from tasks.runs.outcomes import CHANGED as CHANGED_FACES
 from tasks.runs.outcomes import outcome_word
 
@@ -62,7 +63,7 @@ def make(run: ExportRun, picture: Picture) -> Made:
 def _whole(picture: Picture, notes: Notes) -> bytes:
     """The picture as it was."""
     files = picture.files
-    if len(files) == 1:
+    if len(files) == 1 or kind_of(files[0]) == "PDF":  # a PDF's first row has all of it
         return files[0]
     notes.add("it was packed page by page: its pages are as they were, but the file is put together anew")
     return write_tiff(files, {}, Event("", "", ""), notes)

@@ -13,7 +13,11 @@ from tasks.export.tiff import count_pages
 from tasks.storage.redaction import redact
 
 _PAGE = re.compile(r"(?P<name>.*)#page=(?P<page>\d+)(?P<again>#\d+)?", re.DOTALL)
-_EXTENSION = re.compile(r".*\.(jpe?g|jpe|jfif|png|webp|tiff?|bmp|gif)", re.IGNORECASE | re.DOTALL)
+_EXTENSION = re.compile(
+    r".*\.(jpe?g|jpe|jfif|png|webp|tiff?|bmp|gif|avif|hei[cf]|hif|jxl|jp2|j2k|jp[fx]|j2c|dng|cr[23]|nef|arw|raf|orf|rw2"
+    r"|pef|srw|pdf|dcm)",
+    re.IGNORECASE | re.DOTALL,
+)
 _EXTENSIONS = {
     b"\x89PNG": "png", b"\xff\xd8": "jpg", b"RIFF": "webp", b"II": "tif", b"MM": "tif", b"GIF8": "gif", b"BM": "bmp",
 }  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import zlib
 from typing import Any
 
@@ -10,7 +9,7 @@ from PIL import PngImagePlugin
 
 from tasks.images.beside import Beside
 from tasks.images.jpeg_segments import iptc_segment, photoshop_resource
-from tasks.images.png_chunks import IPTC_KEYS, XMP_KEY, raw_profile
+from tasks.images.png_chunks import IPTC_KEYS, XMP_KEY, raw_profile, resolution
 
 _MAX_SEGMENT = 65533  # bytes in a JPEG's segment: its 16-bit length includes the two bytes of the length
 _XMP_PREFIX = 29  # bytes before XMP in its segment
@@ -24,8 +23,8 @@ def png_chunks(beside: Beside) -> list[tuple[bytes, bytes]]:
     if beside.icc:
         chunks = [(kind, body) for kind, body in chunks if kind not in (b"sRGB",)]  # not both, says the format
         chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(beside.icc)))
-    if beside.dpi:  # pixels per metre (unit 1); an inch is 0.0254 m
-        chunks.append((b"pHYs", struct.pack(">IIB", *(round(side / 0.0254) for side in beside.dpi), 1)))
+    if beside.dpi:
+        chunks.append(resolution(*beside.dpi))
     if beside.exif:  # eXIf has no "Exif" prefix, which only JPEG needs
         chunks.append((b"eXIf", beside.exif.removeprefix(b"Exif\0\0")))
     if beside.xmp:

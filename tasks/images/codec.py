@@ -19,6 +19,7 @@ from tasks.images.beside import Beside
 from tasks.images.carried import options, png_chunks, without_place
 from tasks.images.channels import is_grey
 from tasks.images.enlarged import MOST_BYTES, enlarged_beside, enlarged_bytes, enlarged_png
+from tasks.images.kinds import kind_of
 from tasks.images.limits import MAX_PIXELS
 from tasks.images.metadata import icc_that_fits
 from tasks.images.sixteen_bit import Uint16Image, deep_png
@@ -88,11 +89,12 @@ def decode(data: bytes | None, max_pixels: int = MAX_PIXELS) -> DecodedImage:
     """The first frame of an image. RowError `missing`, `undecodable`, `too_large` or `too_small`."""
     if not data:
         raise RowError("missing", "expected a picture, found nothing")
-    kind = readers.kind_of(data)
+    kind = kind_of(data)
     if kind is None:  # not its bytes: of an address that a stranger chose they would tell him what is there
         raise RowError(
             "undecodable",
-            f"expected a JPEG, PNG, WebP, TIFF, BMP or GIF, found {len(data)} bytes of something else",
+            "expected a JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, HEIF, JPEG XL, JPEG 2000, raw, PDF or DICOM file, found "
+            f"{len(data)} bytes of something else",
         )
     try:
         return _decode(kind, data, max_pixels)
@@ -106,7 +108,7 @@ def decode(data: bytes | None, max_pixels: int = MAX_PIXELS) -> DecodedImage:
 
 def count_pixels(data: bytes | None) -> int:
     """How many pixels an image has, by its header and without decoding it; 0 if the header cannot be read."""
-    kind = readers.kind_of(data) if data else None
+    kind = kind_of(data) if data else None
     try:
         width, height = readers.size(kind, data) if data and kind else (0, 0)
     except Exception:  # any type, as in `decode`, which reports what is wrong

@@ -9,9 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from tasks.images.kinds import kind_of
+from tasks.images.tiff_directories import Tiff, contents, tile_fits
+
 FORMATS = (  # tried in this order; Pillow's parsers of other formats are never reached, so their bugs are not either
-    "JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF",
+    "JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000",
 )  # fmt: skip
+_SLOW = ("HEIF", "JXL", "RAW", "PDF", "DICOM")  # read as they are for restoring: Pillow knows none of them
 
 MAX_PIXELS = 50_000_000  # of a picture that is decoded to be looked at
 _TURNED = {3: 180, 4: 180, 5: 270, 6: 270, 7: 90, 8: 90}  # orientation -> degrees, anticlockwise
@@ -31,6 +35,10 @@ def glimpse(data: bytes | None, side: int) -> Glimpse | None:
     if not data:
         return None
     try:
+        if (kind := kind_of(data)) in _SLOW:
+            return _slow_glimpse(kind, data, side)
+        if kind == "TIFF" and not tile_fits(tiff := Tiff(data), contents(tiff).image, least=2**20):
+            return None
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             turned = _TURNED.get(image.getexif().get(ExifTags.Base.Orientation, 1), 0)
             width, height = image.size if turned in (0, 180) else image.size[::-1]
@@ -42,3 +50,13 @@ def glimpse(data: bytes | None, side: int) -> Glimpse | None:
             return Glimpse(width, height, np.asarray(small.rotate(turned, expand=True), dtype=np.uint8))
     except Exception:  # Pillow raises anything; what is wrong is said where the row is restored
         return None
+
+
+def _slow_glimpse(kind: str, data: bytes, side: int) -> Glimpse:
+    from tasks.images import readers  # with torch
+
+    pixels = readers.read(kind, data, MAX_PIXELS)[0].pixels
+    height, width = pixels.shape[:2]
+    scale = side / max(width, height)
+    small = Image.fromarray(pixels).convert("L").resize([max(1, round(scale * n)) for n in (width, height)])
+    return Glimpse(width, height, np.asarray(small, dtype=np.uint8))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Callable
 from typing import TypeVar
@@ -25,6 +26,7 @@ _TIFF_KEEP = (
 _EXIF, _INTEROPERABILITY = (34665, 34853), 40965  # directories
 _LAST_TYPE = 13  # of EXIF's; what follows is BigTIFF's
 _ICC, _XMP, _IPTC, _PHOTOSHOP = 34675, 700, 33723, 34377
+_GIF_XMP = re.compile(rb"\x21\xff\x0bXMP DataXMP(.{1,%d}?)\x01\xff\xfe\xfd" % MAX_BLOCK, re.DOTALL)
 _INCH = {1: math.nan, 2: 1.0, 3: 2.54}  # TIFF's ResolutionUnit: none, inch, centimetre
 
 
@@ -61,12 +63,14 @@ def icc_that_fits(icc: bytes | None, *, grey: bool) -> bytes | None:
     return icc if icc[16:20] in ((b"GRAY", b"RGB ") if grey else (b"RGB ",)) else None
 
 
-def beside_pillow(image: Image.Image) -> Beside:
-    """What Pillow found in a WebP, BMP or GIF."""
+def beside_pillow(image: Image.Image, file: bytes = b"") -> Beside:
+    """What Pillow found in a WebP, BMP or GIF, and XMP in the `file` of the latter, of which Pillow knows nothing."""
     beside = Beside(icc=image.info.get("icc_profile") or None, n_frames=_claimed_frames(image))
     for key in ("exif", "xmp"):
         found = image.info.get(key)
         setattr(beside, key, found if isinstance(found, bytes) and found else None)
+    if image.format == "GIF" and (packet := _GIF_XMP.search(file)) is not None:
+        beside.xmp = packet[1]
     comment = image.info.get("comment")
     if isinstance(comment, bytes) and comment:
         beside.comments.append(comment)

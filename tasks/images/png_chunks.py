@@ -42,6 +42,11 @@ def chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
+def resolution(x: float, y: float) -> tuple[bytes, bytes]:
+    """The chunk for a resolution in pixels per inch. It counts them per metre (unit 1); an inch is 0.0254 m."""
+    return b"pHYs", struct.pack(">IIB", round(x / 0.0254), round(y / 0.0254), 1)
+
+
 def header_of(data: bytes) -> Header:
     """What the first chunk says. RowError `undecodable` if it is not IHDR."""
     if data[12:16] != b"IHDR" or len(data) < 26:

@@ -16,30 +16,27 @@ from PIL import Image
 from bfr_models.errors import RowError
 from tasks.images.beside import Beside
 from tasks.images.channels import Channels, of_levels, of_pillow
+from tasks.images.dicom_reader import dicom_size, read_dicom
+from tasks.images.document_readers import develop, pdf_page, raw_size
 from tasks.images.jpeg_segments import count_scans, split_jpeg
-from tasks.images.limits import MAX_PIXELS, MAX_SCANS, MAX_SEGMENTS, MIN_SIDE
+from tasks.images.limits import MAX_PIXELS, MAX_SCANS, MAX_SEGMENTS, check_size
 from tasks.images.metadata import beside_pillow, beside_tiff, settle
+from tasks.images.newer_readers import (
+    avif_size,
+    heif_size,
+    jp2_size,
+    jxl_size,
+    read_avif,
+    read_heif,
+    read_jp2,
+    read_jxl,
+)
 from tasks.images.png_chunks import header_of, split_png
 from tasks.images.tiff_directories import Tiff, contents
-from tasks.images.tiff_reader import read_tiff, size_of
+from tasks.images.tiff_reader import is_raw, read_tiff, size_of
 
 Read = tuple[Channels, Beside, int]
 """The image as stored, what is beside it, and its orientation, 1 to 8."""
-
-
-def kind_of(data: bytes) -> str | None:
-    """The format by a file's first bytes; None for one that is not read here."""
-    if data[:3] == b"\xff\xd8\xff":
-        return "JPEG"
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
-        return "PNG"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WEBP"
-    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return "TIFF"
-    if data[:6] in (b"GIF87a", b"GIF89a"):
-        return "GIF"
-    return "BMP" if data[:2] == b"BM" else None
 
 
 def read(kind: str, data: bytes, max_pixels: int) -> Read:
@@ -54,22 +51,12 @@ def size(kind: str, data: bytes) -> tuple[int, int]:
         return header.width, header.height
     if kind == "TIFF":
         return size_of(data)
+    if kind in _SIZES:
+        return _SIZES[kind](data)
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     bare = split_jpeg(data)[0] if kind == "JPEG" else data
     with Image.open(io.BytesIO(bare), formats=[kind]) as image:
         return image.size
-
-
-def check_size(width: int, height: int, max_pixels: int) -> None:
-    """RowError `too_large` or `too_small` for an image that is."""
-    if width * height > max_pixels:
-        raise RowError(
-            "too_large",
-            f"expected at most {max_pixels / 1e6:g} megapixels, found {width} x {height} = "
-            f"{width * height / 1e6:g} megapixels",
-        )
-    if min(width, height) < MIN_SIDE:
-        raise RowError("too_small", f"expected at least {MIN_SIDE} px a side, found {width} x {height}")
 
 
 def _opened(data: bytes, kind: str, max_pixels: int) -> Image.Image:
@@ -113,6 +100,8 @@ def _png(data: bytes, max_pixels: int) -> Read:
 def _tiff(data: bytes, max_pixels: int) -> Read:
     tiff = Tiff(data)
     found = contents(tiff)
+    if is_raw(tiff, found.image):
+        return _raw(data, max_pixels)
     check_size(found.image.width, found.image.height, max_pixels)
     beside, orientation = beside_tiff(tiff, found)
     image = read_tiff(data, found.image)
@@ -131,11 +120,46 @@ def _plain(kind: str) -> Callable[[bytes, int], Read]:
     def read_it(data: bytes, max_pixels: int) -> Read:
         image = _opened(data, kind, max_pixels)
         image.load()
-        return of_pillow(image), beside_pillow(image), 1
+        return of_pillow(image), beside_pillow(image, data), 1
 
     return read_it
 
 
+def _raw(data: bytes, max_pixels: int) -> Read:
+    found = develop(data, max_pixels)
+    if not isinstance(found, bytes):
+        return found
+    channels, beside, orientation = _jpeg(found, max_pixels)
+    beside.notes.append("the full-size image that the camera made of its raw data")
+    return channels, beside, orientation
+
+
+def _pdf(data: bytes, max_pixels: int) -> Read:
+    page = pdf_page(data, 0, max_pixels)
+    if page.jpeg is not None:
+        channels, beside, orientation = _jpeg(page.jpeg, max_pixels)
+        beside.notes.append("the scan in a page of a PDF")
+    else:
+        assert page.pixels is not None
+        channels = of_levels(page.pixels, None, "L" if page.pixels.ndim == 2 else "RGB", None)
+        drawn = f"a page of a PDF, drawn at {page.dpi:g} dpi" if page.dpi else "the scan in a page of a PDF"
+        beside = Beside(dpi=(page.dpi, page.dpi) if page.dpi else None, notes=[drawn])
+        orientation = 1
+    beside.n_frames = page.n_pages
+    return channels, beside, orientation
+
+
+def _pdf_size(data: bytes) -> tuple[int, int]:
+    pixels = _pdf(data, MAX_PIXELS)[0].pixels
+    return pixels.shape[1], pixels.shape[0]
+
+
 _READERS: dict[str, Callable[[bytes, int], Read]] = {
     "JPEG": _jpeg, "PNG": _png, "TIFF": _tiff, "WEBP": _webp, "BMP": _plain("BMP"), "GIF": _plain("GIF"),
+    "AVIF": read_avif, "HEIF": read_heif, "JXL": read_jxl, "JPEG2000": read_jp2, "RAW": _raw, "PDF": _pdf,
+    "DICOM": read_dicom,
+}  # fmt: skip
+_SIZES: dict[str, Callable[[bytes], tuple[int, int]]] = {
+    "AVIF": avif_size, "HEIF": heif_size, "JXL": jxl_size, "JPEG2000": jp2_size, "RAW": raw_size, "PDF": _pdf_size,
+    "DICOM": dicom_size,
 }  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,20 @@ def to_8_bits(deep: Uint16Image) -> NDArray[np.uint8]:
 def to_16_bits(levels: NDArray[np.uint8]) -> NDArray[np.uint16]:
     """[0, 255] -> [0, 65535]: 255 becomes 65535, and `to_8_bits` gives the same levels back."""
     return levels.astype(np.uint16) * np.uint16(257)
+
+
+def full_range(levels: NDArray[Any], bits: int) -> NDArray[Any]:
+    """Levels of 1 to 16 bits, spread over [0, 255] or [0, 65535]."""
+    if levels.dtype == np.bool_:
+        return np.asarray(levels.astype(np.uint8) * np.uint8(255))
+    if bits == 8 * levels.dtype.itemsize:
+        return levels.astype(levels.dtype.newbyteorder("="), copy=False)
+    white, top = 2**bits - 1, np.iinfo(levels.dtype).max
+    table = (np.arange(white + 1, dtype=np.uint32) * top + white // 2) // white
+    out = np.empty(levels.shape, levels.dtype.newbyteorder("="))
+    for band in bands(len(levels)):
+        out[band] = table[levels[band]]
+    return out
 
 
 def deep_png(

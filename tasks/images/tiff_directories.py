@@ -16,6 +16,8 @@ WIDTH, HEIGHT = 256, 257
 SUBFILE, OLD_SUBFILE = 254, 255  # NewSubfileType, and what stood for it before TIFF 6.0
 SUBIFDS = 330
 REDUCED, MASK = 1, 4  # bits of NewSubfileType: a smaller version of another image; a transparency mask
+TILE = (322, 323)
+_MAX_BLOCK_PIXELS = 2**26  # of one tile
 BLOCKS = ((273, 279), (324, 325))  # StripOffsets and StripByteCounts, or the same of tiles
 OLD_JPEG = (513, 514)  # JPEGInterchangeFormat of TIFF 6.0 and its length: data in neither strips nor tiles
 _MAX_SUBIFDS = 64
@@ -190,6 +192,15 @@ def contents(tiff: Tiff, limit: int = MAX_FRAMES) -> Contents:
     taken = set(map(id, pages))
     names = Counter(_name_of(directory, image) for directory in (*chain, *below) if id(directory) not in taken)
     return Contents(image, pages, [name if count == 1 else f"{name} x {count}" for name, count in names.items()])
+
+
+def tile_fits(tiff: Tiff, image: Directory, least: int = _MAX_BLOCK_PIXELS) -> bool:
+    """Whether the tiles of an image are not far larger than itself: a decoder makes room for a whole one. `least` is
+    how many pixels one may have in any case."""
+    if BLOCKS[1][0] not in image.tags:
+        return True
+    width, height = (tiff.numbers(image.tags.get(tag))[0] for tag in TILE)
+    return 0 < width * height <= max(least, 4 * image.width * image.height)
 
 
 def _readable(directories: Iterator[Directory], limit: int) -> list[Directory]:

@@ -17,14 +17,15 @@ from PIL import Image
 
 from bfr_models.errors import RowError
 from tasks.images.limits import MAX_PIXELS
-from tasks.images.sixteen_bit import bands, to_8_bits
-from tasks.images.tiff_directories import BLOCKS, OLD_JPEG, Directory, Tags, Tiff, contents
+from tasks.images.sixteen_bit import bands, full_range, to_8_bits
+from tasks.images.tiff_directories import BLOCKS, OLD_JPEG, TILE, Directory, Tags, Tiff, contents, tile_fits
 
 # Tags that say how the pixels are stored.
 _LAYOUT = {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 322, 323, 324, 325, 338, 347, 529, 530, 531, 532}
 _OLD_JPEG_LAYOUT = {512, 513, 514, 515, 517, 518, 519, 520, 521}
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _COLOUR_MAP = 258, 259, 262, 277, 320
-_TILE, _DEPTHS = (322, 323), (32997, 32998)
+_MAKE = 271
+_DEPTHS = (32997, 32998)
 _ALPHA, _FORMAT, _INKS, _REFERENCE = 338, 339, 332, 532
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
 _RAW = (32803, 34892)  # a sensor's colour filter array, and linear raw
@@ -34,7 +35,6 @@ _COMPRESSIONS = {1, 2, 3, 4, 5, 8, 32773, 32946, 50000, *_FILES}
 _ASSOCIATED, _UNASSOCIATED = 1, (2, 999)  # values of ExtraSamples; 999 is Corel's
 _UNSAID = (2,)  # without the tag a fourth channel is alpha, as its writers meant it
 _MAX_SAMPLES = 16
-_MAX_BLOCK_PIXELS = 2**26  # of one tile
 _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _LAB: 3, _YCBCR: 3}
 
 Levels = NDArray[Any]
@@ -72,7 +72,7 @@ def read_tiff(data: bytes, image: Directory | None = None) -> TiffImage:
     levels = _samples(tiff, image, compression)
     if photometric == _PALETTE:
         return TiffImage(_through_palette(levels, tiff.numbers(tags.get(_COLOUR_MAP))), None, "RGB", [])
-    levels = _full_range(levels, number(_BITS, 1))
+    levels = full_range(levels, number(_BITS, 1))
     if photometric == _WHITE_IS_ZERO:
         grey = levels if levels.ndim == 2 else levels[..., 0]
         np.subtract(np.iinfo(levels.dtype).max, grey, out=grey)
@@ -83,6 +83,11 @@ def size_of(data: bytes) -> tuple[int, int]:
     """Width and height of the image of a TIFF. ValueError or struct.error if it is broken."""
     image = contents(Tiff(data)).image
     return image.width, image.height
+
+
+def is_raw(tiff: Tiff, image: Directory) -> bool:
+    """Whether the image is a camera's raw data, and says of which camera."""
+    return tiff.numbers(image.tags.get(_PHOTOMETRIC))[0] in _RAW and _MAKE in tiff.at(tiff.first).tags
 
 
 def _require_readable(tiff: Tiff, tags: Tags, compression: int, photometric: int) -> None:
@@ -146,9 +151,9 @@ def _require_blocks(tiff: Tiff, image: Directory, compression: int) -> None:
     width, height = image.width, image.height
     block = width * height
     if starts == BLOCKS[1][0]:
-        side = [tiff.numbers(tags.get(tag))[0] for tag in _TILE]
+        side = [tiff.numbers(tags.get(tag))[0] for tag in TILE]
         block = side[0] * side[1]
-        if not 0 < block <= max(_MAX_BLOCK_PIXELS, 4 * width * height):
+        if not tile_fits(tiff, image):
             raise _refused("tiles that fit the image", f"tiles of {side[0]} x {side[1]}")
     for start, length in zip(tiff.numbers(tags[starts]), tiff.numbers(tags[lengths]), strict=True):
         if not length:
@@ -200,20 +205,6 @@ class _WithDirectory(io.RawIOBase):
 
     def seekable(self) -> bool:
         return True
-
-
-def _full_range(levels: Levels, bits: int) -> Levels:
-    """Levels of 1 to 16 bits, spread over [0, 255] or [0, 65535]."""
-    if levels.dtype == np.bool_:
-        return np.asarray(levels.astype(np.uint8) * np.uint8(255))
-    if bits == 8 * levels.dtype.itemsize:
-        return levels.astype(levels.dtype.newbyteorder("="), copy=False)
-    white, top = 2**bits - 1, np.iinfo(levels.dtype).max
-    table = (np.arange(white + 1, dtype=np.uint32) * top + white // 2) // white
-    out = np.empty(levels.shape, levels.dtype.newbyteorder("="))
-    for band in bands(len(levels)):
-        out[band] = table[levels[band]]
-    return out
 
 
 def _through_palette(indices: Levels, colours: tuple[int, ...]) -> Levels:

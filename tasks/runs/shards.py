@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from bfr_models.errors import BfrError
 from tasks.runs.layout import commit_name
+from tasks.storage.filesystem import split_file
 from tasks.storage.redaction import with_secrets, without_secrets
 from tasks.storage.store import Store, shared_store
 
@@ -160,8 +161,8 @@ def current_version(source: str) -> str | None:
 
 
 def _locate(source: str) -> tuple[Store, str]:
-    folder, _, name = source.rpartition("/")
-    return shared_store(folder or "/"), name
+    folder, name = split_file(source)
+    return shared_store(folder), name
 
 
 def require_unchanged(shard: Shard) -> None:

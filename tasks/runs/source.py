@@ -21,8 +21,10 @@ from tasks.runs.layout import (
 from tasks.runs.manifest import data_files
 from tasks.runs.packed import read_packed
 from tasks.runs.pointer import read_pointer
+from tasks.storage.filesystem import split_file
 from tasks.storage.globs import split_glob
 from tasks.storage.redaction import redact, redact_text
+from tasks.storage.refusals import cannot_read
 from tasks.storage.retry import retry_deadline
 from tasks.storage.store import FileVersion, Store
 
@@ -38,10 +40,7 @@ def open_source(url: str) -> list[tuple[Store, FileVersion]]:
     except UsageError:
         raise
     except Exception as error:  # each storage library has its own types: aiohttp's, botocore's, google's
-        raise UsageError(
-            f"cannot read {redact(url)}: expected a dataset that this machine may read, found "
-            f"{type(error).__name__}; {_advice(url)}"
-        ) from error
+        raise cannot_read(url, error) from error
     files = [file for file in _of_the_dataset(url, store, found) if _is_parquet(file.name)]
     if not files:
         raise UsageError(
@@ -53,16 +52,12 @@ def open_source(url: str) -> list[tuple[Store, FileVersion]]:
             f"expected file names in UTF-8 at {redact(url)}, found {os.fsencode(odd[0])!r}; rename it (convmv does so "
             "for a whole folder)"
         )
+    if odd := [file.path for file in files if ".." in file.path.split("/")]:
+        raise UsageError(
+            f"expected keys without a step `..` at {redact(url)}, found {odd[0]!r}; copy it to another key, or name "
+            "the files that are meant"
+        )
     return [(store, file) for file in files]
-
-
-def _advice(url: str) -> str:
-    if "://" not in url:
-        return "check the path, and who may read it"
-    return (
-        "check the URL, the permissions, and the credentials in the environment (s3: AWS_ACCESS_KEY_ID or AWS_PROFILE, "
-        "AWS_ENDPOINT_URL)"
-    )
 
 
 def _look(url: str) -> tuple[Store, list[FileVersion]]:
@@ -74,13 +69,18 @@ def _look(url: str) -> tuple[Store, list[FileVersion]]:
     if (pattern := split_glob(url)) is not None and not store.exists(""):
         store = Store(pattern[0])
         return store, store.glob(pattern[1])
-    found = store.versions()
+    try:
+        found = store.versions()
+    except PermissionError:  # a named object may be read in a bucket that may not be listed
+        if "/" not in url.partition("://")[2]:
+            raise
+        return _one_file(url)
     return _one_file(url) if [file.path for file in found] == [""] else (store, found)
 
 
 def _one_file(url: str) -> tuple[Store, list[FileVersion]]:
-    folder, slash, name = url.rpartition("/")
-    store = Store(folder or slash or ".")
+    folder, name = split_file(url)
+    store = Store(folder)
     return store, [store.info(name)]
 
 
@@ -129,4 +129,8 @@ def _is_text(name: str) -> bool:
 
 
 def _is_parquet(path: str) -> bool:
-    return path.endswith(".parquet") and not any(step.startswith(("_", ".")) for step in path.split("/"))
+    return path.endswith(".parquet") and not any(_is_hidden(step) for step in path.split("/"))
+
+
+def _is_hidden(step: str) -> bool:
+    return step.startswith(("_", ".")) and step not in (".", "..")  # these occur in object stores

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bfr_models.device import local_device
@@ -16,9 +15,10 @@ from bfr_models.metrics.extractors import NETWORKS, PREPROCESSING, Extractor, lo
 from bfr_models.metrics.frechet import INCEPTION, FeatureSource, FeatureStatistics, Gaussian
 from bfr_models.pixels import Uint8Image
 from tasks.datasets.image_column import find_image_column, image_bytes
-from tasks.datasets.row_groups import batches
+from tasks.datasets.row_groups import batches, opened_parquet, values
 from tasks.images.codec import decode
 from tasks.runs.source import open_source
+from tasks.storage.filesystem import split_file
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
@@ -96,12 +96,11 @@ def _batches(url: str, column: str | None) -> Iterator[tuple[str, list[Uint8Imag
     """(key, images, number of rows without one) for some rows at a time."""
     with ThreadPoolExecutor() as threads:
         for store, file in open_source(url):
-            with store.open_input(file.path) as source:
-                parquet = pq.ParquetFile(source)
+            with opened_parquet(store, file) as parquet:
                 name = column or (RESTORED if RESTORED in parquet.schema_arrow.names else "image")
                 find_image_column(parquet.schema_arrow, name)
                 for number, batch in enumerate(batches(parquet, BATCH_ROWS, [name])):
-                    cells = batch.column(0).to_pylist()
+                    cells = list(values(batch.column(0)))
                     images = [pixels for pixels in threads.map(_decoded, cells) if pixels is not None]
                     yield f"{file.name}#{number}", images, len(cells) - len(images)
 
@@ -120,5 +119,5 @@ def is_saved(url: str) -> bool:
 
 def locate(url: str) -> tuple[Store, str]:
     """The folder of a file as a store, and the file's name in it."""
-    folder, _, name = url.rpartition("/")
-    return Store(folder or "."), name
+    folder, name = split_file(url)
+    return Store(folder), name

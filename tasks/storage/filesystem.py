@@ -30,6 +30,9 @@ _S3 = {
 }
 _OPTIONS: dict[str, dict[str, Any]] = {"s3": _S3, "s3a": _S3}
 
+KEYED = ("s3", "s3a", "gs", "gcs")
+"""Stores without folders: a name is a key, in which each slash counts."""
+
 
 def connect(url: str) -> tuple[Any, str]:
     """The filesystem for a URL, and the URL's path in it. UsageError if no driver for it is installed."""
@@ -48,6 +51,16 @@ def connect(url: str) -> tuple[Any, str]:
     if protocol in ("s3", "s3a"):
         fs.retries = 3
     return fs, path.rstrip("/")
+
+
+def split_file(url: str) -> tuple[str, str]:
+    """The folder of a file, and its path in there. Object stores know empty steps (`a//b.jpg`, `/b.jpg`): the slashes
+    are part of the path then, since a folder does not end in one."""
+    folder, slash, name = url.rpartition("/")
+    if split_protocol(url)[0] in KEYED and "//" in folder.partition("://")[2] + "/":
+        folder = folder.rstrip("/")
+        name = url[len(folder) + 1 :]
+    return folder or slash or ".", name
 
 
 def place_of(url: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import math
 import os
@@ -96,12 +97,24 @@ def _call_with_true_error(call: Callable[..., Result], *arguments: Any, **named:
     was a 404 or 410, this raises what it was."""
     try:
         return call(*arguments, **named)
+    except PermissionError as error:
+        raise _with_place(error, arguments) from error.__cause__
     except FileNotFoundError as error:
         cause, status = error.__cause__, http_status(error)
         if status in (404, 410) or not (isinstance(cause, TimeoutError) or _AIOHTTP in _class_names(cause)):
-            raise
+            raise _with_place(error, arguments) from cause
         kind = PermissionError if status in (401, 403) else ConnectionError
         raise kind(redact_text(f"{type(cause).__name__}: {cause}")) from cause
+
+
+def _with_place(error: OSError, arguments: tuple[Any, ...]) -> OSError:
+    """The error with the place that it is about, where a store's answer to a HEAD has neither that nor words."""
+    if error.errno is not None or not arguments or not isinstance(arguments[0], str):
+        return error
+    number = errno.ENOENT if isinstance(error, FileNotFoundError) else errno.EACCES
+    said = error.args[0] if error.args and error.args[0] else None
+    words = said if isinstance(said, str) and said not in arguments else http_code(error) or os.strerror(number)
+    return type(error)(number, words, redact_text(arguments[0]))
 
 
 def _class_names(error: BaseException | None) -> set[str]:

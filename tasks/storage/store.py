@@ -25,9 +25,10 @@ from typing import Any, BinaryIO, cast
 from tasks.storage import local_disk
 from tasks.storage.conditional_put import put_if_none_match
 from tasks.storage.file_lock import node_lock
-from tasks.storage.filesystem import connect, protocols
+from tasks.storage.filesystem import KEYED, connect, protocols
 from tasks.storage.http_errors import http_status
 from tasks.storage.redaction import redact
+from tasks.storage.refusals import require_bucket
 from tasks.storage.retry import RetryingFile, with_retries
 
 MAX_RECORD = 64 * 2**20
@@ -78,6 +79,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self._fs, self._root = connect(url)
         self._local = "file" in protocols(self._fs)
+        self._keyed = any(name in KEYED for name in protocols(self._fs))
         self._url = self._root if self._local else url.rstrip("/")
         # Whether the store has conditional puts; None: `runs/single_writer` has not found out yet.
         self.conditional: bool | None = None
@@ -96,8 +98,14 @@ class Store:
         """A folder of this store as a store, over the same connection."""
         inner = object.__new__(Store)
         inner._fs, inner._local, inner.conditional = self._fs, self._local, self.conditional
+        inner._keyed = self._keyed
         inner._root, inner._url = self._full(path), self.url(path)
         return inner
+
+    def require_bucket(self) -> None:
+        """UsageError, before any work, if this is in an S3 bucket that does not exist or may not be listed."""
+        if "s3" in protocols(self._fs):
+            require_bucket(self._fs, self._root)
 
     def read(self, path: str) -> bytes:
         """All bytes of a file."""
@@ -224,12 +232,12 @@ class Store:
         return cast(BinaryIO, RetryingFile(opened, opened.size)) if opened.size is not None else opened
 
     def _full(self, path: str) -> str:
-        if path.startswith("/") or ".." in path.split("/"):
+        if (path.startswith("/") and not self._keyed) or ".." in path.split("/"):
             raise ValueError(f"expected a path inside {self!r}, got {path!r}")
         return f"{self._root}/{path}".rstrip("/") if path else self._root
 
     def _relative(self, full: str) -> str:
-        return full[len(self._root) :].lstrip("/")
+        return full[len(self._root) :].removeprefix("/")
 
     def _find(self, prefix: str, follow_links: bool = True) -> dict[str, dict[str, Any]]:
         full = self._full(prefix)
@@ -237,12 +245,20 @@ class Store:
             if self._local:
                 names = local_disk.list_files(full, follow_links=follow_links)
                 return {self._relative(f"{full}/{path}").rstrip("/"): {} for path in names}
-            found = with_retries(self._fs.find, full, detail=True)
+            found = self._found_remotely(full)
         except (FileNotFoundError, NotADirectoryError):
             return {}
         # A key that ends in "/" is a folder marker, as the consoles of S3 and GCS create them.
         files = {path: info for path, info in found.items() if info["type"] == "file" and path[-1:] != "/"}
         return {self._relative(path): info for path, info in files.items()}
+
+    def _found_remotely(self, full: str) -> dict[str, dict[str, Any]]:
+        bucket, _, key = full.partition("/")
+        if not self._keyed or not key.startswith("/"):
+            return cast(dict[str, dict[str, Any]], with_retries(self._fs.find, full, detail=True))
+        # s3fs lists a folder whose key starts with a slash as if it did not.
+        found = with_retries(self._fs.find, bucket, prefix=f"{key}/", detail=True)
+        return found or {full: with_retries(self._fs.info, full)}
 
     def _version(self, path: str, found: dict[str, Any]) -> FileVersion:
         if self._local:

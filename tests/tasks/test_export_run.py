@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -36,6 +37,7 @@ def files() -> dict[str, bytes]:
         "pages.tif": multipage([empty, page, empty, page], compression="tiff_lzw"),
         "same pages.tif": multipage([empty, empty], compression="tiff_lzw"),
         "still.gif": support.encoded(FACE, "gif"),
+        "still.jp2": bytes(imagecodecs.jpeg2k_encode(FACE, level=0, codecformat="jp2", reversible=True)),
     }
 
 
@@ -64,10 +66,10 @@ def test_the_tree_comes_back_and_only_faces_differ(run: Path, tmp_path: Path) ->
     out, before = tmp_path / "out", files()
     report = export_run(str(run), str(out))
     found = tree(out)
-    assert {name for name in found if not name.endswith(".json")} == {*before, "still.gif.png"}
+    assert {name for name in found if not name.endswith(".json")} == {*before, "still.gif.png", "still.jp2.png"}
     assert {name for name in found if name.endswith(".json")} == {f"{name}.json" for name in before}
-    assert (report["changed"], report["unchanged"], report["rejected"], report["missing"]) == (4, 2, 1, 0)
-    unchanged = ["1931/a/b/no face.jpg", "broken.jpg", "same pages.tif", "still.gif"]
+    assert (report["changed"], report["unchanged"], report["rejected"], report["missing"]) == (5, 2, 1, 0)
+    unchanged = ["1931/a/b/no face.jpg", "broken.jpg", "same pages.tif", "still.gif", "still.jp2"]
     assert {name for name in before if found[name] == before[name]} == set(unchanged)
     for path in ("1931/Fête #1 100%.jpg", "pages.tif"):
         assert opened(found[path]).format == opened(before[path]).format
@@ -78,7 +80,8 @@ def test_the_tree_comes_back_and_only_faces_differ(run: Path, tmp_path: Path) ->
     restored = support.restored_images(run)
     name = "1931/a/b/" + "n" * 200 + ".png"
     assert np.array_equal(decode(found[name]).pixels, decode(restored[name]).pixels)
-    assert np.array_equal(decode(found["still.gif.png"]).pixels, decode(restored["still.gif"]).pixels)
+    for name in ("still.gif", "still.jp2"):
+        assert np.array_equal(decode(found[f"{name}.png"]).pixels, decode(restored[name]).pixels)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dst", "out", "scans", "src"]
 
 

@@ -17,11 +17,12 @@ import pytest
 from PIL import Image
 
 from bfr_models.errors import RowError, UsageError
-from tasks.datasets import archive_limits
+from tasks.datasets import archive_limits, file_kinds
 from tasks.datasets.image_column import IMAGE
 from tasks.images.codec import decode
 from tasks.pack_pictures import PackReport, pack_pictures
 from tasks.storage.store import Store
+from tests.newer_formats import pdf
 from tests.support import encoded, portrait
 from tests.tasks.images.test_tiff_pages import multipage
 
@@ -346,11 +347,25 @@ def test_texts_of_a_webdataset_reach_their_images_or_are_missed_aloud(tmp_path: 
     assert {skipped["name"] for skipped in report.skipped} == {"000.x.txt", "lonely.txt"}
 
 
-def test_formats_that_are_not_read_are_named(tmp_path: Path, out: Path) -> None:
-    names = ("a.png", "b.HEIC", "c.avif", "d.jp2", "e.pdf", "f.nef", "g.xyz")
+def test_formats_that_are_not_read_are_named(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_kinds, "is_installed", lambda module: module == "pydicom")
+    names = ("a.png", "b.HEIC", "c.avif", "d.jp2", "e.pdf", "f.nef", "g.xyz", "h.psd", "i.dcm")
     report = pack_pictures(folder_of(dict.fromkeys(names, picture(1)), tmp_path / "in"), str(out))
-    found = {skipped["name"]: skipped["why"].partition(",")[0] for skipped in report.skipped}
-    assert found == {
-        "b.HEIC": "a HEIF image", "c.avif": "an AVIF image", "d.jp2": "a JPEG 2000 image", "e.pdf": "a PDF",
-        "f.nef": "a camera's raw data", "g.xyz": "not an image by its extension",
+    extra = "whose reader is not installed; pip install 'bfr-pipeline[formats]'"
+    assert {skipped["name"]: skipped["why"] for skipped in report.skipped} == {
+        "b.HEIC": f"a HEIF image, {extra}", "e.pdf": f"a PDF, {extra}", "f.nef": f"a camera's raw data, {extra}",
+        "g.xyz": "not an image by its extension",
+        "h.psd": "a Photoshop document, which is not read; convert it to TIFF or PNG",
     }  # fmt: skip
+    assert report.rows == 4
+
+
+def test_a_pdf_gives_a_row_for_each_page(tmp_path: Path, out: Path) -> None:
+    pytest.importorskip("pypdfium2")
+    scan = encoded(portrait(1, side=40), "jpeg")
+    file = pdf(scan, "1 0 0 rg 0 0 36 108 re f", scan)
+    pack_pictures(folder_of({"a.pdf": file, "b.pdf": file[:80]}, tmp_path / "in"), str(out))
+    rows = {row["id"]: row["image"]["bytes"] for row in packed(out)}
+    assert list(rows) == ["a.pdf", "a.pdf#page=2", "a.pdf#page=3", "b.pdf"]
+    assert (rows["a.pdf"], rows["a.pdf#page=3"], rows["b.pdf"]) == (file, scan, file[:80])
+    assert decode(rows["a.pdf#page=2"]).pixels.shape == (450, 300, 3)

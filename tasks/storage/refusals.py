@@ -1,0 +1,60 @@
+"""What it means that a store refuses, in words: what was expected, what was found, what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bfr_models.errors import UsageError
+from tasks.storage.http_errors import http_code, http_status
+from tasks.storage.redaction import redact, redact_text
+from tasks.storage.retry import with_retries
+
+CREDENTIALS = (
+    "the credentials in the environment (s3: AWS_ACCESS_KEY_ID or AWS_PROFILE, AWS_ENDPOINT_URL; gs: "
+    "GOOGLE_APPLICATIONCREDENTIALS)"
+)
+_RENEW = "renew the credentials and run the same command again, or use a profile or role whose credentials renew"
+_ADVICE = {
+    "NoSuchBucket": "create it, or correct the URL",
+    "ExpiredToken": _RENEW,
+    "ExpiredTokenException": _RENEW,
+    "TokenRefreshRequired": _RENEW,
+}
+_FOUND = {"NoSuchBucket": "no such bucket", "ExpiredToken": "credentials that have expired"}
+
+
+def refusal(error: BaseException) -> str:
+    """What a store refused, found behind an error; "" if no store did."""
+    status, code = http_status(error), http_code(error)
+    if not isinstance(error, OSError) or status not in (400, 401, 403, 404) or (status == 400 and code not in _ADVICE):
+        return ""
+    where = f" at {redact_text(str(error.filename))}" if error.filename else ""
+    found = _FOUND.get(code, f"{'nothing' if status == 404 else 'a refusal'} ({code or 'HTTP'}, status {status})")
+    advice = _ADVICE.get(code, f"check the URL, the permissions, and {CREDENTIALS}")
+    return f"expected a place in a store that this machine may use{where}, found {found}; {advice}"
+
+
+def require_bucket(fs: Any, path: str) -> None:
+    """UsageError if a folder is in an S3 bucket that does not exist, or may not be listed there."""
+    bucket, _, key = path.partition("/")
+    try:
+        with_retries(fs.call_s3, "list_objects_v2", Bucket=bucket, Prefix=f"{key}/" if key else "", MaxKeys=1)
+    except (FileNotFoundError, PermissionError) as error:
+        gone = isinstance(error, FileNotFoundError)
+        raise UsageError(
+            f"expected a bucket that this machine may list and write for s3://{path}, found "
+            f"{'no bucket of this name' if gone else f'a refusal ({http_code(error)})'}; "
+            f"{'create it, or correct the URL' if gone else f'check the permissions, and {CREDENTIALS}'}"
+        ) from error
+
+
+def cannot_read(url: str, error: Exception) -> UsageError:
+    """The error of a source that cannot be listed or read."""
+    advice = f"check the URL, the permissions, and {CREDENTIALS}"
+    if "://" not in url:
+        advice = "check the path, and who may read it"
+    found = _FOUND.get(http_code(error), type(error).__name__)
+    return UsageError(
+        f"cannot read {redact(url)}: expected a dataset that this machine may read, found {found}; "
+        f"{_ADVICE.get(http_code(error), advice)}"
+    )
