@@ -47,8 +47,8 @@ def test_gradients_reach_the_image_and_not_the_network(weights: Path) -> None:
 
 def test_the_estimator_learns_from_it_and_the_prior_refuses_it(weights: Path) -> None:
     gt, lq = torch.rand(2, 1, 3, 128, 128) * 2 - 1
-    plain = get_component("difface", "estimator", "face128")
-    with_it = get_component("difface", "estimator", "face128", AuxiliaryWeights(perceptual=weights))
+    plain = get_component("difface", "estimator", "face128-swinir")
+    with_it = get_component("difface", "estimator", "face128-swinir", AuxiliaryWeights(perceptual=weights))
     network = plain.build()  # the identity before any training
     torch.manual_seed(0)
     extra = with_it.loss(network, gt, lq) - plain.loss(network, gt, lq)

@@ -70,7 +70,7 @@ def test_a_run_writes_them_down(tmp_path: Path) -> None:
     record = support.finished_run(support.make_run(tmp_path, "difface", recogniser="none", options={"steps": 1}))
     assert record["licences"] == [
         {"weights": f"difface-face128-{name}", "licence": "Apache-2.0", "licence_url": None, "non_commercial": None}
-        for name in ("estimator", "prior")
+        for name in ("estimator_unet", "prior")
     ]
     assert json.loads((tmp_path / "dst" / "run.json").read_text()) == record
     assert "Licences of the weights" in (tmp_path / "dst" / "report" / "index.html").read_text()
