@@ -12,7 +12,7 @@ from bfr_models.metrics.frechet import FeatureSource
 from bfr_models.metrics.lpips import LPIPS
 from bfr_models.metrics.niqe import niqe
 from bfr_models.pixels import Uint8Image, to_tensor
-from tasks.runs.outcomes import KEPT_ORIGINAL, RESTORED
+from tasks.runs.outcomes import KEPT_ORIGINAL, RESTORED, outcome_word
 from tasks.scoring.scorer import FaceTriple, Scorer
 from tests import support
 
@@ -78,7 +78,7 @@ def test_kept_embeddings_are_those_of_the_written_face_and_of_gt() -> None:
         (similarity + 0.01, KEPT_ORIGINAL, face.lq),
     ):
         (scored,) = Scorer(recogniser, min_identity=threshold, keeps_embeddings=True).score([face])
-        assert scored.outcome == outcome and np.array_equal(scored.face, written)
+        assert outcome_word(scored.outcome) == outcome and np.array_equal(scored.face, written)
         assert scored.identity_similarity == similarity  # also of a face that was not kept
         expected = recogniser.embed([written, face.gt])
         assert np.array_equal(scored.features.embedding, expected[0])

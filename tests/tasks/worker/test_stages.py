@@ -71,7 +71,7 @@ def test_the_stages_of_a_run_add_up_to_its_workers_time(faulty: str, tmp_path: P
     found = record["timings"]
     assert list(found["stages"]) == list(STAGES) and (found["workers"], found["shards"]) == (1, 6)
     assert sum(found["stages"].values()) == pytest.approx(2 * found["worker_seconds"], rel=0.02, abs=0.02)
-    assert found["stages"][OTHER] < 0.1  # of 24 rows and 6 shards
+    assert found["stages"][OTHER] < 0.2 * found["worker_seconds"]  # on a machine that does other things, too
     assert 6 * 0.05 <= found["stages"]["method"] <= found["worker_seconds"]  # one at a time
     busy = found["stages"]["method"]
     assert found["busy_share"] == pytest.approx(busy / found["worker_seconds"], abs=0.001)
