@@ -18,6 +18,7 @@ import pytest
 from bfr_models.errors import BfrError, UsageError
 from flows.restore_dataset import restore_without_prefect
 from tasks.config.restore import RestoreRun
+from tasks.report.run_report import write_report
 from tasks.runs.single_writer import learn_conditions
 from tasks.storage.store import Store
 from tasks.vacuum_run import vacuum_run
@@ -111,12 +112,20 @@ def test_two_drivers_at_once_over_a_bad_store_share_the_work(proxy: FaultProxy, 
     assert found["rows"] == ROWS and support.restored_images_at(run.destination) == undisturbed(run)
 
 
-def test_requests_do_not_grow(proxy: FaultProxy, bucket: str, tmp_path: Path) -> None:
+def test_requests_do_not_grow(proxy: FaultProxy, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Per shard: two HEADs of its file, two ranges for its footer and one for its rows, a PUT each of the data and of
     the commit, between them a look for a newer plan (GET, HEAD); the commit is read again (HEAD, GET) when the run is
-    closed. Apart from that: what any run costs."""
-    counts = []
-    for rows in (64, 96):  # the report shows the first 24; footers of about the same size take as many reads
+    closed. Apart from that: what any run costs, and the pictures of its report, which has at most 48 faces."""
+    counts, of_report = [], []
+
+    def counted(*args: Any) -> None:
+        before = sum(proxy.count().values())
+        write_report(*args)
+        of_report.append(sum(proxy.count().values()) - before)
+        del proxy.requests[before:]
+
+    monkeypatch.setattr("tasks.finish_run.write_report", counted)
+    for rows in (64, 96):  # footers of about the same size take as many reads
         file = support.write_parquet(tmp_path / "a.parquet", support.make_rows(rows), group_rows=4)
         Store(f"{bucket}/src-{rows}").write("a.parquet", file.read_bytes())
         proxy.requests.clear()
@@ -134,6 +143,7 @@ def test_requests_do_not_grow(proxy: FaultProxy, bucket: str, tmp_path: Path) ->
     per_shard = {method: (many[method] - few[method]) / 8 for method in ("HEAD", "GET", "PUT", "POST", "DELETE")}
     assert per_shard == {"HEAD": 4, "GET": 5, "PUT": 2, "POST": 0, "DELETE": 0}
     assert sum(few.values()) - 11 * 16 <= 134  # 12 of them the look at the first rows, 1 the dataset card
+    assert max(of_report) <= 8 * 48
 
 
 @pytest.mark.parametrize("proxy", ["moto"], indirect=True)  # which does not check that headers are as they were signed

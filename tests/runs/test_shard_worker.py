@@ -188,7 +188,7 @@ def test_a_commit_record_stays_small(tmp_path: Path) -> None:
     support.write_parquet(tmp_path / "src" / "a.parquet", rows)
     restored(tmp_path, shard_rows=64, gt_column="gt")
     (commit,) = (tmp_path / "dst" / "commits").glob("*.json")
-    assert commit.stat().st_size < 8192
+    assert commit.stat().st_size < 10_000  # a third of it sums of embeddings
 
 
 def test_a_run_records_what_made_it(tmp_path: Path) -> None:

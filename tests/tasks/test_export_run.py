@@ -138,8 +138,14 @@ def test_a_call_that_was_stopped_goes_on(run: Path, tmp_path: Path, monkeypatch:
 def test_only_what_changed_under_another_name(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     report = export_run(str(run), str(out), only="changed", suffix="_new")
-    assert report["written"] == len(tree(out)) == 9
-    assert {"1931/Fête #1 100%_new.jpg", "pages_new.tif", "still_new.gif", "still_new.gif.png"} <= tree(out).keys()
+    assert report["written"] == len(tree(out)) == 12
+    assert {
+        "1931/Fête #1 100%_new.jpg",
+        "pages_new.tif",
+        "still_new.gif",
+        "still_new.gif.png",
+        "still_new.jp2.png",
+    } <= tree(out).keys()
     with pytest.raises(UsageError, match="part of a file name"):
         export_run(str(run), str(out), suffix="../x")
 
@@ -165,7 +171,7 @@ def test_without_the_source_it_says_so_and_goes_on_when_it_is_back(run: Path, tm
     out = tmp_path / "out"
     shutil.move(tmp_path / "src", tmp_path / "away")
     report = export_run(str(run), str(out))
-    assert report["missing"] == 6 and report["rejected"] == 1, "rejected rows have their own bytes"
+    assert report["missing"] == 7 and report["rejected"] == 1, "rejected rows have their own bytes"
     assert "has changed or is gone" in report["not_exported"][0]["why"]
     assert set(tree(out)) == {"broken.jpg", "broken.jpg.json"}
     shutil.move(tmp_path / "away", tmp_path / "src")

@@ -103,9 +103,10 @@ class TestDraw:
 
     def test_an_unknown_preset_lists_the_known(self) -> None:
         known = "gfpgan, difface, archive, gfpgan_extreme, difface_extreme, codeformer_large, resshift_test"
-        with pytest.raises(UsageError, match=f"unknown degradation preset 'gfp'; known: {known}$"):
+        expected = rf"unknown degradation preset 'gfp'; known: {known}; did you mean 'gfpgan'"
+        with pytest.raises(UsageError, match=expected):
             get_preset("gfp")
-        with pytest.raises(UsageError, match=f"'gfp'; known: {known}, difface_test$"):
+        with pytest.raises(UsageError, match=f"'gfp'; known: {known}, difface_test; did you mean 'gfpgan'"):
             preset_of_row("gfp", 0)
 
     @every_preset

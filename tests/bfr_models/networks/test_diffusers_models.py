@@ -63,4 +63,4 @@ def test_no_torchvision_is_needed(tmp_path: Path) -> None:
 
 def test_a_healthy_torchvision_is_left_alone(tmp_path: Path) -> None:
     package(tmp_path, "torchvision", __init__="", transforms="")
-    assert run(UNET, tmp_path) == "True ['torchvision', 'torchvision.transforms']"
+    assert run(UNET, tmp_path) == "True ['torchvision']"

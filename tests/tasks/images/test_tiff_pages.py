@@ -75,4 +75,4 @@ def test_page_lists_without_end_and_shared_pages_cost_nothing() -> None:
     for hostile in (circle, bytes(shared)):
         began = time.process_time()
         assert split_pages(hostile) == [hostile]
-        assert time.process_time() - began < 2
+        assert time.process_time() - began < 5
