@@ -74,7 +74,7 @@ def test_the_stages_of_a_run_add_up_to_its_workers_time(faulty: str, tmp_path: P
     assert found["stages"][OTHER] < 0.2 * found["worker_seconds"]  # on a machine that does other things, too
     assert 6 * 0.05 <= found["stages"]["method"] <= found["worker_seconds"]  # one at a time
     busy = found["stages"]["method"]
-    assert found["busy_share"] == pytest.approx(busy / found["worker_seconds"], abs=0.001)
+    assert found["busy_share"] == pytest.approx(busy / found["worker_seconds"], abs=0.005)  # of milliseconds
     commits = support.read_commits(tmp_path / "dst")
     assert all(commit["timings"]["stages"].keys() <= STAGES.keys() for commit in commits)
     assert not any("trace" in commit for commit in commits)  # it is the driver's, not the run's
