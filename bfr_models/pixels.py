@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 Uint8Image = NDArray[np.uint8]
 """(H, W, 3) uint8 RGB."""
+RED, GREEN, BLUE = 0.299, 0.587, 0.114
+"""Their shares in the luma (ITU-R BT.601)."""
+TO_LUMA_AND_COLOUR = np.array([(RED, GREEN, BLUE), (1 - RED, -GREEN, -BLUE), (-RED, -GREEN, 1 - BLUE)], np.float32)
+"""From RGB to luma, and what red and blue have over it."""
 
 
 def to_tensor(image: Uint8Image) -> Tensor:
@@ -35,7 +39,7 @@ def to_uint8(images: Tensor) -> NDArray[np.uint8]:
 
 def as_grey(image: Uint8Image) -> Uint8Image:
     """The luma of (H, W, 3) uint8, rounded, in all three channels."""
-    luma = np.rint(image @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
+    luma = np.rint(image @ np.array([RED, GREEN, BLUE])).astype(np.uint8)
     return np.repeat(luma[..., None], 3, axis=2)
 
 

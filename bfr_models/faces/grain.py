@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bfr_models.pixels import Uint8Image
+from bfr_models.pixels import BLUE, GREEN, RED, TO_LUMA_AND_COLOUR, Uint8Image
 
 FloatImage = NDArray[np.float32]
 
@@ -27,10 +27,7 @@ INVISIBLE = 0.3  # grey levels below which there is no grain
 NOISE_SIDE = 512  # px of the noise that all grain is cut from, each face's at a place of its own
 SCALE_STEP = 0.25  # that noise is made for scales that are multiples of this
 _TO_SIGMA = 1.4826  # of a normal distribution, from its median absolute deviation
-_RED, _GREEN, _BLUE = 0.299, 0.587, 0.114
-_LUMA = np.array([(_RED, _GREEN, _BLUE)], np.float32)
-_FROM_RGB = np.array([*_LUMA, (1 - _RED, -_GREEN, -_BLUE), (-_RED, -_GREEN, 1 - _BLUE)], np.float32)
-_TO_RGB = np.array([(1, 1, 0), (1, -_RED / _GREEN, -_BLUE / _GREEN), (1, 0, 1)], np.float32)
+_TO_RGB = np.array([(1, 1, 0), (1, -RED / GREEN, -BLUE / GREEN), (1, 0, 1)], np.float32)
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class Grain:
 
 def grain_of(crop: Uint8Image, scale: float = 1.0) -> Grain:
     """The grain of (H, W, 3), which has `scale` pixels for one of the photo."""
-    image = np.asarray(cv2.transform(crop.astype(np.float32), _FROM_RGB), np.float32)
+    image = np.asarray(cv2.transform(crop.astype(np.float32), TO_LUMA_AND_COLOUR), np.float32)
     flat = np.flatnonzero(_flat(image[..., 0], scale))
     flat = flat[:: max(1, len(flat) // MEASURED)]
     found = [band.reshape(-1, 3)[flat] for band in _bands(image, scale)]
@@ -69,7 +66,7 @@ def add_grain(face: Uint8Image, grain: Grain, scale: float, seed: int) -> Uint8I
     ):
         noise += band * np.array([_lacking(luma, own_luma), *[_lacking(colour, own_colour)] * 2], np.float32)
     image = face.astype(np.float32)
-    light = cv2.transform(image, _LUMA / 255)[..., None]
+    light = cv2.transform(image, TO_LUMA_AND_COLOUR[:1] / 255)[..., None]
     strength = np.sqrt((4 * light * (1 - light)).clip(0, 1))  # black and white have none
     return np.rint(image + strength * cv2.transform(noise, _TO_RGB)).clip(0, 255).astype(np.uint8)
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bfr_models.pixels import Uint8Image
+from bfr_models.pixels import TO_LUMA_AND_COLOUR, Uint8Image
 
 Values = NDArray[np.float32]
 
@@ -28,7 +28,6 @@ GREY = 0.05
 _QUANTILES = (0.2, 0.5, 0.9)
 _PLACES = 50  # across a band: enough to know how its detail is spread by
 _TAPS = np.array([1, 4, 6, 4, 1], dtype=np.float32) / 16
-_TO_LUMA_AND_COLOUR = np.array([(0.299, 0.587, 0.114), (0.701, -0.587, -0.114), (-0.299, -0.587, 0.886)], np.float32)
 _TINY = 1e-4  # of values in [0, 1]
 _PERIOD = 8  # px of a JPEG's blocks
 
@@ -73,7 +72,7 @@ class Bands:
 def bands(image: Uint8Image, side: int) -> Bands:
     """A square picture as it looks in a photo where it is `side` px wide, in bands."""
     seen = _resized(_resized(image, min(side, SIDES[1])), min(max(side, SIDES[0]), SIDES[1]))
-    picture: Values = np.asarray(cv2.transform(seen.astype(np.float32) / 255, _TO_LUMA_AND_COLOUR), np.float32)
+    picture: Values = np.asarray(cv2.transform(seen.astype(np.float32) / 255, TO_LUMA_AND_COLOUR), np.float32)
     x, regions = picture, []
     for _ in range(LEVELS):
         smooth = np.asarray(cv2.sepFilter2D(x, cv2.CV_32F, _TAPS, _TAPS, borderType=cv2.BORDER_REFLECT_101), np.float32)
