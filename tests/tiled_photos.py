@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import pytest
 
+from bfr_models.faces.detectors import DetectorChoice
 from bfr_models.faces.template import FFHQ_5, at_size
 from bfr_models.faces.types import DetectedFace
 from bfr_models.pixels import Uint8Image
@@ -48,3 +50,9 @@ def photo(*numbers: int | None, columns: int = 3, border: int = 20) -> Uint8Imag
         if number is not None:
             canvas[y : y + TILE, x : x + TILE] = support.portrait(number, TILE)
     return canvas
+
+
+def find_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of this process find faces with a `TileDetector`."""
+    monkeypatch.setattr("tasks.worker.restore_rows.load_detector", lambda *_: TileDetector())
+    monkeypatch.setattr("tasks.config.resolve.choose_detector", lambda *_: DetectorChoice("tiles"))

@@ -11,7 +11,6 @@ import pytest
 
 from bfr_models.errors import BfrError, UsageError
 from bfr_models.faces.align import similarity, warp
-from bfr_models.faces.detectors import DetectorChoice
 from bfr_models.faces.paste import paste
 from bfr_models.faces.template import FFHQ_5, at_size
 from bfr_models.faces.types import DetectedFace
@@ -35,7 +34,7 @@ from tasks.worker.decide import load_decide
 from tests import support
 from tests.faulty_methods import SIZE
 from tests.judges import BAD, CURVE, GOOD, judge_runs
-from tests.tiled_photos import TILE, TileDetector, photo
+from tests.tiled_photos import TILE, TileDetector, find_tiles, photo
 
 AS_BEFORE = {"max_harm": 1.0, "size": "network", "grain": "clean"}
 
@@ -44,8 +43,7 @@ AS_BEFORE = {"max_harm": 1.0, "size": "network", "grain": "clean"}
 def method(faulty: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a method that mirrors faces, at 96 px."""
     support.use_mean_colours(monkeypatch)
-    monkeypatch.setattr("tasks.worker.restore_rows.load_detector", lambda *_: TileDetector())
-    monkeypatch.setattr("tasks.config.resolve.choose_detector", lambda *_: DetectorChoice("tiles"))
+    find_tiles(monkeypatch)
     return faulty
 
 

@@ -13,12 +13,11 @@ from PIL import Image, ImageCms
 
 from bfr_models.errors import UsageError
 from bfr_models.faces.align import align
-from bfr_models.faces.detectors import DetectorChoice
 from bfr_models.pixels import Uint8Image
 from flows.restore_dataset import restore_without_prefect
 from tasks.worker import windows
 from tests import faulty_methods, support
-from tests.tiled_photos import TILE, TileDetector, photo
+from tests.tiled_photos import TILE, find_tiles, photo
 
 EDGE = 0.15  # of a crop, over which it is blended in
 
@@ -27,8 +26,7 @@ EDGE = 0.15  # of a crop, over which it is blended in
 def tiles(monkeypatch: pytest.MonkeyPatch, faulty: str) -> str:
     """The name of a method that mirrors faces; they are found by `TileDetector`."""
     support.use_mean_colours(monkeypatch)
-    monkeypatch.setattr("tasks.worker.restore_rows.load_detector", lambda *_: TileDetector())
-    monkeypatch.setattr("tasks.config.resolve.choose_detector", lambda *_: DetectorChoice("tiles"))
+    find_tiles(monkeypatch)
     return faulty
 
 

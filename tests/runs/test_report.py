@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from bfr_models.faces.detectors import DetectorChoice
 from bfr_models.registry import methods
 from tasks.render_report import render_report as render_again
 from tasks.report.cards import Cell, GalleryRow, cards_of
@@ -21,7 +20,7 @@ from tasks.storage.store import Store
 from tests import support
 from tests.browser import chromium, violations, watched_page
 from tests.judges import BAD, GOOD, judge_runs
-from tests.tiled_photos import TileDetector, photo
+from tests.tiled_photos import find_tiles, photo
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, plugin_path: str) -> Iterator[
         patch.setattr(sys, "path", [*plugin_path.split(os.pathsep)[:2], *sys.path])
         methods.cache_clear()
         support.use_mean_colours(patch)
-        patch.setattr("tasks.worker.restore_rows.load_detector", lambda *_: TileDetector())
-        patch.setattr("tasks.config.resolve.choose_detector", lambda *_: DetectorChoice("tiles"))
+        find_tiles(patch)
         kept = support.portrait(3, 96).mean()
         judge_runs(patch, lambda face, candidate: BAD if abs(face.mean() - kept) < 1 else GOOD)
         support.finished_run(support.make_run(folder, "faulty", input="photos", max_rejects=1.0))

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from bfr_models.errors import UsageError
-from bfr_models.faces.detectors import DetectorChoice
 from bfr_models.faces.types import DetectedFace
 from bfr_models.networks.configs import RRDBNetConfig
 from bfr_models.networks.rrdbnet import RRDBNet
@@ -22,7 +21,7 @@ from bfr_models.weights.tensors import parameters_of, save_weights
 from tasks.images.codec import decode
 from tasks.worker.upscaling import choose_enlargement
 from tests import faulty_methods, support
-from tests.tiled_photos import TILE, TileDetector, photo
+from tests.tiled_photos import TILE, TileDetector, find_tiles, photo
 
 EDGE = int(0.15 * TILE) + 2  # px of a crop over which it is blended in
 
@@ -31,8 +30,7 @@ EDGE = int(0.15 * TILE) + 2  # px of a crop over which it is blended in
 def tiles(monkeypatch: pytest.MonkeyPatch, faulty: str) -> str:
     """The name of a method that mirrors faces; they are found by `TileDetector`, as large as the method's."""
     support.use_mean_colours(monkeypatch)
-    monkeypatch.setattr("tasks.worker.restore_rows.load_detector", lambda *_: TileDetector())
-    monkeypatch.setattr("tasks.config.resolve.choose_detector", lambda *_: DetectorChoice("tiles"))
+    find_tiles(monkeypatch)
     return faulty
 
 

@@ -10,10 +10,9 @@ import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
 
-from bfr_models.faces.detectors import DetectorChoice
 from tests import support
 from tests.tasks.curation.curated import HOSTILE, ROWS
-from tests.tiled_photos import TileDetector
+from tests.tiled_photos import find_tiles
 
 
 @pytest.fixture(scope="session")
@@ -51,8 +50,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mirror(monkeypatch: pytest.MonkeyPatch, faulty: str) -> str:
     """A method that mirrors faces; they are found by `TileDetector`."""
     support.use_mean_colours(monkeypatch)
-    monkeypatch.setattr("tasks.worker.restore_rows.load_detector", lambda *_: TileDetector())
-    monkeypatch.setattr("tasks.config.resolve.choose_detector", lambda *_: DetectorChoice("tiles"))
+    find_tiles(monkeypatch)
     return faulty
 
 
