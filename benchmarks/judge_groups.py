@@ -26,7 +26,7 @@ from bfr_models.judge.decision import JUDGE, choose_judge, harm_limits, harm_of,
 from bfr_models.judge.network import JudgeNetwork
 from bfr_models.judge.verdict import Verdict
 from bfr_models.metrics.fidelity import sharpness
-from bfr_models.pixels import Uint8Image
+from bfr_models.pixels import BLUE, GREEN, RED, Uint8Image
 from bfr_models.registry import resolve_method
 from bfr_models.training.judge import examples_of, gain_of, predict, read_pairs
 from bfr_models.training.judge_calibration import EQUAL
@@ -127,7 +127,7 @@ def _groups(data: Path, people: set[str]) -> dict[str, set[str]]:
 
 def _measured(data: bytes) -> dict[str, Any]:
     face = np.asarray(Image.open(io.BytesIO(data)).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC))
-    luma = face @ np.array([0.299, 0.587, 0.114])
+    luma = face @ np.array([RED, GREEN, BLUE])
     cheeks = float(np.mean([np.median(_part(luma, place)) for place in CHEEKS]))
     return {
         "cheeks": cheeks,

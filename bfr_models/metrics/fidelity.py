@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bfr_models.pixels import Uint8Image
+from bfr_models.pixels import BLUE, GREEN, RED, Uint8Image
 
 _WINDOW, _SIGMA = 11, 1.5
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
@@ -21,7 +21,7 @@ _SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # exponents of MS-SSIM, from
 MS_SSIM_SIDE = (_WINDOW - 1) * 2 ** (len(_SCALES) - 1) + 1
 """Side of the smallest image that MS-SSIM's five scales fit into, px."""
 
-_LUMA = np.array([0.299, 0.587, 0.114])
+_LUMA = np.array([RED, GREEN, BLUE])
 
 
 def psnr(image: Uint8Image, gt: Uint8Image) -> float:

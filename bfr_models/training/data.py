@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 from bfr_models.degradation.degrade import degrade
 from bfr_models.degradation.presets import get_preset
 from bfr_models.errors import UsageError
-from bfr_models.pixels import Uint8Image, resize, to_tensor, to_uint8
+from bfr_models.pixels import BLUE, GREEN, RED, Uint8Image, resize, to_tensor, to_uint8
 
 HELD_OUT_FRACTION = 0.04
 OVERSAMPLING = 2  # faces are kept larger than needed, so that a warp loses no sharpness
@@ -126,7 +126,7 @@ def augment(face: Tensor, size: int, a: Augmentation, rng: np.random.Generator) 
         gamma, contrast, brightness = np.exp(rng.uniform(-0.2, 0.2, size=3) * (1, 0.75, 0.5))
         view = (view.add(1).div(2).clamp(0, 1) ** gamma * brightness - 0.5) * contrast * 2
     if rng.random() < a.grey:
-        view = view.mul(torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(0, keepdim=True).expand(3, -1, -1)
+        view = view.mul(torch.tensor([RED, GREEN, BLUE]).view(3, 1, 1)).sum(0, keepdim=True).expand(3, -1, -1)
     if a.toned and rng.random() < a.toned:
         view = _toned(view, rng)
     if a.cast and rng.random() < a.cast:

@@ -49,7 +49,7 @@ def metrics_endpoint(figures: RunFigures, port: int | None, address: str) -> Ite
 
 
 class _Collector:
-    """Reads the figures whenever somebody asks for them."""
+    """Reads the figures when they are asked for."""
 
     def __init__(self, figures: RunFigures) -> None:
         self._figures, self._began = figures, time.time()
