@@ -53,7 +53,7 @@ VERBS: tuple[tuple[Callable[..., None], str], ...] = (
     (score.fid, "Examples: `bfr fid out/ faces/`; `bfr fid out/ ffhq.npz --features inception`"),
     (score.score, "Example: `bfr score theirs/ scores/ --column output --lq-column input --gt-column gt`"),
     (machine.methods, "Example: `bfr methods --json`"),
-    (machine.doctor, "Example: `bfr doctor`"),
+    (machine.doctor, "Examples: `bfr doctor`; `bfr doctor --cluster --store s3://restored/faces`"),
     (train.train, "Example: `bfr train difface prior --data faces/ --out runs/prior`"),
 )
 
