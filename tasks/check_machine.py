@@ -108,9 +108,7 @@ def _same_weights(here: Mapping[str, str], there: Mapping[str, str]) -> Check:
         advice = "a run is refused there: give it the same files, or the same BFR_WEIGHTS"
         return Check("weights", "bad", f"others than here: {', '.join(others)}", advice)
     if absent:
-        return Check(
-            "weights", "missing", f"lacks {', '.join(absent)}", "get them there too, if a run needs them"
-        )
+        return Check("weights", "missing", f"lacks {', '.join(absent)}", "get them there too, if a run needs them")
     return Check("weights", "ok", f"{len(there)} files, digest {digest}")
 
 

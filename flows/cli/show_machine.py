@@ -39,7 +39,7 @@ def _nodes(checks: list[Result]) -> None:
             where, mark = Text(node if number == 0 else ""), _MARKS[check["state"]]
             view.add_row(where, mark, check["name"], Text(check["found"]), Text(check["advice"]))
         view.add_section()
-    console.print(view)
+    console.print(view, soft_wrap=False)
 
 
 def weights(rows: list[Result]) -> None:
@@ -64,3 +64,27 @@ def weights_here(rows: list[Result]) -> None:
     for row in rows:
         was_here = " (was here)" if row.get("fetched") is False else ""
         console.print(f"{row['name']}: {row['path']}, sha256 {row['sha256'][:12]}{was_here}", markup=False)
+
+
+def jobs(found: list[Result] | Result) -> None:
+    """What `bfr submit` says of one job, or the table of all."""
+    if not isinstance(found, list):
+        _job(found)
+        return
+    view = Table(Column("job", no_wrap=True), "state", "started", Column("command", overflow="fold"))
+    for one in found:
+        view.add_row(one["job"], one["state"], one["started"] or "", Text(one["command"]))
+    console.print(view, soft_wrap=False)
+
+
+def _job(found: Result) -> None:
+    if "logs" in found:
+        console.print(found["logs"], markup=False, end="")
+        return
+    console.print(f"{found['job']}: {found['state']}: {found['command']}", markup=False)
+    if found.get("message"):
+        console.print(found["message"], markup=False)
+    if found.get("stopping") is False:
+        console.print("it had ended already")
+    if found["state"] in ("pending", "running"):
+        console.print(f"next: bfr submit --logs {found['job']} --follow    # or --status, --stop")

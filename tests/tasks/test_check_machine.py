@@ -137,7 +137,6 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("signals")
 def test_three_nodes_each_say_their_own(
     cluster: Callable[..., Any], tmp_path: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
