@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 
+from bfr_models.errors import BfrError
 from bfr_models.metrics.summary import Summary
 from tasks.runs.commits import Record, commit_shard
 from tasks.runs.face_sizes import SIDE_BIN
@@ -34,6 +35,7 @@ from tasks.runs.outcomes import outcome_word
 from tasks.runs.plan import require_planned
 from tasks.runs.shards import Shard
 from tasks.runs.single_writer import learn_conditions
+from tasks.storage.refusals import refusal
 from tasks.storage.store import Store
 from tasks.worker.job import Job, Order
 from tasks.worker.output import shard_output
@@ -83,8 +85,13 @@ class ShardWorker:
     def run(self, order: Order) -> Record | None:
         """Restores, scores and commits one shard; returns the commit record that counts. None after a trial, which
         restores and encodes rows but commits nothing. The record of a traced job has its `trace` on top."""
-        with self._clocks.running() as clock:
-            record = self._run(order, partial(self._times, clock, time.monotonic()))
+        try:
+            with self._clocks.running() as clock:
+                record = self._run(order, partial(self._times, clock, time.monotonic()))
+        except OSError as error:
+            if refused := refusal(error):  # said here: between processes an error loses its cause, the store's answer
+                raise BfrError(refused) from error
+            raise
         return record if record is None or not self._job.traced else record | {"trace": self._clocks.trace(clock)}
 
     def _run(self, order: Order, times: Callable[[], dict[str, Any]]) -> Record | None:
