@@ -78,4 +78,5 @@ def _deflated(bands: Iterator[NDArray[np.uint8]], height: int, size: int) -> Ite
             whole[place : place + len(lines)] = lines
             place += len(lines)
         first = whole
-    yield bytes(imagecodecs.deflate_encode(first, level=_LEVEL))
+    deflate: Any = imagecodecs.deflate_encode  # takes arrays, though its stubs do not
+    yield bytes(deflate(first, level=_LEVEL))
