@@ -16,6 +16,7 @@ from tasks.images.sixteen_bit import Uint16Image, bands, to_8_bits
 if TYPE_CHECKING:
     from bfr_models.pixels import Uint8Image
 
+_SMALL = 2**20  # pixels
 _SPARSE = 64  # rows between those that are looked at first
 
 
@@ -70,6 +71,8 @@ def _unless_opaque(alpha: NDArray[Any] | None) -> Uint8Image | None:
 
 def _array_of(image: Image.Image) -> Uint8Image:
     """(H, W, channels), copied band by band: `np.asarray` of the whole image holds two more copies meanwhile."""
+    if image.width * image.height <= _SMALL:
+        return np.array(image)
     array = np.empty((image.height, image.width, len(image.getbands())), np.uint8)
     for band in bands(image.height):
         array[band] = np.asarray(image.crop((0, band.start, image.width, min(band.stop, image.height))))

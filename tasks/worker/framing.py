@@ -86,9 +86,10 @@ class WholeImages:
             row.faces = [Face(row.row.id, row.row.seed, box, side=float(max(height, width)))]
 
     def crop(self, row: OpenRow, face: Face) -> Crop:
-        pixels = row.image.pixels
-        exact = pixels if pixels.shape[:2] == (self._size, self._size) else None
-        return Crop(resize(to_tensor(pixels)[None], self._size)[0], exact=exact)
+        return Crop(resize(to_tensor(row.image.pixels)[None], self._size)[0], exact=self._exact(row))
+
+    def _exact(self, row: OpenRow) -> Uint8Image | None:
+        return row.image.pixels if row.image.pixels.shape[:2] == (self._size, self._size) else None
 
     def native(self, row: OpenRow, face: Face) -> Uint8Image:
         pixels = row.image.pixels
@@ -101,8 +102,11 @@ class WholeImages:
         if self._written == "network":
             return face.scored.face
         pixels, change = face.decision.pixels, face.decision.change
-        if not face.is_changed or pixels is None or np.array_equal(pixels, self.crop(row, face).pixels):
-            return image  # the last: the method has not changed it, and its resized copy would be worse
+        if not face.is_changed or pixels is None:
+            return image
+        seen = self._exact(row)
+        if np.array_equal(pixels, self.crop(row, face).pixels if seen is None else seen):
+            return image  # the method has not changed it, and its resized copy would be worse
         height_width = image.shape[0], image.shape[1]
         if change is not None:
             added = resize(torch.from_numpy(change).movedim(-1, 0)[None] / 127.5, height_width)[0]
