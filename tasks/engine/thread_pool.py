@@ -29,8 +29,14 @@ class ThreadPool:
         self._threads = DaemonThreads[Record | None](IN_HAND)
         self._in_hand: dict[Future[Record | None], Order] = {}
 
+    def resize(self, left: int) -> None:
+        pass  # it is one worker, for as long as it lives
+
     def free_slots(self) -> int:
         return IN_HAND - len(self._in_hand)
+
+    def idle_workers(self) -> int:
+        return int(not self._in_hand)
 
     def workers(self) -> tuple[int, int]:
         return 1, 1
