@@ -99,3 +99,11 @@ def test_the_time_after_a_slots_last_shard_is_idle() -> None:
     found = timings.to_json()
     assert found is not None and found["worker_seconds"] == 10
     assert found["stages"]["method"] == 14 and found["stages"][IDLE] == 6
+
+
+def test_workers_that_follow_each_other_are_not_counted_as_workers_at_once() -> None:
+    timings = Timings()
+    for worker, ended, seconds in (("a", 110.0, 10.0), ("b", 120.0, 10.0), ("c", 119.0, 14.0)):
+        timings.add({"timings": {"worker": worker, "slot": 0, "ended": ended, "stages": {"method": seconds}}})
+    found = timings.to_json()
+    assert found is not None and (found["workers"], found["most_workers"]) == (3, 2)
