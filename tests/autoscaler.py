@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,13 +54,13 @@ def autoscaling_cluster(
     folder: Path, most: int, environment: Mapping[str, str], idle_seconds: float = 5.0
 ) -> Iterator[Autoscaler]:
     """Starts one whose nodes end after some idle seconds. `folder` must be short: Ray's sockets are below it."""
-    port = free_ports(1)
+    port = free_ports(2)
     settings = folder / "autoscaler.json"
     settings.write_text(json.dumps(_settings(most, idle_seconds)))
     cluster = Autoscaler(f"127.0.0.1:{port}", folder)
     words = ["start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=0",
              "--num-gpus=0", f"--object-store-memory={_MEMORY}", "--include-dashboard=false",
-             "--ray-client-server-port=0", f"--temp-dir={folder / 'ray'}",
+             f"--ray-client-server-port={port + 1}", f"--temp-dir={folder / 'ray'}",
              f"--autoscaling-config={settings}"]  # fmt: skip
     ours = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     with (folder / "head.log").open("w") as log:
@@ -86,6 +88,15 @@ def wait_until(happened: Callable[[], object], patience: float = PATIENCE) -> fl
             raise TimeoutError(f"nothing has happened within {waited:.0f} s")
         time.sleep(0.2)
     return time.monotonic() - began
+
+
+def figures_of(port: int) -> dict[str, float]:
+    """The figures that a run serves at --metrics-port; none before it does."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            return {name: float(value) for name, value in re.findall(r"^(\w+) ([\d.]+)$", answer.read().decode(), re.M)}
+    except OSError:
+        return {}
 
 
 def _settings(most: int, idle_seconds: float) -> dict[str, object]:

@@ -150,6 +150,8 @@ class Dispatch:
         entry.orders = [order for order in entry.orders if order is not outcome.order]
         if outcome.record is not None or not entry.orders:
             del self._in_hand[name]
+            for order in entry.orders:
+                self.pool.forget(order)
         return entry
 
 

@@ -51,6 +51,10 @@ class Pool(Protocol):
 
     def submit(self, order: Order) -> None: ...
 
+    def forget(self, order: Order) -> None:
+        """It need not end: its shard is done. Its worker may be let go in the midst of it."""
+        ...
+
     def poll(self, timeout: float) -> list[Outcome]:
         """The orders that have ended; waits at most `timeout` seconds for the first."""
         ...

@@ -74,6 +74,11 @@ class Actor:
         return [*self.in_hand, *(ref for ref in (self.placing, self.loading) if ref is not None)]
 
     @property
+    def orders(self) -> list[int]:
+        """The ids of those in hand."""
+        return [id(order) for order, _ in self.in_hand.values()]
+
+    @property
     def works(self) -> bool:
         """Whether it takes orders."""
         return self.alive and self.ready and not self.leaves

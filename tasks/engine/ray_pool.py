@@ -71,6 +71,7 @@ class RayPool:
         self._nodes: dict[str, Node] = {}  # by id, as they were at the last look
         self._looked = self._placed = float("-inf")  # when
         self._wanted = 0
+        self._forgotten = set[int]()  # ids of orders in hand
         self._longest = 0.0  # seconds that a shard has taken
         self._losses = 0  # in a row
 
@@ -98,9 +99,9 @@ class RayPool:
         return sum(taken.values()) - taken[""] + max(starting, free)
 
     def _let_go(self, count: int) -> None:
-        """Ends up to `count` actors that have nothing in hand, those first that are furthest from working, and all on
+        """Ends up to `count` actors that have nothing to do, those first that are furthest from working, and all on
         nodes that leave."""
-        idle = [actor for actor in self._actors if actor.alive and not actor.in_hand]
+        idle = [actor for actor in self._actors if actor.alive and self._forgotten.issuperset(actor.orders)]
         idle.sort(key=lambda actor: (actor.ready, actor.pid is not None))
         leaving, staying = ([actor for actor in idle if actor.leaves is leaves] for leaves in (True, False))
         for actor in [*leaving, *staying[: max(0, count)]]:
@@ -120,6 +121,9 @@ class RayPool:
     def submit(self, order: Order) -> None:
         actor = max(self._actors, key=lambda actor: actor.free_slots)
         actor.in_hand[actor.handle.run.remote(order)] = (order, time.monotonic())
+
+    def forget(self, order: Order) -> None:
+        self._forgotten.add(id(order))
 
     def check(self) -> None:
         self._head.check()
@@ -186,6 +190,7 @@ class RayPool:
 
     def _collect(self, actor: Actor, ref: Any) -> Outcome:
         order, submitted = actor.in_hand.pop(ref)
+        self._forgotten.discard(id(order))
         try:
             record, lines = ray.get(ref)
         except RayTaskError as error:

@@ -3,9 +3,9 @@
     room     as many as the nodes hold; a run grows when nodes join
     least    waited for even without room: what is pending makes an autoscaler start nodes
     most     never more than these
-    left     a worker per shard that is left is enough, and one that has nothing to do is let go
+    left     there is no use in more workers than shards that are left
 
-One worker beyond `left` stays, to do a shard again that takes its worker too long.
+Twice `left` may stay, though: a shard that takes its worker too long is done again by one that has nothing to do.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _on_gpus(each: float, gpus: float) -> int:
 def wanted_workers(limits: Limits, now: int, room: int, left: int) -> int:
     """How many workers there should be, of which there are `now`; `room` is for how many in all."""
     offered = max(limits.least, room) if limits.most is None else min(max(limits.least, room), limits.most)
-    return min(max(now, min(offered, left)), offered, left + bool(left))
+    return min(max(now, min(offered, left)), offered, 2 * left)
 
 
 def threads_on(node: Node, nodes: Iterable[Node], share: Share, limits: Limits) -> int:

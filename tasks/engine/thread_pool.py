@@ -44,6 +44,9 @@ class ThreadPool:
     def submit(self, order: Order) -> None:
         self._in_hand[self._threads.submit(partial(self._worker.run, order))] = order
 
+    def forget(self, order: Order) -> None:
+        pass  # it ends by itself
+
     def poll(self, timeout: float) -> list[Outcome]:
         done, _ = wait(self._in_hand, timeout, return_when=FIRST_COMPLETED)
         return [_outcome(self._in_hand.pop(future), future) for future in done]

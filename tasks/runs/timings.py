@@ -61,7 +61,7 @@ class Timings:
         worker.slots[slot] = max(worker.slots.get(slot, ended), ended)
 
     def to_json(self) -> dict[str, Any] | None:
-        """{stages: {name: s}, worker_seconds, workers, most_workers, shards, busy_share}; None if no record has timings.
+        """{stages: {name: s}, worker_seconds, workers, most_workers, shards, busy_share}; None if no record has any.
 
         `most_workers` is how many of the workers there were at once: they come and go with the nodes of a cluster.
         `busy_share` is the share of the workers' time, from the loaded method to the last commit, in which the

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import tempfile
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +21,7 @@ from tasks.engine import ray_pool
 from tasks.restore_shards import restore_shards, worker_pool
 from tasks.runs.commits import Record
 from tests import support
-from tests.autoscaler import PATIENCE, autoscaling_cluster, wait_until
+from tests.autoscaler import PATIENCE, autoscaling_cluster, figures_of, wait_until
 from tests.support import BFR, free_ports
 
 pytestmark = pytest.mark.long
@@ -35,15 +33,6 @@ def short_folder() -> Iterator[Path]:
     """One whose name leaves room for Ray's sockets."""
     with tempfile.TemporaryDirectory(prefix="bfr-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
-
-
-def asked(port: int) -> dict[str, float]:
-    """The figures that a run serves; none before it does."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-            return {name: float(value) for name, value in re.findall(r"^(\w+) ([\d.]+)$", answer.read().decode(), re.M)}
-    except OSError:
-        return {}
 
 
 def test_a_run_waits_for_nodes_that_do_not_exist_yet_uses_them_and_lets_them_go(
@@ -65,8 +54,8 @@ def test_a_run_waits_for_nodes_that_do_not_exist_yet_uses_them_and_lets_them_go(
         environment |= {"PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120"}
         run = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         try:
-            wait_until(lambda: asked(port).get("bfr_workers_wanted") == 3 or run.poll() is not None)
-            up = wait_until(lambda: asked(port).get("bfr_workers_ready") == 3 or run.poll() is not None)
+            wait_until(lambda: figures_of(port).get("bfr_workers_wanted") == 3 or run.poll() is not None)
+            up = wait_until(lambda: figures_of(port).get("bfr_workers_ready") == 3 or run.poll() is not None)
             assert run.poll() is None and cluster.nodes == 3
             said = run.communicate(timeout=PATIENCE)[1]
         finally:

@@ -28,13 +28,13 @@ def asked(**settings: Any) -> RestoreRun:
         (Limits(least=3), 0, 0, 100, 3),  # pending ones make an autoscaler start nodes
         (Limits(least=3), 0, 0, 2, 2),  # but none that nothing is left for
         (Limits(), 8, 6, 100, 6),  # two nodes leave, or those that were pending got no room
-        (Limits(), 8, 8, 3, 4),  # a short queue: a worker each, and one to do a shard again
+        (Limits(), 8, 8, 3, 6),  # a short queue: a worker each, and another to do it again
         (Limits(), 2, 8, 3, 3),
         (Limits(), 4, 8, 3, 4),
         (Limits(), 2, 8, 1, 2),
         (Limits(4, 4), 0, 1, 100, 4),  # --actors 4
         (Limits(4, 4), 4, 16, 100, 4),
-        (Limits(4, 4), 4, 16, 2, 3),
+        (Limits(4, 4), 4, 16, 1, 2),
         (Limits(), 1, 1, 0, 0),
     ],
 )
@@ -50,7 +50,7 @@ def test_the_number_settles() -> None:
                 for left in range(10):
                     wanted = wanted_workers(limits, now, room, left)
                     assert wanted_workers(limits, wanted, room, left) == wanted
-                    assert wanted <= min(limits.most or 10, left + bool(left))
+                    assert wanted <= min(limits.most or 10, 2 * left)
 
 
 @pytest.mark.parametrize(
