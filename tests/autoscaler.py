@@ -21,6 +21,8 @@ from pathlib import Path
 
 import psutil
 
+from tasks.config.environment import prepare_environment
+from tasks.engine.ray_token import prepare_token
 from tests.support import free_ports
 
 PATIENCE = 240.0  # seconds for anything to happen
@@ -54,6 +56,8 @@ def autoscaling_cluster(
     folder: Path, most: int, environment: Mapping[str, str], idle_seconds: float = 5.0
 ) -> Iterator[Autoscaler]:
     """Starts one whose nodes end after some idle seconds. `folder` must be short: Ray's sockets are below it."""
+    prepare_environment()
+    prepare_token()
     port = free_ports(2)
     settings = folder / "autoscaler.json"
     settings.write_text(json.dumps(_settings(most, idle_seconds)))

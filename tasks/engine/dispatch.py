@@ -13,16 +13,16 @@ The states of a shard, and what ends each:
                                         any other exception                 waiting; set aside the 4th time
     waiting    _Todo._waiting           its pause is over                   in hand
     suspect    _Todo._suspects          nothing else is left to give        in hand, alone in its worker
-    bisected   _Todo._bisected          nothing else is in hand             in hand: the next trial
+    bisected   _Todo._bisected          nothing else is left to give        in hand, alone: the next trial
                                         all but the poison rows committed   done
                                         its bisection gives up              set aside
     set aside  Dispatch.set_aside       -                                   reported when all others have ended
 
 A dead worker proves nothing about its shard, and takes its other shard with it. Hence a suspect runs alone in a worker
-and last, and only if it kills again is it bisected, alone in the run, down to the rows that kill (`bisection`). If one
-shard after the other loses its worker, suspects come first, because they show whether anything can be done at all.
-Other exceptions are mostly storage errors, which may pass. A BfrError, or a refusal such as a missing permission, ends
-the run at once, since trying again cannot help.
+and last, and only if it kills again is it bisected, down to the rows that kill (`bisection`). If one shard after the
+other loses its worker, suspects come first, because they show whether anything can be done at all. Other exceptions are
+mostly storage errors, which may pass. A BfrError, or a refusal such as a missing permission, ends the run at once, since
+trying again cannot help.
 
 At the end of a run idle workers get shards a second time that take much longer than most have: their worker may be
 slow, or cut off. The first commit counts, and nobody waits for the other attempt.
@@ -125,7 +125,7 @@ class Dispatch:
     def _next(self, todo: _Todo) -> Order | None:
         """What a worker that has room for it should do now; None if there is nothing, or no room."""
         idle = self.pool.idle_workers() > 0
-        if self.pool.free_slots() and (order := todo.take(in_hand=len(self._in_hand), has_idle=idle)):
+        if self.pool.free_slots() and (order := todo.take(has_idle=idle)):
             return order
         return self._long_in_hand() if idle else None
 
@@ -164,26 +164,17 @@ class _Todo:
         self._suspects = deque[Shard]()
         self._bisected = deque[Bisection]()
         self._bisections: dict[str, Bisection] = {}  # all of them, by shard id
-        self._tried_last = ""  # the shard that the last order was a trial of
         self._errors, self._nodes_lost = Counter[str](), Counter[str]()
         self.lost_in_a_row = 0  # shards that became suspects since the last one was done
 
-    def take(self, *, in_hand: int, has_idle: bool) -> Order | None:
-        """The next order, while `in_hand` shards are under way; None if there is none at the moment. `has_idle`: that
-        some worker has none of them."""
-        if in_hand and self._tried_last:
-            return None
-        self._tried_last = ""
-        suspects_first = bool(self._suspects or self._bisected) and self.lost_in_a_row >= MAX_LOST_IN_A_ROW
-        if not suspects_first and (shard := self._unsuspected()):
+    def take(self, *, has_idle: bool) -> Order | None:
+        """The next order; None if there is none at the moment. `has_idle`: whether a worker has nothing in hand."""
+        alone = bool(self._suspects or self._bisected)
+        if not (alone and self.lost_in_a_row >= MAX_LOST_IN_A_ROW) and (shard := self._unsuspected()):
             return Order(shard)
         if has_idle and self._suspects:
             return Order(self._suspects.popleft(), is_suspect=True)
-        if has_idle and not in_hand and self._bisected and (suspects_first or not self._waiting):
-            bisection = self._bisected.popleft()
-            self._tried_last = bisection.shard.id
-            return bisection.order
-        return None
+        return self._bisected.popleft().order if has_idle and self._bisected else None
 
     def _unsuspected(self) -> Shard | None:
         if self._waiting and self._waiting[0][0] <= self._clock():

@@ -49,7 +49,7 @@ def test_a_run_waits_for_nodes_that_do_not_exist_yet_uses_them_and_lets_them_go(
     with autoscaling_cluster(short_folder, 3, {"PYTHONPATH": plugin_path}) as cluster:
         assert cluster.nodes == 0
         command = [*BFR, "restore", str(tmp_path / "src"), str(tmp_path / "dst"), "--method", "faulty",
-                   "--config", str(tmp_path / "run.yaml"), "--allow-open-cluster"]  # fmt: skip
+                   "--config", str(tmp_path / "run.yaml")]  # fmt: skip
         environment = {**os.environ, "PYTHONPATH": plugin_path, "RAY_ADDRESS": cluster.address}
         environment |= {"PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120"}
         run = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
