@@ -65,6 +65,7 @@ def autoscaling_cluster(
     words = ["start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=0",
              "--num-gpus=0", f"--object-store-memory={_MEMORY}", "--include-dashboard=false",
              f"--ray-client-server-port={port + 1}", f"--temp-dir={folder / 'ray'}",
+             "--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0",
              f"--autoscaling-config={settings}"]  # fmt: skip
     ours = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     with (folder / "head.log").open("w") as log:
