@@ -93,7 +93,8 @@ def _scales() -> list[str]:
         lines.append(
             f"| {faces:,} | {rows} | {shards:,} | {faces / FACES_PER_SECOND / HOUR:,.0f} | "
             f"{plan * shards / 1e6:,.1f} | {memory * shards / 1e6:,.0f} | {3 * shards:,} | "
-            f"{shards / LISTED * LIST_SECONDS / 60:,.1f} | {shards * GET_SECONDS / READERS / 60:,.1f} | {-(-shards // 5000) + 3:,} |"
+            f"{shards / LISTED * LIST_SECONDS / 60:,.1f} | {shards * GET_SECONDS / READERS / 60:,.1f} | "
+            f"{-(-shards // 5000) + 3:,} |"
         )
     return lines
 
