@@ -55,7 +55,7 @@ class ThreadPool:
         pass  # its threads die with this process, not before
 
     def close(self) -> None:
-        self._worker.stop.set()
+        self._worker.close()
         self._threads.close(STOP_SECONDS)
 
 

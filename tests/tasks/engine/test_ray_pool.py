@@ -124,6 +124,7 @@ def test_a_worker_that_is_killed_half_way_is_replaced_and_its_shards_are_done_on
     assert support.restored_images(tmp_path / "dst") == undisturbed(tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("fault", "reason"), [("kills", "the worker died"), ("hangs", "no result in 2 s")])
 def test_a_row_that_ends_every_worker_is_rejected_and_all_others_are_restored(
     fault: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -145,6 +146,7 @@ def test_a_row_that_ends_every_worker_is_rejected_and_all_others_are_restored(
     assert support.restored_images(tmp_path / "dst") == others
 
 
+@pytest.mark.long
 def test_a_first_shard_may_take_its_time_as_long_as_its_batches_get_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +160,7 @@ def test_a_first_shard_may_take_its_time_as_long_as_its_batches_get_done(
     assert len(list(pids.iterdir())) == 1, "its worker was killed"
 
 
+@pytest.mark.long
 def test_a_first_shard_that_hangs_in_a_batch_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_pool, "FIRST_DEADLINE", {"cpu": 3.0})
     monkeypatch.setattr(ray_pool, "MIN_TRIAL_DEADLINE", 1.0)
