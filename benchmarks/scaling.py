@@ -27,6 +27,8 @@ RESULT = Path(__file__).parent / "results" / "scaling.md"
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from tasks.config.environment import prepare_environment  # noqa: E402
+from tasks.engine.ray_token import prepare_token  # noqa: E402
 from tests import support  # noqa: E402
 from tests.autoscaler import autoscaling_cluster, figures_of, wait_until  # noqa: E402
 
@@ -62,6 +64,8 @@ def _sleeper(folder: Path) -> Iterator[None]:
     before = os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(installed.parent), str(ROOT), before])
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    prepare_environment()
+    prepare_token()
     sys.path.insert(0, str(installed.parent))
     yield
     os.environ["PYTHONPATH"] = before
