@@ -40,6 +40,7 @@ def prepare_environment() -> None:
         os.environ.setdefault(name, value)
     _hide_prefect()
     _never_proxy_loopback()
+    _pass_over_missing_certificates()
 
 
 def _provide_home() -> None:
@@ -98,6 +99,13 @@ def _never_proxy_loopback() -> None:
     hosts = dict.fromkeys(host.strip() for hosts in (*found, LOOPBACK) for host in hosts.split(",") if host.strip())
     for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):  # which of them is read, differs from library to library
         os.environ[name] = ",".join(hosts)
+
+
+def _pass_over_missing_certificates() -> None:
+    """As OpenSSL does: Prefect's client fails over a file that is not there, even where it asks this machine alone."""
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        if not os.path.exists(os.environ.get(name, "/")):
+            del os.environ[name]
 
 
 def _token_of_our_own() -> dict[str, str]:
