@@ -249,6 +249,11 @@ def evaluate(result: Result) -> None:
 
 def pack(report: Result) -> None:
     console.print(f"{report['rows']} rows in {report['files']} files, {len(report['skipped'])} other files skipped")
+    for what in ("skipped", "lost"):
+        for why in dict.fromkeys(one["why"] for one in report[what]):
+            names = [repr(one["name"]) for one in report[what] if one["why"] == why]
+            named = [*names[:3], f"{len(names) - 3} more"] if len(names) > 3 else names
+            console.print(f"{what}: {', '.join(named)}: {why}", markup=False, soft_wrap=True)
 
 
 def degrade(report: Result) -> None:
