@@ -78,7 +78,7 @@ def _client() -> Iterator[Any]:
     prepare_token()
     try:
         yield JobSubmissionClient()
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise _refusal(given, error) from None
 
 

@@ -264,9 +264,12 @@ def test_wrong_credentials_are_said_before_any_work(
 def test_of_writers_who_saw_the_same_version_one_replaces_it(bucket: str) -> None:
     store = Store(bucket)
     store.write("current.json", b"first")
+    rivals = [Store(bucket) for _ in range(8)]
     for _ in range(5):
         seen = store.info("current.json").version
         with ThreadPoolExecutor(8) as writers:
             tokens = [uuid.uuid4().bytes for _ in range(8)]
-            won = list(writers.map(lambda token, seen=seen: Store(bucket).replace("current.json", token, seen), tokens))
+            won = list(
+                writers.map(lambda one, token, seen=seen: one.replace("current.json", token, seen), rivals, tokens)
+            )
         assert won.count(True) == 1 and store.read("current.json") == tokens[won.index(True)]
