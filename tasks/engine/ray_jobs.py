@@ -16,7 +16,7 @@ from bfr_models.errors import BfrError, UsageError
 from tasks.engine.ray_token import prepare_token
 from tasks.storage.redaction import redact, redact_text, without_secrets
 
-STARTED = stop_after_delay(240)
+STARTED = stop_after_delay(60)
 STOP_SECONDS = 30  # for a run to stop in good order; Ray's own 3 would kill it
 
 
