@@ -34,7 +34,7 @@ RESULTS = Path(__file__).parent / "results"
 PRESETS = {128: "face128", 512: "ffhq512"}
 CPU = ((512, "png", 20), (512, "jpeg", 10), (128, "jpeg", 3))
 RATES = {512: (1, 9, 45), 128: (1, 9, 45, 200)}
-BATCH, CPU_ROWS = 16, 160
+BATCH, CPU_ROWS = 16, 128
 
 
 def main() -> None:
