@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 METHOD, WAIT, IDLE = "method", "wait", "idle"
@@ -54,8 +55,9 @@ class Timings:
         worker.began, worker.ended = min(worker.began, found["began"]), max(worker.ended, found["ended"])
 
     def to_json(self) -> dict[str, Any] | None:
-        """{stages: {name: s}, worker_seconds, workers, shards, busy_share}; None if no record has timings.
+        """{stages: {name: s}, worker_seconds, workers, most_workers, shards, busy_share}; None if no record has any.
 
+        `most_workers` is how many of the workers there were at once: they come and go with the nodes of a cluster.
         `busy_share` is the share of the workers' time, from the loaded method to the last commit, in which the
         accelerator was at work.
         """
@@ -67,6 +69,12 @@ class Timings:
             "stages": {name: round(self.stages[name], 3) for name in STAGES},
             "worker_seconds": round(seconds, 3),
             "workers": len(workers),
+            "most_workers": _most_at_once(workers),
             "shards": self.shards,
             "busy_share": round(self.stages[METHOD] / seconds, 4) if seconds > 0 else None,
         }
+
+
+def _most_at_once(workers: Iterable[_Worker]) -> int:
+    turns = sorted([(each.began, 1) for each in workers] + [(each.ended, -1) for each in workers])
+    return max(accumulate(change for _, change in turns))

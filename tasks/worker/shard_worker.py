@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 
+from bfr_models.errors import BfrError
 from bfr_models.metrics.summary import Summary
 from tasks.runs.commits import Record, commit_shard
 from tasks.runs.face_sizes import SIDE_BIN
@@ -33,6 +34,7 @@ from tasks.runs.outcomes import outcome_word
 from tasks.runs.plan import require_planned
 from tasks.runs.shards import Shard
 from tasks.runs.single_writer import learn_conditions
+from tasks.storage.refusals import refusal
 from tasks.storage.store import Store
 from tasks.worker.in_flight import StoppedError
 from tasks.worker.job import Job, Order
@@ -88,8 +90,13 @@ class ShardWorker:
     def run(self, order: Order) -> Record | None:
         """Restores, scores and commits one shard; returns the commit record that counts. None after a trial, which
         restores and encodes rows but commits nothing. The record of a traced job has its `trace` on top."""
-        with self._clocks.in_hand():
-            record = self._run(order, time.monotonic())
+        try:
+            with self._clocks.in_hand():
+                record = self._run(order, time.monotonic())
+        except OSError as error:
+            if refused := refusal(error):  # said here: between processes an error loses its cause, the store's answer
+                raise BfrError(refused) from error
+            raise
         return record if record is None or not self._job.traced else record | {"trace": self._clocks.trace()}
 
     def _run(self, order: Order, started: float) -> Record | None:
