@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from bfr_models.errors import BfrError
+from tasks.config.environment import expect_imports
 from tasks.engine.placement import waiting_for
 from tasks.engine.pool import IN_HAND, Outcome, WorkerLostError, cannot_load
 from tasks.engine.ray_cluster import end_processes
@@ -46,6 +47,7 @@ class _WorkerActor:
     def load(self) -> dict[str, Any]:
         """Loads the method, if its code is the driver's; returns which code it is, and where it runs."""
         introduction = introduce(self._job)
+        expect_imports()
         from tasks.worker.shard_worker import ShardWorker
 
         self._worker = ShardWorker(self._job)
