@@ -28,7 +28,12 @@ def evaluate_methods(run: EvaluateRun) -> dict[str, Any]:
 
 def evaluate_methods_with_fallback(run: EvaluateRun) -> dict[str, Any]:
     """`evaluate_methods`; if Prefect itself fails, continues without it."""
-    return with_fallback(lambda: evaluate_methods(run), lambda: _evaluate(run, restore_without_prefect))
+    return with_fallback(lambda: evaluate_methods(run), lambda: evaluate_without_prefect(run))
+
+
+def evaluate_without_prefect(run: EvaluateRun) -> dict[str, Any]:
+    """The same recipe without Prefect."""
+    return _evaluate(run, restore_without_prefect)
 
 
 def _evaluate(run: EvaluateRun, restore: Callable[[RestoreRun], RunRecord]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from bfr_models.device import local_device
 from bfr_models.errors import BfrError
@@ -26,18 +26,36 @@ _log = logging.getLogger(__name__)
 WAIT_SECONDS = 0.2
 
 
-def warm_up(resolved: ResolvedRun) -> None:
-    """Imports what the run's workers, or Ray, are going to need; for a caller that waits for something else."""
-    if resolved.run.engine == "local":
-        from tasks.worker import shard_worker  # noqa: F401
-    else:
-        prepare_environment()
-        from tasks.engine import ray_pool  # noqa: F401
+_early: list[tuple[ResolvedRun, ExitStack, Pool]] = []  # at most one: workers that no recipe has asked for yet
+
+
+@contextmanager
+def early_workers(resolved: ResolvedRun) -> Iterator[None]:
+    """Starts the run's workers before its recipe asks for them, by `worker_pool`: for a caller that waits for something
+    else meanwhile. They are stopped when the block ends."""
+    with ExitStack() as workers:
+        _early.append((resolved, workers, workers.enter_context(_started(resolved))))
+        try:
+            yield
+        finally:
+            _early.clear()
 
 
 @contextmanager
 def worker_pool(resolved: ResolvedRun) -> Iterator[Pool]:
     """The run's workers, each of which loads the method once. They are stopped when the block ends."""
+    for asked, workers, pool in _early:
+        if asked == resolved:
+            _early.clear()
+            with workers.pop_all():
+                yield pool
+            return
+    with _started(resolved) as pool:
+        yield pool
+
+
+@contextmanager
+def _started(resolved: ResolvedRun) -> Iterator[Pool]:
     run = resolved.run
     if resolved.care.warning:
         _log.warning("%s", resolved.care.warning)
