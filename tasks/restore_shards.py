@@ -68,14 +68,11 @@ def _started(resolved: ResolvedRun) -> Iterator[Pool]:
         finally:
             pool.close()
         return
-    prepare_environment()
-    say(f"joining Ray at {os.environ['RAY_ADDRESS']}" if ray_is_elsewhere() else "starting Ray")
-    from tasks.engine.ray_cluster import cluster_gpus, connect_ray, warn_if_open
-    from tasks.engine.ray_head import RayHead
-    from tasks.engine.ray_pool import RayPool
+    with joined_ray():
+        from tasks.engine.ray_cluster import cluster_gpus, warn_if_open
+        from tasks.engine.ray_head import RayHead
+        from tasks.engine.ray_pool import RayPool
 
-    connected_here, head = connect_ray(), RayHead()
-    try:
         if not run.allow_open_cluster:
             warn_if_open()
         gpus = cluster_gpus()
@@ -84,20 +81,34 @@ def _started(resolved: ResolvedRun) -> Iterator[Pool]:
         threads = None if per_actor else max(1, (os.cpu_count() or 1) // workers)
         say(f"loading {network} in {workers} worker{'s' if workers > 1 else ''}")
         job = make_job(resolved, "cuda" if per_actor else "cpu", threads)
-        pool = RayPool(
-            head,
-            job,
-            workers,
-            per_actor,
-            run.start_timeout,
-            run.shard_timeout,
-            connected_here and not ray_is_elsewhere(),
-        )
+        pool = RayPool(RayHead(), job, workers, per_actor, run.start_timeout, run.shard_timeout, _joined[0])
         try:
             yield pool
         finally:
             pool.close()
+
+
+_joined: list[bool] = []  # one entry within `joined_ray`: whether the cluster is this process's own
+
+
+@contextmanager
+def joined_ray() -> Iterator[None]:
+    """Joins the cluster that the environment names, or starts one that ends with the block. Around several runs, it is
+    theirs together."""
+    if _joined:
+        yield
+        return
+    prepare_environment()
+    from tasks.engine.ray_cluster import connect_ray
+    from tasks.engine.ray_head import RayHead
+
+    say(f"joining Ray at {os.environ['RAY_ADDRESS']}" if ray_is_elsewhere() else "starting Ray")
+    connected_here, head = connect_ray(), RayHead()
+    _joined.append(connected_here and not ray_is_elsewhere())
+    try:
+        yield
     finally:
+        _joined.clear()
         if connected_here:
             head.leave()
 

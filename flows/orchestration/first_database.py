@@ -21,17 +21,22 @@ _SQLITE = "sqlite+aiosqlite:///"
 def provide_database() -> None:
     """Lays out the database that Prefect's settings name, if it is a file that is not there, and its migrations know
     the schema's revision."""
-    from prefect.server.database import _migrations
     from prefect.settings import get_current_settings
 
     url = get_current_settings().server.database.connection_url
     address = "" if url is None else url.get_secret_value()
     schema = SCHEMA.read_text(encoding="utf-8")
-    versions = Path(_migrations.__file__).parent / "versions" / "sqlite"
-    is_known = any(versions.glob(f"*_{revision_of(schema)}_*.py"))
+    is_known = any((migrations() / "versions" / "sqlite").glob(f"*_{revision_of(schema)}_*.py"))
     if is_known and address.startswith(_SQLITE) and "?" not in address and ":memory:" not in address:
         with suppress(OSError, sqlite3.Error):  # Prefect makes it, or says why not
             lay_out(schema, Path(address.removeprefix(_SQLITE)))
+
+
+def migrations() -> Path:
+    """The folder of the installed Prefect's migrations."""
+    from prefect.server import database
+
+    return Path(str(database.__file__)).parent / "_migrations"
 
 
 def lay_out(schema: str, path: Path) -> None:
