@@ -175,11 +175,11 @@ def _accelerator() -> Check:
 
 
 def _torchvision() -> Check:
+    from bfr_models.networks.diffusers_compat import torchvision_is_broken
+
     if find_spec("torchvision") is None:
         return Check("torchvision", "ok", "not installed; only facexlib needs it")
-    try:
-        importlib.import_module("torchvision")
-    except (ImportError, OSError, RuntimeError):  # the operators of its _C.so are missing
+    if torchvision_is_broken():
         advice = (
             "it was built for another torch: install a matching pair, or uninstall it; everything but facexlib works"
         )

@@ -36,7 +36,7 @@ from tasks.storage.store import Store
 
 _log = logging.getLogger(__name__)
 
-PACKAGES = ("bfr-pipeline", "torch", "numpy", "pyarrow", "ray", "prefect", "Pillow", "dlib-bin")
+PACKAGES = ("bfr-pipeline", "torch", "diffusers", "numpy", "pyarrow", "ray", "prefect", "Pillow", "dlib-bin")
 
 
 def finish_run(resolved: ResolvedRun, store: Store, started: datetime, left_out: Sequence[str] = ()) -> RunRecord:

@@ -1,7 +1,7 @@
 """A VQGAN of latent diffusion's (CompVis) layout, such as vq-f4, under our parameter names: nothing is left over or
 missing.
 
-    theirs                                            ours, as diffusers' VQModel
+    theirs                                            ours, in diffusers' VQModel
     encoder.down.{i}.block.{j}, decoder.up.{i}...     levels from fine to coarse; the decoder's the other way round
     mid.block_1, mid.attn_1, mid.block_2              mid_block.resnets.0, .attentions.0, .resnets.1
     q, k, v, proj_out: 1x1 convolutions               linear layers

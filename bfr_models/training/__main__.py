@@ -1,6 +1,6 @@
 """`python -m bfr_models.training difface prior --data faces.parquet --out DIR`: training on a bare GPU machine.
 
-Needs torch, pyarrow, Pillow and safetensors, but neither Ray nor Prefect. `bfr train` runs the same loop
+Needs torch, diffusers, pyarrow, Pillow and safetensors, but neither Ray nor Prefect. `bfr train` runs the same loop
 with data and results anywhere fsspec reaches.
 """
 

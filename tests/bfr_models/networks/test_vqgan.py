@@ -1,4 +1,4 @@
-"""The VQGAN's codebook against brute force, and the latents' networks."""
+"""The VQGAN's codebook against brute force and diffusers, and the latents' networks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bfr_models.networks.configs import LatentMaskConfig
+from bfr_models.networks.diffusers_compat import diffusers_module
 from bfr_models.networks.latent_networks import LatentMask, LatentScore
 from bfr_models.networks.vqgan import VQGAN, perplexity
 from tests.clr_face import SIZE, TINY
@@ -28,6 +29,21 @@ def test_a_latent_is_a_quarter_of_the_picture(vqgan: VQGAN) -> None:
     assert made.latent.shape == made.quantised.shape == (2, 3, SIZE // 4, SIZE // 4)
     assert made.codes.shape == (2, SIZE // 4, SIZE // 4) and made.image.shape == image.shape
     assert TINY.vqgan.factor == 4
+
+
+def test_codes_and_commitment_are_diffusers_without_its_old_mistake(vqgan: VQGAN) -> None:
+    """`legacy=False`: beta weighs the encoder's term. 3 x 40 x 40 places are searched in more parts than one."""
+    z = torch.randn(3, 3, 40, 40)
+    reference = diffusers_module("models.autoencoders.vae").VectorQuantizer(
+        TINY.vqgan.codes, 3, beta=0.25, legacy=False
+    )
+    reference.embedding.weight = vqgan.codebook
+    expected, loss, (_, _, codes) = reference(z)
+    quantised, numbers = vqgan.quantise(z)
+    assert torch.equal(numbers.flatten(), codes)
+    torch.testing.assert_close(quantised, expected, rtol=0, atol=1e-6)
+    ours = 0.25 * (z - quantised.detach()).square().mean() + (quantised - z).square().mean()
+    torch.testing.assert_close(ours, loss)
 
 
 def test_half_precision_around_it_does_not_change_the_search(vqgan: VQGAN) -> None:
