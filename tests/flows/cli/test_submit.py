@@ -74,7 +74,7 @@ def head(plugin_path: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="bfr-", ignore_cleanup_errors=True) as folder:
         command = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
         command += [f"--port={first}", f"--dashboard-port={first + 1}", f"--ray-client-server-port={first + 2}"]
-        command += [f"--dashboard-agent-grpc-port={first + 3}", f"--runtime-env-agent-port={first + 4}"]  # known at once
+        command += [f"--dashboard-agent-grpc-port={first + 3}", f"--runtime-env-agent-port={first + 4}"]
         command += [f"--temp-dir={folder}", "--num-cpus=2", "--num-gpus=0", f"--object-store-memory={80 * 2**20}"]
         process = psutil.Popen([*map(str, command)], env=outside, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         with pytest.MonkeyPatch.context() as patch:
