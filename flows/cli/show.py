@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -10,59 +10,17 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from tasks.runs.record import written_words
+from flows.cli.closing import closing, outcomes_of
 
 Result = Mapping[str, Any]
 
 console = Console(highlight=False, soft_wrap=True)
 EXAMPLES = 10
-_STATES = {"present": "[green]yes[/]", "absent": "no", "damaged": "[red]damaged[/]"}
-_MARKS = {"ok": "[green]ok[/]", "missing": "[yellow]--[/]", "bad": "[red]!![/]"}
 
 
 def restore(record: Result) -> None:
-    """Totals, scores, warnings and the path of the report."""
-    totals, statistics = record["totals"], record["statistics"]
-    console.print(
-        f"{totals['rows']:,} rows in = {written_words(totals)} + {totals['rejected']:,} rejected, "
-        f"{totals['shards']} shards, {totals['wall_seconds']:.1f} s"
-    )
-    for name in ("identity_similarity", "identity_similarity_gt", "psnr", "ssim"):
-        if "mean" in statistics[name]:
-            s = statistics[name]
-            console.print(f"{name:>24}  mean {s['mean']:.4f}  p05 {s['p05']:.4f}  p95 {s['p95']:.4f}")
-    if (scale := record.get("identity_scale")) and "mean" in statistics["identity_similarity"]:
-        console.print(
-            f"{'':>24}  {scale['recogniser']}: strangers {scale['typical_strangers']:.2f}, same person, other photo "
-            f"{scale['typical_same']:.2f}; doubtful below {scale['strangers']:.3f}"
-        )
-    console.print(f"{totals['faces']} faces{_outcomes(record['outcomes'])}")
-    for warning in record.get("warnings", ()):
-        console.print(f"[yellow]{warning}[/]")
-    for code, count in record["rejects"].items():
-        console.print(f"rejected as {code}: {count}")
-    console.print(f"report: {record['arguments']['destination']}/report/index.html")
-    for command in _next(record):
-        console.print(f"next:   {command}", markup=False)
-
-
-def _next(record: Result) -> Iterator[str]:
-    """The commands that a finished run is most likely to be followed by."""
-    arguments = record["arguments"]
-    source, destination = arguments["source"], arguments["destination"]
-    if record["rejects"]:
-        codes = ",".join(record["rejects"])
-        yield f"look at {destination}/rejected; what may pass is tried again with --retry-rejected {codes}"
-    if source.startswith(f"{destination}/"):  # it was given files
-        yield f"bfr review {destination}        # look at the faces and decide"
-        yield f"bfr export {destination} DIR    # the same files, restored"
-    else:
-        yield f'bfr curate {destination} DIR --where "identity_similarity > 0.9"    # the best rows as a dataset'
-
-
-def _outcomes(counts: Mapping[str, int]) -> str:
-    listed = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in counts.items())
-    return f": {listed}" if listed else ""
+    """Totals, scores, warnings, the path of the report, and what may come next."""
+    closing(console, record)
 
 
 def curate(record: Result) -> None:
@@ -193,9 +151,9 @@ def estimate(facts: Result) -> None:
             f"({facts['seconds_per_row']} s/row), {facts['bytes'] / 2**20:.1f} MiB of restored faces"
         )
         faces = sum(facts["sample_outcomes"].values())
-        console.print(f"a sample of {faces} faces{_outcomes(facts['sample_outcomes'])}")
+        console.print(f"a sample of {faces} faces{outcomes_of(facts['sample_outcomes'])}")
         if (assessed := facts["assessed"]) and assessed["outcomes"]:
-            console.print(f"by the assessment {assessed['faces']} faces; pictures{_outcomes(assessed['outcomes'])}")
+            console.print(f"by the assessment {assessed['faces']} faces; pictures{outcomes_of(assessed['outcomes'])}")
     for warning in facts["warnings"]:
         console.print(f"[yellow]{warning}[/]")
 
@@ -264,44 +222,5 @@ def degrade(report: Result) -> None:
         console.print(f"skipped {skipped['id']}: {skipped['error']}: {skipped['detail']}", markup=False)
 
 
-def methods(table: list[Result]) -> None:
-    view = Table("method", "presets (side, licence)", "paper", "what it does")
-    for spec in table:
-        presets = "\n".join(f"{p['name']} ({p['size']} px, {p['licence']})" for p in spec["presets"])
-        view.add_row(spec["name"], presets, spec["paper"], spec["summary"])
-    console.print(view)
-
-
-def doctor(checks: list[Result]) -> None:
-    for check in checks:
-        console.print(f"{_MARKS[check['state']]} {check['name']}: {check['found']}")
-        if check["advice"]:
-            console.print(f"   {check['advice']}", markup=False)
-
-
 def train(result: Result) -> None:
     console.print(f"weights: {result['weights']}")
-
-
-def weights(rows: list[Result]) -> None:
-    """The table of `bfr weights list` and `verify`."""
-    view = Table(Column("weights", no_wrap=True), "licence", Column("MiB", justify="right"), "sha256", "here")
-    for row in rows:
-        licence = f"{row['licence'] or '?'}{'*' if row['non_commercial'] else ''}"
-        size = "?" if row["bytes"] is None else f"{row['bytes'] / 2**20:.1f}"
-        view.add_row(row["name"], licence, size, (row["sha256"] or "unknown")[:8], _STATES[row["state"]])
-    console.print(view)
-    if any(row["non_commercial"] for row in rows):
-        console.print("* non-commercial use only")
-    for row in rows:
-        if row["path"]:
-            console.print(f"{row['name']}: {row['path']}", markup=False)
-        if row["state"] == "damaged":
-            console.print(f"{row['name']}: {row['why']}", markup=False)
-
-
-def weights_here(rows: list[Result]) -> None:
-    """What `bfr weights fetch` and `import` put into the cache."""
-    for row in rows:
-        was_here = " (was here)" if row.get("fetched") is False else ""
-        console.print(f"{row['name']}: {row['path']}, sha256 {row['sha256'][:12]}{was_here}", markup=False)

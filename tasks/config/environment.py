@@ -6,6 +6,7 @@ timeouts, no traceback beside the command's own message.
 
 from __future__ import annotations
 
+import gc
 import os
 import pwd
 import stat
@@ -41,6 +42,12 @@ def prepare_environment() -> None:
     _hide_prefect()
     _never_proxy_loopback()
     _pass_over_missing_certificates()
+
+
+def expect_imports() -> None:
+    """Has Python look for garbage less often: what libraries make while they are imported stays, and looking through
+    it takes a fifth of the time."""
+    gc.set_threshold(50_000, 20, 100)
 
 
 def _provide_home() -> None:
