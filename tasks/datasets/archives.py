@@ -112,6 +112,8 @@ def _list(source: str, *, follow_links: bool) -> tuple[Store, FileVersions, bool
     """The folder of a source, the files, and whether links may be followed. A single file, or a link to one, may: who
     named it meant it."""
     source = source.rstrip("/")
+    if source.startswith(("http://", "https://")):  # web servers do not list
+        return *_named(source), True
     store = Store(source)
     if (pattern := split_glob(source)) is not None and not store.exists(""):
         store = Store(pattern[0])
@@ -126,12 +128,12 @@ def _list(source: str, *, follow_links: bool) -> tuple[Store, FileVersions, bool
     return Store(folder), [replace(files[0], path=name)], True
 
 
-def _named(source: str, refused: PermissionError) -> tuple[Store, FileVersions]:
+def _named(source: str, refused: PermissionError | None = None) -> tuple[Store, FileVersions]:
     folder, name = split_file(source)
     try:
         return Store(folder), [Store(folder).info(name)]
-    except (OSError, UsageError):  # the latter for a bucket, which is in no folder
-        raise cannot_read(source, refused) from refused
+    except (OSError, UsageError) as error:  # the latter for a bucket, which is in no folder
+        raise cannot_read(source, refused or error) from error
 
 
 def _file(store: Store, path: str, size: int, follow_links: bool) -> Entry:
