@@ -20,9 +20,9 @@ The states of a shard, and what ends each:
 
 A dead worker proves nothing about its shard, and takes its other shard with it. Hence a suspect runs alone in a worker
 and last, and only if it kills again is it bisected, down to the rows that kill (`bisection`). If one shard after the
-other loses its worker, suspects come first, because they show whether anything can be done at all. Other exceptions are
-mostly storage errors, which may pass. A BfrError, or a refusal such as a missing permission, ends the run at once:
-trying again cannot help.
+other loses its worker, suspects come first, because they show whether anything can be done at all. Other exceptions
+are mostly storage errors, which may pass. A BfrError, or a refusal such as a missing permission, ends the run at once,
+since trying again cannot help.
 
 At the end of a run idle workers get shards a second time that take much longer than most have: their worker may be
 slow, or cut off. The first commit counts, and nobody waits for the other attempt.
