@@ -15,6 +15,7 @@ from tasks.config.resolve import ResolvedRun
 from tasks.engine.daemon_threads import DISPATCHER
 from tasks.engine.dispatch import Dispatch
 from tasks.engine.pool import STOP_SECONDS, Pool
+from tasks.engine.scaling import crew_of, described
 from tasks.engine.thread_pool import ThreadPool
 from tasks.runs.commits import Record
 from tasks.runs.shards import Shard
@@ -62,26 +63,27 @@ def _started(resolved: ResolvedRun) -> Iterator[Pool]:
     network = f"{run.method} {resolved.method.preset.name}"
     if run.engine == "local":
         say(f"loading {network}")
-        pool: Pool = ThreadPool(make_job(resolved, device=local_device(), threads=None))
+        device = local_device() if run.device == "auto" else run.device
+        pool: Pool = ThreadPool(make_job(resolved, device, threads=None))
         try:
             yield pool
         finally:
             pool.close()
         return
     with joined_ray():
-        from tasks.engine.ray_cluster import cluster_gpus, warn_if_open
+        from tasks.engine.ray_cluster import cluster_nodes, warn_if_open
         from tasks.engine.ray_head import RayHead
         from tasks.engine.ray_pool import RayPool
 
         if not run.allow_open_cluster:
             warn_if_open()
-        gpus = cluster_gpus()
-        per_actor = run.gpus_per_actor if run.gpus_per_actor is not None else min(1, gpus)
-        workers = run.actors or (max(1, int(gpus / per_actor)) if per_actor else 1)
-        threads = None if per_actor else max(1, (os.cpu_count() or 1) // workers)
-        say(f"loading {network} in {workers} worker{'s' if workers > 1 else ''}")
-        job = make_job(resolved, "cuda" if per_actor else "cpu", threads)
-        pool = RayPool(RayHead(), job, workers, per_actor, run.start_timeout, run.shard_timeout, _joined[0])
+        share, limits = crew_of(run, cluster_nodes())
+        device = "cuda" if share.gpus else "cpu"
+        if run.device == "auto" and device == "cpu" and run.gpus_per_actor is None and ray_is_elsewhere():
+            say("the cluster has no GPU, so CPUs do the work; one that starts GPU nodes on demand needs --device cuda")
+        say(f"loading {network} in {described(limits)} on {'GPUs' if share.gpus else 'CPUs'}")
+        job = make_job(resolved, device, None)
+        pool = RayPool(RayHead(), job, share, limits, run.start_timeout, run.shard_timeout, _joined[0])
         try:
             yield pool
         finally:
@@ -119,9 +121,11 @@ def restore_shards(
     on_done: Callable[[Record], None],
     stop: threading.Event | None = None,
     any_rejects: bool = False,
+    later: int = 0,
 ) -> None:
     """Runs the dispatcher until all shards are done or `stop` is set. BfrError if some could not be done, or if nearly
-    all rows of the first ones are rejected, unless `any_rejects` says that this is wanted.
+    all rows of the first ones are rejected, unless `any_rejects` says that this is wanted. `later`: how many shards the
+    pool will be given afterwards.
 
     The dispatcher runs in a thread of its own: Python handles signals in the main thread, which must not be blocked
     inside Ray when one comes.
@@ -132,7 +136,7 @@ def restore_shards(
 
     def run() -> None:
         try:
-            dispatch.run(shards)
+            dispatch.run(shards, later)
         except BaseException as error:  # raised again in the main thread
             failure.append(error)
         finally:
