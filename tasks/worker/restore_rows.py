@@ -15,6 +15,7 @@ import pyarrow as pa
 import torch
 
 from bfr_models.errors import RowError
+from bfr_models.faces.candidates import corrected
 from bfr_models.faces.detectors import load_detector
 from bfr_models.metrics.fidelity import sharpness
 from bfr_models.metrics.frechet import FeatureSource
@@ -51,7 +52,7 @@ class _Restored:
     face: Face
     lq: Uint8Image  # at the method's size
     case: Case
-    candidates: list[Decision]
+    drawn: Uint8Image  # the network's face as it would be put into the image
 
 
 class RestoreRows:
@@ -149,14 +150,14 @@ class RestoreRows:
         with stage("score"):
             face.sharpness_input = sharpness(lq)
         with stage("judge"):
-            return _Restored(row, face, lq, case, self._decide.candidates(case))
+            return _Restored(row, face, lq, case, self._decide.draw(case))
 
     def _decide_and_score(self, done: Sequence[_Restored]) -> None:
         """Chooses what becomes of each face, and scores that at the method's size."""
         with stage("judge"):
             began = time.perf_counter()
-            cases = [(one.case, one.candidates) for one in done]
-            decisions = call_or_bisect(self._decide.choose, cases, "judge_failed") if cases else []
+            drawn = [(one.case, one.drawn) for one in done]
+            decisions = call_or_bisect(self._decide.choose, drawn, "judge_failed") if drawn else []
             seconds = (time.perf_counter() - began) / max(len(done), 1)
         decided: list[tuple[Face, Decision]] = []
         unscored: list[FaceTriple] = []
@@ -165,9 +166,8 @@ class RestoreRows:
             if isinstance(decision, RowError):
                 one.face.fail(decision)
                 continue
-            written = one.lq if decision.pixels is None else _resized(decision.pixels, self._restorer.size)
             decided.append((one.face, decision))
-            unscored.append(FaceTriple(one.lq, written, one.row.gt))
+            unscored.append(FaceTriple(one.lq, _written(decision, one.lq), one.row.gt))
         with stage("score"):
             scores = self._scorer.score(unscored)
         for (face, decision), scored in zip(decided, scores, strict=True):
@@ -226,8 +226,13 @@ class RestoreRows:
         return Done(row.row, values, [scored.features for scored in row.scored])
 
 
-def _resized(face: Uint8Image, side: int) -> Uint8Image:
-    return face if len(face) == side else to_uint8(face_tensor(face, side))
+def _written(decision: Decision, lq: Uint8Image) -> Uint8Image:
+    """What becomes of a face, at the size of `lq`."""
+    if decision.pixels is None:
+        return lq
+    side = len(lq)
+    drawn = decision.pixels if len(decision.pixels) == side else to_uint8(face_tensor(decision.pixels, side))
+    return drawn if decision.weight == 1 else corrected(drawn, lq)
 
 
 def _each_face(rows: deque[OpenRow]) -> Iterator[tuple[OpenRow, Face]]:
