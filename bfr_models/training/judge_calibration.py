@@ -11,18 +11,19 @@ from numpy.typing import NDArray
 
 from bfr_models.judge.decision import Numbers
 
-LIMITS = tuple(np.round(np.geomspace(0.003, 0.5, 40), 4).tolist())
+LIMITS = tuple(np.round(np.geomspace(0.003, 0.5, 80), 4).tolist())
 EQUAL = 0.02
 """Share of the distance by which a loss counts as one: less is not seen."""
-POINTS = tuple((np.linspace(0, 1, 51) ** 2).round(5).tolist())
+_SURE = 1e-6
+POINTS = tuple((np.linspace(0, 1, 51) ** 3).round(6).tolist())
 
 
 def calibrate(raw: Numbers, is_worse: NDArray[np.bool_]) -> list[list[float]]:
-    """Rows (raw probability, share of the pairs that did lose), both rising: an isotonic regression."""
-    order = np.argsort(raw)
-    values = _isotonic(is_worse[order].astype(float))
-    shares = np.interp(POINTS, raw[order], values)
-    return [[point, round(float(share), 5)] for point, share in zip(POINTS, shares, strict=True)]
+    """Rows (raw probability, share of the pairs that lose), both rising: beta calibration (Kull et al. 2017), which, in
+    contrast to an isotonic regression, has no steps within which one pair is as good as another."""
+    weights = _logistic(_beta_features(raw), is_worse.astype(float))
+    shares = 1 / (1 + np.exp(-_beta_features(np.array(POINTS)) @ weights))
+    return [[point, round(float(share), 6)] for point, share in zip(POINTS, np.maximum.accumulate(shares), strict=True)]
 
 
 def harm_curve(items: Sequence[object], gains: Numbers, harm: Numbers, true_gains: Numbers) -> list[list[float]]:
@@ -60,13 +61,20 @@ def reliability(harm: Numbers, is_worse: NDArray[np.bool_], bins: int = 10) -> l
     return [[round(value, 4) for value in row] for row in rows]
 
 
-def _isotonic(values: Numbers) -> Numbers:
-    """The rising sequence that is nearest in squares: neighbours that fall are pooled."""
-    blocks: list[tuple[float, int]] = []
-    for value in values.tolist():
-        mean, count = value, 1
-        while blocks and blocks[-1][0] >= mean:
-            other, others = blocks.pop()
-            mean, count = (mean * count + other * others) / (count + others), count + others
-        blocks.append((mean, count))
-    return np.repeat([mean for mean, _ in blocks], [count for _, count in blocks])
+def _beta_features(raw: Numbers) -> Numbers:
+    """(n, 3): ln p, -ln(1 - p), 1."""
+    p = raw.clip(_SURE, 1 - _SURE)
+    return np.stack([np.log(p), -np.log1p(-p), np.ones_like(p)], axis=1)
+
+
+def _logistic(x: Numbers, y: Numbers, steps: int = 50) -> Numbers:
+    """Weights of a logistic regression of y in {0, 1} on (n, k), by Newton's method; a slight ridge keeps them near
+    those that change nothing."""
+    start = np.array([*[1.0] * (x.shape[1] - 1), 0.0])
+    weights = start.copy()
+    for _ in range(steps):
+        p = 1 / (1 + np.exp(-(x @ weights).clip(-30, 30)))
+        gradient = x.T @ (p - y) + (weights - start)
+        hessian = (x.T * (p * (1 - p))) @ x + np.eye(x.shape[1])
+        weights = weights - np.linalg.solve(hessian, gradient)
+    return weights
