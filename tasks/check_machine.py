@@ -1,17 +1,19 @@
-"""Checks this machine (`bfr doctor`): accelerator, Ray, Prefect, storage, detectors, recognisers and weights."""
+"""Checks this machine (`bfr doctor`), and each node of a cluster as seen from this machine (`bfr doctor --cluster`)."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
 import shutil
 import socket
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from bfr_models.errors import UsageError
@@ -20,10 +22,17 @@ from bfr_models.faces.recognisers import RECOGNISERS, choose_recogniser
 from bfr_models.registry import methods
 from bfr_models.weights.catalogue import entry_of
 from bfr_models.weights.files import cache_folder, how_to_get, is_in_package
+from tasks.config.code import INSTALL, Code, differences, running_code
+from tasks.config.environment import prepare_environment, ray_is_elsewhere
 from tasks.list_weights import list_weights, verify_weights
 from tasks.storage.redaction import redact
 
+if TYPE_CHECKING:
+    from tasks.engine.node_facts import Node
+
 MIN_FREE_BYTES = 2 * 2**30
+MAX_SKEW = 5.0  # seconds
+State = Literal["ok", "missing", "bad"]
 
 
 @dataclass(frozen=True)
@@ -31,9 +40,11 @@ class Check:
     """The result of one check. `missing`: an optional part is not installed; `bad`: something is broken."""
 
     name: str
-    state: Literal["ok", "missing", "bad"]
+    state: State
     found: str
     advice: str = ""
+    node: str = ""
+    """Of a cluster, for whose processes this holds; "" for this machine."""
 
 
 def check_machine() -> list[Check]:
@@ -42,13 +53,112 @@ def check_machine() -> list[Check]:
     return [check() for check in checks] + [*_detectors(), *_recognisers(), *_weights()]
 
 
+def check_cluster(store: str | None = None) -> list[Check]:
+    """Asks a process on each node of the Ray cluster at RAY_ADDRESS. With the URL of a `store`, each node reads and
+    writes there, in a folder that is gone afterwards. UsageError without a cluster."""
+    if not ray_is_elsewhere():
+        raise UsageError("expected RAY_ADDRESS to name a cluster (host:6379), found none; set it, then ask again")
+    prepare_environment()
+    from tasks.engine.node_facts import ask_nodes, known_weights
+
+    prefect = os.environ.get("PREFECT_API_URL")
+    nodes, code, weights = ask_nodes(store, prefect), running_code(), known_weights()
+    hosts = Counter(f"{node.host} ({node.address})" for node in nodes)
+    checks = []
+    for node in nodes:
+        host = f"{node.host} ({node.address})"
+        name = host if hosts[host] == 1 else f"{host} {node.id[:6]}"
+        checks += [replace(check, node=name) for check in judge_node(node, code, weights)]
+    return checks
+
+
+def judge_node(node: Node, code: Code, weights: Mapping[str, str]) -> Iterator[Check]:
+    """What a node says, beside the code and the weights (stem -> sha256) of the machine that asks."""
+    if node.silent:
+        yield Check("answer", "bad", node.silent, "look at its processes (`ray status`), or take it out of the cluster")
+        return
+    facts = node.facts
+    differs = differences(code, facts["code"])
+    yield Check(
+        "code", "bad" if differs else "ok", differs or f"bfr {facts['code']['bfr']}", INSTALL if differs else ""
+    )
+    yield _same_weights(weights, facts["weights"])
+    yield _gpus_of(node)
+    memory = f"{facts['memory'] / 2**30:.1f} GiB"
+    yield Check("processors", "ok", f"{facts['cores']} cores, {memory}; Ray may use {node.cpus:g} CPUs")
+    yield _enough_disk(facts["disk"], "free for Ray's session files")
+    yield _same_time(*node.skew)
+    if facts["store"] is None:
+        yield Check(
+            "store", "missing", "not tried", "name a folder that the run may write to: --store s3://bucket/folder"
+        )
+    else:
+        yield _store_access(facts["store"])
+    if facts["prefect"] is not None:
+        advice = "a driver on this node would go on without Prefect: let it reach PREFECT_API_URL"
+        silent = facts["prefect"]
+        yield Check("prefect", "missing" if silent else "ok", silent or "its API answers", advice if silent else "")
+
+
+def _same_weights(here: Mapping[str, str], there: Mapping[str, str]) -> Check:
+    others = sorted(stem for stem in here.keys() & there.keys() if here[stem] != there[stem])
+    absent = sorted(here.keys() - there.keys())
+    digest = hashlib.sha256(repr(sorted(there.items())).encode()).hexdigest()[:12]
+    if others:
+        advice = "a run is refused there: give it the same files, or the same BFR_WEIGHTS"
+        return Check("weights", "bad", f"others than here: {', '.join(others)}", advice)
+    if absent:
+        return Check("weights", "missing", f"lacks {', '.join(absent)}", "get them there too, if a run needs them")
+    return Check("weights", "ok", f"{len(there)} files, digest {digest}")
+
+
+def _gpus_of(node: Node) -> Check:
+    gpus, torch = node.facts["gpus"], node.facts["torch"]
+    if not gpus:
+        state: State = "bad" if node.gpus else "missing"
+        advice = "Ray was told of GPUs that are not there" if node.gpus else "its workers would be on the CPU"
+        return Check("accelerator", state, f"none; torch {torch}", advice)
+    found = f"{'; '.join(gpus)}; torch {torch}; Ray may use {node.gpus:g}"
+    if torch.endswith("+cpu"):
+        return Check("accelerator", "bad", found, "install torch's CUDA build there (README, 'On a GPU machine')")
+    if node.gpus < len(gpus):
+        return Check("accelerator", "missing", found, f"start its Ray with --num-gpus={len(gpus)} to use them all")
+    return Check("accelerator", "ok", found)
+
+
+def _same_time(skew: float, within: float) -> Check:
+    found = f"{skew:+.2f} s from here, within {within:.2f} s"
+    if abs(skew) - within > MAX_SKEW:
+        advice = "set it by NTP (chrony): object stores refuse clocks that are minutes off, and heartbeats go by them"
+        return Check("clock", "bad", found, advice)
+    return Check("clock", "ok", found)
+
+
+def _store_access(done: Mapping[str, Any]) -> Check:
+    able = [word for word in ("read", "write", "create") if done[word]]
+    found = f"can {', '.join(able) or 'nothing'}" + (f": {done['why']}" if done["why"] else "")
+    if not done["write"]:
+        advice = "give the node the store's keys, and a way to its endpoint"
+        if not done["why"] or "FileNotFound" in done["why"]:
+            advice = "it is not the store that this machine has written to: a folder of the node's own?"
+        return Check("store", "bad", found, advice)
+    if not done["create"]:
+        return Check(
+            "store", "missing", found, "no conditional puts: one driver at a time, see infra/COMMIT_PROTOCOL.md"
+        )
+    return Check("store", "ok", found)
+
+
 def _python() -> Check:
     return Check("machine", "ok", f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}")
 
 
 def _disk() -> Check:
-    free = shutil.disk_usage(".").free
-    found = f"{free / 2**30:.1f} GiB free here"
+    return _enough_disk(shutil.disk_usage(".").free, "free here")
+
+
+def _enough_disk(free: int, what: str) -> Check:
+    found = f"{free / 2**30:.1f} GiB {what}"
     if free < MIN_FREE_BYTES:
         return Check("disk", "bad", found, "expected at least 2 GiB for Ray's session files and local output")
     return Check("disk", "ok", found)

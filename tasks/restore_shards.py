@@ -15,6 +15,7 @@ from tasks.config.resolve import ResolvedRun
 from tasks.engine.daemon_threads import DISPATCHER
 from tasks.engine.dispatch import Dispatch
 from tasks.engine.pool import STOP_SECONDS, Pool
+from tasks.engine.scaling import crew_of, described
 from tasks.engine.thread_pool import ThreadPool
 from tasks.runs.commits import Record
 from tasks.runs.shards import Shard
@@ -44,7 +45,8 @@ def worker_pool(resolved: ResolvedRun) -> Iterator[Pool]:
     network = f"{run.method} {resolved.method.preset.name}"
     if run.engine == "local":
         say(f"loading {network}")
-        pool: Pool = ThreadPool(make_job(resolved, device=local_device(), threads=None))
+        device = local_device() if run.device == "auto" else run.device
+        pool: Pool = ThreadPool(make_job(resolved, device, threads=None))
         try:
             yield pool
         finally:
@@ -52,7 +54,7 @@ def worker_pool(resolved: ResolvedRun) -> Iterator[Pool]:
         return
     prepare_environment()
     say(f"joining Ray at {os.environ['RAY_ADDRESS']}" if ray_is_elsewhere() else "starting Ray")
-    from tasks.engine.ray_cluster import cluster_gpus, connect_ray, warn_if_open
+    from tasks.engine.ray_cluster import cluster_nodes, connect_ray, warn_if_open
     from tasks.engine.ray_head import RayHead
     from tasks.engine.ray_pool import RayPool
 
@@ -60,17 +62,16 @@ def worker_pool(resolved: ResolvedRun) -> Iterator[Pool]:
     try:
         if not run.allow_open_cluster:
             warn_if_open()
-        gpus = cluster_gpus()
-        per_actor = run.gpus_per_actor if run.gpus_per_actor is not None else min(1, gpus)
-        workers = run.actors or (max(1, int(gpus / per_actor)) if per_actor else 1)
-        threads = None if per_actor else max(1, (os.cpu_count() or 1) // workers)
-        say(f"loading {network} in {workers} worker{'s' if workers > 1 else ''}")
-        job = make_job(resolved, "cuda" if per_actor else "cpu", threads)
+        share, limits = crew_of(run, cluster_nodes())
+        device = "cuda" if share.gpus else "cpu"
+        if run.device == "auto" and device == "cpu" and run.gpus_per_actor is None and ray_is_elsewhere():
+            say("the cluster has no GPU, so CPUs do the work; one that starts GPU nodes on demand needs --device cuda")
+        say(f"loading {network} in {described(limits)} on {'GPUs' if share.gpus else 'CPUs'}")
         pool = RayPool(
             head,
-            job,
-            workers,
-            per_actor,
+            make_job(resolved, device, None),
+            share,
+            limits,
             run.start_timeout,
             run.shard_timeout,
             connected_here and not ray_is_elsewhere(),
@@ -90,9 +91,11 @@ def restore_shards(
     on_done: Callable[[Record], None],
     stop: threading.Event | None = None,
     any_rejects: bool = False,
+    later: int = 0,
 ) -> None:
     """Runs the dispatcher until all shards are done or `stop` is set. BfrError if some could not be done, or if nearly
-    all rows of the first ones are rejected, unless `any_rejects` says that this is wanted.
+    all rows of the first ones are rejected, unless `any_rejects` says that this is wanted. `later`: how many shards the
+    pool will be given afterwards.
 
     The dispatcher runs in a thread of its own: Python handles signals in the main thread, which must not be blocked
     inside Ray when one comes.
@@ -103,7 +106,7 @@ def restore_shards(
 
     def run() -> None:
         try:
-            dispatch.run(shards)
+            dispatch.run(shards, later)
         except BaseException as error:  # raised again in the main thread
             failure.append(error)
         finally:

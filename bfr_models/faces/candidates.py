@@ -25,7 +25,7 @@ def replaced(restored: Uint8Image, crop: Uint8Image, grain_seed: int | None, sca
     detail: pasting shrinks it then. Without a seed it gets no grain.
     """
     side = max(len(crop), min(len(restored), 2 * scale * len(crop)))
-    face = _resized(restored, side)
+    face = resized(restored, side)
     if grain_seed is None:
         return face
     return add_grain(face, grain_of(crop), side / len(crop), grain_seed)
@@ -33,9 +33,10 @@ def replaced(restored: Uint8Image, crop: Uint8Image, grain_seed: int | None, sca
 
 def corrected(face: Uint8Image, crop: Uint8Image) -> Uint8Image:
     """Half-way from `crop` to `face`, which is the same `replaced`, at the size of `crop`."""
-    total = crop.astype(np.uint16) + _resized(face, len(crop)) + 1
+    total = crop.astype(np.uint16) + resized(face, len(crop)) + 1
     return (total // 2).astype(np.uint8)
 
 
-def _resized(image: Uint8Image, side: int) -> Uint8Image:
+def resized(image: Uint8Image, side: int) -> Uint8Image:
+    """A square one at another side; itself where that is its own."""
     return image if len(image) == side else to_uint8(resize(to_tensor(image)[None], side)[0])

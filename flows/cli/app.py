@@ -24,6 +24,7 @@ from flows.cli import (
     review,
     runs,
     score,
+    submit,
     train,
     weights,
 )
@@ -53,7 +54,11 @@ VERBS: tuple[tuple[Callable[..., None], str], ...] = (
     (score.fid, "Examples: `bfr fid out/ faces/`; `bfr fid out/ ffhq.npz --features inception`"),
     (score.score, "Example: `bfr score theirs/ scores/ --column output --lq-column input --gt-column gt`"),
     (machine.methods, "Example: `bfr methods --json`"),
-    (machine.doctor, "Example: `bfr doctor`"),
+    (machine.doctor, "Examples: `bfr doctor`; `bfr doctor --cluster --store s3://restored/faces`"),
+    (
+        submit.submit,
+        "Examples: `bfr submit restore s3://scans s3://restored --method difface`; `bfr submit --list`",
+    ),
     (train.train, "Example: `bfr train difface prior --data faces/ --out runs/prior`"),
 )
 
@@ -65,7 +70,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 for verb, example in VERBS:
-    app.command(epilog=example)(with_output_options(verb))
+    # What follows COMMAND of `bfr submit` are that command's options.
+    passed_on = {"allow_interspersed_args": verb is not submit.submit}
+    app.command(epilog=example, context_settings=passed_on)(with_output_options(verb))
 app.add_typer(weights.app, name="weights")
 app.add_typer(generations.app, name="generations")
 

@@ -164,8 +164,18 @@ def restore(
     start_timeout: Annotated[
         float | None, typer.Option(help="Seconds that a first worker may take to be ready; 600 by default.")
     ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto (default: GPUs if there are some now), cpu, or cuda, which waits for GPUs.")
+    ] = None,
     actors: Actors = None,
+    min_actors: Annotated[
+        int | None, typer.Option(help="Workers to ask the cluster for, with or without room for them; 1 by default.")
+    ] = None,
+    max_actors: Annotated[int | None, typer.Option(help="Workers at most; by default as many as fit.")] = None,
     gpus_per_actor: Annotated[float | None, typer.Option(help="GPUs per worker; 0.5 puts two on each GPU.")] = None,
+    cpus_per_actor: Annotated[
+        float | None, typer.Option(help="CPUs per worker; without GPUs a worker has a whole node by default.")
+    ] = None,
     batch_size: Annotated[
         str | None,
         typer.Option(help="Faces per network call; 8 by default, 16 on a GPU; auto finds what is fastest and fits."),

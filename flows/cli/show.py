@@ -16,8 +16,6 @@ Result = Mapping[str, Any]
 
 console = Console(highlight=False, soft_wrap=True)
 EXAMPLES = 10
-_STATES = {"present": "[green]yes[/]", "absent": "no", "damaged": "[red]damaged[/]"}
-_MARKS = {"ok": "[green]ok[/]", "missing": "[yellow]--[/]", "bad": "[red]!![/]"}
 
 
 def restore(record: Result) -> None:
@@ -259,44 +257,5 @@ def degrade(report: Result) -> None:
         console.print(f"skipped {skipped['id']}: {skipped['error']}: {skipped['detail']}", markup=False)
 
 
-def methods(table: list[Result]) -> None:
-    view = Table("method", "presets (side, licence)", "paper", "what it does")
-    for spec in table:
-        presets = "\n".join(f"{p['name']} ({p['size']} px, {p['licence']})" for p in spec["presets"])
-        view.add_row(spec["name"], presets, spec["paper"], spec["summary"])
-    console.print(view)
-
-
-def doctor(checks: list[Result]) -> None:
-    for check in checks:
-        console.print(f"{_MARKS[check['state']]} {check['name']}: {check['found']}")
-        if check["advice"]:
-            console.print(f"   {check['advice']}", markup=False)
-
-
 def train(result: Result) -> None:
     console.print(f"weights: {result['weights']}")
-
-
-def weights(rows: list[Result]) -> None:
-    """The table of `bfr weights list` and `verify`."""
-    view = Table(Column("weights", no_wrap=True), "licence", Column("MiB", justify="right"), "sha256", "here")
-    for row in rows:
-        licence = f"{row['licence'] or '?'}{'*' if row['non_commercial'] else ''}"
-        size = "?" if row["bytes"] is None else f"{row['bytes'] / 2**20:.1f}"
-        view.add_row(row["name"], licence, size, (row["sha256"] or "unknown")[:8], _STATES[row["state"]])
-    console.print(view)
-    if any(row["non_commercial"] for row in rows):
-        console.print("* non-commercial use only")
-    for row in rows:
-        if row["path"]:
-            console.print(f"{row['name']}: {row['path']}", markup=False)
-        if row["state"] == "damaged":
-            console.print(f"{row['name']}: {row['why']}", markup=False)
-
-
-def weights_here(rows: list[Result]) -> None:
-    """What `bfr weights fetch` and `import` put into the cache."""
-    for row in rows:
-        was_here = " (was here)" if row.get("fetched") is False else ""
-        console.print(f"{row['name']}: {row['path']}, sha256 {row['sha256'][:12]}{was_here}", markup=False)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from bfr_models.weights.catalogue import WeightEntry
-from flows.cli import show
+from flows.cli import show_machine
 from flows.cli.command import run
 from flows.cli.options import Debug, Json
 from flows.cli.output import with_output_options
@@ -31,7 +31,7 @@ def list_(as_json: Json = False, debug: Debug = False) -> None:
 
         return list_weights()
 
-    run(work, show.weights, as_json, debug)
+    run(work, show_machine.weights, as_json, debug)
 
 
 @app.command(epilog="Example: `bfr weights fetch difface/ffhq512 --mirror s3://our-mirror/weights`")
@@ -64,7 +64,7 @@ def fetch(
             progress=ByteProgress,
         )
 
-    run(work, show.weights_here, as_json, debug)
+    run(work, show_machine.weights_here, as_json, debug)
 
 
 @app.command()
@@ -77,7 +77,7 @@ def verify(as_json: Json = False, debug: Debug = False) -> None:
 
         return verify_weights()
 
-    run(work, show.weights, as_json, debug, lambda rows: int(any(row["state"] == "damaged" for row in rows)))
+    run(work, show_machine.weights, as_json, debug, lambda rows: int(any(row["state"] == "damaged" for row in rows)))
 
 
 @app.command("import", epilog="Example: `bfr weights import difface iddpm_ffhq512_ema500000.pth`")
@@ -97,7 +97,7 @@ def import_(
 
         return import_weights(method, files)
 
-    run(work, show.weights_here, as_json, debug)
+    run(work, show_machine.weights_here, as_json, debug)
 
 
 class _Consent:

@@ -125,7 +125,7 @@ def develop(data: bytes, max_pixels: int) -> bytes | Read:
         if (preview := _full_preview(rawpy, raw)) is not None:
             return preview
         pixels = raw.postprocess(output_bps=16, use_camera_wb=True, no_auto_bright=True)
-    return of_levels(pixels, None, "RGB", None), Beside(notes=["developed from raw data; metadata left out"]), 1
+    return of_levels(pixels, None, "RGB", None), Beside(notes=["developed from raw data"]), 1
 
 
 def raw_size(data: bytes) -> tuple[int, int]:

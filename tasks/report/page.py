@@ -7,10 +7,11 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any, SupportsFloat
+from typing import SupportsFloat
 
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import Environment, FileSystemLoader, Template
 
 from tasks.storage.redaction import redact
 
@@ -27,13 +28,18 @@ def printable(page: str) -> str:
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", "\ufffd", page)
 
 
-def template(name: str) -> Any:
-    """A template of `templates/`; it escapes the values that it is given."""
+def template(name: str) -> Template:
+    """A template of `templates/`; it escapes the values that it is given. Compiled once per process."""
+    return _environment().get_template(name)
+
+
+@cache
+def _environment() -> Environment:
     env = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     env.filters["plain"] = plain
     env.filters["zip"] = zip
     env.filters["sha256"] = lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    return env.get_template(name)
+    return env
 
 
 def finite(value: object) -> float | None:

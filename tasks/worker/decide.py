@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from bfr_models.faces.candidates import HALF, corrected, replaced
+from bfr_models.faces.candidates import HALF, corrected, replaced, resized
 from bfr_models.judge.decision import is_in_doubt, is_larger
 from bfr_models.judge.judge import Judge
 from bfr_models.judge.verdict import HarmLimits, Verdict
@@ -54,6 +54,12 @@ class Decision:
     pixels: Uint8Image | None = None  # that are drawn: square, of any size; None: the face stays as it is
     weight: float = 1.0  # of these pixels; the rest is the input's
     verdict: Verdict | None = None  # on what it becomes, or, where it is kept, on the best that it might have become
+
+    def at(self, lq: Uint8Image) -> Uint8Image:
+        """The face as it becomes, at the size of `lq`, which is the face as it was."""
+        if self.pixels is None:
+            return lq
+        return resized(self.pixels, len(lq)) if self.weight == 1 else corrected(self.pixels, lq)
 
 
 class Decide:

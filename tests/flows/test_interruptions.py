@@ -76,6 +76,7 @@ def undisturbed(folder: Path) -> dict[str, bytes]:
     return support.restored_images(folder / "undisturbed")
 
 
+@pytest.mark.long
 def test_a_driver_that_is_killed_resumes_with_the_same_command(
     start: Start, ray_cluster: str, faulty: str, tmp_path: Path
 ) -> None:

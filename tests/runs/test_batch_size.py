@@ -26,7 +26,7 @@ def test_a_run_gives_the_same_bytes_and_learns_what_fits(
             raise torch.OutOfMemoryError
         return restore(self, batch)
 
-    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(64), group_rows=64)
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(64, side=24), group_rows=64)
     restore_without_prefect(support.make_run(tmp_path, faulty, batch_size=8, shard_rows=64, recogniser="none"))
     monkeypatch.setattr(faulty_methods.Faulty, "restore", bounded)
     destination = str(tmp_path / "auto")

@@ -40,10 +40,9 @@ def statistics(folder: Path, source: Path, **settings: Any) -> dict[str, Any]:
 
 
 def test_any_split_gives_the_distance_of_all_faces_together(source: Path, tmp_path: Path) -> None:
-    found = [statistics(tmp_path / str(rows), source, gt_column="gt", shard_rows=rows)[DLIB] for rows in (1, 4, 6)]
+    found = [statistics(tmp_path / str(rows), source, gt_column="gt", shard_rows=rows)[DLIB] for rows in (1, 4)]
     assert (found[0]["n"], found[0]["n_reference"], found[0]["reference"]) == (6, 5, "gt")
-    for other in found[1:]:
-        assert other["value"] == pytest.approx(found[0]["value"], rel=1e-9)
+    assert found[1]["value"] == pytest.approx(found[0]["value"], rel=1e-9)
     extractor = load_extractor("dlib", "pytorch-fid", "cpu")
     gt = extractor.extract([to_uint8(face_tensor(support.portrait(60 + i), 128)) for i in range(6) if i != 4])
     reference = FeatureStatistics.from_features(gt, extractor.source, "gt").gaussian()
@@ -70,6 +69,7 @@ def test_embeddings_are_kept_on_request_alone(source: Path, tmp_path: Path) -> N
     assert len(of_gt) == 6 and of_gt.null_count == 1
 
 
+@pytest.mark.long
 def test_fid_comes_from_the_features_of_every_face(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,10 +56,11 @@ def test_hostile_pictures_are_restored_or_rejected_by_name(tmp_path: Path) -> No
     }
 
 
-def test_two_thousand_mutated_pictures_decode_or_are_refused_in_time_and_memory() -> None:
+@pytest.mark.parametrize("count", [500, pytest.param(2000, marks=pytest.mark.long)])
+def test_mutated_pictures_decode_or_are_refused_in_time_and_memory(count: int) -> None:
     codes = Counter[str]()
     before, slowest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0.0
-    for data in fuzzed(2000):
+    for data in fuzzed(count):
         began = time.monotonic()
         try:
             picture = decode(data)
@@ -69,7 +70,7 @@ def test_two_thousand_mutated_pictures_decode_or_are_refused_in_time_and_memory(
         except RowError as error:
             codes[error.code] += 1
         slowest = max(slowest, time.monotonic() - began)
-    assert codes.total() == 2000 and codes["fine"] > 100 and codes["undecodable"] > 100
+    assert codes.total() == count and codes["fine"] > count / 20 and codes["undecodable"] > count / 20
     assert set(codes) <= {"fine", "undecodable", "too_large", "too_small", "missing"}
     assert slowest < 10
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 3 * 2**20  # KiB: one of 200 megapixels

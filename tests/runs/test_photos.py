@@ -228,6 +228,7 @@ def test_a_large_scan_is_out_of_memory_before_the_next_comes_in(
     assert events == ["in", "out"] * 4
 
 
+@pytest.mark.long
 def test_two_hundred_real_faces_in_one_photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("dlib")
     hopper = Path(pytest.importorskip("matplotlib").get_data_path(), "sample_data", "grace_hopper.jpg")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -57,8 +58,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@cache
+def nothing(shape: tuple[int, ...]) -> Tensor:
+    return torch.empty(shape, device="meta")
+
+
 def on_meta(shapes: Shapes) -> dict[str, Tensor]:
-    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    return {name: nothing(shape) for name, shape in shapes.items()}
 
 
 def pictures(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -87,8 +87,14 @@ class TestSmallFaces:
         assert abs(20 * np.log10(errors[0] / errors[1])) < 2
         assert np.abs(spectrum(here) - spectrum(there)).max() < 2
 
-    @pytest.mark.parametrize("downsample", [0.8, 1.5, 2.0, 3.9, 4.0, 6.0, 16.0])
-    @pytest.mark.parametrize(("noise", "quality"), [(0.0, 95), (15.0, 75)])
+    @pytest.mark.parametrize(
+        ("downsample", "noise", "quality"),
+        [
+            pytest.param(*both, marks=() if both[0] in factors else pytest.mark.long)
+            for noise, factors in (((0.0, 95), (0.8, 2.0, 6.0)), ((15.0, 75), (1.5, 3.9, 4.0, 16.0)))
+            for both in ((factor, *noise) for factor in (0.8, 1.5, 2.0, 3.9, 4.0, 6.0, 16.0))
+        ],
+    )
     def test_at_each_factor_error_and_spectrum_are_those_of_512_px(
         self, downsample: float, noise: float, quality: int, large: list[Uint8Image], small: list[Uint8Image]
     ) -> None:

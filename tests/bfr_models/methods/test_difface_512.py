@@ -82,7 +82,7 @@ def ancestral(x: Tensor, output: Tensor, t: int, t_prev: int, noise: Tensor) -> 
 
 
 class TestParity:
-    @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+    @pytest.mark.parametrize("eta", [0.5, *(pytest.param(eta, marks=pytest.mark.long) for eta in (0.0, 1.0))])
     def test_the_default_is_the_authors_procedure(self, tiny: Make, eta: float) -> None:
         made, batch = tiny("ffhq512", eta=eta), faces(2)
         expected = reference(made, batch, 400, range(396, -1, -4), ddim(eta))

@@ -41,6 +41,7 @@ def test_help_names_the_arguments() -> None:
     assert "--resume" in done.stdout and "python -m bfr_models.training" in done.stdout
 
 
+@pytest.mark.long
 def test_two_steps_train_and_leave_weights(tmp_path: Path) -> None:
     data = tmp_path / "faces.parquet"
     pq.write_table(pa.table({"image": [noise(seed) for seed in (0, 1, 67)]}), data)  # 67 is one that is held out

@@ -37,6 +37,7 @@ class Command:
         code = START.format(command=command, stop_seconds=stop_seconds)
         self.pid, self.terminal = pty.fork()
         if not self.pid:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which is ignored where the tests run under nohup
             os.execve(sys.executable, [sys.executable, "-c", code], os.environ | {"PYTHONPATH": str(ROOT)})
         os.set_inheritable(self.terminal, False)  # or what is started meanwhile holds it open
         self.said = ""

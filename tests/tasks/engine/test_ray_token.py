@@ -90,6 +90,7 @@ def test_a_cluster_that_asks_for_a_token_is_not_warned_of(ray_cluster: str, capf
     assert "warning" not in capfd.readouterr().err
 
 
+@pytest.mark.long
 def test_a_cluster_that_takes_anyone_is_warned_of() -> None:
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", OPEN_CLUSTER]
