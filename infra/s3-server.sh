@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A real S3 server on loopback for tests: one Ceph monitor, one OSD in memory and the RADOS gateway, all in one folder.
+# A real S3 server for tests, on loopback or at the address S3_HOST: one Ceph monitor, one OSD in memory and the RADOS
+# gateway, all in one folder.
 #
 #   infra/s3-server.sh start DIR [PORT]   prints AWS_... lines for the environment; takes about 15 s
 #   infra/s3-server.sh stop DIR
@@ -7,11 +8,11 @@
 # Needs Debian's packages ceph-mon, ceph-osd, ceph-mgr, radosgw and ceph-common. Data is in memory and goes with it.
 set -euo pipefail
 
-usage() { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 [[ $# -ge 2 ]] || usage
 verb=$1; mkdir -p "$2"; dir=$(cd "$2" && pwd); port=${3:-7480}
 export CEPH_CONF=$dir/ceph.conf
-key=bfr-test secret=bfr-test-secret
+key=bfr-test secret=bfr-test-secret host=${S3_HOST:-127.0.0.1}
 
 stop() {
   local pids=() file pid
@@ -62,7 +63,7 @@ osd objectstore = memstore
 memstore device bytes = 4294967296
 [client.rgw]
 rgw data = $dir/rgw
-rgw frontends = beast endpoint=127.0.0.1:$port
+rgw frontends = beast endpoint=$host:$port
 rgw thread pool size = 64
 rgw dns name = s3.bfr.test
 rgw crypt require ssl = false
@@ -91,10 +92,10 @@ CONF
     done
   } > "$dir/log/start.log" 2>&1 || { tail -20 "$dir/log/start.log" >&2; stop; exit 1; }
   for _ in $(seq 100); do
-    (: > "/dev/tcp/127.0.0.1/$port") 2>/dev/null && break
+    (: > "/dev/tcp/$host/$port") 2>/dev/null && break
     sleep 0.2
   done
-  echo "AWS_ENDPOINT_URL=http://127.0.0.1:$port AWS_ACCESS_KEY_ID=$key AWS_SECRET_ACCESS_KEY=$secret"
+  echo "AWS_ENDPOINT_URL=http://$host:$port AWS_ACCESS_KEY_ID=$key AWS_SECRET_ACCESS_KEY=$secret"
 }
 
 case $verb in start | stop) "$verb" ;; *) usage ;; esac

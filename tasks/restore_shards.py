@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from bfr_models.device import local_device
 from bfr_models.errors import BfrError
@@ -27,18 +27,36 @@ _log = logging.getLogger(__name__)
 WAIT_SECONDS = 0.2
 
 
-def warm_up(resolved: ResolvedRun) -> None:
-    """Imports what the run's workers, or Ray, are going to need; for a caller that waits for something else."""
-    if resolved.run.engine == "local":
-        from tasks.worker import shard_worker  # noqa: F401
-    else:
-        prepare_environment()
-        from tasks.engine import ray_pool  # noqa: F401
+_early: list[tuple[ResolvedRun, ExitStack, Pool]] = []  # at most one: workers that no recipe has asked for yet
+
+
+@contextmanager
+def early_workers(resolved: ResolvedRun) -> Iterator[None]:
+    """Starts the run's workers before its recipe asks for them, by `worker_pool`: for a caller that waits for something
+    else meanwhile. They are stopped when the block ends."""
+    with ExitStack() as workers:
+        _early.append((resolved, workers, workers.enter_context(_started(resolved))))
+        try:
+            yield
+        finally:
+            _early.clear()
 
 
 @contextmanager
 def worker_pool(resolved: ResolvedRun) -> Iterator[Pool]:
     """The run's workers, each of which loads the method once. They are stopped when the block ends."""
+    for asked, workers, pool in _early:
+        if asked == resolved:
+            _early.clear()
+            with workers.pop_all():
+                yield pool
+            return
+    with _started(resolved) as pool:
+        yield pool
+
+
+@contextmanager
+def _started(resolved: ResolvedRun) -> Iterator[Pool]:
     run = resolved.run
     if resolved.care.warning:
         _log.warning("%s", resolved.care.warning)
@@ -52,14 +70,11 @@ def worker_pool(resolved: ResolvedRun) -> Iterator[Pool]:
         finally:
             pool.close()
         return
-    prepare_environment()
-    say(f"joining Ray at {os.environ['RAY_ADDRESS']}" if ray_is_elsewhere() else "starting Ray")
-    from tasks.engine.ray_cluster import cluster_nodes, connect_ray, warn_if_open
-    from tasks.engine.ray_head import RayHead
-    from tasks.engine.ray_pool import RayPool
+    with joined_ray():
+        from tasks.engine.ray_cluster import cluster_nodes, warn_if_open
+        from tasks.engine.ray_head import RayHead
+        from tasks.engine.ray_pool import RayPool
 
-    connected_here, head = connect_ray(), RayHead()
-    try:
         if not run.allow_open_cluster:
             warn_if_open()
         share, limits = crew_of(run, cluster_nodes())
@@ -68,19 +83,41 @@ def worker_pool(resolved: ResolvedRun) -> Iterator[Pool]:
             say("the cluster has no GPU, so CPUs do the work; one that starts GPU nodes on demand needs --device cuda")
         say(f"loading {network} in {described(limits)} on {'GPUs' if share.gpus else 'CPUs'}")
         pool = RayPool(
-            head,
+            RayHead(),
             make_job(resolved, device, None),
             share,
             limits,
             run.start_timeout,
             run.shard_timeout,
-            connected_here and not ray_is_elsewhere(),
+            _joined[0],
         )
         try:
             yield pool
         finally:
             pool.close()
+
+
+_joined: list[bool] = []  # one entry within `joined_ray`: whether the cluster is this process's own
+
+
+@contextmanager
+def joined_ray() -> Iterator[None]:
+    """Joins the cluster that the environment names, or starts one that ends with the block. Around several runs, it is
+    theirs together."""
+    if _joined:
+        yield
+        return
+    prepare_environment()
+    from tasks.engine.ray_cluster import connect_ray
+    from tasks.engine.ray_head import RayHead
+
+    say(f"joining Ray at {os.environ['RAY_ADDRESS']}" if ray_is_elsewhere() else "starting Ray")
+    connected_here, head = connect_ray(), RayHead()
+    _joined.append(connected_here and not ray_is_elsewhere())
+    try:
+        yield
     finally:
+        _joined.clear()
         if connected_here:
             head.leave()
 

@@ -60,11 +60,12 @@ def autoscaling_cluster(
     prepare_token()
     port = free_ports(2)
     settings = folder / "autoscaler.json"
-    settings.write_text(json.dumps(_settings(most, idle_seconds)))
     cluster = Autoscaler(f"127.0.0.1:{port}", folder)
+    settings.write_text(json.dumps(_settings(cluster.address, most, idle_seconds)))
     words = ["start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=0",
              "--num-gpus=0", f"--object-store-memory={_MEMORY}", "--include-dashboard=false",
              f"--ray-client-server-port={port + 1}", f"--temp-dir={folder / 'ray'}",
+             "--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0",
              f"--autoscaling-config={settings}"]  # fmt: skip
     ours = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     with (folder / "head.log").open("w") as log:
@@ -103,13 +104,13 @@ def figures_of(port: int) -> dict[str, float]:
         return {}
 
 
-def _settings(most: int, idle_seconds: float) -> dict[str, object]:
+def _settings(address: str, most: int, idle_seconds: float) -> dict[str, object]:
     head = {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}
     node = {"resources": NODE_RESOURCES, "node_config": {}, "min_workers": 0, "max_workers": most}
     return {
         "cluster_name": "fake", "max_workers": most, "upscaling_speed": 10.0, "idle_timeout_minutes": idle_seconds / 60,
         "provider": {"type": "fake_multinode", "use_node_id_as_ip": True, "disable_node_updaters": True,
-                     "disable_launch_config_check": True},
+                     "disable_launch_config_check": True, "launch_multiple": True, "gcs_address": address},
         "available_node_types": {_HEAD: head, "gpu": node}, "head_node_type": _HEAD, "auth": {}, "docker": {},
         "file_mounts": {}, "cluster_synced_files": [], "file_mounts_sync_continuously": False,
         **{name: [] for name in _NOTHING},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -219,12 +220,13 @@ def restore(
         if (record := _finished(resolved)) is not None:
             return record
         say("starting Prefect")
-        start_server()
-        from flows.restore_dataset import restore_dataset_with_fallback
-        from tasks.restore_shards import warm_up
+        is_ours = start_server()
+        from tasks.restore_shards import early_workers
 
-        warm_up(resolved)
-        return restore_dataset_with_fallback(resolved.run)
+        with early_workers(resolved) if is_ours else nullcontext():  # else a failure belongs on the API's page
+            from flows.restore_dataset import restore_dataset_with_fallback
+
+            return restore_dataset_with_fallback(resolved.run)
 
     if plan:
         command(estimate, show.estimate, as_json, debug)
@@ -247,14 +249,14 @@ def _checked(run: RestoreRun) -> ResolvedRun:
     store.require_writable()
     if run.engine == "ray":
         require_ray_place()
-    resolve_run(run)
+    resolved = resolve_run(run)
     files, has_begun = files_of_run(run.source, run.destination), store.exists(SPEC)
     if files is not None:
-        run = run.model_copy(update={"source": files.url})
+        resolved = resolved.decided(run.model_copy(update={"source": files.url}))
         if not has_begun:  # what the files hold is seen once they are packed
-            check_destination(resolve_run(run), store)
+            check_destination(resolved, store)
             show_pictures.packed(files, files.pack())
-    resolved = prepared(run)
+    resolved = prepared(resolved)
     check_destination(resolved, store)
     if files is not None and has_begun:
         show_pictures.packed(files, files.pack())
@@ -263,16 +265,15 @@ def _checked(run: RestoreRun) -> ResolvedRun:
     return resolved
 
 
-def prepared(run: RestoreRun) -> ResolvedRun:
+def prepared(resolved: ResolvedRun) -> ResolvedRun:
     """The run with everything decided; says what its source was taken for."""
-    from tasks.config.resolve import resolve_run
     from tasks.runs.prepare import decide_input, with_selection
     from tasks.runs.spec import as_begun
 
-    run, said = decide_input(as_begun(run))
+    run, said = decide_input(as_begun(resolved.run))
     if said:
         say(said)
-    return with_selection(resolve_run(run))
+    return with_selection(resolved.decided(run))
 
 
 def _finished(resolved: ResolvedRun) -> RunRecord | None:

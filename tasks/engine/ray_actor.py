@@ -11,6 +11,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from tasks.config.environment import expect_imports
 from tasks.engine.pool import IN_HAND
 from tasks.engine.same_code import introduce
 from tasks.engine.worker_log import Line, WorkerLog, relay
@@ -33,6 +34,7 @@ class WorkerActor:
     def load(self, threads: int) -> dict[str, Any]:
         """Loads the method, if its code is the driver's; returns which code it is, and where it runs."""
         introduction = introduce(self._job)
+        expect_imports()
         from tasks.worker.shard_worker import ShardWorker
 
         self._worker = ShardWorker(replace(self._job, threads=threads))

@@ -10,10 +10,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
+
 from bfr_models.errors import BfrError, UsageError
 from tasks.engine.ray_token import prepare_token
 from tasks.storage.redaction import redact, redact_text, without_secrets
 
+STARTED = stop_after_delay(60)
 STOP_SECONDS = 30  # for a run to stop in good order; Ray's own 3 would kill it
 
 
@@ -27,12 +30,14 @@ def submit(words: Sequence[str]) -> str:
                 "lists and process lists show them to everybody; let the cluster's nodes have the keys"
             )
     with _client() as client:
-        return str(
-            client.submit_job(
-                entrypoint=shlex.join(["bfr", *words]),
-                runtime_env={"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}},
-            )
-        )
+        tries = Retrying(retry=retry_if_exception(_is_starting), wait=wait_fixed(1), stop=STARTED, reraise=True)
+        command, variables = shlex.join(["bfr", *words]), {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}
+        return str(tries(client.submit_job, entrypoint=command, runtime_env={"env_vars": variables}))
+
+
+def _is_starting(error: BaseException) -> bool:
+    """Whether the head's dashboard is there, and what runs its jobs not yet."""
+    return isinstance(error, RuntimeError) and "No available agent" in str(error)
 
 
 def jobs() -> list[dict[str, Any]]:
@@ -78,7 +83,7 @@ def _client() -> Iterator[Any]:
     prepare_token()
     try:
         yield JobSubmissionClient()
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise _refusal(given, error) from None
 
 

@@ -82,9 +82,13 @@ class RayPool:
         if now - max(self._looked, self._placed) < RESIZE_SECONDS:
             return
         self._looked = now
-        self._nodes = {node.id: node for node in cluster_nodes()}
+        try:
+            self._nodes = {node.id: node for node in cluster_nodes()}
+        except RayError:  # `RayHead` tells if it stays so
+            return
+        leaving = {node.id for node in self._nodes.values() if node.leaves}
         for actor in self._actors:
-            actor.leaves = actor.node_id in self._nodes and self._nodes[actor.node_id].leaves
+            actor.leaves = actor.leaves or actor.node_id in leaving
         staying = [actor for actor in self._actors if actor.alive and not actor.leaves]
         self._wanted = wanted_workers(self._limits, len(staying), self._room(staying), left)
         self._let_go(len(staying) - self._wanted)
@@ -107,7 +111,8 @@ class RayPool:
         for actor in [*leaving, *staying[: max(0, count)]]:
             actor.alive = False
             self._actors.remove(actor)
-            ray.kill(actor.handle)
+            with suppress(RayError):  # it may have died just now
+                ray.kill(actor.handle)
 
     def free_slots(self) -> int:
         return sum(actor.free_slots for actor in self._actors)

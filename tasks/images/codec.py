@@ -212,7 +212,10 @@ def _decode(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
     channels, beside, orientation = readers.read(kind, data, max_pixels)
     deep, alpha = channels.deep, channels.alpha
     grey = is_grey(channels.pixels if deep is None else deep)
-    if beside.icc and not channels.icc_fits:
+    if beside.icc and int.from_bytes(beside.icc[:4]) > len(beside.icc):  # a profile starts with its size
+        beside.icc = None
+        beside.left_out("a colour profile that is cut off")
+    elif beside.icc and not channels.icc_fits:
         beside.icc = None
         beside.notes.append("colours converted to sRGB")
     elif beside.icc and icc_that_fits(beside.icc, grey=grey) is None:

@@ -20,11 +20,13 @@ _ADVICE = {
     "ExpiredToken": _RENEW,
     "ExpiredTokenException": _RENEW,
     "TokenRefreshRequired": _RENEW,
+    "InvalidObjectState": "restore it to a class that can be read at once, by the store's own tools",
     "400": f"{_RENEW}; or correct the region",
 }
 _FOUND = {
     "NoSuchBucket": "no such bucket",
     "ExpiredToken": "credentials that have expired",
+    "InvalidObjectState": "an object in an archive of the store (as S3 Glacier)",
     # S3 answers HEAD without a body, so without its code
     "400": "a refusal without a reason (status 400), as of credentials that have expired",
 }

@@ -19,25 +19,22 @@ from collections.abc import Sequence
 from functools import partial
 
 import cv2
-import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
 
 from bfr_models.errors import RowError
 from bfr_models.faces.detectors import load_detector
 from bfr_models.metrics.fidelity import sharpness
 from bfr_models.metrics.frechet import FeatureSource
 from bfr_models.pixels import to_uint8
-from bfr_models.registry import load_method
-from bfr_models.types import FaceBatch
 from bfr_models.upscalers.lanczos import enlarge
 from bfr_models.upscalers.realesrgan import RealESRGAN
 from tasks.images.codec import encode, notes_on
 from tasks.scoring.scorer import FaceTriple, load_scorer
 from tasks.scoring.statistics import BIN_WIDTHS
 from tasks.worker import windows
-from tasks.worker.batches import BatchSize, call_or_bisect, is_out_of_memory
+from tasks.worker.accelerator import Accelerator, is_finite
+from tasks.worker.batches import call_or_bisect
 from tasks.worker.decide import Case, load_decide
 from tasks.worker.framing import FacesInPhotos, Framing, HolesInImages, WholeImages
 from tasks.worker.in_flight import FaceInFlight, Results, RowInFlight, StoppedError, all_faces
@@ -63,14 +60,13 @@ class RestoreRows:
     def __init__(self, job: Job, stop: threading.Event, clocks: Clocks) -> None:
         """Loads the networks. Once `stop` is set, `restore` raises StoppedError instead of another batch."""
         self._job, self._stop = job, stop
-        self._restorer = load_method(job.method, job.device)
+        self._accelerator = Accelerator(job, self._heed_stop)
+        self._size = self._accelerator.side
         self._scorer = load_scorer(job.recogniser, job.measures, job.device, job.min_identity)
         self._decide = load_decide(job.care)
         self._framing = self._load_framing()
-        self._batch_size = BatchSize(job.batch_size, job.device)
-        self._accelerator = threading.Lock()
         self._turn = threading.Lock()  # of the shard whose rows are put in
-        self.batches = 0  # of faces, and tiles of photos, so far: a sign of life
+        self._tiles = 0  # of photos that are enlarged
         self._threads = min(MOST_CODECS, job.threads or os.cpu_count() or 1)
         threads = torch.get_num_threads()
         self._line = Line[RowInFlight](self._stages(threads), self._bytes_in_flight, self._end, clocks)
@@ -83,7 +79,7 @@ class RestoreRows:
         accelerator = Lane("accelerator", 2, partial(_use_threads, threads))
         networks = Lane("networks", 1, one_thread)
         # One of the accelerator's threads puts the next batch together while the other waits for the last.
-        faces = Batch[RowInFlight](lambda: self._batch_size.now, lambda row: len(row.faces))
+        faces = Batch[RowInFlight](lambda: self._accelerator.batch_size, lambda row: len(row.faces))
         photos = Batch[RowInFlight](lambda: PHOTOS_AT_ONCE, lambda row: 1)
         detecting, looking = (accelerator, photos) if self._framing.is_network else (codecs, None)
         scoring, seen = (networks, faces) if self._scorer.has_networks else (codecs, None)
@@ -100,11 +96,11 @@ class RestoreRows:
 
     def _bytes_in_flight(self) -> int:
         """Twice a large image, or three batches; more where there are more threads to work on them."""
-        batches = 3 * self._batch_size.now * FACE_BYTES * self._restorer.size**2
+        batches = 3 * self._accelerator.batch_size * FACE_BYTES * self._size**2
         return max(max(2, self._threads // 2) * BYTES_PER_THREAD, batches)
 
     def _load_framing(self) -> Framing:
-        job, size = self._job, self._restorer.size
+        job, size = self._job, self._size
         if job.photos is None:
             return HolesInImages(size) if job.columns.mask else WholeImages(size, job.care.size)
         detector = load_detector(job.photos.detector, job.device)
@@ -115,7 +111,12 @@ class RestoreRows:
 
     def _on_tile(self) -> None:
         self._heed_stop()
-        self.batches += 1
+        self._tiles += 1
+
+    @property
+    def batches(self) -> int:
+        """Of faces, and tiles of photos, so far: a sign of life."""
+        return self._accelerator.batches + self._tiles
 
     def _heed_stop(self) -> None:
         if self._stop.is_set():
@@ -156,7 +157,7 @@ class RestoreRows:
         if is_large:
             pa.default_memory_pool().release_unused()  # what reading the shard took temporarily
         faces = FACES_GUESSED if self._job.photos else 1
-        size = PIXEL_BYTES * pixels + faces * FACE_BYTES * self._restorer.size**2
+        size = PIXEL_BYTES * pixels + faces * FACE_BYTES * self._size**2
         with stage(None):
             self._line.admit(RowInFlight(source, row, results, size, is_large))
 
@@ -168,7 +169,7 @@ class RestoreRows:
     def _decode(self, rows: Sequence[RowInFlight]) -> None:
         for row in rows:
             try:
-                row.opened = open_row(row.source, row.row, self._restorer.size)
+                row.opened = open_row(row.source, row.row, self._size)
             except RowError as error:
                 row.reject(error)
 
@@ -181,11 +182,11 @@ class RestoreRows:
     def _align(self, rows: Sequence[RowInFlight]) -> None:
         for row in rows:
             row.faces = [FaceInFlight(face) for face in row.image.todo]
-            for one in row.faces[: self._batch_size.now]:  # a crowd's others are cut out in their turn
+            for one in row.faces[: self._accelerator.batch_size]:  # a crowd's others are cut out in their turn
                 one.crop = self._framing.crop(row.image, one.face)
 
     def _restore(self, rows: Sequence[RowInFlight]) -> None:
-        faces, size = all_faces(rows), self._batch_size.now
+        faces, size = all_faces(rows), self._accelerator.batch_size
         for start in range(0, len(faces), size):
             batch = faces[start : start + size]
             self._restore_batch(batch)
@@ -197,33 +198,13 @@ class RestoreRows:
         with stage("align"):
             for row, one in faces:
                 one.crop = one.crop or self._framing.crop(row.image, one.face)
-            batch = _stacked([one for _, one in faces])
-        with turn(self._accelerator):
-            self._heed_stop()
-            began = time.perf_counter()
-            restored = call_or_bisect(partial(self._call_method, batch), range(len(faces)), "method_failed")
-            self.batches += 1
-            seconds = time.perf_counter() - began
-            self._batch_size.note(len(faces), seconds)
+        restored, seconds = self._accelerator.restore([one for _, one in faces])
         for (row, one), found in zip(faces, restored, strict=True):
             row.image.seconds += seconds / len(faces)
             if isinstance(found, RowError):
                 one.face.fail(found)
             else:
                 one.restored = found
-
-    def _call_method(self, batch: FaceBatch, places: Sequence[int]) -> list[Tensor]:
-        some = batch if len(places) == len(batch) else _some(batch, slice(places[0], places[-1] + 1))
-        try:
-            restored = self._restorer.restore(some).images
-        except Exception as error:
-            if is_out_of_memory(error):
-                self._batch_size.too_large(len(some))
-            raise
-        # Methods come from other packages, too: check the result before it is scored and written.
-        if restored.shape != (expected := (len(some), 3, self._restorer.size, self._restorer.size)):
-            raise ValueError(f"expected faces {expected}, the method gave {tuple(restored.shape)}")
-        return list(restored.cpu())
 
     def _judge(self, rows: Sequence[RowInFlight]) -> None:
         for row in rows:
@@ -248,7 +229,7 @@ class RestoreRows:
         """A face before and after the method; None, with the face failed, if it is not finite."""
         assert one.crop is not None and one.restored is not None, "only faces that the method has restored are judged"
         crop, restored, one.crop, one.restored = one.crop, one.restored, None, None
-        if not _is_finite(restored):
+        if not is_finite(restored):
             one.face.fail(RowError("method_failed", "the method gave pixels that are not finite"))
             return None
         pixels = match_greyscale(to_uint8(restored), row.image.image)
@@ -316,24 +297,3 @@ def _use_threads(count: int) -> None:
     """For this thread's tensors. Asked first, since a thread's first use of torch sets what another has set last."""
     torch.get_num_threads()
     torch.set_num_threads(count)
-
-
-def _stacked(faces: Sequence[FaceInFlight]) -> FaceBatch:
-    crops = [one.crop for one in faces if one.crop is not None]
-    masks = [crop.mask for crop in crops if crop.mask is not None]
-    return FaceBatch(
-        ids=tuple(one.face.id for one in faces),
-        images=torch.from_numpy(np.stack([crop.lq.numpy() for crop in crops])),  # torch's would use all cores for it
-        seeds=tuple(one.face.seed for one in faces),
-        masks=torch.stack(masks) if masks else None,
-    )
-
-
-def _some(batch: FaceBatch, places: slice) -> FaceBatch:
-    masks = None if batch.masks is None else batch.masks[places]
-    return FaceBatch(batch.ids[places], batch.images[places], batch.seeds[places], masks)
-
-
-def _is_finite(face: Tensor) -> bool:
-    """One pass, unless the sum overflows."""
-    return bool(torch.isfinite(face.sum())) or bool(torch.isfinite(face).all())

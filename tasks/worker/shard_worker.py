@@ -11,8 +11,8 @@ The forms that a row takes on its way, and how each step may fail:
       -> values -> Done                 restore_rows    the image does not encode
       -> Arrow row of `data/` or `rejected/`            output
 
-A plain class: Ray makes an actor of it, tests and `--engine local` call it directly. Two calls of `run` may be in
-progress at once.
+A plain class: Ray makes an actor of it, tests and `--engine local` call it directly. Several calls of `run` may be in
+progress at once: their rows go through one line of stages (`restore_rows`).
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Command:
 
 
 def commands() -> list[Command]:
-    """All that are written, in order. A command inside another one (`ray job submit ... -- bfr ...`) is one more."""
+    """All that are written, in order. A command inside another one (`bfr submit restore ...`) is one more."""
     return [
         Command(page.relative_to(ROOT).as_posix(), number, words)
         for page in PAGES
@@ -81,6 +81,8 @@ def options(words: Sequence[str]) -> tuple[str, set[str]]:
     while hasattr(command, "commands") and words and not words[0].startswith("-"):
         names.append(words.pop(0))
         command = command.commands[names[-1]]
+        if names == ["submit"] and words and words[0] in bfr().commands:  # whose options they are
+            names, command = [], bfr()
     return " ".join(names), {option for parameter in command.params for option in parameter.opts} | {"--help"}
 
 
@@ -117,8 +119,8 @@ def _nested(words: list[str]) -> Iterator[Words]:
     for word in words[1:]:
         if re.search(r"\bbfr [a-z]", word):
             yield from _simple(word)
-    if words[0] != "bfr" and "--" in words and (inner := words[words.index("--") + 1 :]):
-        yield from _nested(inner)
+    if words[:2] == ["bfr", "submit"] and not words[2].startswith("-"):
+        yield from _nested(["bfr", *words[2:]])
 
 
 COMMANDS = commands()

@@ -9,6 +9,7 @@ import sys
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def test_requests_do_not_grow(proxy: FaultProxy, bucket: str, tmp_path: Path, mo
 
     monkeypatch.setattr("tasks.finish_run.write_report", counted)
     for rows in (64, 96):  # footers of about the same size take as many reads
-        file = support.write_parquet(tmp_path / "a.parquet", support.make_rows(rows), group_rows=4)
+        file = support.write_parquet(tmp_path / "a.parquet", support.make_rows(rows, side=24), group_rows=4)
         Store(f"{bucket}/src-{rows}").write("a.parquet", file.read_bytes())
         proxy.requests.clear()
         restore_without_prefect(
@@ -264,9 +265,11 @@ def test_wrong_credentials_are_said_before_any_work(
 def test_of_writers_who_saw_the_same_version_one_replaces_it(bucket: str) -> None:
     store = Store(bucket)
     store.write("current.json", b"first")
+    rivals = [Store(bucket) for _ in range(8)]
     for _ in range(5):
         seen = store.info("current.json").version
         with ThreadPoolExecutor(8) as writers:
             tokens = [uuid.uuid4().bytes for _ in range(8)]
-            won = list(writers.map(lambda token, seen=seen: Store(bucket).replace("current.json", token, seen), tokens))
+            replace = [partial(one.replace, "current.json", version=seen) for one in rivals]
+            won = list(writers.map(lambda put, token: put(token), replace, tokens))
         assert won.count(True) == 1 and store.read("current.json") == tokens[won.index(True)]

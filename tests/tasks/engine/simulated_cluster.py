@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +17,8 @@ from tasks.engine.scaling import Limits, wanted_workers
 from tasks.runs.shards import Shard
 from tasks.worker.job import Order
 from tests.tasks.engine.fake_pool import done
+
+LOOK_SECONDS = 2.0  # between two looks at which nodes there are
 
 
 @dataclass
@@ -44,9 +46,10 @@ class _Worker:
     in_hand: list[Order] = field(default_factory=list)
     alive: bool = True
 
-    @property
-    def alone(self) -> bool:
-        return any(order.is_suspect for order in self.in_hand)
+    def free_slots(self, now: float) -> int:
+        if self.ready > now or (self.in_hand and self.in_hand[0].is_suspect):
+            return 0
+        return IN_HAND - len(self.in_hand)
 
 
 class SimulatedCluster:
@@ -54,6 +57,7 @@ class SimulatedCluster:
 
     def __init__(self, conditions: Conditions) -> None:
         self.now, self.deaths, self.orders, self.most, self.worked = 0.0, 0, 0, 0, 0.0
+        self._looked = -inf
         self._is, self._random = conditions, random.Random(conditions.seed)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._ended, self._forgotten = deque[Outcome](), set[int]()
@@ -66,6 +70,9 @@ class SimulatedCluster:
         return self.now
 
     def resize(self, left: int) -> None:
+        if self.now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = self.now
         there = [node for node, back in self._back.items() if back <= self.now]
         room = len(there) * self._is.per_node
         wanted = wanted_workers(Limits(), len(self._crew), room, left)
@@ -73,24 +80,23 @@ class SimulatedCluster:
         for worker in idle[: max(0, len(self._crew) - wanted)]:
             worker.alive = False
             self._crew.remove(worker)
+        taken = Counter(worker.node for worker in self._crew)
         for node in there:
-            taken = sum(worker.node == node for worker in self._crew)
-            for _ in range(min(self._is.per_node - taken, wanted - len(self._crew))):
+            for _ in range(min(self._is.per_node - taken[node], wanted - len(self._crew))):
                 self._start_worker(node)
         self.most = max(self.most, len(self._crew))
 
     def free_slots(self) -> int:
-        return sum(IN_HAND - len(worker.in_hand) for worker in self._working() if not worker.alone)
+        return sum([worker.free_slots(self.now) for worker in self._crew])
 
     def idle_workers(self) -> int:
-        return sum(not worker.in_hand for worker in self._working())
+        return sum([worker.free_slots(self.now) == IN_HAND for worker in self._crew])
 
     def workers(self) -> tuple[int, int]:
-        return len(self._working()), len(self._crew)
+        return sum(worker.ready <= self.now for worker in self._crew), len(self._crew)
 
     def submit(self, order: Order) -> None:
-        free = [worker for worker in self._working() if not worker.alone and len(worker.in_hand) < IN_HAND]
-        worker = min(free, key=lambda worker: len(worker.in_hand))
+        worker = max(self._crew, key=lambda worker: worker.free_slots(self.now))
         assert not (order.is_suspect and worker.in_hand)
         worker.in_hand.append(order)
         rows = range(order.shard.rows) if order.trial is None else order.trial
@@ -118,9 +124,6 @@ class SimulatedCluster:
     def check(self) -> None: ...
 
     def close(self) -> None: ...
-
-    def _working(self) -> list[_Worker]:
-        return [worker for worker in self._crew if worker.ready <= self.now]
 
     def _start_worker(self, node: int) -> None:
         ready = self.now + self._is.load * (self.now > 0)

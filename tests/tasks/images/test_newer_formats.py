@@ -103,6 +103,20 @@ def test_pages_of_a_pdf_are_its_scans_or_are_drawn() -> None:
     assert code_of(file[:60]) == "undecodable" and list(later_pages(file[:60])) == []
 
 
+def test_a_pdf_may_show_a_part_of_its_scan_or_the_negative() -> None:
+    pytest.importorskip("pypdfium2")
+    jpeg = pillow(Image.fromarray(FLAT), "JPEG", quality=90)
+    half = decode(pdf(jpeg).replace(b"/MediaBox", b"/CropBox[0 0 36 108]/MediaBox"))
+    assert half.pixels.shape == (450, 150, 3)
+    assert half.beside.notes == ["a page of a PDF, drawn at 300 dpi"]  # and not all of the scan
+    negative = decode(pdf(jpeg).replace(b"/Filter/DCT", b"/Decode[1 0 1 0 1 0]/Filter/DCT"))
+    assert np.abs(negative.pixels.astype(int) + decode(jpeg).pixels - 255).max() <= 2
+    inks = Image.fromarray(FLAT).convert("CMYK")
+    of_adobe = pdf(pillow(inks, "JPEG", quality=95)).replace(b"/DeviceRGB", b"/DeviceCMYK")
+    seen = decode(of_adobe.replace(b"/Filter/DCT", b"/Decode[1 0 1 0 1 0 1 0]/Filter/DCT"))
+    assert np.array_equal(seen.pixels, decode(pillow(inks, "JPEG", quality=95)).pixels)
+
+
 def test_raw_data_are_developed() -> None:
     pytest.importorskip("rawpy")
     image = decode(dng())
