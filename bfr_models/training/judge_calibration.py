@@ -27,10 +27,10 @@ def calibrate(raw: Numbers, is_worse: NDArray[np.bool_]) -> list[list[float]]:
 
 
 def harm_curve(items: Sequence[object], gains: Numbers, harm: Numbers, true_gains: Numbers) -> list[list[float]]:
-    """Rows (limit, share of all faces that are restored and worse, share of faces restored, share of the best possible
-    gain that is had): what happens if of each item's candidates within the limit the one of the highest predicted gain
-    is taken, and none if there is none or it promises a loss. One more is counted as worse than were, since few faces
-    may look harmless by chance."""
+    """Rows (limit, most that the share of all faces that are restored and worse may be, share of faces restored, share
+    of the best possible gain that is had): what happens if of each item's candidates within the limit the one of the
+    highest predicted gain is taken, and none if there is none or it promises a loss. The share is an upper bound of
+    95 %, since few faces may look harmless by chance."""
     rows_of: dict[object, list[int]] = defaultdict(list)
     for row, item in enumerate(items):
         rows_of[item].append(row)
@@ -43,9 +43,16 @@ def harm_curve(items: Sequence[object], gains: Numbers, harm: Numbers, true_gain
             if allowed:
                 taken.append(max(allowed, key=lambda row: float(gains[row])))
         had = true_gains[taken]
-        worse = (int((had < -EQUAL).sum()) + 1) / (len(rows_of) + 1)
+        worse = min(1.0, _at_most(int((had < -EQUAL).sum())) / len(rows_of))
         curve.append([limit, worse, len(taken) / len(rows_of), float(had.sum()) / best if best else 0.0])
     return [[round(value, 4) for value in row] for row in curve]
+
+
+def _at_most(count: int) -> float:
+    """Upper bound, with a confidence of 95 %, of the mean of a Poisson variable that was `count` once (Wilson and
+    Hilferty's approximation)."""
+    n = count + 1
+    return float(n * (1 - 1 / (9 * n) + 1.645 / (3 * n**0.5)) ** 3)
 
 
 def reliability(harm: Numbers, is_worse: NDArray[np.bool_], bins: int = 10) -> list[list[float]]:
@@ -67,14 +74,24 @@ def _beta_features(raw: Numbers) -> Numbers:
     return np.stack([np.log(p), -np.log1p(-p), np.ones_like(p)], axis=1)
 
 
-def _logistic(x: Numbers, y: Numbers, steps: int = 50) -> Numbers:
+def _logistic(x: Numbers, y: Numbers, steps: int = 100) -> Numbers:
     """Weights of a logistic regression of y in {0, 1} on (n, k), by Newton's method; a slight ridge keeps them near
     those that change nothing."""
     start = np.array([*[1.0] * (x.shape[1] - 1), 0.0])
-    weights = start.copy()
+
+    def loss(weights: Numbers) -> float:
+        z = x @ weights
+        return float((np.logaddexp(0, z) - y * z).sum() + ((weights - start) ** 2).sum() / 2)
+
+    weights = start
     for _ in range(steps):
         p = 1 / (1 + np.exp(-(x @ weights).clip(-30, 30)))
         gradient = x.T @ (p - y) + (weights - start)
         hessian = (x.T * (p * (1 - p))) @ x + np.eye(x.shape[1])
-        weights = weights - np.linalg.solve(hessian, gradient)
+        step = np.linalg.solve(hessian, gradient)
+        while loss(weights - step) > loss(weights):  # too far, where the probabilities are near 0 and 1
+            step = step / 2
+            if np.abs(step).max() < _SURE:
+                return weights
+        weights = weights - step
     return weights
