@@ -221,8 +221,8 @@ class RestoreRows:
             if isinstance(decision, RowError):
                 one.face.fail(decision)
                 continue
-            one.decision = decision
-            one.written = decision.at(one.lq)
+            assert one.lq is not None, "every case comes with it"
+            one.decision, one.written = decision, decision.at(one.lq)
         row.image.seconds += time.perf_counter() - began
 
     def _case(self, row: RowInFlight, one: FaceInFlight) -> Case | None:
