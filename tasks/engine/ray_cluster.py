@@ -14,7 +14,6 @@ from typing import Any
 
 import ray
 from ray._private.state import available_resources_per_node, state
-from ray.exceptions import RayError
 
 from bfr_models.errors import BfrError, UsageError
 from tasks.config.ray_place import require_ray_place
@@ -41,7 +40,7 @@ def connect_ray() -> bool:
     require_ray_place()
     try:
         _init(address)
-    except (RayError, ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # a node that is slow to start is a plain one
         raise _cannot_connect(address, error) from error
     finally:
         if threading.current_thread() is threading.main_thread():
