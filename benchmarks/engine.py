@@ -44,12 +44,13 @@ def main() -> None:
     parser.add_argument("--engines", default="local,ray")
     parser.add_argument("--rates", help="faces per second, as 9,45")
     parser.add_argument("--only-cpu", action="store_true")
+    parser.add_argument("--only-shares", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         environment = sleeping_method.install(folder)
         lines = ["| face, px | in and out | CPU ms a face | target |", "|---|---|---|---|"]
-        for size, form, target in CPU:
+        for size, form, target in CPU if not args.only_shares else ():
             source = write_faces(args.data, folder / f"{size}-{form}.parquet", size, form, CPU_ROWS)
             taken = watched([sys.executable, __file__, "--worker", str(source), str(size), form], environment)
             found = json.loads((folder / f"{size}-{form}.json").read_text())
@@ -83,7 +84,9 @@ def _shares(
 def _restore(
     source: Path, out: Path, size: int, seconds: float, engine: str, environment: dict[str, str]
 ) -> dict[str, Any]:
-    options = ["--method", "sleeping", "--preset", PRESETS[size], "--set", f"options.seconds={seconds}"]
+    settings = out.with_suffix(".yaml")
+    settings.write_text(json.dumps({"options": {"seconds": seconds}}))
+    options = ["--method", "sleeping", "--preset", PRESETS[size], "--config", str(settings)]
     options += [
         "--engine",
         engine,

@@ -20,21 +20,16 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bfr_models.device import local_device
-from bfr_models.judge.judge import Judge
 from bfr_models.judge.verdict import HarmLimits
-from tasks.assessment.assessor import Assessor
 from tasks.assessment.begin import begin
-from tasks.assessment.estimate import seconds_per_face
 from tasks.assessment.outcomes import Limits
-from tasks.assessment.page import render_assessment
 from tasks.assessment.table import DUPLICATES, RECORD, SCHEMA, UNFINISHED
-from tasks.assessment.totals import Totals
 from tasks.assessment.units import Unit
 from tasks.config.assess import AssessRun
 from tasks.config.code import installed, running_code
@@ -45,6 +40,10 @@ from tasks.runs.layout import REPORT
 from tasks.runs.selected_rows import CHANGED
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
+
+if TYPE_CHECKING:
+    from tasks.assessment.assessor import Assessor
+    from tasks.assessment.totals import Totals
 
 PACKAGES = ("bfr-pipeline", "torch", "dlib-bin", "opencv-python-headless", "pyarrow", "numpy", "Pillow")
 AHEAD = 2  # pieces in hand for each thread
@@ -61,6 +60,13 @@ class Line(Protocol):
 Progress = Callable[[str, int, int], AbstractContextManager[Line]]
 
 
+def finished_assessment(asked: AssessRun) -> dict[str, Any] | None:
+    """assess.json, if nothing is left to do; None otherwise. Writes nothing, and imports no torch. UsageError for what
+    cannot be done."""
+    begun = begin(asked)
+    return begun.finished if begun.is_done else None
+
+
 def assess_dataset(asked: AssessRun, progress: Progress) -> dict[str, Any]:
     """Looks at the dataset and writes the assessment; returns assess.json. `progress` gets a label, the number of rows,
     and how many are done. UsageError, before anything is written, for what cannot be done."""
@@ -68,6 +74,11 @@ def assess_dataset(asked: AssessRun, progress: Progress) -> dict[str, Any]:
     if begun.is_done:
         assert begun.finished is not None
         return begun.finished
+    from bfr_models.judge.judge import Judge
+    from tasks.assessment.assessor import Assessor
+    from tasks.assessment.page import render_assessment
+    from tasks.assessment.totals import Totals
+
     store, resolved, choice, planned, todo = begun.store, begun.resolved, begun.judge, begun.planned, begun.todo
     judge = None if choice is None else Judge(choice)
     harm = HarmLimits() if judge is None else judge.harm_limits(asked.max_harm)
@@ -163,6 +174,8 @@ def _estimate(
     resolved: ResolvedRun, record: dict[str, Any], totals: Totals, shown: dict[str, list[Any]]
 ) -> dict[str, Any]:
     """Seconds that a restore would take on this machine with one worker."""
+    from tasks.assessment.estimate import seconds_per_face
+
     crops = [crop for outcome, all_shown in shown.items() if outcome != "none_found" for crop in all_shown]
     per_face = seconds_per_face(resolved.method, [crop for crop in crops if crop is not None])
     if per_face is None:

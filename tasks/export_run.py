@@ -67,9 +67,8 @@ def export_run(
     if f"{store.url()}/".startswith(f"{run.store.url()}/"):
         raise UsageError(f"expected a folder outside of the run {source}, found {destination}; choose another one")
     store.require_writable()
-    asked: dict[str, Any] = {"only": only, "suffix": suffix} | (
-        {"decisions": run.reviews.digest} if run.reviews.digest else {}
-    )
+    asked: dict[str, Any] = {"only": only, "suffix": suffix}
+    asked |= {"decisions": run.reviews.digest} if run.reviews.digest else {}
     asked |= {"webdataset": True} if webdataset else {}
     progress = Progress(store, run, asked, overwrite=overwrite)
     export = _Export(run, store, progress, only, suffix, webdataset)

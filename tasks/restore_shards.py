@@ -82,15 +82,8 @@ def _started(resolved: ResolvedRun) -> Iterator[Pool]:
         if run.device == "auto" and device == "cpu" and run.gpus_per_actor is None and ray_is_elsewhere():
             say("the cluster has no GPU, so CPUs do the work; one that starts GPU nodes on demand needs --device cuda")
         say(f"loading {network} in {described(limits)} on {'GPUs' if share.gpus else 'CPUs'}")
-        pool = RayPool(
-            RayHead(),
-            make_job(resolved, device, None),
-            share,
-            limits,
-            run.start_timeout,
-            run.shard_timeout,
-            _joined[0],
-        )
+        job = make_job(resolved, device, None)
+        pool = RayPool(RayHead(), job, share, limits, run.start_timeout, run.shard_timeout, _joined[0])
         try:
             yield pool
         finally:

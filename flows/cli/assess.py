@@ -46,17 +46,16 @@ def assess(
     """Say what is wrong with each face, and what a restore would do. Restores nothing; running it again resumes."""
 
     def work() -> Any:
-        from tasks.assessment.begin import begin
+        from tasks.assess_dataset import assess_dataset, finished_assessment
         from tasks.config.assess import AssessRun
 
         asked = asked_for(context, AssessRun)
         say(f"{redact(asked.source)} -> {redact(asked.destination)}: assessed for {asked.method}")
         asked = _packed(asked)
-        if (begun := begin(asked)).is_done:  # known, and what can be refused is refused, before torch is imported
+        if (finished := finished_assessment(asked)) is not None:
             say(f"nothing to do: {redact(asked.destination)} is assessed, and {redact(asked.source)} has nothing new")
-            return begun.finished
+            return finished
         from flows.progress.bars import RowProgress
-        from tasks.assess_dataset import assess_dataset
 
         found = assess_dataset(asked, RowProgress)
         if found["took_it_for"]:

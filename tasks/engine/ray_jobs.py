@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shlex
 from collections.abc import Iterator, Sequence
@@ -81,6 +82,7 @@ def _client() -> Iterator[Any]:
             "expected RAY_API_SERVER_ADDRESS to name a cluster's dashboard (http://head:8265), found none; set it"
         )
     prepare_token()
+    logging.getLogger(JobSubmissionClient.__module__).setLevel(logging.WARNING)  # it tells of each connection that ends
     try:
         yield JobSubmissionClient()
     except (OSError, RuntimeError, ValueError) as error:

@@ -74,6 +74,7 @@ class RayPool:
         self._forgotten = set[int]()  # ids of orders in hand
         self._longest = 0.0  # seconds that a shard has taken
         self._losses = 0  # in a row
+        self.resize(limits.least)  # the first load while it is found out what there is to do
 
     def resize(self, left: int) -> None:
         """Starts and lets go actors as the cluster and the number of shards that are `left` have it."""

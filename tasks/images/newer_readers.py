@@ -120,7 +120,7 @@ def jpeg_of_jxl(data: bytes, max_pixels: int) -> bytes | None:
     header = JxlHeader(_codestream(data))
     check_size(header.width, header.height, max_pixels)
     with suppress(imagecodecs.JpegxlError):
-        return bytes(imagecodecs.jpegxl_decode_jpeg(data, 1))
+        return bytes(imagecodecs.jpegxl_decode_jpeg(data))  # type: ignore[call-arg] # of the stub, not of the function
     return None
 
 

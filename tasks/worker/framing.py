@@ -17,7 +17,6 @@ from torch import Tensor
 
 from bfr_models.errors import RowError
 from bfr_models.faces.align import at_scale, similarity, warp
-from bfr_models.faces.grain import FloatImage
 from bfr_models.faces.paste import paste
 from bfr_models.faces.template import at_size
 from bfr_models.faces.types import DetectedFace, Detector, Matrix
@@ -101,17 +100,15 @@ class WholeImages:
         assert face.scored is not None and face.decision is not None, "only rows whose face is done are composed"
         if self._written == "network":
             return face.scored.face
-        pixels, change = face.decision.pixels, face.decision.change
+        pixels, weight = face.decision.pixels, face.decision.weight
         if not face.is_changed or pixels is None:
             return image
         seen = self._exact(row)
         if np.array_equal(pixels, self.crop(row, face).pixels if seen is None else seen):
             return image  # the method has not changed it, and its resized copy would be worse
         height_width = image.shape[0], image.shape[1]
-        if change is not None:
-            added = resize(torch.from_numpy(change).movedim(-1, 0)[None] / 127.5, height_width)[0]
-            return to_uint8(to_tensor(image) + added)
-        return to_uint8(resize(to_tensor(pixels)[None], height_width)[0])
+        drawn = resize(to_tensor(pixels)[None], height_width)[0]
+        return to_uint8(torch.lerp(to_tensor(image), drawn, weight))
 
 
 class HolesInImages(WholeImages):
@@ -177,11 +174,11 @@ class FacesInPhotos:
         photo = self._enlarge(row.image.pixels, factor)
         return paste(photo, [self._pasted(face, factor) for face in changed])
 
-    def _pasted(self, face: Face, factor: int) -> tuple[Uint8Image | FloatImage, Matrix]:
-        """The pixels of a face, or its change, and the matrix enlarged photo -> those."""
+    def _pasted(self, face: Face, factor: int) -> tuple[Uint8Image, Matrix, float]:
+        """The pixels of a face, the matrix enlarged photo -> those, and their weight."""
         assert face.decision is not None and face.decision.pixels is not None and face.matrix is not None
-        drawn = face.decision.pixels if face.decision.change is None else face.decision.change
-        return drawn, from_enlarged(at_scale(face.matrix, len(drawn) / self._size), factor)
+        drawn = face.decision.pixels
+        return drawn, from_enlarged(at_scale(face.matrix, len(drawn) / self._size), factor), face.decision.weight
 
     def _enlargement(self, row: OpenRow) -> Enlargement:
         sides = [face.side for face in row.todo if face.side is not None]

@@ -201,7 +201,10 @@ class Line(Generic[T]):
             for _, item in items:
                 self._on_end(item)
         with self._lock:
-            self._sections[place].at_work -= 1
+            section = self._sections[place]
+            section.at_work -= 1
+            if section.waiting:  # perhaps fewer than a batch: this thread may have something else to do
+                self._calls[section.lane].notify()
             for number, item in items:
                 if not is_last:
                     self._put(place + 1, number, item)

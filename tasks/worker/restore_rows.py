@@ -26,7 +26,7 @@ from bfr_models.errors import RowError
 from bfr_models.faces.detectors import load_detector
 from bfr_models.metrics.fidelity import sharpness
 from bfr_models.metrics.frechet import FeatureSource
-from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
+from bfr_models.pixels import to_uint8
 from bfr_models.upscalers.lanczos import enlarge
 from bfr_models.upscalers.realesrgan import RealESRGAN
 from tasks.images.codec import encode, notes_on
@@ -214,15 +214,15 @@ class RestoreRows:
         """Chooses what becomes of some faces of a row."""
         began = time.perf_counter()
         made = [(one, self._case(row, one)) for one in faces if one.face.error is None]
-        cases = [(one, (case, self._decide.candidates(case))) for one, case in made if case is not None]
+        cases = [(one, (case, self._decide.draw(case))) for one, case in made if case is not None]
         pairs = [pair for _, pair in cases]
         decisions = call_or_bisect(self._decide.choose, pairs, "judge_failed") if pairs else []
         for (one, _), decision in zip(cases, decisions, strict=True):
             if isinstance(decision, RowError):
                 one.face.fail(decision)
                 continue
-            one.decision = decision
-            one.written = one.lq if decision.pixels is None else _resized(decision.pixels, self._size)
+            assert one.lq is not None, "every case comes with it"
+            one.decision, one.written = decision, decision.at(one.lq)
         row.image.seconds += time.perf_counter() - began
 
     def _case(self, row: RowInFlight, one: FaceInFlight) -> Case | None:
@@ -297,7 +297,3 @@ def _use_threads(count: int) -> None:
     """For this thread's tensors. Asked first, since a thread's first use of torch sets what another has set last."""
     torch.get_num_threads()
     torch.set_num_threads(count)
-
-
-def _resized(face: Uint8Image, side: int) -> Uint8Image:
-    return face if len(face) == side else to_uint8(face_tensor(face, side))

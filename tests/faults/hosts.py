@@ -77,6 +77,7 @@ class Host:
             "--include-dashboard=false",
         ]
         where = [f"--node-ip-address={self.address}", f"--temp-dir={self.folder}/ray", "--block"]
+        where += ["--dashboard-agent-grpc-port=6381", "--runtime-env-agent-port=6382"]  # known at once
         self.start(BIN / "ray", "start", *place, *where, *(small if head is self else small[:-1]), **QUICK)
 
     @property

@@ -97,6 +97,7 @@ def test_a_storm_is_waited_out(proxy: FaultProxy, run: RestoreRun) -> None:
     assert verify_run(run.destination)["ok"] and support.restored_images_at(run.destination) == undisturbed(run)
 
 
+@pytest.mark.long
 def test_two_drivers_at_once_over_a_bad_store_share_the_work(proxy: FaultProxy, run: RestoreRun) -> None:
     proxy.choose, proxy.slow_seconds = some(seed=5, share=0.15), 0.2
     drivers = [threading.Thread(target=to_the_end, args=(run,)) for _ in range(2)]

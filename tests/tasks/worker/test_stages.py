@@ -68,7 +68,7 @@ def test_a_clock_is_cheap() -> None:
             pass
 
     with Clocks().running("thread"):
-        assert timeit(switch, number=2000) / 2000 < 50e-6
+        assert timeit(switch, timer=time.thread_time, number=2000) / 2000 < 50e-6  # whatever else the machine does
 
 
 def test_the_stages_of_a_run_are_those_of_its_workers(faulty: str, tmp_path: Path) -> None:
