@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -40,7 +41,11 @@ def connect_ray() -> bool:
     require_ray_place()
     try:
         _init(address)
-    except Exception as error:  # a node that is slow to start is a plain one
+    except Exception as error:
+        if type(error) is not Exception and not isinstance(
+            error, RayError | ConnectionError | RuntimeError | ValueError
+        ):
+            raise  # none of Ray's, which has a bare Exception for a machine that is too busy
         raise _cannot_connect(address, error) from error
     finally:
         if threading.current_thread() is threading.main_thread():
@@ -79,8 +84,9 @@ def _cannot_connect(address: str | None, error: Exception) -> BfrError:
     reason = reason.partition(" Ensure ")[0][:300]  # Ray's advice follows
     if not address:
         return BfrError(
-            f"expected Ray to start on this machine, found: {reason}; Ray's logs are in /tmp/ray/session_latest/logs; "
-            "`--engine local` does without Ray"
+            f"expected Ray to start on this machine, found: {reason}; Ray's logs are in "
+            f"{os.environ.get('RAY_TMPDIR') or tempfile.gettempdir()}/ray/session_latest/logs; `--engine local` does "
+            "without Ray"
         )
     return UsageError(
         f"expected to join the Ray cluster at RAY_ADDRESS={address}, found: {reason}; if it asks for a token, this "
