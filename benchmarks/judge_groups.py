@@ -28,7 +28,7 @@ from bfr_models.judge.verdict import Verdict
 from bfr_models.metrics.fidelity import sharpness
 from bfr_models.pixels import BLUE, GREEN, RED, Uint8Image
 from bfr_models.registry import resolve_method
-from bfr_models.training.judge import examples_of, gain_of, predict, read_pairs
+from bfr_models.training.judge import examples_of, gain_of, is_asked, predict, read_pairs
 from bfr_models.training.judge_calibration import EQUAL
 from bfr_models.training.judge_pairs import Pair
 from bfr_models.weights.files import read_card, require_weight
@@ -88,8 +88,8 @@ def _decisions(pairs: list[Pair]) -> Iterator[Taken]:
     harm = harm_of(card, raw_probabilities(predicted, spreads), seen.is_grey)
     limits = harm_limits(card, MAX_HARM)
     rows_of: dict[int, list[int]] = defaultdict(list)
-    for row, pair in enumerate(pairs):
-        rows_of[pair.facts["item"]].append(row)
+    for row in np.flatnonzero(is_asked(pairs, predicted)).tolist():
+        rows_of[pairs[row].facts["item"]].append(row)
     for rows in rows_of.values():
         gains = {row: gain_of(pairs[row].facts) for row in rows}
         verdicts = {row: Verdict(predicted[row], spreads[row], harm[row], 0, seen.is_grey[row]) for row in rows}

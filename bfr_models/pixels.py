@@ -26,14 +26,14 @@ def to_tensor(image: Uint8Image) -> Tensor:
     import torch
 
     pixels = np.ascontiguousarray(image.transpose(2, 0, 1))
-    return torch.from_numpy(pixels).float().div(127.5).sub(1.0)
+    return torch.from_numpy(pixels).float().div_(127.5).sub_(1.0)
 
 
 def to_uint8(images: Tensor) -> NDArray[np.uint8]:
     """(..., 3, H, W) float in [-1, 1] -> (..., H, W, 3) uint8, rounded (not truncated) and clipped."""
     import torch
 
-    levels = images.detach().float().add(1.0).mul(127.5).round().clamp(0, 255)
+    levels = images.detach().float().add(1.0).mul_(127.5).round_().clamp_(0, 255)
     return levels.to("cpu", torch.uint8).movedim(-3, -1).contiguous().numpy()
 
 

@@ -1,15 +1,17 @@
 """Randomness is an argument: one generator per face, seeded from (run seed, row id).
 
-So batch size, shard order and retries cannot change a face.
+So batch size, shard order and retries cannot change a face. Seeds are derived without torch.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 def derive_seed(run_seed: int, row_id: str) -> int:
@@ -26,11 +28,15 @@ class RowNoise:
     """
 
     def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu") -> None:
+        import torch
+
         self._generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         self._device = torch.device(device)
 
     def __call__(self, *shape: int) -> Tensor:
         """(B, *shape) float32 of N(0, 1); each call goes on where the last one stopped."""
+        import torch
+
         noise = torch.empty((len(self._generators), *shape), pin_memory=self._device.type == "cuda")
         for row, generator in zip(noise, self._generators, strict=True):
             torch.randn(shape, generator=generator, out=row)

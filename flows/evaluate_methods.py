@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from prefect import flow
@@ -14,6 +15,7 @@ from tasks.compare_runs import compare_runs
 from tasks.config.evaluate import EvaluateRun
 from tasks.config.restore import RestoreRun
 from tasks.degrade_dataset import degrade_once
+from tasks.restore_shards import joined_ray
 from tasks.runs.comparison import check_comparison
 from tasks.runs.record import RunRecord
 
@@ -27,8 +29,15 @@ def evaluate_methods(run: EvaluateRun) -> dict[str, Any]:
 
 
 def evaluate_methods_with_fallback(run: EvaluateRun) -> dict[str, Any]:
-    """`evaluate_methods`; if Prefect itself fails, continues without it."""
-    return with_fallback(lambda: evaluate_methods(run), lambda: _evaluate(run, restore_without_prefect))
+    """`evaluate_methods`; if Prefect itself fails, continues without it. Its runs share Ray, which starts beside
+    Prefect."""
+    with nullcontext() if run.engine == "local" else joined_ray():
+        return with_fallback(lambda: evaluate_methods(run), lambda: evaluate_without_prefect(run))
+
+
+def evaluate_without_prefect(run: EvaluateRun) -> dict[str, Any]:
+    """The same recipe without Prefect."""
+    return _evaluate(run, restore_without_prefect)
 
 
 def _evaluate(run: EvaluateRun, restore: Callable[[RestoreRun], RunRecord]) -> dict[str, Any]:

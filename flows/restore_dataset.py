@@ -115,9 +115,10 @@ def _restore(
             page.advance(record["rows"])
             trace.add(record.get("trace"))
 
-        wanted = run.max_rejects == 1
+        wanted, later = run.max_rejects == 1, plan.todo_count
         for number, shards in enumerate(_slices(plan)):
-            phase(restore_shards, f"{method}-slice-{number}")(pool, shards, advance, lost, wanted)
+            later -= len(shards)
+            phase(restore_shards, f"{method}-slice-{number}")(pool, shards, advance, lost, wanted, later)
 
 
 def _slices(plan: Plan) -> Iterator[list[Shard]]:

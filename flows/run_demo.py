@@ -18,6 +18,7 @@ from tasks.config.restore import RestoreRun
 from tasks.export_run import export_run
 from tasks.make_demo_faces import make_demo_faces, make_demo_photo
 from tasks.pack_pictures import files_of_run
+from tasks.restore_shards import joined_ray
 from tasks.runs.record import RunRecord
 
 METHODS = ("difface", "diffbfr", "clr_face")
@@ -34,8 +35,9 @@ def run_demo(out: str, methods: list[str] | None = None) -> dict[str, Any]:
 
 
 def run_demo_with_fallback(out: str, methods: list[str] | None = None) -> dict[str, Any]:
-    """`run_demo`; if Prefect itself fails, continues without it."""
-    return with_fallback(lambda: run_demo(out, methods), lambda: _demo(out, methods, restore_without_prefect))
+    """`run_demo`; if Prefect itself fails, continues without it. Ray starts beside Prefect, once for all methods."""
+    with joined_ray():
+        return with_fallback(lambda: run_demo(out, methods), lambda: _demo(out, methods, restore_without_prefect))
 
 
 def _demo(out: str, methods: list[str] | None, restore: Callable[[RestoreRun], RunRecord]) -> dict[str, Any]:

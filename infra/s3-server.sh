@@ -65,6 +65,10 @@ memstore device bytes = 4294967296
 rgw data = $dir/rgw
 rgw frontends = beast endpoint=$host:$port
 rgw thread pool size = 64
+rgw dns name = s3.bfr.test
+rgw crypt require ssl = false
+rgw crypt s3 kms backend = testing
+rgw crypt s3 kms encryption keys = bfr-key=$(head -c 32 /dev/zero | base64)
 CONF
   {
     ceph-authtool --create-keyring "$ring" --gen-key -n mon. --cap mon 'allow *'

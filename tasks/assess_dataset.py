@@ -20,34 +20,30 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bfr_models.device import local_device
-from bfr_models.errors import UsageError
-from bfr_models.judge.decision import choose_judge
-from bfr_models.judge.judge import Judge
 from bfr_models.judge.verdict import HarmLimits
-from tasks.assessment.assessor import Assessor
-from tasks.assessment.estimate import seconds_per_face
+from tasks.assessment.begin import begin
 from tasks.assessment.outcomes import Limits
-from tasks.assessment.page import render_assessment
-from tasks.assessment.table import DUPLICATES, FOLDER, RECORD, SCHEMA, UNFINISHED
-from tasks.assessment.totals import Totals
-from tasks.assessment.units import Unit, pieces, units
+from tasks.assessment.table import DUPLICATES, RECORD, SCHEMA, UNFINISHED
+from tasks.assessment.units import Unit
 from tasks.config.assess import AssessRun
 from tasks.config.code import installed, running_code
-from tasks.config.resolve import ResolvedRun, resolve_run
+from tasks.config.resolve import ResolvedRun
 from tasks.datasets.writer import encode_table
 from tasks.engine.daemon_threads import DaemonThreads
 from tasks.runs.layout import REPORT
-from tasks.runs.listing import list_source
-from tasks.runs.prepare import decide_input
 from tasks.runs.selected_rows import CHANGED
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
+
+if TYPE_CHECKING:
+    from tasks.assessment.assessor import Assessor
+    from tasks.assessment.totals import Totals
 
 PACKAGES = ("bfr-pipeline", "torch", "dlib-bin", "opencv-python-headless", "pyarrow", "numpy", "Pillow")
 AHEAD = 2  # pieces in hand for each thread
@@ -64,40 +60,47 @@ class Line(Protocol):
 Progress = Callable[[str, int, int], AbstractContextManager[Line]]
 
 
+def finished_assessment(asked: AssessRun) -> dict[str, Any] | None:
+    """assess.json, if nothing is left to do; None otherwise. Writes nothing, and imports no torch. UsageError for what
+    cannot be done."""
+    begun = begin(asked)
+    return begun.finished if begun.is_done else None
+
+
 def assess_dataset(asked: AssessRun, progress: Progress) -> dict[str, Any]:
     """Looks at the dataset and writes the assessment; returns assess.json. `progress` gets a label, the number of rows,
     and how many are done. UsageError, before anything is written, for what cannot be done."""
-    store = Store(asked.destination)
-    resolved, said = _resolved(asked, store)
-    choice = choose_judge(resolved.method)
+    begun = begin(asked)
+    if begun.is_done:
+        assert begun.finished is not None
+        return begun.finished
+    from bfr_models.judge.judge import Judge
+    from tasks.assessment.assessor import Assessor
+    from tasks.assessment.page import render_assessment
+    from tasks.assessment.totals import Totals
+
+    store, resolved, choice, planned, todo = begun.store, begun.resolved, begun.judge, begun.planned, begun.todo
     judge = None if choice is None else Judge(choice)
     harm = HarmLimits() if judge is None else judge.harm_limits(asked.max_harm)
     limits = Limits(harm, asked.min_gain, resolved.method.preset.size)
-    request = _request(asked, resolved, None if choice is None else choice.sha256)
-    shards, _ = list_source(resolved.run)
-    planned = list(units(pieces(shards, asked.limit, asked.sample, asked.seed)))
-    finished = _require_own(store, request)
-    there = set(store.list(FOLDER))
-    todo = [unit for unit in planned if unit.path not in there]
-    if finished and not todo and len(there) == len(planned):
-        return finished
-    store.write(UNFINISHED, json.dumps(request, indent=2).encode())
-    for path in (RECORD, *(there - {unit.path for unit in planned})):  # rows of files that have changed since
+    store.write(UNFINISHED, json.dumps(begun.request, indent=2).encode())
+    for path in (RECORD, *begun.outdated):  # rows of files that have changed since
         store.delete(path) if store.exists(path) else None
     assessor = Assessor(resolved, judge, limits, local_device())
     began, rows = time.monotonic(), sum(unit.rows for unit in planned)
     with progress("assess", rows, rows - sum(unit.rows for unit in todo)) as line:
         _assess(todo, assessor, store, asked.threads or os.cpu_count() or 1, line)
     looked, seconds = sum(unit.rows for unit in todo), time.monotonic() - began
+    before = (begun.finished or {}).get("seconds_per_picture")
     totals = Totals(asked.seed)
     for unit in planned:
         totals.add(unit, pq.read_table(pa.BufferReader(store.read(unit.path)), schema=SCHEMA))
-    record = _record(request, totals, store) | {
-        "took_it_for": said or None,
-        "rows_in_source": sum(shard.rows for shard in shards),
+    record = _record(begun.request, totals, store) | {
+        "took_it_for": begun.took_it_for or None,
+        "rows_in_source": begun.rows_in_source,
         "judge": None if choice is None else {"sha256": choice.sha256, "harm_limits": asdict(harm)},
         "seconds": round(seconds, 3),
-        "seconds_per_picture": round(seconds / looked, 5) if looked else (finished or {}).get("seconds_per_picture"),
+        "seconds_per_picture": round(seconds / looked, 5) if looked else before,
     }
     shown = {
         outcome: [_shown(assessor, example) for example in examples] for outcome, examples in totals.examples.items()
@@ -107,57 +110,6 @@ def assess_dataset(asked: AssessRun, progress: Progress) -> dict[str, Any]:
     store.write(RECORD, json.dumps(record, indent=2).encode())  # last: its presence means that all is done
     store.delete(UNFINISHED)
     return record
-
-
-def _resolved(asked: AssessRun, store: Store) -> tuple[ResolvedRun, str]:
-    """The run that is assessed for. What an assessment has begun with, it goes on with."""
-    restoration, said = asked.restoration, ""
-    begun = _found(store)
-    if asked.input == "auto" and begun is not None:
-        restoration = restoration.model_copy(update={"input": begun["input"]})
-        said = begun.get("took_it_for") or ""
-    else:
-        restoration, said = decide_input(restoration, "bfr assess")
-    return resolve_run(restoration), said
-
-
-def _request(asked: AssessRun, resolved: ResolvedRun, judge: str | None) -> dict[str, Any]:
-    """What decides the rows."""
-    return {
-        "arguments": {name: value for name, value in asked.arguments.items() if name not in ("threads", "input")},
-        "input": resolved.run.input,
-        "method": {"name": resolved.method.name, "preset": resolved.method.preset.name},
-        "fingerprint": resolved.method.fingerprint,
-        "detector": None if resolved.photos is None else resolved.photos.description["detector"],
-        "judge_sha256": judge,
-    }
-
-
-def _found(store: Store) -> dict[str, Any] | None:
-    for name in (RECORD, UNFINISHED):
-        if store.exists(name):
-            found: dict[str, Any] = json.loads(store.read(name))
-            return found
-    return None
-
-
-def _require_own(store: Store, request: dict[str, Any]) -> dict[str, Any] | None:
-    """The record of this very assessment, if it is finished. UsageError if the destination holds something else."""
-    found = _found(store)
-    if found is None:
-        if others := store.list():
-            raise UsageError(
-                f"expected an empty folder at {redact(store.url())}, found {others[0]} and {len(others) - 1} other "
-                "files; use another destination"
-            )
-        return None
-    differing = [key for key, value in request.items() if found.get(key) != value]
-    if differing:
-        told = "; ".join(f"{key}: expected {found.get(key)}, found {request[key]}" for key in differing)[:600]
-        raise UsageError(
-            f"{redact(store.url())} holds an assessment with other settings ({told}); use another destination"
-        )
-    return None if store.exists(UNFINISHED) else found
 
 
 def _assess(todo: Sequence[Unit], assessor: Assessor, store: Store, threads: int, line: Line) -> None:
@@ -222,6 +174,8 @@ def _estimate(
     resolved: ResolvedRun, record: dict[str, Any], totals: Totals, shown: dict[str, list[Any]]
 ) -> dict[str, Any]:
     """Seconds that a restore would take on this machine with one worker."""
+    from tasks.assessment.estimate import seconds_per_face
+
     crops = [crop for outcome, all_shown in shown.items() if outcome != "none_found" for crop in all_shown]
     per_face = seconds_per_face(resolved.method, [crop for crop in crops if crop is not None])
     if per_face is None:

@@ -19,6 +19,7 @@ from tasks.report.cards import MAX_CARDS, Cell, GalleryRow, Hero, cards_of
 from tasks.report.gallery import caption, run_gallery
 from tasks.report.run_report import render_report
 from tasks.report.score_table import METRICS, score_table, to_latex, to_markdown
+from tasks.runs.comparison import RUNS, TABLE
 from tasks.runs.manifest import data_files, read_manifest
 from tasks.runs.plan import latest_plan, require_finished
 from tasks.runs.record import RunRecord
@@ -50,10 +51,10 @@ def compare_runs(
     store = Store(destination)
     store.write("table.md", to_markdown(table).encode())
     store.write("table.tex", to_latex(table).encode())
-    store.write("table.json", json.dumps(table, indent=2).encode())
+    store.write(TABLE, json.dumps(table, indent=2).encode())
     gallery, opening = cards_of(_gallery(runs, common[:MAX_CARDS])), None if photo is None else _hero(photo)
     store.write("index.html", render_report(title, records, gallery, [], opening).encode())
-    store.write("runs.json", json.dumps(list(records), indent=2).encode())
+    store.write(RUNS, json.dumps(list(records), indent=2).encode())
     return table | {"report": store.url("index.html")}
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import time
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -24,7 +24,6 @@ from bfr_models.errors import UsageError
 from tasks.config.curate import CurateRun
 from tasks.curation.dataset_card import dataset_card
 from tasks.curation.dedupe_scale import choose_dedupe
-from tasks.curation.duplicates import Duplicates, find_duplicates
 from tasks.curation.files import curated_schema, curated_tables, dropped_table, open_files
 from tasks.curation.profiles import profile_conditions
 from tasks.curation.report import duplicate_examples, render_curation
@@ -43,9 +42,11 @@ from tasks.datasets.writer import encode_table
 from tasks.engine.daemon_threads import DaemonThreads
 from tasks.runs.finished_run import FinishedRun, open_run
 from tasks.runs.layout import CURATION, CURATION_UNFINISHED, REPORT
-from tasks.scoring.subset_statistics import subset_statistics
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
+
+if TYPE_CHECKING:
+    from tasks.curation.duplicates import Duplicates
 
 NEAR_DUPLICATE = "near-duplicate"
 
@@ -67,6 +68,8 @@ def curate_run(asked: CurateRun) -> dict[str, Any]:
         raise UsageError(f"expected rows to keep, found none: {told}; loosen the conditions")
     store.write(CURATION_UNFINISHED, json.dumps(request, indent=2).encode())
     _clear(store)
+    from tasks.scoring.subset_statistics import subset_statistics
+
     threads = DaemonThreads[dict[str, Any]](1)
     statistics = threads.submit(partial(subset_statistics, run, rows))  # while the files are written
     threads.close(patience=0)
@@ -160,6 +163,8 @@ def _select(asked: CurateRun, run: FinishedRun, conditions: list[str]) -> tuple[
         selection.keep(condition, holds)
     rank, duplicates = ranks(run.table, asked.by, asked.ascending), None
     if dedupe := choose_dedupe(asked, run):
+        from tasks.curation.duplicates import find_duplicates
+
         duplicates = find_duplicates(run, selection.kept, rank, *dedupe)
         selection.drop(NEAR_DUPLICATE, duplicates.dropped)
     if asked.stratify is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,13 +19,13 @@ from bfr_models.rng import derive_seed
 from tasks.config.degrade import DegradeRun
 from tasks.datasets.folder_columns import with_folder_columns
 from tasks.datasets.image_column import IMAGE, find_image_column, image_bytes, with_image_features
-from tasks.datasets.overwriting import made_by, require_free
 from tasks.datasets.row_groups import batches, opened_parquet, values
 from tasks.datasets.row_ids import row_ids
 from tasks.datasets.writer import DatasetWriter
 from tasks.images.codec import decode, encode
+from tasks.runs.comparison import is_degraded, note_degraded
+from tasks.runs.early import check_degrade
 from tasks.runs.source import open_source
-from tasks.storage.redaction import redact
 from tasks.storage.store import FileVersion, Store
 
 BATCH_ROWS = 64
@@ -52,11 +51,7 @@ class DegradeReport:
 
 def degrade_dataset(run: DegradeRun) -> DegradeReport:
     """Writes `image` (degraded), `gt` (the original at the asked size) and the input's other columns."""
-    preset_of_row(run.preset, 0)  # refuses an unknown name before anything is written
-    destination = Store(run.destination)
-    settings = run.model_dump(mode="json", include={"preset", "size", "seed", "column"})
-    mark = made_by("degrade", run.source, settings)
-    require_free(destination, mark, overwrite=run.overwrite)
+    destination, mark = Store(run.destination), check_degrade(run)
     report, row = DegradeReport(), 0
     with (
         DatasetWriter(destination, run.rows_per_file, run.row_group_rows, mark=mark) as writer,
@@ -112,14 +107,6 @@ def _with_pairs(table: pa.Table, column: str, ids: list[str], pairs: list[tuple[
 
 def degrade_once(run: DegradeRun) -> None:
     """`degrade_dataset`, unless the destination was made with the same settings from the same source files."""
-    made = {
-        **run.model_dump(exclude={"source", "destination", "overwrite"}),
-        "source": redact(run.source),
-        "files": [[file.name, file.version] for _, file in open_source(run.source)],
-    }
-    store = Store(run.destination.rstrip("/").rpartition("/")[0])
-    note = "lq.json"
-    if store.exists(note) and json.loads(store.read(note)) == made:
-        return
-    degrade_dataset(run)
-    store.write(note, json.dumps(made, indent=2).encode())
+    if not is_degraded(run):
+        degrade_dataset(run)
+        note_degraded(run)

@@ -46,6 +46,7 @@ def estimate_run(resolved: ResolvedRun) -> dict[str, Any]:
     worker.load()
     worker.sample(todo[0], 1)  # warm-up, not timed: the first call of a network is slow
     sample = worker.sample(todo[0], SAMPLE_ROWS)
+    worker.close()
     sizes = face_sizes(sample.sides, resolved.method.preset.size)
     if run.task == "restore" and (warning := too_small(resolved.method, sizes)):
         facts["warnings"].append(warning)

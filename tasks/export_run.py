@@ -3,6 +3,7 @@
     <path>                the image: byte for byte if nothing in it changed, else its own format with the new pixels
     <path>.json           what became of its faces, the scores, and what made it
     <path>.png            beside what cannot take new pixels (GIF, animations): that stays as it was
+    <shard>-00.tar        with `webdataset`, all of these in tar files
     .bfr-export/          how far the export is
 
 Needs the source as it was, or a run that kept its input: a run holds no image's own bytes otherwise.
@@ -23,6 +24,7 @@ from tasks.export.pictures import Picture, pictures_of
 from tasks.export.progress import CHANGED, MISSING, Done, Exported, Progress
 from tasks.export.rows import ExportRun, open_export
 from tasks.export.sidecar import sidecar
+from tasks.export.webdataset import TarFiles, extension_of, key_of
 from tasks.storage.redaction import redact, redact_text
 from tasks.storage.store import Store
 
@@ -45,11 +47,14 @@ def export_run(
     *,
     only: Literal["changed", "approved"] | None = None,
     suffix: str = "",
+    webdataset: bool = False,
     overwrite: bool = False,
     show: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Exports a finished run; a second call writes what is missing. `suffix` is put into the names of changed images;
     `show` is told how many rows are done, and of how many.
+
+    With `webdataset`, each shard of the run becomes one or more tar files; a sample there is an image and its record.
 
     Faces that a review wants to keep as they were have the input's pixels again. `only`: leaves out images in which
     nothing is changed; with `approved`, no face is changed that nobody has approved.
@@ -62,9 +67,11 @@ def export_run(
     if f"{store.url()}/".startswith(f"{run.store.url()}/"):
         raise UsageError(f"expected a folder outside of the run {source}, found {destination}; choose another one")
     store.require_writable()
-    asked = {"only": only, "suffix": suffix} | ({"decisions": run.reviews.digest} if run.reviews.digest else {})
+    asked: dict[str, Any] = {"only": only, "suffix": suffix}
+    asked |= {"decisions": run.reviews.digest} if run.reviews.digest else {}
+    asked |= {"webdataset": True} if webdataset else {}
     progress = Progress(store, run, asked, overwrite=overwrite)
-    export = _Export(run, store, progress, only, suffix)
+    export = _Export(run, store, progress, only, suffix, webdataset)
     rows, total = 0, sum(shard.rows for shard, _ in run.shards)
     for number, (shard, _) in enumerate(run.shards):
         export.shard(number)
@@ -91,6 +98,7 @@ class _Export:
     progress: Progress
     only: str | None
     suffix: str
+    webdataset: bool
     report: _Report = field(default_factory=_Report)
 
     def shard(self, number: int) -> None:
@@ -100,19 +108,25 @@ class _Export:
             self.report.states.update(one.state for one in before)
             return
         done: Done = []
+        shard, entry = self.run.shards[number]
+        tars = TarFiles(self.store, f"{shard.commit}-{entry['attempt']}") if self.webdataset else None
 
         def is_missing(place: int) -> bool:
-            return place >= len(before) or not self.progress.is_there(before[place])
+            return tars is not None or place >= len(before) or not self.progress.is_there(before[place])
 
         pictures = ((picture, is_missing(place)) for place, picture in enumerate(pictures_of(self.run, number)))
         for picture, made in made_in_order(self.run, pictures):
             was = before[len(done)] if len(done) < len(before) else None
-            done.append(was if made is None and was else self._exported(picture, made, was))
+            done.append(was if made is None and was else self._exported(picture, made, was, tars))
+        if tars is not None:
+            tars.close()
+            self.report.written += tars.written
+            self.report.bytes += tars.bytes
         self.report.states.update(one.state for one in done)
         self.progress.note(number, done)
 
-    def _exported(self, picture: Picture, made: Result, was: Exported | None) -> Exported:
-        """Writes one image; `was` has the names that an earlier call gave."""
+    def _exported(self, picture: Picture, made: Result, was: Exported | None, tars: TarFiles | None) -> Exported:
+        """Writes one image, into a tar file if these are wanted; `was` has the names that an earlier call gave."""
         if not isinstance(made, Made):
             if len(self.report.missing) < _SHOWN:
                 why = made.detail if made else ""
@@ -120,24 +134,32 @@ class _Export:
             return Exported(MISSING)
         if self.only and made.state != CHANGED:
             return Exported(made.state)
-        names = was.files if was and was.files else self._names(picture, made)
         contents = [*([made.data] if made.data is not None else []), *made.beside.values()]
+        self.report.noted += bool(made.notes)
+        if tars is not None:
+            key = was.key if was and was.key else self.progress.names.give(key_of(self._wanted(picture, made)))
+            endings = [*([extension_of(picture.name)] if made.data is not None else []), *made.beside]
+            files = {f"{key}{ending}": data for ending, data in zip(endings, contents, strict=True)}
+            record = sidecar(self.run, picture, made.state, files, made.notes)
+            return Exported(made.state, [tars.add({**files, f"{key}.json": record})], key)
+        names = was.files if was and was.files else self._names(picture, made)
         files = dict(zip(names, contents, strict=False))
         record = sidecar(self.run, picture, made.state, files, made.notes)
         for path, data in {**files, names[-1]: record}.items():  # the record last
             self.store.write(path, data)
             self.report.written += 1
             self.report.bytes += len(data)
-        self.report.noted += bool(made.notes)
         return Exported(made.state, names)
+
+    def _wanted(self, picture: Picture, made: Made) -> str:
+        """The name that an image would have if it were alone."""
+        wanted = safe_path(picture.name)
+        return with_suffix(wanted, self.suffix) if made.state == CHANGED and self.suffix else wanted
 
     def _names(self, picture: Picture, made: Made) -> list[str]:
         """Names for an image, what is put beside it, and its record."""
-        wanted = safe_path(picture.name)
-        if made.state == CHANGED and self.suffix:
-            wanted = with_suffix(wanted, self.suffix)
         give = self.progress.names.give
-        name = give(wanted)
+        name = give(self._wanted(picture, made))
         if name != picture.name and not self.suffix and len(self.report.renamed) < _SHOWN:
             self.report.renamed.append({"name": picture.name, "as": name})
         own = [name] if made.data is not None else []

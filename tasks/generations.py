@@ -50,6 +50,14 @@ def choose_generation(resolved: ResolvedRun) -> str:
     return next(name for name in reversed(update_pointer(store, begin).live) if kind_of(name) == kind)
 
 
+def current_generation(resolved: ResolvedRun) -> str | None:
+    """The name of the current generation, if it is the newest one with these settings; None otherwise."""
+    pointer, settings = read_pointer(Store(resolved.run.destination)), resolved.settings
+    kind = f"{resolved.run.method}-{settings_digest(settings)}"
+    newest = next((name for name in reversed(pointer.live) if kind_of(name) == kind), None)
+    return newest if newest == pointer.generation and pointer.source == settings["source"] else None
+
+
 def switch_generation(destination: str, name: str, *, force: bool = False, instead_of: str | None = None) -> Pointer:
     """Makes a finished generation the current one. UsageError if it is not finished and, unless forced, if it was
     rolled back, or was not compared with the current one, or did worse. BfrError if `instead_of` is not current."""

@@ -17,7 +17,7 @@ import pyarrow as pa
 from bfr_models.errors import BfrError, UsageError
 from tasks.datasets.archives import ARCHIVES, SIDECARS, Entry, image_files, read_entries
 from tasks.datasets.folder_columns import with_folder_columns
-from tasks.datasets.image_column import IMAGE, find_image_column, image_bytes, with_image_features
+from tasks.datasets.image_column import IMAGE, find_image_column, image_bytes, with_image_features, with_image_fields
 from tasks.datasets.overwriting import made_by, require_free
 from tasks.datasets.row_groups import batches, opened_parquet, values
 from tasks.datasets.row_ids import row_ids
@@ -72,8 +72,10 @@ def pack_pictures(
             writer.write(table)
     report.rows, report.files, report.bytes = writer.rows, len(writer.files), writer.bytes
     if not report.rows:
+        others = "".join(f"; {other['name']}: {other['why']}" for other in report.skipped[:3])
         raise UsageError(
-            f"expected images at {redact(source)}, found none ({len(report.skipped)} other files); check the path"
+            f"expected images at {redact(source)}, found none ({len(report.skipped)} other files{others}); check the "
+            "path"
         )
     return report
 
@@ -201,6 +203,7 @@ def _from_parquet(source: str, column: str) -> Iterator[pa.Table]:
             first_row = 0
             for batch in batches(parquet, BATCH_ROWS):
                 table = with_folder_columns(pa.Table.from_batches([batch]), file.name)
+                table = with_image_fields(table, column)
                 yield _normalised(table, column, file.name, first_row)
                 first_row += batch.num_rows
 

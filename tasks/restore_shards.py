@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from bfr_models.device import local_device
 from bfr_models.errors import BfrError
@@ -15,6 +15,7 @@ from tasks.config.resolve import ResolvedRun
 from tasks.engine.daemon_threads import DISPATCHER
 from tasks.engine.dispatch import Dispatch
 from tasks.engine.pool import STOP_SECONDS, Pool
+from tasks.engine.scaling import crew_of, described
 from tasks.engine.thread_pool import ThreadPool
 from tasks.runs.commits import Record
 from tasks.runs.shards import Shard
@@ -26,60 +27,90 @@ _log = logging.getLogger(__name__)
 WAIT_SECONDS = 0.2
 
 
-def warm_up(resolved: ResolvedRun) -> None:
-    """Imports what the run's workers, or Ray, are going to need; for a caller that waits for something else."""
-    if resolved.run.engine == "local":
-        from tasks.worker import shard_worker  # noqa: F401
-    else:
-        prepare_environment()
-        from tasks.engine import ray_pool  # noqa: F401
+_early: list[tuple[ResolvedRun, ExitStack, Pool]] = []  # at most one: workers that no recipe has asked for yet
+
+
+@contextmanager
+def early_workers(resolved: ResolvedRun) -> Iterator[None]:
+    """Starts the run's workers before its recipe asks for them, by `worker_pool`: for a caller that waits for something
+    else meanwhile. They are stopped when the block ends."""
+    with ExitStack() as workers:
+        _early.append((resolved, workers, workers.enter_context(_started(resolved))))
+        try:
+            yield
+        finally:
+            _early.clear()
 
 
 @contextmanager
 def worker_pool(resolved: ResolvedRun) -> Iterator[Pool]:
     """The run's workers, each of which loads the method once. They are stopped when the block ends."""
+    for asked, workers, pool in _early:
+        if asked == resolved:
+            _early.clear()
+            with workers.pop_all():
+                yield pool
+            return
+    with _started(resolved) as pool:
+        yield pool
+
+
+@contextmanager
+def _started(resolved: ResolvedRun) -> Iterator[Pool]:
     run = resolved.run
     if resolved.care.warning:
         _log.warning("%s", resolved.care.warning)
     network = f"{run.method} {resolved.method.preset.name}"
     if run.engine == "local":
         say(f"loading {network}")
-        pool: Pool = ThreadPool(make_job(resolved, device=local_device(), threads=None))
+        device = local_device() if run.device == "auto" else run.device
+        pool: Pool = ThreadPool(make_job(resolved, device, threads=None))
         try:
             yield pool
         finally:
             pool.close()
         return
-    prepare_environment()
-    say(f"joining Ray at {os.environ['RAY_ADDRESS']}" if ray_is_elsewhere() else "starting Ray")
-    from tasks.engine.ray_cluster import cluster_gpus, connect_ray, warn_if_open
-    from tasks.engine.ray_head import RayHead
-    from tasks.engine.ray_pool import RayPool
+    with joined_ray():
+        from tasks.engine.ray_cluster import cluster_nodes, warn_if_open
+        from tasks.engine.ray_head import RayHead
+        from tasks.engine.ray_pool import RayPool
 
-    connected_here, head = connect_ray(), RayHead()
-    try:
         if not run.allow_open_cluster:
             warn_if_open()
-        gpus = cluster_gpus()
-        per_actor = run.gpus_per_actor if run.gpus_per_actor is not None else min(1, gpus)
-        workers = run.actors or (max(1, int(gpus / per_actor)) if per_actor else 1)
-        threads = None if per_actor else max(1, (os.cpu_count() or 1) // workers)
-        say(f"loading {network} in {workers} worker{'s' if workers > 1 else ''}")
-        job = make_job(resolved, "cuda" if per_actor else "cpu", threads)
-        pool = RayPool(
-            head,
-            job,
-            workers,
-            per_actor,
-            run.start_timeout,
-            run.shard_timeout,
-            connected_here and not ray_is_elsewhere(),
-        )
+        share, limits = crew_of(run, cluster_nodes())
+        device = "cuda" if share.gpus else "cpu"
+        if run.device == "auto" and device == "cpu" and run.gpus_per_actor is None and ray_is_elsewhere():
+            say("the cluster has no GPU, so CPUs do the work; one that starts GPU nodes on demand needs --device cuda")
+        say(f"loading {network} in {described(limits)} on {'GPUs' if share.gpus else 'CPUs'}")
+        job = make_job(resolved, device, None)
+        pool = RayPool(RayHead(), job, share, limits, run.start_timeout, run.shard_timeout, _joined[0])
         try:
             yield pool
         finally:
             pool.close()
+
+
+_joined: list[bool] = []  # one entry within `joined_ray`: whether the cluster is this process's own
+
+
+@contextmanager
+def joined_ray() -> Iterator[None]:
+    """Joins the cluster that the environment names, or starts one that ends with the block. Around several runs, it is
+    theirs together."""
+    if _joined:
+        yield
+        return
+    prepare_environment()
+    from tasks.engine.ray_cluster import connect_ray
+    from tasks.engine.ray_head import RayHead
+
+    say(f"joining Ray at {os.environ['RAY_ADDRESS']}" if ray_is_elsewhere() else "starting Ray")
+    connected_here, head = connect_ray(), RayHead()
+    _joined.append(connected_here and not ray_is_elsewhere())
+    try:
+        yield
     finally:
+        _joined.clear()
         if connected_here:
             head.leave()
 
@@ -90,9 +121,11 @@ def restore_shards(
     on_done: Callable[[Record], None],
     stop: threading.Event | None = None,
     any_rejects: bool = False,
+    later: int = 0,
 ) -> None:
     """Runs the dispatcher until all shards are done or `stop` is set. BfrError if some could not be done, or if nearly
-    all rows of the first ones are rejected, unless `any_rejects` says that this is wanted.
+    all rows of the first ones are rejected, unless `any_rejects` says that this is wanted. `later`: how many shards the
+    pool will be given afterwards.
 
     The dispatcher runs in a thread of its own: Python handles signals in the main thread, which must not be blocked
     inside Ray when one comes.
@@ -103,7 +136,7 @@ def restore_shards(
 
     def run() -> None:
         try:
-            dispatch.run(shards)
+            dispatch.run(shards, later)
         except BaseException as error:  # raised again in the main thread
             failure.append(error)
         finally:

@@ -16,11 +16,11 @@ from bfr_models.metrics.summary import Summary
 from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
 from tasks.config.score import ScoreRun
 from tasks.datasets.image_column import find_image_column, image_bytes
-from tasks.datasets.overwriting import made_by, require_free
 from tasks.datasets.row_groups import batches, opened_parquet, values
 from tasks.datasets.row_ids import row_ids
 from tasks.datasets.writer import DatasetWriter
 from tasks.images.codec import decode
+from tasks.runs.early import check_score
 from tasks.runs.source import open_source
 from tasks.scoring.embedding_sums import EmbeddingSums, embedding_sums
 from tasks.scoring.figures import figures
@@ -40,8 +40,7 @@ def score_dataset(run: ScoreRun) -> dict[str, Any]:
     A row whose images do not decode, or do not have the restored face's shape, has the reason in `error`.
     """
     store = Store(run.destination)
-    mark = made_by("score", run.source, run.model_dump(mode="json", exclude={"source", "destination", "overwrite"}))
-    require_free(store, mark, overwrite=run.overwrite)
+    mark = check_score(run)
     recogniser = choose_recogniser(run.recogniser)
     extra = choose_extra(run.metrics, run.protocol)
     measures = choose_measures(run.lpips, "none", has_gt=run.gt_column is not None, extra=extra)

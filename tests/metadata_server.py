@@ -1,11 +1,13 @@
-"""The metadata services of AWS and Google, limited to spot termination notices."""
+"""The metadata services of AWS and Google, limited to spot termination notices, and AWS's for the keys of a role."""
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -50,11 +52,50 @@ def metadata_server() -> Iterator[Metadata]:
 
         def log_message(self, *_: Any) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    metadata = Metadata(f"127.0.0.1:{server.server_address[1]}")
+    with _serving(Handler) as address:
+        metadata = Metadata(address)
+        yield metadata
+
+
+@dataclass
+class Role:
+    """`url` gives keys of a minute, with another token each time."""
+
+    url: str
+    given: int = 0
+
+    def is_over(self, token: str) -> bool:
+        """Whether some twenty tokens have been given since: requests are signed a moment before they are sent."""
+        return int(token) < self.given - 20
+
+
+@contextmanager
+def keys_of_a_role() -> Iterator[Role]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            role.given += 1
+            keys = {"AccessKeyId": "role", "SecretAccessKey": "role-secret", "Token": str(role.given)}
+            keys["Expiration"] = (datetime.now(UTC) + timedelta(minutes=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+            body = json.dumps(keys).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with _serving(Handler) as address:
+        role = Role(f"http://{address}/keys")
+        yield role
+
+
+@contextmanager
+def _serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Its host and port."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield metadata
+        yield f"127.0.0.1:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()

@@ -144,14 +144,33 @@ def _image_object(jpeg: bytes) -> bytes:
     return head.encode() + jpeg + b"\nendstream"
 
 
+_CAMERA: list[tuple[Any, ...]] = [
+    (50706, "B", 4, (1, 4, 0, 0), True), (50708, "s", 0, "Test Camera", True), (50778, "H", 1, 21, True),
+    (50721, "2i", 9, (1, 1, 0, 1, 0, 1, 0, 1, 1, 1, 0, 1, 0, 1, 0, 1, 1, 1), True),
+    (50728, "2I", 3, (1, 1, 1, 1, 1, 1), True), (271, "s", 0, "Test", True), (272, "s", 0, "Camera", True),
+]  # fmt: skip
+_RAW: list[tuple[Any, ...]] = [
+    (33421, "H", 2, (2, 2), True), (33422, "B", 4, (0, 1, 1, 2), True), (50717, "I", 1, 65535, True),
+]  # fmt: skip
+_SCENE = np.full((48, 64), 9000, np.uint16)
+
+
 def dng() -> bytes:
     """Raw data of a flat grey scene, 64 x 48 px."""
-    raw = np.full((48, 64), 9000, np.uint16)
-    tags: list[tuple[Any, ...]] = [
-        (50706, "B", 4, (1, 4, 0, 0), True), (50708, "s", 0, "Test Camera", True), (33421, "H", 2, (2, 2), True),
-        (33422, "B", 4, (0, 1, 1, 2), True), (50717, "I", 1, 65535, True), (50778, "H", 1, 21, True),
-        (50721, "2i", 9, (1, 1, 0, 1, 0, 1, 0, 1, 1, 1, 0, 1, 0, 1, 0, 1, 1, 1), True),
-        (50728, "2I", 3, (1, 1, 1, 1, 1, 1), True), (271, "s", 0, "Test", True), (272, "s", 0, "Camera", True),
-    ]  # fmt: skip
-    tifffile.imwrite(file := io.BytesIO(), raw, photometric="cfa", metadata=None, extratags=tags, subfiletype=0)
+    tags = [*_CAMERA, *_RAW]
+    tifffile.imwrite(file := io.BytesIO(), _SCENE, photometric="cfa", metadata=None, extratags=tags, subfiletype=0)
+    return file.getvalue()
+
+
+def dng_with_preview(preview: bytes, orientation: int) -> bytes:
+    """The same behind a JPEG of whatever size, as cameras write it."""
+    with Image.open(io.BytesIO(preview)) as image:
+        shape = (image.height, image.width, 3)
+    with tifffile.TiffWriter(file := io.BytesIO()) as writer:
+        writer.write(
+            iter([preview]), shape=shape, dtype=np.uint8, photometric="ycbcr", compression="jpeg", subsampling=(1, 1),
+            rowsperstrip=shape[0], subifds=1, subfiletype=1, metadata=None,
+            extratags=[*_CAMERA, (274, "H", 1, orientation, True)],
+        )  # fmt: skip
+        writer.write(_SCENE, photometric="cfa", metadata=None, extratags=_RAW, subfiletype=0)
     return file.getvalue()

@@ -1,18 +1,21 @@
-"""What a face may become: as it is, the network's face, or itself plus what the network changed.
+"""What a face may become: as it is, the network's face, or half-way between the two.
 
     kept       x
-    replaced   r                          as fine as the photo, with the grain of x
-    corrected  x + up(r - down(x))        detail that is finer than the network can draw stays the input's
+    replaced   r             as fine as the photo, with the grain of x
+    corrected  (x + r) / 2   half of the damage goes, and half of the network's own mistakes stay away
 
-x is the face as it is in the photo, r the network's face, down and up go to r's size and back.
+x is the face as it is in the photo, r the network's face at the photo's scale.
 """
 
 from __future__ import annotations
 
-from torch import Tensor
+import numpy as np
 
 from bfr_models.faces.grain import add_grain, grain_of
 from bfr_models.pixels import Uint8Image, resize, to_tensor, to_uint8
+
+HALF = 0.5
+"""Weight of the network's face in a corrected one."""
 
 
 def replaced(restored: Uint8Image, crop: Uint8Image, grain_seed: int | None, scale: int = 1) -> Uint8Image:
@@ -22,26 +25,18 @@ def replaced(restored: Uint8Image, crop: Uint8Image, grain_seed: int | None, sca
     detail: pasting shrinks it then. Without a seed it gets no grain.
     """
     side = max(len(crop), min(len(restored), 2 * scale * len(crop)))
-    face = _resized(restored, side)
+    face = resized(restored, side)
     if grain_seed is None:
         return face
     return add_grain(face, grain_of(crop), side / len(crop), grain_seed)
 
 
-def corrected(restored: Uint8Image, crop: Uint8Image) -> Uint8Image:
-    """`crop` plus the network's change, at the size of `crop`."""
-    return with_change(crop, correction(restored, crop))
+def corrected(face: Uint8Image, crop: Uint8Image) -> Uint8Image:
+    """Half-way from `crop` to `face`, which is the same `replaced`, at the size of `crop`."""
+    total = crop.astype(np.uint16) + resized(face, len(crop)) + 1
+    return (total // 2).astype(np.uint8)
 
 
-def with_change(crop: Uint8Image, change: Tensor) -> Uint8Image:
-    """`crop` plus a `correction`."""
-    return to_uint8(to_tensor(crop) + resize(change[None], len(crop))[0])
-
-
-def correction(restored: Uint8Image, crop: Uint8Image) -> Tensor:
-    """(3, size, size): what the network changed, in units of half the range, at the network's size."""
-    return to_tensor(restored) - to_tensor(_resized(crop, len(restored)))
-
-
-def _resized(image: Uint8Image, side: int) -> Uint8Image:
+def resized(image: Uint8Image, side: int) -> Uint8Image:
+    """A square one at another side; itself where that is its own."""
     return image if len(image) == side else to_uint8(resize(to_tensor(image)[None], side)[0])

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from bfr_models.errors import UsageError
 from bfr_models.faces.align import align, scaled, transform_points, warp
 from bfr_models.faces.dlib_files import INSTALL, LANDMARKS_FILE, RECOGNISER_FILE, dlib_file
+from bfr_models.faces.dlib_process import CHIP_SIDE, DlibProcesses
 from bfr_models.faces.template import ALIGNED_BOX, DLIB_5, TEMPLATE_SIDE, at_size
 from bfr_models.faces.types import DetectedFace, Points
 from bfr_models.pixels import Uint8Image
@@ -25,7 +26,6 @@ from bfr_models.weights.files import file_sha256
 PATCH_SIDE = 512  # px; the patch around one face that the landmark predictor sees,
 PATCH_BOX = 256  # and the side of the detector's box in the middle of it
 
-CHIP_SIDE = 150  # px; what the recogniser was trained on
 # dlib's five points in such a chip, with the padding of 0.25 of its training (get_face_chip_details in
 # dlib/image_transforms/interpolation.h), scaled to the template's side.
 CHIP_TEMPLATE: Points = (TEMPLATE_SIDE / 1.5) * (
@@ -117,16 +117,16 @@ class DlibDetector:
 class DlibRecogniser:
     """The ResNet of dlib 19.3: 128 numbers per face, made unit length.
 
-    Its vectors are not centred: the cosine of two different people is far above 0. One object may serve several
-    threads, one face at a time, because the network keeps its activations inside and holds the interpreter's lock.
+    Its vectors are not centred: the cosine of two different people is far above 0. It runs in processes of its own, so
+    that no other thread of this one has to wait. One object may serve several threads.
     """
 
     name = "dlib_resnet_v1"
 
     def __init__(self) -> None:
         self._file = dlib_file(RECOGNISER_FILE)
-        self._network = _import_dlib().face_recognition_model_v1(str(self._file))
-        self._lock = threading.Lock()
+        _import_dlib()
+        self._processes = DlibProcesses(self._file)
 
     @cached_property
     def sha256(self) -> str:
@@ -134,21 +134,17 @@ class DlibRecogniser:
         return file_sha256(self._file)
 
     def embed(self, faces: Sequence[Uint8Image]) -> NDArray[np.float32]:
-        """Aligned square faces of any size -> (n, 128) float32 unit vectors.
-
-        Face by face, because dlib's batches are no faster on a CPU and keep every other thread waiting longer.
-        """
-        vectors = np.array([self._descriptor(face) for face in faces], dtype=np.float64).reshape(-1, 128)
+        """Aligned square faces of any size -> (n, 128) float32 unit vectors. dlib's batches are no faster on a CPU."""
+        vectors = self._processes.describe([_chip(face) for face in faces])
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors.astype(np.float32)
 
-    def _descriptor(self, face: Uint8Image) -> NDArray[np.float64]:
-        height, width = face.shape[:2]
-        if height != width:
-            raise ValueError(f"expected a square aligned face, got {width} x {height}")
-        chip, _ = align(face, at_size(DLIB_5, width), CHIP_TEMPLATE, CHIP_SIDE)
-        with self._lock:
-            return np.array(self._network.compute_face_descriptor(chip))
+
+def _chip(face: Uint8Image) -> Uint8Image:
+    height, width = face.shape[:2]
+    if height != width:
+        raise ValueError(f"expected a square aligned face, got {width} x {height}")
+    return align(face, at_size(DLIB_5, width), CHIP_TEMPLATE, CHIP_SIDE)[0]
 
 
 def _import_dlib() -> ModuleType:

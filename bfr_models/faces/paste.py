@@ -23,25 +23,25 @@ REACH = 3  # of that filter, in photo pixels
 FloatImage = NDArray[np.float32]
 
 
-def paste(photo: Uint8Image, faces: Sequence[tuple[Uint8Image | FloatImage, Matrix]]) -> Uint8Image:
-    """`photo` with square `faces` in it, each with the matrix photo -> crop that it was cut by.
+def paste(photo: Uint8Image, faces: Sequence[tuple[Uint8Image, Matrix, float]]) -> Uint8Image:
+    """`photo` with square `faces` in it, each with the matrix photo -> crop that it was cut by, and the face's weight
+    in (0, 1]: the rest is the photo's.
 
-    A face of float32 is a change in grey levels, which is added to the photo: detail finer than the face stays the
-    photo's, pixel by pixel. Pixels outside the faces are those of the photo. Faces are laid on top of each other, the
-    first uppermost. Without faces it is the photo itself, else a copy.
+    Pixels outside the faces are those of the photo. Faces are laid on top of each other, the first uppermost. Without
+    faces it is the photo itself, else a copy.
     """
     if not faces:
         return photo
     canvas = photo.copy()
-    for face, matrix in reversed(faces):
+    for face, matrix, weight in reversed(faces):
         scaled, from_photo = _near_photo_scale(face, matrix)
         for rows, columns in _bands(canvas.shape[:2], from_photo, len(scaled)):
             area, origin = canvas[rows, columns], (rows.start, columns.start)
-            canvas[rows, columns] = _blend(area, origin, scaled, from_photo, adds=face.dtype != np.uint8)
+            canvas[rows, columns] = _blend(area, origin, scaled, from_photo, weight)
     return canvas
 
 
-def _near_photo_scale(face: Uint8Image | FloatImage, matrix: Matrix) -> tuple[FloatImage, Matrix]:
+def _near_photo_scale(face: Uint8Image, matrix: Matrix) -> tuple[FloatImage, Matrix]:
     """The face at most `FINE` times as fine as the photo, antialiased, and the matrix photo -> that face."""
     side = len(face)
     target = min(side, max(1, round(FINE * side / hypot(matrix[0, 0], matrix[1, 0]))))
@@ -65,14 +65,13 @@ def _bands(shape: tuple[int, ...], from_photo: Matrix, side: int) -> Iterator[tu
 
 
 def _blend(
-    area: Uint8Image, origin: tuple[int, int], face: FloatImage, from_photo: Matrix, *, adds: bool
+    area: Uint8Image, origin: tuple[int, int], face: FloatImage, from_photo: Matrix, weight: float
 ) -> Uint8Image:
-    """An area of the photo, whose first pixel is (row, column) `origin`, under the face or with it added."""
+    """An area of the photo, whose first pixel is (row, column) `origin`, under the face."""
     height, width = area.shape[:2]
     matrix = _shifted(from_photo, origin[1], origin[0])
-    mask = _mask(height, width, matrix, len(face))[..., None]
-    resampled = _resampled(face, matrix, height, width)
-    blended = area + mask * (resampled if adds else resampled - area)
+    mask = weight * _mask(height, width, matrix, len(face))[..., None]
+    blended = area + mask * (_resampled(face, matrix, height, width) - area)
     return np.rint(blended.clip(0, 255)).astype(np.uint8)
 
 

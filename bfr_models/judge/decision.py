@@ -22,10 +22,18 @@ KINDS = ("colour", "grey")
 LARGER = 1.25
 """From a side this many times the network's on, a face has detail that the network cannot draw."""
 
+DOUBTFUL = (-0.3, 0.2)
+"""Predicted gains of a whole change between which half of it is looked at as well."""
+
 
 def is_larger(side: float, size: int) -> bool:
     """Whether a face of `side` px is larger than a network of `size` px can draw it."""
     return side > LARGER * size
+
+
+def is_in_doubt(gain: float) -> bool:
+    """Whether half of a change, of which all is predicted to gain this much, may be worth more than all or nothing."""
+    return DOUBTFUL[0] <= gain <= DOUBTFUL[1]
 
 
 def choose_judge(method: ResolvedMethod) -> NetworkChoice | None:

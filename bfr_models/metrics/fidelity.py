@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,7 @@ _SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # exponents of MS-SSIM, from
 MS_SSIM_SIDE = (_WINDOW - 1) * 2 ** (len(_SCALES) - 1) + 1
 """Side of the smallest image that MS-SSIM's five scales fit into, px."""
 
-_LUMA = np.array([RED, GREEN, BLUE])
+_LUMA = np.array([RED, GREEN, BLUE], np.float32)
 
 
 def psnr(image: Uint8Image, gt: Uint8Image) -> float:
@@ -61,8 +62,9 @@ def ms_ssim(image: Uint8Image, gt: Uint8Image) -> float:
 
 def sharpness(image: Uint8Image) -> float:
     """Mean length of the luma gradient (central differences), in grey levels per pixel."""
-    vertical, horizontal = np.gradient(image @ _LUMA)
-    return float(np.hypot(vertical, horizontal).mean())
+    luma = cv2.transform(image.astype(np.float32), _LUMA[None])
+    vertical, horizontal = np.gradient(luma)
+    return float(cv2.magnitude(vertical, horizontal).mean(dtype=np.float64))
 
 
 def _channels(image: Uint8Image) -> Tensor:

@@ -11,25 +11,26 @@ from numpy.typing import NDArray
 
 from bfr_models.judge.decision import Numbers
 
-LIMITS = tuple(np.round(np.geomspace(0.003, 0.5, 40), 4).tolist())
+LIMITS = tuple(np.round(np.geomspace(0.003, 0.5, 80), 4).tolist())
 EQUAL = 0.02
 """Share of the distance by which a loss counts as one: less is not seen."""
-POINTS = tuple((np.linspace(0, 1, 51) ** 2).round(5).tolist())
+_SURE = 1e-6
+POINTS = tuple((np.linspace(0, 1, 51) ** 3).round(6).tolist())
 
 
 def calibrate(raw: Numbers, is_worse: NDArray[np.bool_]) -> list[list[float]]:
-    """Rows (raw probability, share of the pairs that did lose), both rising: an isotonic regression."""
-    order = np.argsort(raw)
-    values = _isotonic(is_worse[order].astype(float))
-    shares = np.interp(POINTS, raw[order], values)
-    return [[point, round(float(share), 5)] for point, share in zip(POINTS, shares, strict=True)]
+    """Rows (raw probability, share of the pairs that lose), both rising: beta calibration (Kull et al. 2017), which, in
+    contrast to an isotonic regression, has no steps within which one pair is as good as another."""
+    weights = _logistic(_beta_features(raw), is_worse.astype(float))
+    shares = 1 / (1 + np.exp(-_beta_features(np.array(POINTS)) @ weights))
+    return [[point, round(float(share), 6)] for point, share in zip(POINTS, np.maximum.accumulate(shares), strict=True)]
 
 
 def harm_curve(items: Sequence[object], gains: Numbers, harm: Numbers, true_gains: Numbers) -> list[list[float]]:
-    """Rows (limit, share of all faces that are restored and worse, share of faces restored, share of the best possible
-    gain that is had): what happens if of each item's candidates within the limit the one of the highest predicted gain
-    is taken, and none if there is none or it promises a loss. One more is counted as worse than were, since few faces
-    may look harmless by chance."""
+    """Rows (limit, most that the share of all faces that are restored and worse may be, share of faces restored, share
+    of the best possible gain that is had): what happens if of each item's candidates within the limit the one of the
+    highest predicted gain is taken, and none if there is none or it promises a loss. The share is an upper bound of
+    95 %, since few faces may look harmless by chance."""
     rows_of: dict[object, list[int]] = defaultdict(list)
     for row, item in enumerate(items):
         rows_of[item].append(row)
@@ -42,9 +43,16 @@ def harm_curve(items: Sequence[object], gains: Numbers, harm: Numbers, true_gain
             if allowed:
                 taken.append(max(allowed, key=lambda row: float(gains[row])))
         had = true_gains[taken]
-        worse = (int((had < -EQUAL).sum()) + 1) / (len(rows_of) + 1)
+        worse = min(1.0, _at_most(int((had < -EQUAL).sum())) / len(rows_of))
         curve.append([limit, worse, len(taken) / len(rows_of), float(had.sum()) / best if best else 0.0])
     return [[round(value, 4) for value in row] for row in curve]
+
+
+def _at_most(count: int) -> float:
+    """Upper bound, with a confidence of 95 %, of the mean of a Poisson variable that was `count` once (Wilson and
+    Hilferty's approximation)."""
+    n = count + 1
+    return float(n * (1 - 1 / (9 * n) + 1.645 / (3 * n**0.5)) ** 3)
 
 
 def reliability(harm: Numbers, is_worse: NDArray[np.bool_], bins: int = 10) -> list[list[float]]:
@@ -60,13 +68,30 @@ def reliability(harm: Numbers, is_worse: NDArray[np.bool_], bins: int = 10) -> l
     return [[round(value, 4) for value in row] for row in rows]
 
 
-def _isotonic(values: Numbers) -> Numbers:
-    """The rising sequence that is nearest in squares: neighbours that fall are pooled."""
-    blocks: list[tuple[float, int]] = []
-    for value in values.tolist():
-        mean, count = value, 1
-        while blocks and blocks[-1][0] >= mean:
-            other, others = blocks.pop()
-            mean, count = (mean * count + other * others) / (count + others), count + others
-        blocks.append((mean, count))
-    return np.repeat([mean for mean, _ in blocks], [count for _, count in blocks])
+def _beta_features(raw: Numbers) -> Numbers:
+    """(n, 3): ln p, -ln(1 - p), 1."""
+    p = raw.clip(_SURE, 1 - _SURE)
+    return np.stack([np.log(p), -np.log1p(-p), np.ones_like(p)], axis=1)
+
+
+def _logistic(x: Numbers, y: Numbers, steps: int = 100) -> Numbers:
+    """Weights of a logistic regression of y in {0, 1} on (n, k), by Newton's method; a slight ridge keeps them near
+    those that change nothing."""
+    start = np.array([*[1.0] * (x.shape[1] - 1), 0.0])
+
+    def loss(weights: Numbers) -> float:
+        z = x @ weights
+        return float((np.logaddexp(0, z) - y * z).sum() + ((weights - start) ** 2).sum() / 2)
+
+    weights = start
+    for _ in range(steps):
+        p = 1 / (1 + np.exp(-(x @ weights).clip(-30, 30)))
+        gradient = x.T @ (p - y) + (weights - start)
+        hessian = (x.T * (p * (1 - p))) @ x + np.eye(x.shape[1])
+        step = np.linalg.solve(hessian, gradient)
+        while loss(weights - step) > loss(weights):  # too far, where the probabilities are near 0 and 1
+            step = step / 2
+            if np.abs(step).max() < _SURE:
+                return weights
+        weights = weights - step
+    return weights

@@ -27,16 +27,13 @@ class Distances:
 
     names = ("detector", "pyramid")
     weights = (0.75, 0.25)
-    neutral = -0.04
-    """Mean share from which on a change counts as a gain. Both distances are harder on smoothness than others are:
-    where they find a loss of 0.08, SqueezeNet's features found none on people held out. Half of that is granted."""
 
     def __init__(self, retinaface: Path) -> None:
         body = dict(load_network(retinaface).eval().body.named_children())
         fine, middle = body.get("stage1"), body.get("stage2")
         if not isinstance(fine, nn.Sequential) or not isinstance(middle, nn.Sequential):
             raise UsageError(f"expected RetinaFace with a MobileNet body at {retinaface}, found another")
-        self._layers = nn.Sequential(*fine, *list(middle)[:3])
+        self._edges, self._parts = fine, list(middle)[:3]
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Tensor], clean: Tensor) -> Tensor:
@@ -46,8 +43,9 @@ class Distances:
 
     def _of_features(self, batch: Tensor) -> Tensor:
         x = ((batch + 1) * 127.5).flip(1) - torch.tensor(_DETECTOR_MEAN).view(1, 3, 1, 1)
+        x = self._edges(x)  # these are not compared: all that they see of a smooth face is that it is smooth
         total = torch.zeros(len(batch) - 1)
-        for layer in self._layers:
+        for layer in self._parts:
             x = layer(x)
             unit = F.normalize(x, dim=1, eps=1e-6)
             total += (unit[:-1] - unit[-1:]).square().sum(dim=1).mean(dim=(1, 2))

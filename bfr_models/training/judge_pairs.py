@@ -14,7 +14,6 @@ import torch
 
 from bfr_models.faces.candidates import corrected, replaced
 from bfr_models.faces.types import Recogniser
-from bfr_models.judge.decision import is_larger
 from bfr_models.pixels import Uint8Image, as_grey, resize, to_tensor, to_uint8
 from bfr_models.training.judge_distances import SIDES, Distances
 from bfr_models.training.judge_faces import PhotoFace, photo_face
@@ -74,9 +73,8 @@ def _pairs(
 ) -> Iterator[Pair]:
     side = len(face.crop)
     grain_seed = int(rng.integers(2**31)) if rng.random() < WITH_GRAIN else None
-    candidates = {"replaced": replaced(restored, face.crop, grain_seed)}
-    if is_larger(side, len(restored)):
-        candidates["corrected"] = corrected(restored, face.crop)
+    whole = replaced(restored, face.crop, grain_seed)
+    candidates = {"replaced": whole, "corrected": corrected(whole, face.crop)}
     seen = {name: _seen(image, side) for name, image in {"kept": face.crop, **candidates}.items()}
     clean = _seen(face.clean, side)
     compared = min(max(side, SIDES[0]), SIDES[1])

@@ -26,6 +26,7 @@ MIXED = ("gfpgan_extreme", "gfpgan_extreme", "difface_extreme")
 NO_FURTHER_TERMS = Loss()
 # Of 20 faces 2 are degraded so that next to nothing is left, 3 as prints in archives are.
 ARCHIVE = ("gfpgan",) * 9 + ("difface",) * 6 + ("archive",) * 3 + ("gfpgan_extreme", "difface_extreme")
+OLD_PRINTS = Augmentation(toned=0.15, cast=0.15)
 LOOKS = ("perceptual", "recogniser")  # the networks of `IdentityLoss`
 
 
@@ -55,12 +56,12 @@ COMPONENTS = {
                                    Loss(perceptual=0.01, identity=0.15), LOOKS),
     ("difface", "estimator_unet"): Spec(estimator_unet.UNetRegression, ARCHIVE, 6000, 12, 5e-4,
                                    Loss(perceptual=0.02), ("perceptual",), warmup=100,
-                                   augmentation=Augmentation(toned=0.15, cast=0.15)),
+                                   augmentation=OLD_PRINTS),
     ("difface", "prior"):     Spec(difface.Prior,             CLEAN,  8000,  16,  4e-4),
-    ("diffbfr", "irm_low"):   Spec(diffbfr.IrmLow,            MIXED,  8000,  16,  4e-4,
-                                   Loss(perceptual=0.05, identity=0.25), LOOKS),
-    ("diffbfr", "irm_high"):  Spec(diffbfr.IrmHigh,           MIXED,  8000,  16,  4e-4,
-                                   Loss(perceptual=0.05, identity=0.25), ("irm_low", *LOOKS)),
+    ("diffbfr", "irm_low"):   Spec(diffbfr.IrmLow,            ARCHIVE, 8000, 16,  4e-4,
+                                   Loss(perceptual=0.05, identity=0.25), LOOKS, augmentation=OLD_PRINTS),
+    ("diffbfr", "irm_high"):  Spec(diffbfr.IrmHigh,           ARCHIVE, 8000, 16,  4e-4,
+                                   Loss(perceptual=0.05, identity=0.25), ("irm_low", *LOOKS), augmentation=OLD_PRINTS),
     ("diffbfr", "tem"):       Spec(difface.Prior,             CLEAN,  8000,  16,  4e-4),
     ("clr_face", "vqgan"):    Spec(clr_face.Autoencoder,      CLEAN,  8000,   8,  4e-4,
                                    Loss(perceptual=0.1, commitment=0.25, gan=0.25, gan_from=3000), ("perceptual",)),

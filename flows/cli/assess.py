@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.cli import show_pictures
 from flows.cli.command import run as command
-from flows.cli.options import Debug, Destination, Json, PresetName, ShardRows, Source, asked_for
+from flows.cli.options import Debug, Destination, Json, PresetName, ShardRows, SourceOrFiles, asked_for
+from tasks.storage.redaction import redact
+from tasks.storage.waits import say
+
+if TYPE_CHECKING:
+    from tasks.config.assess import AssessRun
 
 
 def assess(
     context: typer.Context,
-    source: Source,
+    source: SourceOrFiles,
     destination: Destination,
     method: Annotated[str | None, typer.Option(help="Method to assess for; difface by default.")] = None,
     preset: PresetName = None,
@@ -41,13 +46,33 @@ def assess(
     """Say what is wrong with each face, and what a restore would do. Restores nothing; running it again resumes."""
 
     def work() -> Any:
-        from flows.progress.bars import RowProgress
-        from tasks.assess_dataset import assess_dataset
+        from tasks.assess_dataset import assess_dataset, finished_assessment
         from tasks.config.assess import AssessRun
 
-        found = assess_dataset(asked_for(context, AssessRun), RowProgress)
+        asked = asked_for(context, AssessRun)
+        say(f"{redact(asked.source)} -> {redact(asked.destination)}: assessed for {asked.method}")
+        asked = _packed(asked)
+        if (finished := finished_assessment(asked)) is not None:
+            say(f"nothing to do: {redact(asked.destination)} is assessed, and {redact(asked.source)} has nothing new")
+            return finished
+        from flows.progress.bars import RowProgress
+
+        found = assess_dataset(asked, RowProgress)
         if found["took_it_for"]:
             print(found["took_it_for"], file=sys.stderr)
         return found
 
     command(work, show_pictures.assessed, as_json, debug)
+
+
+def _packed(asked: AssessRun) -> AssessRun:
+    """The assessment of a dataset: files are packed into it first, once, as a run packs its own."""
+    from tasks.config.resolve import resolve_run
+    from tasks.pack_pictures import files_of_run
+
+    resolve_run(asked.restoration)
+    files = files_of_run(asked.source, asked.destination)
+    if files is None:
+        return asked
+    show_pictures.packed(files, files.pack())
+    return asked.model_copy(update={"source": files.url})

@@ -15,7 +15,7 @@ from typing import Any
 import typer
 
 from bfr_models.errors import BfrError
-from flows.cli.faults import advice_on
+from flows.cli.faults import advice_on, advice_on_settings
 from flows.cli.supervisor import INTERRUPTED, KEPT, STOP_SECONDS, is_driver, seconds_since_start
 from flows.orchestration.interruption import interruptible, is_interrupted
 from flows.progress import output
@@ -84,7 +84,7 @@ def explain(error: BaseException) -> tuple[int, str]:
         return error.exit_code, str(error)
     if refused := refusal(error):
         return BfrError.exit_code, refused
-    if isinstance(error, OSError) and (advice := advice_on(error)):
+    if advice := advice_on(error) if isinstance(error, OSError) else advice_on_settings(error):
         return advice.exit_code, str(advice)
     return BfrError.exit_code, f"{type(error).__name__}: {error} (--debug shows where)"
 

@@ -93,8 +93,12 @@ def degrade(
 
     def work() -> Any:
         from tasks.config.degrade import DegradeRun
+        from tasks.runs.early import check_degrade
+
+        run = asked_for(context, DegradeRun)
+        check_degrade(run)  # before torch is imported
         from tasks.degrade_dataset import degrade_dataset
 
-        return dataclasses.asdict(degrade_dataset(asked_for(context, DegradeRun)))
+        return dataclasses.asdict(degrade_dataset(run))
 
     command(work, show.degrade, as_json, debug)

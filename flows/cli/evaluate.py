@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -67,6 +68,8 @@ def evaluate(
 
         run = asked_for(context, EvaluateRun)
         _check(run)
+        if (finished := _finished(run)) is not None:
+            return finished
         say("starting Prefect")
         start_server()
         from flows.evaluate_methods import evaluate_methods_with_fallback
@@ -82,3 +85,27 @@ def _check(run: EvaluateRun) -> None:
     from tasks.runs.comparison import check_comparison
 
     check_comparison(run)
+
+
+def _finished(run: EvaluateRun) -> dict[str, Any] | None:
+    """The outcome, if nothing is left to do."""
+    from tasks.finish_run import finish_run
+    from tasks.plan_shards import finished_plan
+    from tasks.runs.comparison import finished_comparison, is_degraded
+    from tasks.runs.prepare import prepare_run
+    from tasks.storage.store import Store
+
+    degradation = run.degradation()
+    if degradation is not None and not is_degraded(degradation):
+        return None
+    records = {}
+    for restoration in run.restorations():
+        resolved, store = prepare_run(restoration), Store(restoration.destination)
+        if (plan := finished_plan(resolved, store)) is None:
+            return None
+        records[restoration.method] = finish_run(resolved, store, datetime.now(UTC), plan.damaged)
+    compared = finished_comparison(Store(f"{run.destination}/report"), list(records.values()))
+    if compared is None:
+        return None
+    say(f"nothing to do: {redact(run.destination)} is finished, and {redact(run.source)} has nothing new")
+    return {"runs": records, "comparison": compared, "report": compared["report"]}

@@ -26,6 +26,10 @@ def export(
     suffix: Annotated[
         str, typer.Option(help="Put into the names of changed images: `_new` makes a.jpg a_new.jpg.")
     ] = "",
+    webdataset: Annotated[
+        bool,
+        typer.Option("--webdataset", help="Write tar files instead; a sample is an image and its JSON."),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Write over files of the same names that are in DIR.")
     ] = False,
@@ -49,6 +53,8 @@ def export(
                 lines[0].reach(done)
 
             chosen = cast(Literal["changed", "approved"] | None, only)
-            return export_run(run, folder, only=chosen, suffix=suffix, overwrite=overwrite, show=show_rows)
+            return export_run(
+                run, folder, only=chosen, suffix=suffix, webdataset=webdataset, overwrite=overwrite, show=show_rows
+            )
 
     command(work, show_pictures.export, as_json, debug, exit_code=lambda report: int(report["missing"] > 0))

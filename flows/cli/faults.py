@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from bfr_models.errors import BfrError, UsageError, did_you_mean
+from tasks.storage.redaction import redact_text
 
 _MOST = 3
 """Faults that are told at once; the others follow once these are mended."""
@@ -80,3 +81,14 @@ def _file_in_the_way(path: str) -> str:
     while not os.path.isfile(path) and os.path.dirname(path) != path:
         path = os.path.dirname(path)
     return path
+
+
+def advice_on_settings(error: BaseException) -> UsageError | None:
+    """What Prefect does not take of its settings, as PREFECT_CLIENT_MAX_RETRIES=many; None for another error."""
+    if not isinstance(error, ValidationError) or not error.title.endswith("Settings"):
+        return None
+    wrong = "; ".join(f"{'.'.join(map(str, one['loc']))} = {one['input']!r} ({one['msg']})" for one in error.errors())
+    return UsageError(
+        f"expected settings that Prefect takes, found in its {error.title}: {redact_text(wrong)}; correct the "
+        "PREFECT_... variable of this name, or the profile (`prefect config view` shows them)"
+    )

@@ -15,6 +15,9 @@ def main() -> None:
 
 def _command() -> None:
     print_what_the_terminal_lacks()
+    from tasks.config.environment import expect_imports
+
+    expect_imports()
     from flows.cli.app import app
 
     app()

@@ -42,7 +42,9 @@ FidReference = Annotated[
     str | None,
     typer.Option(help="Compare with these faces, not with the ground truth: a dataset, a run or .npz statistics."),
 ]
-Actors = Annotated[int | None, typer.Option(help="Number of workers; by default one per GPU, or one without GPUs.")]
+Actors = Annotated[
+    int | None, typer.Option(help="Exactly this many workers; by default one per GPU, or per node without GPUs.")
+]
 ShardRows = Annotated[int | None, typer.Option(help="Rows per shard, rounded up to whole row groups; 32 by default.")]
 AllowOpenCluster = Annotated[
     bool | None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -27,6 +29,7 @@ from flows.cli.options import (
 from flows.cli.restore import too_many_rejects
 from flows.orchestration.early_server import start_server
 from tasks.config.reprocess import ReprocessRun
+from tasks.storage.redaction import redact
 from tasks.storage.waits import say
 
 
@@ -50,9 +53,9 @@ def reprocess(
 
     def work() -> Any:
         asked = asked_for(context, ReprocessRun, config)
-        from tasks.config.resolve import resolve_run
-
-        resolve_run(asked)  # before Prefect and Ray start
+        _check(asked)
+        if (finished := _finished(asked)) is not None:
+            return finished
         say("starting Prefect")
         start_server()
         from flows.reprocess import reprocess_with_fallback
@@ -111,3 +114,45 @@ def deploy(
 
 def _exit_code(outcome: dict[str, Any]) -> int:
     return 3 if outcome["held_back"] else too_many_rejects(outcome["run"])
+
+
+def _check(asked: ReprocessRun) -> None:
+    """UsageError for what can be refused before torch, Prefect and Ray are imported. What only a Prefect block opens is
+    looked at later."""
+    say(f"{redact(asked.source)} -> {redact(asked.destination)}: {asked.method}")
+    from tasks.config.ray_place import require_ray_place
+    from tasks.config.resolve import resolve_run
+    from tasks.runs.listing import list_source
+    from tasks.storage.store import Store
+
+    if asked.engine == "ray":
+        require_ray_place()
+    resolve_run(asked)
+    if asked.credentials is None:
+        Store(asked.destination).require_writable()
+        list_source(asked)
+
+
+def _finished(asked: ReprocessRun) -> dict[str, Any] | None:
+    """The outcome, if the current generation has these settings and nothing is left to do."""
+    if asked.credentials is not None:
+        return None
+    from tasks.finish_run import finish_run
+    from tasks.generations import current_generation, expire_generations, make_current
+    from tasks.plan_shards import finished_plan
+    from tasks.runs.pointer import address
+    from tasks.runs.prepare import prepare_run
+    from tasks.storage.store import Store
+
+    resolved = prepare_run(asked)
+    asked = asked.model_copy(update={"input": resolved.run.input})
+    if (name := current_generation(resolved)) is None:
+        return None
+    generation = replace(resolved, run=asked.generation(address(asked.destination, name)))
+    store = Store(generation.run.destination)
+    if (plan := finished_plan(generation, store)) is None:
+        return None
+    say(f"nothing to do: {store} is current and finished, and {redact(asked.source)} has nothing new")
+    record = finish_run(generation, store, datetime.now(UTC), plan.damaged)
+    outcome = make_current(asked.destination, name, None)
+    return outcome | {"expired": expire_generations(asked.destination, asked.keep_generations, name), "run": record}

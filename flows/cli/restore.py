@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -164,8 +165,18 @@ def restore(
     start_timeout: Annotated[
         float | None, typer.Option(help="Seconds that a first worker may take to be ready; 600 by default.")
     ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto (default: GPUs if there are some now), cpu, or cuda, which waits for GPUs.")
+    ] = None,
     actors: Actors = None,
+    min_actors: Annotated[
+        int | None, typer.Option(help="Workers to ask the cluster for, with or without room for them; 1 by default.")
+    ] = None,
+    max_actors: Annotated[int | None, typer.Option(help="Workers at most; by default as many as fit.")] = None,
     gpus_per_actor: Annotated[float | None, typer.Option(help="GPUs per worker; 0.5 puts two on each GPU.")] = None,
+    cpus_per_actor: Annotated[
+        float | None, typer.Option(help="CPUs per worker; without GPUs a worker has a whole node by default.")
+    ] = None,
     batch_size: Annotated[
         str | None,
         typer.Option(help="Faces per network call; 8 by default, 16 on a GPU; auto finds what is fastest and fits."),
@@ -209,12 +220,13 @@ def restore(
         if (record := _finished(resolved)) is not None:
             return record
         say("starting Prefect")
-        start_server()
-        from flows.restore_dataset import restore_dataset_with_fallback
-        from tasks.restore_shards import warm_up
+        is_ours = start_server()
+        from tasks.restore_shards import early_workers
 
-        warm_up(resolved)
-        return restore_dataset_with_fallback(resolved.run)
+        with early_workers(resolved) if is_ours else nullcontext():  # else a failure belongs on the API's page
+            from flows.restore_dataset import restore_dataset_with_fallback
+
+            return restore_dataset_with_fallback(resolved.run)
 
     if plan:
         command(estimate, show.estimate, as_json, debug)
@@ -237,14 +249,14 @@ def _checked(run: RestoreRun) -> ResolvedRun:
     store.require_writable()
     if run.engine == "ray":
         require_ray_place()
-    resolve_run(run)
+    resolved = resolve_run(run)
     files, has_begun = files_of_run(run.source, run.destination), store.exists(SPEC)
     if files is not None:
-        run = run.model_copy(update={"source": files.url})
+        resolved = resolved.decided(run.model_copy(update={"source": files.url}))
         if not has_begun:  # what the files hold is seen once they are packed
-            check_destination(resolve_run(run), store)
+            check_destination(resolved, store)
             show_pictures.packed(files, files.pack())
-    resolved = prepared(run)
+    resolved = prepared(resolved)
     check_destination(resolved, store)
     if files is not None and has_begun:
         show_pictures.packed(files, files.pack())
@@ -253,16 +265,15 @@ def _checked(run: RestoreRun) -> ResolvedRun:
     return resolved
 
 
-def prepared(run: RestoreRun) -> ResolvedRun:
+def prepared(resolved: ResolvedRun) -> ResolvedRun:
     """The run with everything decided; says what its source was taken for."""
-    from tasks.config.resolve import resolve_run
     from tasks.runs.prepare import decide_input, with_selection
     from tasks.runs.spec import as_begun
 
-    run, said = decide_input(as_begun(run))
+    run, said = decide_input(as_begun(resolved.run))
     if said:
         say(said)
-    return with_selection(resolve_run(run))
+    return with_selection(resolved.decided(run))
 
 
 def _finished(resolved: ResolvedRun) -> RunRecord | None:

@@ -45,9 +45,13 @@ def score(
 
     def work() -> Any:
         from tasks.config.score import ScoreRun
+        from tasks.runs.early import check_score
+
+        run = asked_for(context, ScoreRun)
+        check_score(run)  # before torch is imported
         from tasks.score_dataset import score_dataset
 
-        return score_dataset(asked_for(context, ScoreRun))
+        return score_dataset(run)
 
     command(work, show.score, as_json, debug)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from tasks.runs.record import written_words
+from flows.cli.closing import closing, outcomes_of
 
 Result = Mapping[str, Any]
 
@@ -19,48 +19,8 @@ EXAMPLES = 10
 
 
 def restore(record: Result) -> None:
-    """Totals, scores, warnings and the path of the report."""
-    totals, statistics = record["totals"], record["statistics"]
-    console.print(
-        f"{totals['rows']:,} rows in = {written_words(totals)} + {totals['rejected']:,} rejected, "
-        f"{totals['shards']} shards, {totals['wall_seconds']:.1f} s"
-    )
-    for name in ("identity_similarity", "identity_similarity_gt", "psnr", "ssim"):
-        if "mean" in statistics[name]:
-            s = statistics[name]
-            console.print(f"{name:>24}  mean {s['mean']:.4f}  p05 {s['p05']:.4f}  p95 {s['p95']:.4f}")
-    if (scale := record.get("identity_scale")) and "mean" in statistics["identity_similarity"]:
-        console.print(
-            f"{'':>24}  {scale['recogniser']}: strangers {scale['typical_strangers']:.2f}, same person, other photo "
-            f"{scale['typical_same']:.2f}; doubtful below {scale['strangers']:.3f}"
-        )
-    console.print(f"{totals['faces']} faces{_outcomes(record['outcomes'])}")
-    for warning in record.get("warnings", ()):
-        console.print(f"[yellow]{warning}[/]")
-    for code, count in record["rejects"].items():
-        console.print(f"rejected as {code}: {count}")
-    console.print(f"report: {record['arguments']['destination']}/report/index.html")
-    for command in _next(record):
-        console.print(f"next:   {command}", markup=False)
-
-
-def _next(record: Result) -> Iterator[str]:
-    """The commands that a finished run is most likely to be followed by."""
-    arguments = record["arguments"]
-    source, destination = arguments["source"], arguments["destination"]
-    if record["rejects"]:
-        codes = ",".join(record["rejects"])
-        yield f"look at {destination}/rejected; what may pass is tried again with --retry-rejected {codes}"
-    if source.startswith(f"{destination}/"):  # it was given files
-        yield f"bfr review {destination}        # look at the faces and decide"
-        yield f"bfr export {destination} DIR    # the same files, restored"
-    else:
-        yield f'bfr curate {destination} DIR --where "identity_similarity > 0.9"    # the best rows as a dataset'
-
-
-def _outcomes(counts: Mapping[str, int]) -> str:
-    listed = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in counts.items())
-    return f": {listed}" if listed else ""
+    """Totals, scores, warnings, the path of the report, and what may come next."""
+    closing(console, record)
 
 
 def curate(record: Result) -> None:
@@ -191,9 +151,9 @@ def estimate(facts: Result) -> None:
             f"({facts['seconds_per_row']} s/row), {facts['bytes'] / 2**20:.1f} MiB of restored faces"
         )
         faces = sum(facts["sample_outcomes"].values())
-        console.print(f"a sample of {faces} faces{_outcomes(facts['sample_outcomes'])}")
+        console.print(f"a sample of {faces} faces{outcomes_of(facts['sample_outcomes'])}")
         if (assessed := facts["assessed"]) and assessed["outcomes"]:
-            console.print(f"by the assessment {assessed['faces']} faces; pictures{_outcomes(assessed['outcomes'])}")
+            console.print(f"by the assessment {assessed['faces']} faces; pictures{outcomes_of(assessed['outcomes'])}")
     for warning in facts["warnings"]:
         console.print(f"[yellow]{warning}[/]")
 
@@ -249,6 +209,11 @@ def evaluate(result: Result) -> None:
 
 def pack(report: Result) -> None:
     console.print(f"{report['rows']} rows in {report['files']} files, {len(report['skipped'])} other files skipped")
+    for what in ("skipped", "lost"):
+        for why in dict.fromkeys(one["why"] for one in report[what]):
+            names = [repr(one["name"]) for one in report[what] if one["why"] == why]
+            named = [*names[:3], f"{len(names) - 3} more"] if len(names) > 3 else names
+            console.print(f"{what}: {', '.join(named)}: {why}", markup=False, soft_wrap=True)
 
 
 def degrade(report: Result) -> None:

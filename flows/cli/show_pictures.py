@@ -36,8 +36,9 @@ def assessed(record: Result) -> None:
     for outcome in dict.fromkeys([*record["outcomes"], *record["face_outcomes"]]):
         numbers = (record[key].get(outcome, 0) for key in ("outcomes", "face_outcomes"))
         view.add_row(outcome, *(f"{number:,}" for number in numbers))
-    view.add_section()
-    view.add_row("in all", f"{counts['pictures']:,}", f"{counts['faces']:,}")
+    if view.row_count > 1:
+        view.add_section()
+        view.add_row("in all", f"{counts['pictures']:,}", f"{counts['faces']:,}")
     console.print(view)
     if counts["pictures"] < record["rows_in_source"]:
         console.print(f"a part of the {record['rows_in_source']:,} rows of the source")

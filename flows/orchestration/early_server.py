@@ -1,7 +1,7 @@
 """Starts Prefect's embedded server before Prefect is imported: it takes seconds to be up, in which the run imports what
 it needs. It is known without Prefect that one is needed where nothing in sight could name an API.
 
-Imports nothing of Prefect, as the embedded server of `embedded_server.py` does: that one starts where this has not.
+Imports nothing of Prefect, as `late_server.py` does, which starts the server where this has not.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class NoApiError(Exception):
     """Prefect's API does not answer."""
 
 
-def start_server() -> None:
-    """Starts the server, if one is needed, and goes on: `await_server` waits until it answers."""
+def start_server() -> bool:
+    """Starts the server, if one is needed, and goes on: `await_server` waits until it answers. Whether it did."""
     if "prefect" in sys.modules or any(os.environ.get(name) for name in _NAMES_AN_API) or _files_name_one():
-        return
+        return False
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -48,6 +48,7 @@ def start_server() -> None:
     os.environ[API] = os.environ[_MARK] = f"http://127.0.0.1:{port}/api"
     _started.append(server)
     atexit.register(_stop, server)
+    return True
 
 
 def is_embedded(url: str) -> bool:
@@ -68,16 +69,21 @@ def await_server() -> None:
             time.sleep(_POLL_SECONDS)
 
 
-EPHEMERAL = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
-"""What Prefect sets for a server of one process."""
+EPHEMERAL = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+    # A server with a UI registers the types of blocks; noting here that it is done would keep it from that.
+    "PREFECT_API_BLOCKS_REGISTER_ON_START": "0",
+    "PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION": "0",
+}
+"""What Prefect sets for a server of one process, and what that one can do without."""
 _started: list[subprocess.Popen[Any]] = []
 
 
 def command(port: int) -> list[str]:
     """The command of an embedded server."""
-    where = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"]
-    factory = "flows.orchestration.embedded_server:app_of_starter"
-    return [sys.executable, "-m", "uvicorn", "--factory", factory, *where]
+    return [sys.executable, "-m", "flows.orchestration.embedded_server", str(port)]
 
 
 def _files_name_one() -> bool:

@@ -33,7 +33,7 @@ Result = TypeVar("Result")
 def embed_server() -> None:
     """Makes Prefect's embedded server, where one is needed, end with this process. Call before the first flow."""
     if get_current_settings().api.url is None:
-        from flows.orchestration.embedded_server import EmbeddedServer  # imports all of Prefect's server
+        from flows.orchestration.late_server import EmbeddedServer  # imports all of Prefect's server
 
         EmbeddedServer()
 

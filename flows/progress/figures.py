@@ -101,4 +101,4 @@ class RunFigures:
         """Who works on them, and how much of the time."""
         ready, wanted = self.workers()
         busy = "" if self.busy is None else f", accelerator {100 * self.busy:.0f} % busy"
-        return f"workers {ready} of {wanted}{busy}"
+        return f"{ready} of {wanted} workers{busy}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 from bfr_models.errors import RowError
@@ -32,6 +31,7 @@ from tasks.assessment.outcomes import (
     severity,
 )
 from tasks.assessment.picture_hash import picture_hash
+from tasks.assessment.units import Piece
 from tasks.config.resolve import ResolvedRun
 from tasks.runs.shards import Shard
 from tasks.worker import framing
@@ -45,18 +45,6 @@ BATCH = 16  # faces that the judge sees at once
 LARGER_PRESET = "ffhq512"
 
 _SKIPPED = {framing.TOO_SMALL: TOO_SMALL, framing.OVER_THE_CAP: OVER_THE_CAP}
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Some rows of a shard, counted from its first; None: all of them."""
-
-    shard: Shard
-    picks: tuple[int, ...] | None = None
-
-    @property
-    def rows(self) -> int:
-        return self.shard.rows if self.picks is None else len(self.picks)
 
 
 class Assessor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from bfr_models.judge.decision import is_larger
+from bfr_models.judge.decision import is_in_doubt, is_larger
 from bfr_models.judge.verdict import Damage, HarmLimits
 
 RESTORED, CORRECTED, KEPT, TOO_LARGE, TOO_SMALL, OVER_THE_CAP, FAILED, NOT_JUDGED = FACE_OUTCOMES = (
@@ -15,7 +15,6 @@ NONE_FOUND, REJECTED = "none_found", "rejected"
 OUTCOMES = (*FACE_OUTCOMES, NONE_FOUND, REJECTED)
 """Of pictures, from what matters most to what matters least; a picture's is the first of its faces' in this order."""
 
-SOFT = 0.7  # px at the network's size: sigma of a blur that leaves nothing finer than the network can draw
 NEEDS_WORK = 0.3  # severity from which a face that is too large counts as one that a larger network should see
 
 _HALF_BLUR, _HALF_NOISE = 2.0, 20.0  # px at 128 px, grey levels: what counts as half of the worst
@@ -43,18 +42,17 @@ class Limits:
 def face_outcome(damage: Damage, side: float, limits: Limits) -> str:
     """What becomes of a face whose square is `side` px wide in the photo.
 
-    It is restored if the predicted gain suffices and the predicted harm is allowed; corrected instead if it is larger
-    than the network and sharp, since the network would take detail away. If it is damaged, larger than the network and
-    would not gain, a larger network may serve it.
+    It is restored if the predicted gain suffices and the predicted harm is allowed; corrected instead if the gain is so
+    small that half of the change may well be better. If it is damaged, larger than the network and would not gain, a
+    larger network may serve it.
     """
     if limits.harm == HarmLimits():
         return RESTORED  # whatever it is worth
     verdict = damage.verdict
-    is_finer = is_larger(side, limits.size)
     if limits.harm.allow(verdict) and verdict.gain > 0 and verdict.gain >= limits.min_gain:
-        return CORRECTED if is_finer and damage.blur < SOFT else RESTORED
+        return CORRECTED if is_in_doubt(verdict.gain) else RESTORED
     is_damaged = severity(damage.blur, damage.noise, damage.compression) >= NEEDS_WORK
-    return TOO_LARGE if is_finer and is_damaged else KEPT
+    return TOO_LARGE if is_larger(side, limits.size) and is_damaged else KEPT
 
 
 def picture_outcome(faces: Collection[str]) -> str:

@@ -32,7 +32,7 @@ PICTURE_SIDE = 240  # px of a whole picture
 
 MEANINGS = {
     RESTORED: "the network's face would take its place",
-    CORRECTED: "keeps its fine detail, and gets what the network changed at its own resolution",
+    CORRECTED: "gets half of what the network changed",
     KEPT: "stays as it is: no gain is expected, or it might lose",
     TOO_LARGE: "damaged, but larger than this network and not expected to gain: a larger one may serve it",
     TOO_SMALL: "smaller than --min-face",

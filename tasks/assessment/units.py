@@ -8,12 +8,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from tasks.assessment.assessor import Piece
 from tasks.assessment.table import FOLDER
 from tasks.runs.shards import Shard
 
 UNIT_ROWS = 1000
 SAMPLE_ROWS = 8  # of one shard: reading a shard costs more than looking at a few of its rows
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some rows of a shard, counted from its first; None: all of them."""
+
+    shard: Shard
+    picks: tuple[int, ...] | None = None
+
+    @property
+    def rows(self) -> int:
+        return self.shard.rows if self.picks is None else len(self.picks)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class EvaluateRun(BaseModel):
     protocol: str = Field("default", description="protocol of the reported figures")
     fid_reference: str | None = Field(None, description="reference set of the Fréchet distances; defaults to gt")
     seed: int = Field(0, description="seed of the degradation and of all methods")
-    actors: int | None = Field(None, ge=1, description="workers; defaults to one per GPU, or one without GPUs")
+    actors: int | None = Field(None, ge=1, description="exactly this many workers; by default as many as fit")
     shard_rows: int = Field(32, ge=1, description="rows per shard, in whole row groups")
     overwrite: bool = Field(False, description="replace other degraded faces at the destination")
     allow_open_cluster: bool = Field(

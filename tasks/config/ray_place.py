@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
+from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 from bfr_models.errors import UsageError
@@ -17,12 +18,23 @@ LONGEST = 107 - _SESSION
 
 
 def require_ray_place() -> None:
-    """UsageError for a RAY_ADDRESS that is none or does not answer, and for a RAY_TMPDIR that Ray cannot use."""
+    """UsageError for a RAY_ADDRESS that is none or does not answer, for a RAY_TMPDIR that Ray cannot use, and for a
+    RAY_RUNTIME_ENV_HOOK that it cannot import."""
+    _require_hook()
     address = os.environ.get("RAY_ADDRESS", "")
     if address in ("", "local"):
         _require_folder()
     else:
         _require_answer(address)
+
+
+def _require_hook() -> None:
+    package = (hook := os.environ.get("RAY_RUNTIME_ENV_HOOK", "")).partition(".")[0]
+    if package and find_spec(package) is None:
+        raise UsageError(
+            f"expected a function that this Python can import in RAY_RUNTIME_ENV_HOOK={hook}, found no module "
+            f"{package}; install it, or unset the variable"
+        )
 
 
 def _require_folder() -> None:

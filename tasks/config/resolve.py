@@ -75,6 +75,12 @@ class ResolvedRun:
     care: Care
     selection: Mapping[str, Any] | None = None  # what the run is limited to; None: all rows of the source
 
+    def decided(self, run: RestoreRun) -> ResolvedRun:
+        """The same names for the run once more of it is decided: where its rows are, whether they are faces or photos,
+        and what its destination was begun with."""
+        photos = _photos(run) if self.photos is None else self.photos
+        return replace(self, run=run, photos=photos, care=choose_care(run, self.method))
+
     @cached_property
     def settings(self) -> dict[str, Any]:
         """What decides the run's output, as stored in `plan/spec.json`: runs that differ here share no destination."""

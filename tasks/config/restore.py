@@ -127,9 +127,19 @@ class RestoreRun(BaseModel):
     shard_timeout: float | None = Field(
         None, gt=0, description="seconds after which a shard counts as hung; defaults to 20 x the longest so far"
     )
-    actors: int | None = Field(None, ge=1, description="workers; defaults to one per GPU, or one without GPUs")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="what the workers run on; auto: GPUs if there are some when the run begins"
+    )
+    actors: int | None = Field(None, ge=1, description="exactly this many workers; by default as many as fit")
+    min_actors: int | None = Field(
+        None, ge=1, description="workers to wait for even while there is no room for them; defaults to 1"
+    )
+    max_actors: int | None = Field(None, ge=1, description="workers at most; by default as many as fit")
     gpus_per_actor: float | None = Field(
         None, ge=0, description="GPUs per worker; defaults to 1 if the cluster has GPUs"
+    )
+    cpus_per_actor: float | None = Field(
+        None, gt=0, description="CPUs per worker; without GPUs one worker per node by default, and on all its CPUs"
     )
     start_timeout: float = Field(
         600.0, gt=0, description="seconds until a first worker must be ready: placed in the cluster, the method loaded"
@@ -183,6 +193,8 @@ class RestoreRun(BaseModel):
             raise ValueError("expected --select with --select-where, found none: name the assessment to select from")
         if self.detector_weights is not None and self.detector == "dlib":
             raise ValueError("expected no --detector-weights with --detector dlib, found some: it brings its own")
+        if why := self.why_no_such_workers():
+            raise ValueError(why)
         if self.engine == "local" and self.shard_timeout is not None:
             raise ValueError(
                 "expected no --shard-timeout with --engine local, found one: threads that hang cannot be killed; use "
@@ -198,6 +210,16 @@ class RestoreRun(BaseModel):
             f"expected --input photos with --upscale {self.upscale}, found {self.input}: aligned faces are not "
             "enlarged; a preset with a larger size, with --size network, gives larger ones"
         )
+
+    def why_no_such_workers(self) -> str | None:
+        """What is wrong with the workers that were asked for; None if nothing is."""
+        if self.actors is not None and (self.min_actors or self.max_actors):
+            return "expected --actors, or --min-actors and --max-actors, found both: --actors is both at once"
+        if (self.min_actors or 1) > (self.max_actors or self.min_actors or 1):
+            return f"expected --min-actors up to --max-actors {self.max_actors}, found {self.min_actors}"
+        if self.gpus_per_actor is not None and self.device == ("cuda" if self.gpus_per_actor == 0 else "cpu"):
+            return f"expected --gpus-per-actor that fits --device {self.device}, found {self.gpus_per_actor:g}"
+        return None
 
     @property
     def arguments(self) -> dict[str, Any]:

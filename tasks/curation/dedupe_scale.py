@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from bfr_models.errors import UsageError
 from bfr_models.faces.recognisers import DLIB
 from tasks.config.curate import AUTO, CurateRun
-from tasks.curation.row_vectors import PERCEPTUAL, known_looks
+from tasks.curation.looks import PERCEPTUAL, known_looks
 from tasks.runs.finished_run import FinishedRun
 
 

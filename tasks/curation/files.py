@@ -8,12 +8,11 @@ import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain, count
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from tasks.curation.duplicates import Duplicates
 from tasks.curation.selection import NOT_DROPPED, Selection
 from tasks.datasets.image_column import IMAGE, embedded_bytes, with_image_features
 from tasks.datasets.plain_json import encode_json
@@ -22,6 +21,9 @@ from tasks.datasets.writer import DatasetWriter, rename_clashing
 from tasks.runs.finished_run import FinishedRun, Rows
 from tasks.runs.layout import DATA
 from tasks.storage.store import Store
+
+if TYPE_CHECKING:
+    from tasks.curation.duplicates import Duplicates
 
 LINEAGE = pa.schema(
     [

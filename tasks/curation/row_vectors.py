@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from bfr_models.errors import RowError
 from bfr_models.pixels import Uint8Image
+from tasks.curation.looks import PERCEPTUAL
 from tasks.curation.near_duplicates import Vectors
 from tasks.datasets.image_column import embedded_bytes
 from tasks.images.codec import decode
 from tasks.runs.finished_run import FinishedRun, Rows
 from tasks.scoring.face_vectors import FaceVectors
 
-PERCEPTUAL = "luma32-dct63"
 _SIDE, _KEPT = 32, 8  # px of the reduced image; frequencies kept along each axis
 _WIDE = 512  # dimensions above which vectors are float16: 200,000 of Inception's (2,048) take 0.8 GB
 
@@ -31,18 +31,6 @@ class RowVectors:
     rows: Rows
     vectors: Vectors
     source: dict[str, Any]
-
-
-def known_looks(run: FinishedRun) -> dict[str, str]:
-    """What rows can be compared by, best first, each with the name of its network or formula: the recogniser's
-    embeddings if the run kept them, Inception's features if it has them, the images."""
-    measures, recogniser = run.record["measures"], run.record["recogniser"]
-    found = {}
-    if measures["keep_embeddings"] and recogniser:
-        found["embedding"] = str(recogniser["name"])
-    if measures["inception"]:
-        found["inception"] = str(measures["inception"]["name"])
-    return found | {"perceptual": PERCEPTUAL}
 
 
 def row_vectors(run: FinishedRun, rows: Rows, look: str) -> RowVectors:

@@ -10,6 +10,7 @@ import io
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from tempfile import SpooledTemporaryFile
 from typing import IO
 
 from bfr_models.errors import UsageError
@@ -18,6 +19,7 @@ MAX_FILE_BYTES = 1024 * 2**20  # of one picture
 MAX_SIDECAR_BYTES = 2**20
 MAX_HEADER_BYTES = 2**20  # of all that a tar says of one member: long names, extended attributes, maps of holes
 MAX_NAME = 4096  # characters of a path, as Linux has it
+_TEXTS_IN_MEMORY = 16 * 2**20
 CHUNK = 2**20  # bytes of a member that are asked for at once
 _GZIP = b"\x1f\x8b"
 
@@ -44,7 +46,7 @@ class Budget:
         self.count_text(header_bytes)
 
     def count_text(self, size: int) -> None:
-        """So many bytes of names and sidecars stay in memory."""
+        """So many bytes of names and sidecars are kept until the archive has been read."""
         self._texts -= size
         if self._texts < 0:
             raise _too_large("text in headers and sidecars")
@@ -54,6 +56,30 @@ class Budget:
         self._bytes -= size
         if self._bytes < 0:
             raise _too_large("bytes")
+
+
+class Texts:
+    """Texts by the names of their files: a few in memory, more of them in a temporary file."""
+
+    def __init__(self) -> None:
+        self._file = SpooledTemporaryFile(_TEXTS_IN_MEMORY)  # noqa: SIM115 - it is gone with this object
+        self._places: dict[str, tuple[int, int]] = {}
+
+    def add(self, name: str, data: bytes) -> None:
+        """Replaces one that was added under this name before, as a later member of a tar does."""
+        self._places[name] = (self._file.seek(0, io.SEEK_END), len(data))
+        self._file.write(data)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __getitem__(self, name: str) -> str:
+        place, size = self._places[name]
+        self._file.seek(place)
+        return self._file.read(size).decode(errors="replace")
 
 
 def _too_large(what: str) -> ArchiveTooLargeError:

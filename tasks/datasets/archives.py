@@ -21,7 +21,16 @@ from typing import IO, TypeVar
 
 from bfr_models.errors import UsageError
 from tasks.datasets import archive_limits
-from tasks.datasets.archive_limits import CHUNK, MAX_SIDECAR_BYTES, BoundedTar, Budget, members, open_tar, size_of
+from tasks.datasets.archive_limits import (
+    CHUNK,
+    MAX_SIDECAR_BYTES,
+    BoundedTar,
+    Budget,
+    Texts,
+    members,
+    open_tar,
+    size_of,
+)
 from tasks.datasets.file_kinds import is_hidden, is_image, why_skipped
 from tasks.storage.filesystem import split_file
 from tasks.storage.globs import split_glob
@@ -33,6 +42,7 @@ from tasks.storage.store import FileVersions, Store
 SIDECARS = ("json", "txt", "cls")  # files beside an image in a WebDataset; they become columns
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)  # LZMA takes the memory that the file says
+_DOS = 0  # the system that made a zip, by its format
 OTHER_FIELD = "a text of a sample whose images have texts of their own, or another field of it"
 LEADS_OUT = "a link that leads out of the source (--follow-links follows it)"
 
@@ -102,6 +112,8 @@ def _list(source: str, *, follow_links: bool) -> tuple[Store, FileVersions, bool
     """The folder of a source, the files, and whether links may be followed. A single file, or a link to one, may: who
     named it meant it."""
     source = source.rstrip("/")
+    if source.startswith(("http://", "https://")):  # web servers do not list
+        return *_named(source), True
     store = Store(source)
     if (pattern := split_glob(source)) is not None and not store.exists(""):
         store = Store(pattern[0])
@@ -116,12 +128,12 @@ def _list(source: str, *, follow_links: bool) -> tuple[Store, FileVersions, bool
     return Store(folder), [replace(files[0], path=name)], True
 
 
-def _named(source: str, refused: PermissionError) -> tuple[Store, FileVersions]:
+def _named(source: str, refused: PermissionError | None = None) -> tuple[Store, FileVersions]:
     folder, name = split_file(source)
     try:
         return Store(folder), [Store(folder).info(name)]
-    except (OSError, UsageError):  # the latter for a bucket, which is in no folder
-        raise cannot_read(source, refused) from refused
+    except (OSError, UsageError) as error:  # the latter for a bucket, which is in no folder
+        raise cannot_read(source, refused or error) from error
 
 
 def _file(store: Store, path: str, size: int, follow_links: bool) -> Entry:
@@ -165,15 +177,17 @@ def _zip(opened: IO[bytes], budget: Budget) -> Iterator[Entry]:
     with zipfile.ZipFile(opened) as archive:
         for member in archive.infolist():
             budget.count_member(len(member.filename))
-            if member.filename.endswith("/"):
+            # Old Windows tools put `\\` between folders, where no name can have one.
+            name = member.filename.replace("\\", "/") if member.create_system == _DOS else member.filename
+            if name.endswith("/"):
                 continue
-            if why := why_skipped(member.filename):
-                yield Entry(member.filename, skipped=why)
+            if why := why_skipped(name):
+                yield Entry(name, skipped=why)
             elif member.compress_type not in ZIP_METHODS:
-                yield Entry(member.filename, lost="expected a member that is stored or compressed by deflate or bzip2")
+                yield Entry(name, lost="expected a member that is stored or compressed by deflate or bzip2")
             else:
                 data, lost = _bytes(archive.open, member, member.file_size, budget)
-                yield Entry(member.filename, data, lost=lost)
+                yield Entry(name, data, lost=lost)
 
 
 def _tar(opened: IO[bytes], budget: Budget) -> Iterator[Entry]:
@@ -199,7 +213,7 @@ def _tar(opened: IO[bytes], budget: Budget) -> Iterator[Entry]:
             yield Entry(name, data, lost=lost, sidecars=columns if used else {})
 
 
-def _sidecars(image: str, texts: Mapping[str, str]) -> dict[str, str]:
+def _sidecars(image: str, texts: Texts) -> dict[str, str]:
     """Kind -> name of the texts beside an image of a WebDataset: its own (`22.05.jpg` and `22.05.json`), or those of
     its sample, whose key ends at the first dot of the file name (`000.lq.png` and `000.json`)."""
     stems = (image.rpartition(".")[0], _key(image))
@@ -207,20 +221,19 @@ def _sidecars(image: str, texts: Mapping[str, str]) -> dict[str, str]:
     return {kind: name for kind, name in found.items() if name is not None}
 
 
-def _contents(
-    archive: tarfile.TarFile, bounded: BoundedTar, budget: Budget
-) -> tuple[list[tarfile.TarInfo], dict[str, str]]:
+def _contents(archive: tarfile.TarFile, bounded: BoundedTar, budget: Budget) -> tuple[list[tarfile.TarInfo], Texts]:
     """All members but the sidecars, and the texts of the sidecars, in one pass: a sidecar may come after its image."""
-    others, texts = [], {}
+    others, texts = [], Texts()
     for member in members(archive, bounded, budget):
         if member.isdir():
             continue
-        kind = member.name.rpartition(".")[2]
+        stem, _, kind = member.name.rpartition(".")
+        kind = kind.lower()  # as WebDataset's own reader has it
         if member.isfile() and kind in SIDECARS and not is_hidden(member.name) and member.size <= MAX_SIDECAR_BYTES:
             budget.count_text(member.size)
             bounded.allow(MAX_SIDECAR_BYTES + CHUNK)
             data, _ = _bytes(archive.extractfile, member, member.size, budget)
-            texts[member.name] = (data or b"").decode(errors="replace")
+            texts.add(f"{stem}.{kind}", data or b"")
         else:
             others.append(member)
     return others, texts

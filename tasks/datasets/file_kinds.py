@@ -5,16 +5,57 @@ from __future__ import annotations
 from tasks.images.extras import EXTRA, is_installed
 
 _READ = frozenset({
-    "jpg", "jpeg", "jpe", "jfif", "png", "webp", "tif", "tiff", "bmp", "gif", "avif", "jxl", "jp2", "j2k", "jpf", "jpx",
-    "j2c", "dng",  # a DNG may be a plain TIFF
+    "jpg", "jpeg", "jpe", "jfif", "jfi", "jif", "pjpeg", "pjp", "mpo", "jps", "png", "apng", "webp", "tif", "tiff",
+    "btf", "tf8", "ptif", "bmp", "dib", "gif", "avif", "avifs", "jxl", "jp2", "j2k", "jpf", "jpx", "j2c", "jpc", "jph",
+    "dng",  # may be a plain TIFF
 })  # fmt: skip
 _OF_EXTRA = {  # extensions -> what they stand for, and the library of the extra `formats` that reads it
-    **dict.fromkeys(("heic", "heif", "hif"), ("a HEIF image", "pi_heif")),
-    **dict.fromkeys(("cr2", "cr3", "nef", "arw", "raf", "orf", "rw2", "pef", "srw"), ("a camera's raw data", "rawpy")),
+    **dict.fromkeys(("heic", "heif", "hif", "heics", "heifs"), ("a HEIF image", "pi_heif")),
+    **dict.fromkeys(
+        (
+            "3fr",
+            "arw",
+            "cr2",
+            "cr3",
+            "crw",
+            "dcr",
+            "erf",
+            "fff",
+            "gpr",
+            "iiq",
+            "kdc",
+            "mef",
+            "mos",
+            "mrw",
+            "nef",
+            "nrw",
+            "orf",
+            "pef",
+            "raf",
+            "raw",
+            "rw2",
+            "rwl",
+            "sr2",
+            "srf",
+            "srw",
+            "x3f",
+        ),
+        ("a camera's raw data", "rawpy"),
+    ),
     "pdf": ("a PDF", "pypdfium2"),
     "dcm": ("a DICOM image", "pydicom"),
 }
-_NOT_READ = {"psd": "a Photoshop document", "psb": "a Photoshop document", "svg": "a drawing", "xcf": "a GIMP document"}
+_CONVERT = "which is not read; convert it to TIFF or PNG"
+_NOT_READ = {  # extensions -> what they stand for, and what to do
+    **dict.fromkeys(("psd", "psb"), f"a Photoshop document, {_CONVERT}"),
+    "svg": f"a drawing, {_CONVERT}",
+    "xcf": f"a GIMP document, {_CONVERT}",
+    "arrow": "an Arrow file; write it as Parquet (of `datasets`: `Dataset.to_parquet`)",
+    **dict.fromkeys(("parquet", "parq", "pq"), "Parquet by another name; let it end in .parquet, in small letters"),
+    **dict.fromkeys(("zip", "tar", "tgz", "gz"), "an archive beside images, or in another; extract it"),
+    **dict.fromkeys(("7z", "rar", "bz2", "tbz2", "xz", "txz", "zst"), "an archive that is not read; extract it"),
+}
+_METADATA = ("metadata.csv", "metadata.jsonl")  # of `datasets`' ImageFolder
 
 
 def is_image(path: str) -> bool:
@@ -29,14 +70,16 @@ def why_skipped(path: str) -> str:
         return "a member without a name"
     if is_hidden(path):
         return "hidden"
-    if is_image(path):
-        return ""
+    return "" if is_image(path) else _why_not_read(path)
+
+
+def _why_not_read(path: str) -> str:
     extension = _extension(path)
     if extension in _OF_EXTRA:
         return f"{_OF_EXTRA[extension][0]}, whose reader is not installed; {EXTRA}"
-    if kind := _NOT_READ.get(extension):
-        return f"{kind}, which is not read; convert it to TIFF or PNG"
-    return "not an image by its extension"
+    if path.rpartition("/")[2] in _METADATA:
+        return "the columns of an ImageFolder; write it as Parquet by `datasets` to have them beside the images"
+    return _NOT_READ.get(extension, "not an image by its extension")
 
 
 def is_hidden(path: str) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.types as pat
 
 from bfr_models.errors import UsageError, did_you_mean
@@ -85,6 +86,17 @@ def image_bytes(value: object, fetch: Fetch | None = None) -> bytes | None:
     if isinstance(value, bytes):
         return value
     raise TypeError(f"expected bytes, a struct with `bytes`, or a string, got {type(value).__name__}")
+
+
+def with_image_fields(table: pa.Table, name: str) -> pa.Table:
+    """The table with each further field of its image column (`struct<bytes, path, width, ...>`) as a column of its own
+    (`image.width`), behind the others: images are written as bytes and path alone."""
+    kind = table.schema.field(name).type
+    further = [field.name for field in kind if field.name not in IMAGE.names] if pat.is_struct(kind) else []
+    for field in further:
+        if f"{name}.{field}" not in table.column_names:
+            table = table.append_column(f"{name}.{field}", pc.struct_field(table[name], field))
+    return table
 
 
 def addresses(column: pa.ChunkedArray) -> list[str]:

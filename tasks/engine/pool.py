@@ -29,11 +29,20 @@ class Outcome:
     error: BaseException | None = None
     node: str = ""  # where the worker ran, for messages; "" for this process
     worker_lost: bool = False  # the worker died meanwhile, perhaps because of the shard
+    node_lost: bool = False  # and its whole node with it: hardly because of the shard
 
 
 class Pool(Protocol):
+    def resize(self, left: int) -> None:
+        """Has as many workers as are of use for this many shards that are not done."""
+        ...
+
     def free_slots(self) -> int:
         """How many orders can be submitted now."""
+        ...
+
+    def idle_workers(self) -> int:
+        """How many workers have nothing in hand. A suspect may be submitted if there is one, and has it for itself."""
         ...
 
     def workers(self) -> tuple[int, int]:
@@ -41,6 +50,10 @@ class Pool(Protocol):
         ...
 
     def submit(self, order: Order) -> None: ...
+
+    def forget(self, order: Order) -> None:
+        """It need not end: its shard is done. Its worker may be let go in the midst of it."""
+        ...
 
     def poll(self, timeout: float) -> list[Outcome]:
         """The orders that have ended; waits at most `timeout` seconds for the first."""

@@ -13,11 +13,13 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
+from ray._private.state import available_resources_per_node, state
 from ray.exceptions import RayError
 
 from bfr_models.errors import BfrError, UsageError
 from tasks.config.ray_place import require_ray_place
 from tasks.engine.ray_token import OPEN_CLUSTER, is_open, prepare_token
+from tasks.engine.scaling import Node
 from tasks.storage.http_errors import causes
 
 _log = logging.getLogger(__name__)
@@ -102,9 +104,14 @@ def warn_if_open() -> None:
         print(f"warning: {OPEN_CLUSTER.format(address=address)}", file=sys.stderr, flush=True)
 
 
-def cluster_gpus() -> int:
-    """How many GPUs the connected cluster offers."""
-    return int(ray.cluster_resources().get("GPU", 0))
+def cluster_nodes() -> list[Node]:
+    """The nodes of the connected cluster, with what is free on each. By a `ray://` address it is not known what others
+    use, nor which nodes leave."""
+    alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    if ray.util.client.ray.is_connected():
+        return [Node(name, total, total) for name, total in alive.items()]
+    free, leaving = available_resources_per_node(), state.get_draining_nodes()
+    return [Node(name, total, free.get(name, {}), name in leaving) for name, total in alive.items()]
 
 
 def end_processes(pids: Iterable[int]) -> None:

@@ -29,14 +29,23 @@ class ThreadPool:
         self._threads = DaemonThreads[Record | None](IN_HAND)
         self._in_hand: dict[Future[Record | None], Order] = {}
 
+    def resize(self, left: int) -> None:
+        pass  # it is one worker, for as long as it lives
+
     def free_slots(self) -> int:
         return IN_HAND - len(self._in_hand)
+
+    def idle_workers(self) -> int:
+        return int(not self._in_hand)
 
     def workers(self) -> tuple[int, int]:
         return 1, 1
 
     def submit(self, order: Order) -> None:
         self._in_hand[self._threads.submit(partial(self._worker.run, order))] = order
+
+    def forget(self, order: Order) -> None:
+        pass  # it ends by itself
 
     def poll(self, timeout: float) -> list[Outcome]:
         done, _ = wait(self._in_hand, timeout, return_when=FIRST_COMPLETED)
@@ -46,7 +55,7 @@ class ThreadPool:
         pass  # its threads die with this process, not before
 
     def close(self) -> None:
-        self._worker.stop.set()
+        self._worker.close()
         self._threads.close(STOP_SECONDS)
 
 

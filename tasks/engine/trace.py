@@ -1,5 +1,5 @@
-"""A trace of a run's workers in Chrome's format, for chrome://tracing or ui.perfetto.dev: a track per worker and shard
-in its hands. https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
+"""A trace of a run's workers in Chrome's format, for chrome://tracing or ui.perfetto.dev: a process per worker, and a
+track per thread of it. https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ class TraceFile:
     def __init__(self, path: str | None) -> None:
         """Without a path nothing is written. UsageError if it cannot be."""
         self._workers: dict[str, int] = {}
+        self._threads: dict[str, dict[str, int]] = {}  # of each worker, by name
         self._file = None if path is None else _opened(path)
 
     def add(self, trace: dict[str, Any] | None) -> None:
@@ -29,12 +30,17 @@ class TraceFile:
             return
         worker, new = trace["worker"], trace["worker"] not in self._workers
         number = self._workers.setdefault(worker, len(self._workers))
-        place = {"pid": number, "tid": trace["slot"]}
         if new:
             name = {"name": f"worker {worker}, process {trace['pid']}"}
-            self._write({"name": "process_name", "ph": "M", "args": name, **place})
-        for stage, since, seconds in trace["spans"]:
+            self._write({"name": "process_name", "ph": "M", "args": name, "pid": number, "tid": 0})
+        threads = self._threads.setdefault(worker, {})
+        for stage, since, seconds, thread in trace["spans"]:
+            if thread not in threads:
+                threads[thread] = len(threads)
+                place = {"pid": number, "tid": threads[thread]}
+                self._write({"name": "thread_name", "ph": "M", "args": {"name": thread}, **place})
             times = {"ts": round(since * MICRO, 1), "dur": round(seconds * MICRO, 1)}
+            place = {"pid": number, "tid": threads[thread]}
             self._write({"name": stage, "cat": "stage", "ph": "X", **times, **place})
 
     def _write(self, event: Event) -> None:

@@ -29,7 +29,8 @@ class Exported:
     """A picture that is done: what became of it, and its files."""
 
     state: str
-    files: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)  # of its own, or the tar file that it is in
+    key: str = ""  # there
 
 
 Done = list[Exported]
@@ -58,7 +59,8 @@ class Progress:
         with ThreadPoolExecutor(PARALLEL_READS) as readers:
             names = [name for name in map(self._name, range(len(run.shards))) if name in there]
             self._done = dict(zip(names, readers.map(self._read, names), strict=True))
-        self.names.take(path for done in self._done.values() for one in done for path in one.files)
+        done = [one for shard in self._done.values() for one in shard]
+        self.names.take(path for one in done for path in (*one.files, *filter(None, [one.key])))
 
     def _refuse(self, found: str, overwrite: bool) -> None:
         if not overwrite:

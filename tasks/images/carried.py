@@ -5,8 +5,6 @@ from __future__ import annotations
 import zlib
 from typing import Any
 
-from PIL import PngImagePlugin
-
 from tasks.images.beside import Beside
 from tasks.images.jpeg_segments import iptc_segment, photoshop_resource
 from tasks.images.png_chunks import IPTC_KEYS, XMP_KEY, raw_profile, resolution
@@ -14,7 +12,6 @@ from tasks.images.png_chunks import IPTC_KEYS, XMP_KEY, raw_profile, resolution
 _MAX_SEGMENT = 65533  # bytes in a JPEG's segment: its 16-bit length includes the two bytes of the length
 _XMP_PREFIX = 29  # bytes before XMP in its segment
 _MAX_COMMENT = 65533
-_BY_NAME = (b"iCCP", b"eXIf", b"pHYs")  # chunks that Pillow makes itself, from options
 
 
 def png_chunks(beside: Beside) -> list[tuple[bytes, bytes]]:
@@ -55,24 +52,10 @@ def _is_utf8(text: bytes) -> bool:
     return True
 
 
-class _Chunks(PngImagePlugin.PngInfo):
-    """Chunks that Pillow writes as they are, before the pixels."""
-
-    def __init__(self, chunks: list[tuple[bytes, bytes]]) -> None:
-        super().__init__()
-        for kind, body in chunks:
-            self.add(kind, body)
-
-
 def options(beside: Beside, fmt: str) -> dict[str, Any]:
-    """What Pillow's `save` needs to write it."""
-    found: dict[str, Any]
-    if fmt == "png":
-        rest = [(kind, body) for kind, body in png_chunks(beside) if kind not in _BY_NAME]
-        found = {"pnginfo": _Chunks(rest), "icc_profile": beside.icc, "exif": beside.exif, "dpi": beside.dpi}
-        return {key: value for key, value in found.items() if value is not None}
+    """What Pillow's `save` needs to write it into a JPEG or WebP."""
     fits = _fitting(beside, fmt)
-    found = {"icc_profile": beside.icc, "exif": fits.exif, "xmp": fits.xmp}
+    found: dict[str, Any] = {"icc_profile": beside.icc, "exif": fits.exif, "xmp": fits.xmp}
     if fmt == "jpeg":
         found |= {"dpi": beside.dpi, "extra": iptc_segment(fits.iptc) if fits.iptc else None}
         if fits.comments:

@@ -16,6 +16,9 @@ from tasks.images.sixteen_bit import Uint16Image, bands, to_8_bits
 if TYPE_CHECKING:
     from bfr_models.pixels import Uint8Image
 
+_SMALL = 2**20  # pixels
+_SPARSE = 64  # rows between those that are looked at first
+
 
 @dataclass(frozen=True, eq=False)
 class Channels:
@@ -68,6 +71,8 @@ def _unless_opaque(alpha: NDArray[Any] | None) -> Uint8Image | None:
 
 def _array_of(image: Image.Image) -> Uint8Image:
     """(H, W, channels), copied band by band: `np.asarray` of the whole image holds two more copies meanwhile."""
+    if image.width * image.height <= _SMALL:
+        return np.array(image)
     array = np.empty((image.height, image.width, len(image.getbands())), np.uint8)
     for band in bands(image.height):
         array[band] = np.asarray(image.crop((0, band.start, image.width, min(band.stop, image.height))))
@@ -91,5 +96,9 @@ def is_grey(pixels: NDArray[Any]) -> bool:
     """Whether the three colour channels are equal everywhere."""
     if pixels.ndim == 2 or pixels.shape[2] < 3:
         return True
+    return all(_are_equal(pixels[rows]) for rows in (slice(None, None, _SPARSE), slice(None)))  # most differ at once
+
+
+def _are_equal(pixels: NDArray[Any]) -> bool:
     first, second, third = pixels[..., 0], pixels[..., 1], pixels[..., 2]
     return bool((first == second).all() and (second == third).all())

@@ -22,7 +22,8 @@ from tasks.images.enlarged import MOST_BYTES, enlarged_beside, enlarged_bytes, e
 from tasks.images.kinds import kind_of
 from tasks.images.limits import MAX_PIXELS
 from tasks.images.metadata import icc_that_fits
-from tasks.images.sixteen_bit import Uint16Image, deep_png
+from tasks.images.png import write_png
+from tasks.images.sixteen_bit import Uint16Image
 
 if TYPE_CHECKING:
     from bfr_models.pixels import Uint8Image
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 Format = Literal["png", "webp", "jpeg"]
 _MAX_SIDE = {"webp": 16383, "jpeg": 65500}  # 14 bits in VP8; libjpeg's JPEG_MAX_DIMENSION
 _ADDRESS = re.compile("0x[0-9a-fA-F]+")  # of an object in memory: it differs each time
-_PNG_LEVEL = 2  # zlib's level. At 512 px it takes 13 ms and gives 296 kB; level 6: 51 ms, 281 kB
 
 # EXIF orientation -> what turns the stored pixels upright.
 _UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
@@ -134,23 +134,25 @@ def encode(
             f"expected at most {_MAX_SIDE[fmt]} px a side for {fmt}, got {width} x {height}; use png",
         )
     if like is None:
-        return _save(Image.fromarray(image), fmt, quality)
+        return write_png(height, [image]) if fmt == "png" else _save(Image.fromarray(image), fmt, quality)
     if like.grey:
         image = np.broadcast_to(_grey_of(image)[..., None], image.shape)
     like = replace(like, beside=enlarged_beside(like.beside, scale))
-    if scale > 1 and fmt == "png":
-        beside = like.beside if like.deep is None else _with_fitting_icc(like)
-        grey = like.grey and not _has_rgb_profile(like)
-        return enlarged_png(image, scale, like.pixels, grey, like.alpha, like.deep, png_chunks(beside))
     same_size = scale > 1 or like.pixels.shape == image.shape
-    if same_size and like.deep is not None and fmt == "png":
-        return deep_png(like.deep, image, like.pixels, png_chunks(_with_fitting_icc(like)))
+    if fmt == "png":
+        return _png(image, scale, like if same_size else replace(like, pixels=image, alpha=None, deep=None))
     canvas = Image.fromarray(image[..., 0] if like.grey else image)
     if like.grey and _has_rgb_profile(like):
         canvas = canvas.convert("RGB")
-    if same_size and like.alpha is not None and fmt != "jpeg":
+    if same_size and like.alpha is not None and fmt == "webp":
         canvas.putalpha(Image.fromarray(enlarge(like.alpha, scale)))
     return _save(canvas, fmt, quality, **options(like.beside, fmt))
+
+
+def _png(image: Uint8Image, scale: int, like: DecodedImage) -> bytes:
+    beside = like.beside if like.deep is None else _with_fitting_icc(like)
+    grey = like.grey and not _has_rgb_profile(like)
+    return enlarged_png(image, scale, like.pixels, grey, like.alpha, like.deep, png_chunks(beside))
 
 
 def largest_factor(image: DecodedImage, fmt: Format) -> int:
@@ -190,7 +192,6 @@ def _with_fitting_icc(like: DecodedImage) -> Beside:
 
 def _save(image: Image.Image, fmt: Format, quality: int, **extra: Any) -> bytes:
     options: dict[str, dict[str, Any]] = {
-        "png": {"compress_level": _PNG_LEVEL},
         "webp": {"quality": quality},
         "jpeg": {
             "quality": quality,
@@ -211,7 +212,10 @@ def _decode(kind: str, data: bytes, max_pixels: int) -> DecodedImage:
     channels, beside, orientation = readers.read(kind, data, max_pixels)
     deep, alpha = channels.deep, channels.alpha
     grey = is_grey(channels.pixels if deep is None else deep)
-    if beside.icc and not channels.icc_fits:
+    if beside.icc and int.from_bytes(beside.icc[:4]) > len(beside.icc):  # a profile starts with its size
+        beside.icc = None
+        beside.left_out("a colour profile that is cut off")
+    elif beside.icc and not channels.icc_fits:
         beside.icc = None
         beside.notes.append("colours converted to sRGB")
     elif beside.icc and icc_that_fits(beside.icc, grey=grey) is None:

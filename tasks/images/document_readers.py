@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ _POINT = 72.0  # per inch
 _SCALE = PAGE_DPI / _POINT * (1 - 1e-6)  # a little less: the library rounds up
 _MOST_OF_A_PAGE = 0.9  # of its area: an image that covers so much of it is the page
 _IMAGE = 3  # FPDF_PAGEOBJ_IMAGE
+_REMAPPED = re.compile(rb"/Decode\s*(?:\[|\d+\s+\d+\s+R)")  # levels that mean something else than they do alone
 _pdfium_lock = Lock()  # PDFium may be used by one thread at a time
 
 
@@ -54,8 +56,8 @@ def pdf_page(data: bytes, number: int, max_pixels: int = MAX_PIXELS) -> PdfPage:
             return PdfPage(None, _pixels(page.render(scale=_SCALE)), PAGE_DPI, count)
         width, height = image.get_px_size()
         check_size(width, height, max_pixels)
-        if image.get_filters() == ["DCTDecode"]:
-            return PdfPage(bytes(image.get_data()), None, None, count)
+        if image.get_filters() == ["DCTDecode"] and _is_as_drawn(jpeg := bytes(image.get_data()), data):
+            return PdfPage(jpeg, None, None, count)
         return PdfPage(None, _pixels(image.get_bitmap(render=False)), None, count)
 
 
@@ -102,11 +104,26 @@ def _only_image(page: Any) -> Any | None:
     images = [found for found in objects if found.type == _IMAGE]
     if len(images) != 1 or page.get_rotation():
         return None
-    left, bottom, right, top = images[0].get_bounds()
-    width, height = page.get_size()
     turned = images[0].get_matrix()
     upright = turned.a > 0 and turned.d > 0 and abs(turned.b) + abs(turned.c) < 1e-3 * (turned.a + turned.d)
-    return images[0] if upright and (right - left) * (top - bottom) >= _MOST_OF_A_PAGE * width * height else None
+    of_image, of_page = images[0].get_bounds(), page.get_cropbox()
+    (left, bottom), (right, top) = (
+        [choose(pair) for pair in zip(of_image[at : at + 2], of_page[at : at + 2], strict=True)]
+        for at, choose in ((0, max), (2, min))
+    )
+    seen = _area(left, bottom, right, top)
+    whole = seen >= _MOST_OF_A_PAGE * max(_area(*of_image), _area(*of_page))  # two pages may show halves of one image
+    return images[0] if upright and whole else None
+
+
+def _area(left: float, bottom: float, right: float, top: float) -> float:
+    return max(0.0, right - left) * max(0.0, top - bottom)
+
+
+def _is_as_drawn(jpeg: bytes, pdf: bytes) -> bool:
+    """Whether a PDF gives the levels of a JPEG no other meaning. Adobe's of CMYK are inverse until it does."""
+    with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as image:
+        return image.mode == "CMYK" or _REMAPPED.search(pdf) is None
 
 
 def _pixels(bitmap: Any) -> Uint8Image:
@@ -125,7 +142,7 @@ def develop(data: bytes, max_pixels: int) -> bytes | Read:
         if (preview := _full_preview(rawpy, raw)) is not None:
             return preview
         pixels = raw.postprocess(output_bps=16, use_camera_wb=True, no_auto_bright=True)
-    return of_levels(pixels, None, "RGB", None), Beside(notes=["developed from raw data; metadata left out"]), 1
+    return of_levels(pixels, None, "RGB", None), Beside(notes=["developed from raw data"]), 1
 
 
 def raw_size(data: bytes) -> tuple[int, int]:

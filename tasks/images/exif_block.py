@@ -17,10 +17,21 @@ _GROWING_BELOW = (0xA002, 0xA003, 0xA20E, 0xA20F)  # pixel dimensions, focal pla
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _PREFIX = b"Exif\0\0"
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)([0-9])")
-_XMP_OF_OLD_PIXELS = (  # thumbnails, and what makes a viewer look for a gain map behind the image
+_XMP_OF_OLD_PIXELS = (  # thumbnails, and what makes a viewer look for something behind the image
     re.compile(rb"<xmp:Thumbnails\b.*?</xmp:Thumbnails>", re.DOTALL),
     re.compile(rb"<Container:Directory\b.*?</Container:Directory>", re.DOTALL),
-    re.compile(rb"\s(?:hdrgm:\w+|xmpNote:HasExtendedXMP)=(?:\"[^\"]*\"|'[^']*')"),
+    re.compile(rb"\sxmpNote:HasExtendedXMP=(?:\"[^\"]*\"|'[^']*')"),
+)
+_BESIDE_BY_XMP = {  # properties of XMP that hold or announce what shows the old image, or stands behind it
+    rb"hdrgm:\w+": "",  # a gain map, which the list of pictures names
+    rb"(?:GCamera:(?:MotionPhoto|MicroVideo)|OpCamera:)\w*": "a video",
+    rb"GDepth:\w+": "a map of depths",
+    rb"GImage:\w+": "another picture in XMP",
+    rb"GAudio:\w+": "sound",
+}
+_PROPERTIES = tuple(
+    (re.compile(rb"\s(?:%s)=(?:\"[^\"]*\"|'[^']*')|<(%s)\b[^>]*>.*?</\1>" % (name, name), re.DOTALL), word)
+    for name, word in _BESIDE_BY_XMP.items()
 )
 
 
@@ -146,8 +157,12 @@ def xmp_orientation(xmp: bytes | None) -> int:
     return int(found[2]) if found and b"1" <= found[2] <= b"8" else 1
 
 
-def upright_xmp(xmp: bytes) -> bytes:
-    """XMP with orientation 1, and without what describes the old pixels or pictures behind them."""
+def upright_xmp(xmp: bytes) -> tuple[bytes, list[str]]:
+    """XMP with orientation 1, and without what describes the old pixels or stands behind them; and what that was."""
+    gone = []
     for pattern in _XMP_OF_OLD_PIXELS:
         xmp = pattern.sub(b"", xmp)
-    return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp)
+    for pattern, word in _PROPERTIES:
+        xmp, count = pattern.subn(b"", xmp)
+        gone += [word] if count and word else []
+    return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp), gone

@@ -45,7 +45,9 @@ def settle(beside: Beside) -> int:
     if orientation == 1:
         orientation = xmp_orientation(beside.xmp)
     if beside.xmp is not None:
-        beside.xmp = upright_xmp(beside.xmp)
+        beside.xmp, gone = upright_xmp(beside.xmp)
+        for what in gone:
+            beside.left_out(what)
     return orientation
 
 

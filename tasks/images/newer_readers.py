@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import struct
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ def _opened_heif(data: bytes) -> Any:
 
 
 def read_jxl(data: bytes, max_pixels: int) -> Read:
-    """A JPEG XL of whole numbers; one that was a JPEG is read as that JPEG, to the byte."""
+    """A JPEG XL of whole numbers."""
     import imagecodecs
 
     header = JxlHeader(_codestream(data))
@@ -93,19 +94,47 @@ def read_jxl(data: bytes, max_pixels: int) -> Read:
         beside.left_out("a colour profile, or another description of colours than sRGB's")
     elif (chunk := cicp(*header.coding)) is not None:
         beside.colour.append(chunk)
-    for kind, start, stop in boxes(data) if data.startswith(_JXL_BOXES) else ():
-        if stop - start > MAX_BLOCK or kind == b"brob":
-            if kind in (b"Exif", b"xml ", b"brob"):
-                beside.left_out(f"{kind.decode().strip()} that is compressed or too large")
+    for outer, start, stop in boxes(data) if data.startswith(_JXL_BOXES) else ():
+        kind, body = _unpacked(outer, data[start:stop]) if outer in (b"Exif", b"xml ", b"brob") else (outer, b"")
+        if len(body) > MAX_BLOCK:
+            beside.left_out(f"{kind.decode('latin-1').strip()} of more than {MAX_BLOCK} bytes")
         elif kind == b"Exif":
-            beside.exif = b"Exif\0\0" + data[start + 4 : stop][int.from_bytes(data[start : start + 4]) :]
+            beside.exif = b"Exif\0\0" + body[4 + int.from_bytes(body[:4]) :]
         elif kind == b"xml ":
-            beside.xmp = data[start:stop]
+            beside.xmp = body
+        elif body:
+            beside.left_out(f"box {kind.decode('latin-1').strip()}")
     if levels.dtype == np.uint16 and not header.depth:
         raise RowError("undecodable", "expected an animated JPEG XL of 8 bits, found more")
     settle(beside)
     depth = header.depth or 8
     return _channels(full_range(levels, max(depth, 8) if levels.dtype == np.uint8 else depth), beside), beside, 1
+
+
+def jpeg_of_jxl(data: bytes, max_pixels: int) -> bytes | None:
+    """The JPEG of which a JPEG XL was made without loss, to the byte; None if it was made of another image."""
+    import imagecodecs
+
+    if not any(kind == b"jbrd" for kind, _, _ in boxes(data)):
+        return None
+    header = JxlHeader(_codestream(data))
+    check_size(header.width, header.height, max_pixels)
+    with suppress(imagecodecs.JpegxlError):
+        return bytes(imagecodecs.jpegxl_decode_jpeg(data))  # type: ignore[call-arg] # of the stub, not of the function
+    return None
+
+
+def _unpacked(kind: bytes, body: bytes) -> tuple[bytes, bytes]:
+    """The kind and content of a box of metadata, of one that is compressed (brob) too; a bit more than `MAX_BLOCK` for
+    what is larger, or damaged."""
+    import imagecodecs
+
+    if kind != b"brob":
+        return kind, body
+    try:
+        return body[:4], bytes(imagecodecs.brotli_decode(body[4:], out=MAX_BLOCK))
+    except imagecodecs.BrotliError:
+        return body[:4], bytes(MAX_BLOCK + 1)
 
 
 def jxl_size(data: bytes) -> tuple[int, int]:

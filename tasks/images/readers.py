@@ -25,6 +25,7 @@ from tasks.images.newer_readers import (
     avif_size,
     heif_size,
     jp2_size,
+    jpeg_of_jxl,
     jxl_size,
     read_avif,
     read_heif,
@@ -101,7 +102,7 @@ def _tiff(data: bytes, max_pixels: int) -> Read:
     tiff = Tiff(data)
     found = contents(tiff)
     if is_raw(tiff, found.image):
-        return _raw(data, max_pixels)
+        return _with_what_stands_around(_raw(data, max_pixels), beside_tiff(tiff, found)[0])
     check_size(found.image.width, found.image.height, max_pixels)
     beside, orientation = beside_tiff(tiff, found)
     image = read_tiff(data, found.image)
@@ -134,6 +135,26 @@ def _raw(data: bytes, max_pixels: int) -> Read:
     return channels, beside, orientation
 
 
+def _with_what_stands_around(read: Read, around: Beside) -> Read:
+    """A raw file's image, with what the file itself says of it; how it is turned, and its profile, are its own."""
+    channels, beside, orientation = read
+    for name in ("exif", "xmp", "iptc", "dpi"):
+        setattr(beside, name, getattr(around, name) or getattr(beside, name))
+    return channels, beside, orientation
+
+
+def _bare_raw(data: bytes, max_pixels: int) -> Read:
+    channels, beside, orientation = _raw(data, max_pixels)
+    if beside.exif is None:
+        beside.left_out("what the camera says of it")
+    return channels, beside, orientation
+
+
+def _jxl(data: bytes, max_pixels: int) -> Read:
+    jpeg = jpeg_of_jxl(data, max_pixels)
+    return read_jxl(data, max_pixels) if jpeg is None else _jpeg(jpeg, max_pixels)
+
+
 def _pdf(data: bytes, max_pixels: int) -> Read:
     page = pdf_page(data, 0, max_pixels)
     if page.jpeg is not None:
@@ -156,7 +177,7 @@ def _pdf_size(data: bytes) -> tuple[int, int]:
 
 _READERS: dict[str, Callable[[bytes, int], Read]] = {
     "JPEG": _jpeg, "PNG": _png, "TIFF": _tiff, "WEBP": _webp, "BMP": _plain("BMP"), "GIF": _plain("GIF"),
-    "AVIF": read_avif, "HEIF": read_heif, "JXL": read_jxl, "JPEG2000": read_jp2, "RAW": _raw, "PDF": _pdf,
+    "AVIF": read_avif, "HEIF": read_heif, "JXL": _jxl, "JPEG2000": read_jp2, "RAW": _bare_raw, "PDF": _pdf,
     "DICOM": read_dicom,
 }  # fmt: skip
 _SIZES: dict[str, Callable[[bytes], tuple[int, int]]] = {

@@ -125,6 +125,7 @@ def _speed(run: Run) -> dict[str, Any]:
         "rate": rows / wall if rows and wall else None,
         "busy": busy,
         "workers": finite(_at(run, "timings", "workers")),
+        "most_workers": finite(_at(run, "timings", "most_workers")),
         "worker_seconds": finite(_at(run, "timings", "worker_seconds")),
         "seconds": known,
         "shares": {name: seconds / total for name, seconds in known.items()} if total else {},

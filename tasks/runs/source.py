@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from bfr_models.errors import UsageError, did_you_mean
 from tasks.runs.layout import (
@@ -28,6 +29,12 @@ from tasks.storage.refusals import cannot_read
 from tasks.storage.retry import retry_deadline
 from tasks.storage.store import FileVersion, Store
 
+_TABLES = {
+    "Delta Lake": re.compile(r"(^|/)_delta_log/"),
+    "Apache Hudi": re.compile(r"(^|/)\.hoodie/"),
+    "Apache Iceberg": re.compile(r"(^|/)metadata/[^/]+\.metadata\.json$"),
+}
+
 
 def open_source(url: str) -> list[tuple[Store, FileVersion]]:
     """The Parquet files behind a source URL (a folder, a glob or one file), sorted by path.
@@ -41,6 +48,7 @@ def open_source(url: str) -> list[tuple[Store, FileVersion]]:
         raise
     except Exception as error:  # each storage library has its own types: aiohttp's, botocore's, google's
         raise cannot_read(url, error) from error
+    _require_no_table(url, found)
     files = [file for file in _of_the_dataset(url, store, found) if _is_parquet(file.name)]
     if not files:
         what = f"{len(found)} files and none of that kind" if found else "nothing"
@@ -59,6 +67,16 @@ def open_source(url: str) -> list[tuple[Store, FileVersion]]:
             "the files that are meant"
         )
     return [(store, file) for file in files]
+
+
+def _require_no_table(url: str, found: list[FileVersion]) -> None:
+    """UsageError for a folder in which a log says which of the files count: others are of older versions."""
+    kind = next((kind for file in found for kind, log in _TABLES.items() if log.search(file.path)), "")
+    if kind:
+        raise UsageError(
+            f"expected Parquet files that all count at {redact(url)}, found a table of {kind}, which keeps rows that "
+            "were replaced; write its present version to another folder, or name the files that count by a glob"
+        )
 
 
 def _like(url: str) -> str:

@@ -114,6 +114,11 @@ class Scorer:
         self._extra, self._landmarks = extra, DlibLandmarks() if "lmd" in extra else None
         self._min_identity, self._keeps_embeddings = min_identity, keeps_embeddings
 
+    @property
+    def has_networks(self) -> bool:
+        """Whether batches are of use."""
+        return any(network is not None for network in (self._recogniser, self._lpips, self.inception))
+
     def score(self, faces: Sequence[FaceTriple]) -> list[ScoredFace]:
         """The scores of some faces; they do not depend on the others in the call."""
         embedded = self._embed(faces)

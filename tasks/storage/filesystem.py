@@ -42,7 +42,8 @@ def connect(url: str) -> tuple[Any, str]:
         )
     protocol = split_protocol(url)[0] or "file"
     try:
-        fs, path = url_to_fs(url, **_FRESH, **(_OPTIONS.get(protocol, {}) | _configured_options(url)))
+        layers = (_OPTIONS.get(protocol, {}), conf.get(protocol, {}), _configured_options(url))
+        fs, path = url_to_fs(url, **(_merged(*layers) | _FRESH))
     except (ImportError, ValueError) as error:
         raise UsageError(
             f"cannot reach {redact(url)}: expected a protocol whose driver is installed, found {protocol!r} "
@@ -76,6 +77,16 @@ def _configured_options(url: str) -> dict[str, Any]:
     """The options that the configuration has for the place of a URL."""
     by_place = {place.rstrip("/"): options for place, options in conf.get("bfr", {}).items()}
     return dict(by_place.get(place_of(url), {}))
+
+
+def _merged(*layers: dict[str, Any]) -> dict[str, Any]:
+    """Options of which each layer goes before those ahead of it; of two tables under one name the entries do."""
+    options: dict[str, Any] = {}
+    for layer in layers:
+        for name, value in layer.items():
+            known = options.get(name)
+            options[name] = known | value if isinstance(known, dict) and isinstance(value, dict) else value
+    return options
 
 
 def protocols(fs: Any) -> tuple[str, ...]:

@@ -29,6 +29,11 @@ def http_code(error: BaseException) -> str:
     return str(_response(error).get("Error", {}).get("Code", ""))
 
 
+def http_message(error: BaseException) -> str:
+    """The store's own words; empty if there are none."""
+    return str(_response(error).get("Error", {}).get("Message", ""))
+
+
 def causes(error: BaseException) -> Iterator[BaseException]:
     """The error and the chain of its causes (`raise ... from`)."""
     cause: BaseException | None = error

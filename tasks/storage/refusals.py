@@ -5,31 +5,41 @@ from __future__ import annotations
 from typing import Any
 
 from bfr_models.errors import UsageError
-from tasks.storage.http_errors import http_code, http_status
+from tasks.storage.http_errors import http_code, http_message, http_status
 from tasks.storage.redaction import redact, redact_text
-from tasks.storage.retry import with_retries
+from tasks.storage.retry import is_transient, with_retries
 
 CREDENTIALS = (
-    "the credentials in the environment (s3: AWS_ACCESS_KEY_ID or AWS_PROFILE, AWS_ENDPOINT_URL; gs: "
-    "GOOGLE_APPLICATIONCREDENTIALS)"
+    "the credentials in the environment (s3: AWS_ACCESS_KEY_ID or AWS_PROFILE, AWS_ENDPOINT_URL, and `requester_pays` "
+    "in fsspec's configuration where readers pay; gs: GOOGLE_APPLICATION_CREDENTIALS)"
 )
+_LONGEST = 300  # characters of what a store says
 _RENEW = "renew the credentials and run the same command again, or use a profile or role whose credentials renew"
 _ADVICE = {
     "NoSuchBucket": "create it, or correct the URL",
     "ExpiredToken": _RENEW,
     "ExpiredTokenException": _RENEW,
     "TokenRefreshRequired": _RENEW,
+    "InvalidObjectState": "restore it to a class that can be read at once, by the store's own tools",
+    "400": f"{_RENEW}; or correct the region",
 }
-_FOUND = {"NoSuchBucket": "no such bucket", "ExpiredToken": "credentials that have expired"}
+_FOUND = {
+    "NoSuchBucket": "no such bucket",
+    "ExpiredToken": "credentials that have expired",
+    "InvalidObjectState": "an object in an archive of the store (as S3 Glacier)",
+    # S3 answers HEAD without a body, so without its code
+    "400": "a refusal without a reason (status 400), as of credentials that have expired",
+}
 
 
 def refusal(error: BaseException) -> str:
-    """What a store refused, found behind an error; "" if no store did."""
+    """What a store refused, found behind an error; "" if no store did, or if the same request may succeed later."""
     status, code = http_status(error), http_code(error)
-    if not isinstance(error, OSError) or status not in (400, 401, 403, 404) or (status == 400 and code not in _ADVICE):
+    if not isinstance(error, OSError) or status not in (400, 401, 403, 404) or is_transient(error):
         return ""
     where = f" at {redact_text(str(error.filename))}" if error.filename else ""
-    found = _FOUND.get(code, f"{'nothing' if status == 404 else 'a refusal'} ({code or 'HTTP'}, status {status})")
+    said = "".join(f": {said}" for said in [redact_text(http_message(error)[:_LONGEST])] if said)
+    found = _FOUND.get(code, f"{'nothing' if status == 404 else 'a refusal'} ({code or 'HTTP'}, status {status}{said})")
     advice = _ADVICE.get(code, f"check the URL, the permissions, and {CREDENTIALS}")
     return f"expected a place in a store that this machine may use{where}, found {found}; {advice}"
 

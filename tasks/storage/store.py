@@ -30,6 +30,7 @@ from tasks.storage.http_errors import http_status
 from tasks.storage.redaction import redact
 from tasks.storage.refusals import require_bucket
 from tasks.storage.retry import RetryingFile, with_retries
+from tasks.storage.web_files import PROTOCOLS, copy_unless_in_parts
 
 MAX_RECORD = 64 * 2**20
 """Bytes that `create` takes. From 100 MiB on s3fs uploads in parts, for which stores may ignore the condition."""
@@ -233,6 +234,8 @@ class Store:
             return local_disk.open_file(full)
         if "memory" in protocols(self._fs):
             return io.BytesIO(self.read(path))  # fsspec's memory files share one position among all readers
+        if set(protocols(self._fs)) & set(PROTOCOLS) and (copy := copy_unless_in_parts(self._fs, full)):
+            return copy
         if sequential:
             return cast(BinaryIO, self._fs.open(full, "rb", cache_type="readahead", block_size=8 * 2**20))
         opened = with_retries(self._fs.open, full, "rb", cache_type="none")

@@ -1,8 +1,9 @@
 """Decides what becomes of each restored face: it is kept as it was, replaced by the network's, or corrected.
 
 A face may become one of a few candidates (`bfr_models.faces.candidates`). A judge says what each would be worth; the
-one with the highest expected gain is taken, and the face is kept where none is sure enough of a gain. Without a judge
-every face is replaced.
+one with the highest expected gain is taken, and the face is kept where none is sure enough of a gain. It is asked about
+the corrected one only where the whole change is neither plainly good nor plainly bad. Without a judge every face is
+replaced.
 """
 
 from __future__ import annotations
@@ -11,12 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import numpy as np
-from torch import Tensor
-
-from bfr_models.faces.candidates import correction, replaced, with_change
-from bfr_models.faces.grain import FloatImage
-from bfr_models.judge.decision import is_larger
+from bfr_models.faces.candidates import HALF, corrected, replaced, resized
+from bfr_models.judge.decision import is_in_doubt, is_larger
 from bfr_models.judge.judge import Judge
 from bfr_models.judge.verdict import HarmLimits, Verdict
 from bfr_models.pixels import Uint8Image
@@ -54,9 +51,15 @@ class Decision:
     """What becomes of a face."""
 
     outcome: str
-    pixels: Uint8Image | None = None  # square, of any size; None: those of the input
-    change: FloatImage | None = None  # of a corrected face, which is the photo plus this: square, in grey levels
+    pixels: Uint8Image | None = None  # that are drawn: square, of any size; None: the face stays as it is
+    weight: float = 1.0  # of these pixels; the rest is the input's
     verdict: Verdict | None = None  # on what it becomes, or, where it is kept, on the best that it might have become
+
+    def at(self, lq: Uint8Image) -> Uint8Image:
+        """The face as it becomes, at the size of `lq`, which is the face as it was."""
+        if self.pixels is None:
+            return lq
+        return resized(self.pixels, len(lq)) if self.weight == 1 else corrected(self.pixels, lq)
 
 
 class Decide:
@@ -67,30 +70,42 @@ class Decide:
         self._limits = judge.harm_limits(care.max_harm) if judge else HarmLimits()
         self.needs_crops = judge is not None or care.grain == "keep"
 
-    def candidates(self, case: Case) -> list[Decision]:
-        """What a face may become, apart from what it is."""
+    def draw(self, case: Case) -> Uint8Image:
+        """The network's face as it would be put into the photo, square, of any size."""
         if not self.needs_crops:
-            return [Decision(RESTORED, case.restored)]
+            return case.restored
         seed = derive_seed(case.seed, "grain") if self._care.grain == "keep" else None
-        found = [Decision(RESTORED, replaced(case.restored, case.crop, seed, case.scale))]
-        if self._judge and is_larger(len(case.crop), len(case.restored)):
-            change = correction(case.restored, case.crop)
-            found.append(Decision(CORRECTED, with_change(case.crop, change), _levels(change)))
-        return found
+        return replaced(case.restored, case.crop, seed, case.scale)
 
-    def choose(self, cases: Sequence[tuple[Case, list[Decision]]]) -> list[Decision]:
-        """One of the candidates of each face, or to keep it. Faces do not influence each other."""
+    def choose(self, drawn: Sequence[tuple[Case, Uint8Image]]) -> list[Decision]:
+        """What becomes of each face, given what `draw` made of it. Faces do not influence each other."""
+        whole = [Decision(RESTORED, pixels) for _, pixels in drawn]
         if self._judge is None:
-            return [candidates[0] for _, candidates in cases]
-        pairs = [(case.crop, one.pixels) for case, candidates in cases for one in candidates if one.pixels is not None]
-        faces, pixels = zip(*pairs, strict=True)
-        verdicts = iter(self._judge.compare(faces, pixels))
+            return whole
+        whole = self._judged([(case, pixels, one) for (case, pixels), one in zip(drawn, whole, strict=True)])
+        doubtful = [n for n, one in enumerate(whole) if one.verdict and is_in_doubt(one.verdict.gain)]
+        halves = self._judged(
+            [
+                (case, corrected(pixels, case.crop), Decision(CORRECTED, pixels, HALF))
+                for case, pixels in (drawn[n] for n in doubtful)
+            ]
+        )
+        half_of = dict(zip(doubtful, halves, strict=True))
         return [
-            self._best(case, [replace(one, verdict=_rounded(next(verdicts))) for one in candidates])
-            for case, candidates in cases
+            self._best(case, [one, *([half_of[n]] if n in half_of else [])])
+            for n, ((case, _), one) in enumerate(zip(drawn, whole, strict=True))
         ]
 
-    def _best(self, case: Case, candidates: list[Decision]) -> Decision:
+    def _judged(self, candidates: Sequence[tuple[Case, Uint8Image, Decision]]) -> list[Decision]:
+        """Each decision with the verdict on what the face would look like then."""
+        if not candidates or self._judge is None:
+            return []
+        verdicts = self._judge.compare([case.crop for case, _, _ in candidates], [seen for _, seen, _ in candidates])
+        return [
+            replace(one, verdict=_rounded(verdict)) for (_, _, one), verdict in zip(candidates, verdicts, strict=True)
+        ]
+
+    def _best(self, case: Case, candidates: Sequence[Decision]) -> Decision:
         """The candidate with the highest gain among those within the limits; else the face is kept."""
         judged = sorted(((one.verdict, one) for one in candidates if one.verdict), key=lambda pair: -pair[0].gain)
         for verdict, one in judged:
@@ -99,18 +114,13 @@ class Decide:
         return Decision(_why_kept(case, candidates, judged[0][0]), verdict=judged[0][0])
 
 
-def _why_kept(case: Case, candidates: list[Decision], best: Verdict) -> str:
+def _why_kept(case: Case, candidates: Sequence[Decision], best: Verdict) -> str:
     """Too large if the network's face, which has no detail of its own beyond its size, is expected to lose."""
     size, by_network = len(case.restored), candidates[0].verdict
     if is_larger(case.side, size) and by_network is not None and by_network.gain < 0:
         return f"{KEPT_ORIGINAL}: too large for {size} px"
     numbers = f"gain {best.gain:.2f} ± {best.spread:.2f}, harm {best.harm:.2f}"
     return f"{KEPT_ORIGINAL}: no gain expected ({numbers})"
-
-
-def _levels(change: Tensor) -> FloatImage:
-    """(3, size, size) in units of half the range -> (size, size, 3) in grey levels."""
-    return np.ascontiguousarray(change.mul(127.5).movedim(0, -1).numpy())
 
 
 def _rounded(verdict: Verdict) -> Verdict:

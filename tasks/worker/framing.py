@@ -7,7 +7,7 @@ with any number of faces; the rest of the worker does not tell them apart.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import hypot
 from typing import Literal, Protocol
 
@@ -17,7 +17,6 @@ from torch import Tensor
 
 from bfr_models.errors import RowError
 from bfr_models.faces.align import at_scale, similarity, warp
-from bfr_models.faces.grain import FloatImage
 from bfr_models.faces.paste import paste
 from bfr_models.faces.template import at_size
 from bfr_models.faces.types import DetectedFace, Detector, Matrix
@@ -43,13 +42,19 @@ class Crop:
 
     lq: Tensor  # (3, size, size) in [-1, 1]; resizing may overshoot a little
     mask: Tensor | None = None  # (1, size, size): 1 inside the holes
+    exact: Uint8Image | None = None  # where it was not resized: the pixels that it was made of
 
     @property
     def pixels(self) -> Uint8Image:
-        return to_uint8(self.lq)
+        return to_uint8(self.lq) if self.exact is None else self.exact
 
 
 class Framing(Protocol):
+    @property
+    def is_network(self) -> bool:
+        """Whether faces are found by a network, on the accelerator."""
+        ...
+
     def find(self, rows: Sequence[OpenRow]) -> None:
         """Gives each row its faces, the most prominent first, or an error."""
         ...
@@ -68,6 +73,8 @@ class Framing(Protocol):
 class WholeImages:
     """Each image is one aligned face; the restored face is written, at the image's own size or at the method's."""
 
+    is_network = False
+
     def __init__(self, size: int, written: Literal["input", "network"] = "input") -> None:
         self._size, self._written = size, written
 
@@ -78,7 +85,10 @@ class WholeImages:
             row.faces = [Face(row.row.id, row.row.seed, box, side=float(max(height, width)))]
 
     def crop(self, row: OpenRow, face: Face) -> Crop:
-        return Crop(resize(to_tensor(row.image.pixels)[None], self._size)[0])
+        return Crop(resize(to_tensor(row.image.pixels)[None], self._size)[0], exact=self._exact(row))
+
+    def _exact(self, row: OpenRow) -> Uint8Image | None:
+        return row.image.pixels if row.image.pixels.shape[:2] == (self._size, self._size) else None
 
     def native(self, row: OpenRow, face: Face) -> Uint8Image:
         pixels = row.image.pixels
@@ -90,14 +100,15 @@ class WholeImages:
         assert face.scored is not None and face.decision is not None, "only rows whose face is done are composed"
         if self._written == "network":
             return face.scored.face
-        pixels, change = face.decision.pixels, face.decision.change
-        if not face.is_changed or pixels is None or np.array_equal(pixels, self.crop(row, face).pixels):
-            return image  # the last: the method has not changed it, and its resized copy would be worse
+        pixels, weight = face.decision.pixels, face.decision.weight
+        if not face.is_changed or pixels is None:
+            return image
+        seen = self._exact(row)
+        if np.array_equal(pixels, self.crop(row, face).pixels if seen is None else seen):
+            return image  # the method has not changed it, and its resized copy would be worse
         height_width = image.shape[0], image.shape[1]
-        if change is not None:
-            added = resize(torch.from_numpy(change).movedim(-1, 0)[None] / 127.5, height_width)[0]
-            return to_uint8(to_tensor(image) + added)
-        return to_uint8(resize(to_tensor(pixels)[None], height_width)[0])
+        drawn = resize(to_tensor(pixels)[None], height_width)[0]
+        return to_uint8(torch.lerp(to_tensor(image), drawn, weight))
 
 
 class HolesInImages(WholeImages):
@@ -109,7 +120,7 @@ class HolesInImages(WholeImages):
     def crop(self, row: OpenRow, face: Face) -> Crop:
         assert row.mask is not None, "only runs with a mask column have this framing"
         mask = torch.from_numpy(holes_at(row.mask, (self._size, self._size)))
-        return Crop(super().crop(row, face).lq, mask[None].float())
+        return replace(super().crop(row, face), mask=mask[None].float())
 
     def compose(self, row: OpenRow) -> Uint8Image:
         assert row.mask is not None, "only runs with a mask column have this framing"
@@ -128,6 +139,7 @@ class FacesInPhotos:
         self._size, self._detector, self._settings = size, detector, settings
         self._format, self._enlarge = fmt, enlarge
         self._template = at_size(detector.template, size)
+        self.is_network = settings.detector.weights is not None
 
     def find(self, rows: Sequence[OpenRow]) -> None:
         photos = [row.image.pixels for row in rows]
@@ -146,7 +158,8 @@ class FacesInPhotos:
 
     def crop(self, row: OpenRow, face: Face) -> Crop:
         assert face.matrix is not None, "only aligned faces are restored"
-        return Crop(to_tensor(warp(row.image.pixels, face.matrix, self._size)))
+        pixels = warp(row.image.pixels, face.matrix, self._size)
+        return Crop(to_tensor(pixels), exact=pixels)
 
     def native(self, row: OpenRow, face: Face) -> Uint8Image:
         assert face.matrix is not None and face.side is not None, "only aligned faces are restored"
@@ -161,11 +174,11 @@ class FacesInPhotos:
         photo = self._enlarge(row.image.pixels, factor)
         return paste(photo, [self._pasted(face, factor) for face in changed])
 
-    def _pasted(self, face: Face, factor: int) -> tuple[Uint8Image | FloatImage, Matrix]:
-        """The pixels of a face, or its change, and the matrix enlarged photo -> those."""
+    def _pasted(self, face: Face, factor: int) -> tuple[Uint8Image, Matrix, float]:
+        """The pixels of a face, the matrix enlarged photo -> those, and their weight."""
         assert face.decision is not None and face.decision.pixels is not None and face.matrix is not None
-        drawn = face.decision.pixels if face.decision.change is None else face.decision.change
-        return drawn, from_enlarged(at_scale(face.matrix, len(drawn) / self._size), factor)
+        drawn = face.decision.pixels
+        return drawn, from_enlarged(at_scale(face.matrix, len(drawn) / self._size), factor), face.decision.weight
 
     def _enlargement(self, row: OpenRow) -> Enlargement:
         sides = [face.side for face in row.todo if face.side is not None]

@@ -13,7 +13,7 @@ from bfr_models.errors import RowError
 from bfr_models.rng import derive_seed
 from tasks.datasets.fetch_images import Fetcher
 from tasks.datasets.folder_columns import with_folder_columns
-from tasks.datasets.image_column import Fetch, addresses, image_bytes
+from tasks.datasets.image_column import Fetch, addresses, image_bytes, with_image_fields
 from tasks.datasets.row_groups import read_row_groups, take_rows, value_at
 from tasks.datasets.row_ids import row_ids
 from tasks.runs.shards import Shard, require_unchanged
@@ -91,7 +91,7 @@ def read_shard(order: Order, job: Job) -> ShardInput:
 def _read(shard: Shard, job: Job) -> ShardInput:
     with shard.open() as source:
         table, unread = read_row_groups(pq.ParquetFile(source), range(shard.row_group_start, shard.row_group_stop))
-    table = with_folder_columns(table, shard.name)
+    table = with_image_fields(with_folder_columns(table, shard.name), job.columns.image)
     ids = row_ids(shard.name, shard.first_row, table)
     if shard.picked is not None:
         table, ids = take_rows(table, shard.picked), [ids[row] for row in shard.picked]

@@ -1,16 +1,24 @@
-"""Restores rows: decodes them window by window, runs their faces through the method in batches, and composes and
-encodes each row as soon as its last face is done."""
+"""Restores rows: the stages that each passes through, and what is done with it in each.
+
+    codecs        decode, detect, align     a row at a time
+    accelerator   method                    faces of any rows, in batches
+    codecs        judge                     a row at a time
+    networks      score                     faces of any rows, in batches; by the codecs where no network scores
+    codecs        paste, encode             a row at a time
+
+A detector that is a network of its own has the accelerator's lane, too. Rows of all shards in hand are in the line at
+once; `RestoreRows.restore` puts in those of one shard, and waits for them.
+"""
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Sequence
+from functools import partial
 
+import cv2
 import pyarrow as pa
 import torch
 
@@ -18,60 +26,81 @@ from bfr_models.errors import RowError
 from bfr_models.faces.detectors import load_detector
 from bfr_models.metrics.fidelity import sharpness
 from bfr_models.metrics.frechet import FeatureSource
-from bfr_models.pixels import Uint8Image, face_tensor, to_uint8
-from bfr_models.registry import load_method
-from bfr_models.types import FaceBatch
+from bfr_models.pixels import to_uint8
 from bfr_models.upscalers.lanczos import enlarge
 from bfr_models.upscalers.realesrgan import RealESRGAN
 from tasks.images.codec import encode, notes_on
-from tasks.runs.timings import OTHER
 from tasks.scoring.scorer import FaceTriple, load_scorer
 from tasks.scoring.statistics import BIN_WIDTHS
-from tasks.worker.batches import BatchSize, call_or_bisect, is_out_of_memory
-from tasks.worker.decide import Case, Decision, load_decide
-from tasks.worker.framing import Crop, FacesInPhotos, Framing, HolesInImages, WholeImages
+from tasks.worker import windows
+from tasks.worker.accelerator import Accelerator, is_finite
+from tasks.worker.batches import call_or_bisect
+from tasks.worker.decide import Case, load_decide
+from tasks.worker.framing import FacesInPhotos, Framing, HolesInImages, WholeImages
+from tasks.worker.in_flight import FaceInFlight, Results, RowInFlight, StoppedError, all_faces
 from tasks.worker.job import Job
-from tasks.worker.open_rows import Face, OpenRow, match_greyscale, open_row
+from tasks.worker.open_rows import match_greyscale, open_row
 from tasks.worker.output import Done
+from tasks.worker.pipeline import Batch, Lane, Line, Stage, turn
 from tasks.worker.read_shard import Row, ShardInput
-from tasks.worker.stages import each_in, exclusive, stage
+from tasks.worker.stages import Clocks, stage
 from tasks.worker.upscaling import window_scale
-from tasks.worker.windows import Window, windows
 
-
-class StoppedError(Exception):
-    """The worker was told to stop; the shard in progress is not committed."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Restored:
-    """A face that the method has restored, before it is decided what becomes of it."""
-
-    row: OpenRow
-    face: Face
-    lq: Uint8Image  # at the method's size
-    case: Case
-    candidates: list[Decision]
+MOST_CODECS = 16  # threads
+PHOTOS_AT_ONCE = 4  # through a detector that is a network
+PIXEL_BYTES = 6  # of an image, and of what is written in its place
+FACE_BYTES = 30  # a pixel of a face at the method's size: floats before and after, and three pictures
+FACES_GUESSED = 4  # in a photo that has not been looked at
+BYTES_PER_THREAD = PIXEL_BYTES * windows.WINDOW_PIXELS
 
 
 class RestoreRows:
-    """Holds the networks of a job. Two threads may call `restore` at once: while one uses the accelerator, the other
-    decodes or encodes."""
+    """Holds the networks of a job, and the line. Several threads may call `restore` at once."""
 
-    def __init__(self, job: Job, stop: threading.Event) -> None:
-        """Loads the networks. Once `stop` is set, `restore` raises StoppedError before its next batch."""
+    def __init__(self, job: Job, stop: threading.Event, clocks: Clocks) -> None:
+        """Loads the networks. Once `stop` is set, `restore` raises StoppedError instead of another batch."""
         self._job, self._stop = job, stop
-        self._restorer = load_method(job.method, job.device)
+        self._accelerator = Accelerator(job, self._heed_stop)
+        self._size = self._accelerator.side
         self._scorer = load_scorer(job.recogniser, job.measures, job.device, job.min_identity)
         self._decide = load_decide(job.care)
         self._framing = self._load_framing()
-        self._batch_size = BatchSize(job.batch_size, job.device)
-        self._accelerator = threading.Lock()
-        self._large_image = threading.Lock()  # two large images decoded at once might not fit into memory
-        self.batches = 0  # of faces, and tiles of photos, so far: a sign of life
+        self._turn = threading.Lock()  # of the shard whose rows are put in
+        self._tiles = 0  # of photos that are enlarged
+        self._threads = min(MOST_CODECS, job.threads or os.cpu_count() or 1)
+        threads = torch.get_num_threads()
+        self._line = Line[RowInFlight](self._stages(threads), self._bytes_in_flight, self._end, clocks)
+        _use_threads(threads)  # of all threads but the line's
+
+    def _stages(self, threads: int) -> list[Stage[RowInFlight]]:
+        one_thread = partial(_use_threads, 1)  # each: they are many, and their tensors small
+        cv2.setNumThreads(1)
+        codecs = Lane("codecs", self._threads, one_thread)
+        accelerator = Lane("accelerator", 2, partial(_use_threads, threads))
+        networks = Lane("networks", 1, one_thread)
+        # One of the accelerator's threads puts the next batch together while the other waits for the last.
+        faces = Batch[RowInFlight](lambda: self._accelerator.batch_size, lambda row: len(row.faces))
+        photos = Batch[RowInFlight](lambda: PHOTOS_AT_ONCE, lambda row: 1)
+        detecting, looking = (accelerator, photos) if self._framing.is_network else (codecs, None)
+        scoring, seen = (networks, faces) if self._scorer.has_networks else (codecs, None)
+        return [
+            Stage("decode", self._decode, codecs),
+            Stage("detect", self._detect, detecting, looking),
+            Stage("align", self._align, codecs),
+            Stage("method", self._restore, accelerator, faces),
+            Stage("judge", self._judge, codecs),
+            Stage("score", self._score, scoring, seen),
+            Stage("paste", self._paste, codecs),
+            Stage("encode", self._encode, codecs),
+        ]
+
+    def _bytes_in_flight(self) -> int:
+        """Twice a large image, or three batches; more where there are more threads to work on them."""
+        batches = 3 * self._accelerator.batch_size * FACE_BYTES * self._size**2
+        return max(max(2, self._threads // 2) * BYTES_PER_THREAD, batches)
 
     def _load_framing(self) -> Framing:
-        job, size = self._job, self._restorer.size
+        job, size = self._job, self._size
         if job.photos is None:
             return HolesInImages(size) if job.columns.mask else WholeImages(size, job.care.size)
         detector = load_detector(job.photos.detector, job.device)
@@ -82,7 +111,12 @@ class RestoreRows:
 
     def _on_tile(self) -> None:
         self._heed_stop()
-        self.batches += 1
+        self._tiles += 1
+
+    @property
+    def batches(self) -> int:
+        """Of faces, and tiles of photos, so far: a sign of life."""
+        return self._accelerator.batches + self._tiles
 
     def _heed_stop(self) -> None:
         if self._stop.is_set():
@@ -93,145 +127,173 @@ class RestoreRows:
         """The network whose features of each face are kept; None if none are."""
         return self._scorer.inception.source if self._scorer.inception else None
 
-    def restore(self, source: ShardInput, rows: Sequence[Row]) -> Iterator[Done]:
+    def close(self) -> None:
+        """Ends the line's threads, once all rows are out of it."""
+        self._line.close()
+
+    def restore(self, source: ShardInput, rows: Sequence[Row]) -> list[Done]:
         """The results of some rows of a shard, in no particular order. Rows that have an error are passed through."""
-        yield from (Done(row) for row in rows if row.error is not None)
-        good = (row for row in rows if row.error is None)
-        for window in each_in("read", windows(source, good, window_scale(self._job.photos))):
-            if window.is_large:
-                pa.default_memory_pool().release_unused()  # what reading the shard took temporarily
-            with exclusive(self._large_image, OTHER) if window.is_large else nullcontext():
-                yield from self._restore_window(source, window)
+        results = Results(self._stop)
+        with turn(self._turn), stage("read"):
+            for row in rows:
+                results.expect()
+                if row.error is not None:
+                    results.end(Done(row))
+                elif results.is_over:
+                    results.end(None)
+                else:
+                    self._put_in(source, row, results)
+        return results.wait()
 
-    def _restore_window(self, source: ShardInput, window: Window) -> Iterator[Done]:
-        waiting = deque[OpenRow]()
-        for row in window.rows:
+    def _put_in(self, source: ShardInput, row: Row, results: Results) -> None:
+        scale = window_scale(self._job.photos)
+        try:
+            pixels = scale**2 * windows.pixels_of(source, row)
+        except BaseException as error:  # of the storage that the image is in
+            results.fail(error)
+            results.end(None)
+            return
+        is_large = pixels > windows.WINDOW_PIXELS
+        if is_large:
+            pa.default_memory_pool().release_unused()  # what reading the shard took temporarily
+        faces = FACES_GUESSED if self._job.photos else 1
+        size = PIXEL_BYTES * pixels + faces * FACE_BYTES * self._size**2
+        with stage(None):
+            self._line.admit(RowInFlight(source, row, results, size, is_large))
+
+    def _end(self, row: RowInFlight) -> None:
+        row.results.end(row.done)
+
+    # The stages.
+
+    def _decode(self, rows: Sequence[RowInFlight]) -> None:
+        for row in rows:
             try:
-                with stage("decode"):
-                    opened = open_row(source, row, self._restorer.size)
-                waiting.append(opened)
+                row.opened = open_row(row.source, row.row, self._size)
             except RowError as error:
-                yield Done(row.failed(error))
-        with stage("detect"):
-            self._framing.find(waiting)
-        faces = _each_face(waiting.copy())
-        while waiting:
-            # A batch takes faces from several rows: most rows have one face, and would leave it almost empty.
-            if batch := list(islice(faces, self._batch_size.now)):
-                self._restore_batch(batch)
-            while waiting and waiting[0].is_done:
-                yield self._finish(waiting.popleft())
+                row.reject(error)
 
-    def _restore_batch(self, batch: Sequence[tuple[OpenRow, Face]]) -> None:
-        """Runs some faces, of any rows, through the method and the networks that score them."""
-        self._heed_stop()
+    def _detect(self, rows: Sequence[RowInFlight]) -> None:
+        self._framing.find([row.image for row in rows])
+        for row in rows:
+            if row.image.error:
+                row.reject(row.image.error)
+
+    def _align(self, rows: Sequence[RowInFlight]) -> None:
+        for row in rows:
+            row.faces = [FaceInFlight(face) for face in row.image.todo]
+            for one in row.faces[: self._accelerator.batch_size]:  # a crowd's others are cut out in their turn
+                one.crop = self._framing.crop(row.image, one.face)
+
+    def _restore(self, rows: Sequence[RowInFlight]) -> None:
+        faces, size = all_faces(rows), self._accelerator.batch_size
+        for start in range(0, len(faces), size):
+            batch = faces[start : start + size]
+            self._restore_batch(batch)
+            if len(faces) > size:  # a crowd: what it has become takes less memory than what the method gives
+                for row, one in batch:
+                    self._judge_faces(row, [one])
+
+    def _restore_batch(self, faces: Sequence[tuple[RowInFlight, FaceInFlight]]) -> None:
         with stage("align"):
-            crops = [(face, self._framing.crop(row, face)) for row, face in batch]
-        with exclusive(self._accelerator, "method"):
-            began = time.perf_counter()
-            results = call_or_bisect(self._call_method, crops, "method_failed")
-            self.batches += 1
-            seconds = (time.perf_counter() - began) / len(batch)
-            self._batch_size.note(len(batch), seconds * len(batch))
-        done: list[_Restored] = []
-        for (row, face), (_, crop), result in zip(batch, crops, results, strict=True):
-            row.seconds += seconds
-            if isinstance(result, RowError):
-                face.fail(result)
+            for row, one in faces:
+                one.crop = one.crop or self._framing.crop(row.image, one.face)
+        restored, seconds = self._accelerator.restore([one for _, one in faces])
+        for (row, one), found in zip(faces, restored, strict=True):
+            row.image.seconds += seconds / len(faces)
+            if isinstance(found, RowError):
+                one.face.fail(found)
             else:
-                done.append(self._restored(row, face, crop.pixels, match_greyscale(result, row.image)))
-        self._decide_and_score(done)
+                one.restored = found
 
-    def _restored(self, row: OpenRow, face: Face, lq: Uint8Image, restored: Uint8Image) -> _Restored:
-        with stage("align"):
-            native = self._framing.native(row, face) if self._decide.needs_crops else lq
-        case = Case(native, restored, face.side or len(native), face.seed, row.enlargement.factor)
-        with stage("score"):
-            face.sharpness_input = sharpness(lq)
-        with stage("judge"):
-            return _Restored(row, face, lq, case, self._decide.candidates(case))
+    def _judge(self, rows: Sequence[RowInFlight]) -> None:
+        for row in rows:
+            self._judge_faces(row, [one for one in row.faces if one.decision is None])
 
-    def _decide_and_score(self, done: Sequence[_Restored]) -> None:
-        """Chooses what becomes of each face, and scores that at the method's size."""
-        with stage("judge"):
-            began = time.perf_counter()
-            cases = [(one.case, one.candidates) for one in done]
-            decisions = call_or_bisect(self._decide.choose, cases, "judge_failed") if cases else []
-            seconds = (time.perf_counter() - began) / max(len(done), 1)
-        decided: list[tuple[Face, Decision]] = []
-        unscored: list[FaceTriple] = []
-        for one, decision in zip(done, decisions, strict=True):
-            one.row.seconds += seconds
+    def _judge_faces(self, row: RowInFlight, faces: Sequence[FaceInFlight]) -> None:
+        """Chooses what becomes of some faces of a row."""
+        began = time.perf_counter()
+        made = [(one, self._case(row, one)) for one in faces if one.face.error is None]
+        cases = [(one, (case, self._decide.draw(case))) for one, case in made if case is not None]
+        pairs = [pair for _, pair in cases]
+        decisions = call_or_bisect(self._decide.choose, pairs, "judge_failed") if pairs else []
+        for (one, _), decision in zip(cases, decisions, strict=True):
             if isinstance(decision, RowError):
                 one.face.fail(decision)
                 continue
-            written = one.lq if decision.pixels is None else _resized(decision.pixels, self._restorer.size)
-            decided.append((one.face, decision))
-            unscored.append(FaceTriple(one.lq, written, one.row.gt))
+            assert one.lq is not None, "every case comes with it"
+            one.decision, one.written = decision, decision.at(one.lq)
+        row.image.seconds += time.perf_counter() - began
+
+    def _case(self, row: RowInFlight, one: FaceInFlight) -> Case | None:
+        """A face before and after the method; None, with the face failed, if it is not finite."""
+        assert one.crop is not None and one.restored is not None, "only faces that the method has restored are judged"
+        crop, restored, one.crop, one.restored = one.crop, one.restored, None, None
+        if not is_finite(restored):
+            one.face.fail(RowError("method_failed", "the method gave pixels that are not finite"))
+            return None
+        pixels = match_greyscale(to_uint8(restored), row.image.image)
+        with stage("align"):
+            one.lq = crop.pixels
+            native = self._framing.native(row.image, one.face) if self._decide.needs_crops else one.lq
         with stage("score"):
-            scores = self._scorer.score(unscored)
-        for (face, decision), scored in zip(decided, scores, strict=True):
+            one.face.sharpness_input = sharpness(one.lq)
+        return Case(native, pixels, one.face.side or len(native), one.face.seed, row.image.enlargement.factor)
+
+    def _score(self, rows: Sequence[RowInFlight]) -> None:
+        decided, triples = [], []
+        for row, one in all_faces(rows):
+            if one.decision is not None and one.lq is not None and one.written is not None:
+                decided.append((one.face, one.decision))
+                triples.append(FaceTriple(one.lq, one.written, row.image.gt))
+        for (face, decision), scored in zip(decided, self._scorer.score(triples), strict=True):
             face.take(decision, scored)
 
-    def _call_method(self, crops: Sequence[tuple[Face, Crop]]) -> list[Uint8Image | RowError]:
-        masks = [crop.mask for _, crop in crops if crop.mask is not None]
-        batch = FaceBatch(
-            ids=tuple(face.id for face, _ in crops),
-            images=torch.stack([crop.lq for _, crop in crops]),
-            seeds=tuple(face.seed for face, _ in crops),
-            masks=torch.stack(masks) if masks else None,
-        )
-        try:
-            restored = self._restorer.restore(batch).images
-        except Exception as error:
-            if is_out_of_memory(error):
-                self._batch_size.too_large(len(batch))
-            raise
-        # Methods come from other packages, too: check the result before it is scored and written.
-        if restored.shape != (expected := (len(crops), 3, self._restorer.size, self._restorer.size)):
-            raise ValueError(f"expected faces {expected}, the method gave {tuple(restored.shape)}")
-        finite = torch.isfinite(restored).flatten(1).all(dim=1).tolist()
-        not_finite = RowError("method_failed", "the method gave pixels that are not finite")
-        return [face if ok else not_finite for face, ok in zip(to_uint8(restored.nan_to_num()), finite, strict=True)]
+    def _paste(self, rows: Sequence[RowInFlight]) -> None:
+        for row in rows:
+            row.faces = []
+            if failure := row.image.failure:
+                row.reject(failure)
+                continue
+            began = time.perf_counter()
+            row.composed = self._framing.compose(row.image)
+            if self._job.photos and self._job.photos.background:
+                row.image.seconds += time.perf_counter() - began
 
-    def _finish(self, row: OpenRow) -> Done:
-        """The row of `data/`, or of `rejected/` if its faces failed or the image cannot be encoded."""
-        if row.failure:
-            return Done(row.row.failed(row.failure))
-        job, began = self._job, time.perf_counter()
-        with stage("paste"):
-            composed = self._framing.compose(row)
-        if job.photos and job.photos.background:
-            row.seconds += time.perf_counter() - began
-        try:
-            with stage("encode"):
-                encoded = encode(composed, job.format, job.quality, row.image, row.enlargement.factor)
-        except RowError as error:
-            return Done(row.row.failed(error))
-        written = notes_on(row.image, job.format, composed, row.enlargement.factor)
+    def _encode(self, rows: Sequence[RowInFlight]) -> None:
+        for row in rows:
+            try:
+                row.done = self._encoded(row)
+            except RowError as error:
+                row.reject(error)
+            row.opened = row.composed = None
+
+    def _encoded(self, row: RowInFlight) -> Done:
+        """The row of `data/`."""
+        job, opened, composed = self._job, row.image, row.composed
+        assert composed is not None, "only rows whose image is whole again are encoded"
+        written = notes_on(opened.image, job.format, composed, opened.enlargement.factor)
         values = {
             "id": row.row.id,
-            "restored": {"bytes": encoded, "path": None},
+            "restored": {
+                "bytes": encode(composed, job.format, job.quality, opened.image, opened.enlargement.factor),
+                "path": None,
+            },
             "width": composed.shape[1],
             "height": composed.shape[0],
-            "faces": [face.to_json() for face in row.faces],
-            "faces_found": len(row.faces),
-            **{metric: row.worst(metric) for metric in BIN_WIDTHS},
+            "faces": [face.to_json() for face in opened.faces],
+            "faces_found": len(opened.faces),
+            **{metric: opened.worst(metric) for metric in BIN_WIDTHS},
             "method": job.method.name,
             "fingerprint": job.method.fingerprint,
             "seed": row.row.seed,
-            "seconds": row.seconds,
-            "note": "; ".join(filter(None, (written, row.enlargement.note))) or None,
+            "seconds": opened.seconds,
+            "note": "; ".join(filter(None, (written, opened.enlargement.note))) or None,
         }
-        return Done(row.row, values, [scored.features for scored in row.scored])
+        return Done(row.row, values, [scored.features for scored in opened.scored])
 
 
-def _resized(face: Uint8Image, side: int) -> Uint8Image:
-    return face if len(face) == side else to_uint8(face_tensor(face, side))
-
-
-def _each_face(rows: deque[OpenRow]) -> Iterator[tuple[OpenRow, Face]]:
-    """The faces to restore, row by row. Consumes `rows`, so that finished rows can be freed."""
-    while rows:
-        row = rows.popleft()
-        yield from ((row, face) for face in row.todo)
+def _use_threads(count: int) -> None:
+    """For this thread's tensors. Asked first, since a thread's first use of torch sets what another has set last."""
+    torch.get_num_threads()
+    torch.set_num_threads(count)

@@ -11,8 +11,8 @@ The forms that a row takes on its way, and how each step may fail:
       -> values -> Done                 restore_rows    the image does not encode
       -> Arrow row of `data/` or `rejected/`            output
 
-A plain class: Ray makes an actor of it, tests and `--engine local` call it directly. Two calls of `run` may be in
-progress at once.
+A plain class: Ray makes an actor of it, tests and `--engine local` call it directly. Several calls of `run` may be in
+progress at once: their rows go through one line of stages (`restore_rows`).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
 import torch
 
+from bfr_models.errors import BfrError
 from bfr_models.metrics.summary import Summary
 from tasks.runs.commits import Record, commit_shard
 from tasks.runs.face_sizes import SIDE_BIN
@@ -34,12 +34,14 @@ from tasks.runs.outcomes import outcome_word
 from tasks.runs.plan import require_planned
 from tasks.runs.shards import Shard
 from tasks.runs.single_writer import learn_conditions
+from tasks.storage.refusals import refusal
 from tasks.storage.store import Store
+from tasks.worker.in_flight import StoppedError
 from tasks.worker.job import Job, Order
 from tasks.worker.output import shard_output
 from tasks.worker.read_shard import read_shard
-from tasks.worker.restore_rows import RestoreRows, StoppedError
-from tasks.worker.stages import Clock, Clocks, stage
+from tasks.worker.restore_rows import RestoreRows
+from tasks.worker.stages import Clocks, stage
 
 
 @dataclass(frozen=True)
@@ -55,18 +57,23 @@ class Sample:
 
 
 class ShardWorker:
-    """Created in a moment; call `load` once, then `run` for each shard."""
+    """Created in a moment; call `load` once, then `run` for each shard, then `close`."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self.stop = threading.Event()  # calls of `run` raise StoppedError soon after it is set
+        self._stop = threading.Event()
 
     def load(self) -> None:
         """Loads the networks. Not in the constructor: from there, Ray would report an error as a dead actor."""
         if self._job.threads:
             torch.set_num_threads(self._job.threads)
-        self._rows = RestoreRows(self._job, self.stop)
         self._clocks = Clocks(self._job.traced)
+        self._rows = RestoreRows(self._job, self._stop, self._clocks)
+
+    def close(self) -> None:
+        """Calls of `run` raise StoppedError soon, and the threads end."""
+        self._stop.set()
+        self._rows.close()
 
     @property
     def batches(self) -> int:
@@ -83,25 +90,30 @@ class ShardWorker:
     def run(self, order: Order) -> Record | None:
         """Restores, scores and commits one shard; returns the commit record that counts. None after a trial, which
         restores and encodes rows but commits nothing. The record of a traced job has its `trace` on top."""
-        with self._clocks.running() as clock:
-            record = self._run(order, partial(self._times, clock, time.monotonic()))
-        return record if record is None or not self._job.traced else record | {"trace": self._clocks.trace(clock)}
+        try:
+            with self._clocks.in_hand():
+                record = self._run(order, time.monotonic())
+        except OSError as error:
+            if refused := refusal(error):  # said here: between processes an error loses its cause, the store's answer
+                raise BfrError(refused) from error
+            raise
+        return record if record is None or not self._job.traced else record | {"trace": self._clocks.trace()}
 
-    def _run(self, order: Order, times: Callable[[], dict[str, Any]]) -> Record | None:
+    def _run(self, order: Order, started: float) -> Record | None:
         with stage("read"):
             source = read_shard(order, self._job)
-        results = list(self._rows.restore(source, order.rows_of(source.rows)))
+        results = self._rows.restore(source, order.rows_of(source.rows))
         if order.trial is not None:
             return None
         with stage("write"):
             files, facts = shard_output(self._job, order.shard, source, results, self._rows.features_source)
-            if self.stop.is_set():
+            if self._stop.is_set():
                 raise StoppedError("the worker was told to stop")
             still_planned = partial(require_planned, self._store, order.shard)
-            return commit_shard(self._store, order.shard, files, facts, still_planned, times)
+            return commit_shard(self._store, order.shard, files, facts, still_planned, partial(self._times, started))
 
-    def _times(self, clock: Clock, started: float) -> dict[str, Any]:
-        return {"seconds": round(time.monotonic() - started, 3), "timings": self._clocks.timings(clock)}
+    def _times(self, started: float) -> dict[str, Any]:
+        return {"seconds": round(time.monotonic() - started, 3), "timings": self._clocks.timings()}
 
     def sample(self, shard: Shard, limit: int) -> Sample:
         """Restores and encodes up to `limit` rows of a shard, and commits nothing."""

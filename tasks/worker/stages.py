@@ -1,8 +1,8 @@
-"""Where the time of a worker goes: each shard in its hands has a clock, which is in exactly one stage at any moment.
+"""Where the time of a worker goes: each of its threads has a clock, which is in at most one stage at any moment.
 
-So the seconds of the stages add up to the time that passed, whatever is timed and whatever is not. Code says what it
-does by `with stage("decode"):`; a stage within another interrupts it. Switching costs about a microsecond, so that it
-is always on. Without a clock, `stage` does nothing.
+Code says what it does by `with stage("decode"):`; a stage within another interrupts it. Switching costs about a
+microsecond, so that it is always on. Without a clock, `stage` does nothing. The seconds of the stages are those of all
+threads; how long the worker as a whole had nothing to do, and how long its accelerator waited, is told beside them.
 """
 
 from __future__ import annotations
@@ -10,88 +10,136 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import Lock
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import Any
 
-from tasks.runs.timings import IDLE, OTHER, Span
+from tasks.runs.timings import IDLE, METHOD, WAIT, Span
 
 DIGITS = 5  # of seconds
-Item = TypeVar("Item")
 
 _clock: ContextVar[Clock | None] = ContextVar("clock", default=None)
 
 
 class Clock:
-    """The clock of one shard at a time. Between two shards it is idle, from `since` on at first."""
+    """The clock of one thread. It may be asked by another."""
 
-    def __init__(self, slot: int, since: float, traced: bool) -> None:
-        self.slot = slot
-        self._stage, self._since = IDLE, since
-        self._seconds: dict[str, float] = {}
-        self._spans: list[Span] | None = [] if traced else None
+    def __init__(self, traced: bool) -> None:
+        self._stage: str | None = None
+        self._since = time.perf_counter()
+        self._seconds, self._spans = defaultdict[str, float](float), list[tuple[str, float, float]]()
+        self._traced, self._lock = traced, Lock()
 
-    def switch(self, to: str) -> str:
-        """Ends the stage that it is in, and returns its name."""
-        now, before = time.perf_counter(), self._stage
-        self._seconds[before] = self._seconds.get(before, 0.0) + now - self._since
-        if self._spans is not None and before != IDLE:
-            self._spans.append((before, self._since, now - self._since))
-        self._stage, self._since = to, now
-        return before
+    def switch(self, to: str | None) -> str | None:
+        """Ends the stage that it is in, and returns its name; None between stages."""
+        with self._lock:
+            now, before = time.perf_counter(), self._stage
+            if before is not None:
+                self._seconds[before] += now - self._since
+                if self._traced:
+                    self._spans.append((before, self._since, now - self._since))
+            self._stage, self._since = to, now
+            return before
 
     def take(self) -> dict[str, float]:
         """The seconds in each stage since the last call."""
-        self.switch(self._stage)
-        taken, self._seconds = self._seconds, {}
-        return {name: round(seconds, DIGITS) for name, seconds in taken.items()}
+        with self._lock:
+            now = time.perf_counter()
+            if self._stage is not None:
+                self._seconds[self._stage] += now - self._since
+                self._since = now
+            taken, self._seconds = self._seconds, defaultdict(float)
+            return taken
 
-    def take_spans(self) -> list[Span]:
-        """The same stage by stage, each with its start, if the clock is traced. Idle time has none."""
-        taken = self._spans or []
-        self._spans = None if self._spans is None else []
-        return taken
+    def take_spans(self) -> list[tuple[str, float, float]]:
+        """(stage, start, seconds) of each stage that has ended, if the clock is traced."""
+        with self._lock:
+            taken, self._spans = self._spans, []
+            return taken
 
 
 class Clocks:
-    """The clocks of one worker: as many as it has had shards in hand at once."""
+    """The clocks of one worker's threads."""
 
     def __init__(self, traced: bool = False) -> None:
-        self._worker, self._began, self._traced = uuid.uuid4().hex[:12], time.perf_counter(), traced
+        self._worker, self._traced = uuid.uuid4().hex[:12], traced
         self._epoch = time.time() - time.perf_counter()
-        self._lock, self._free, self._made = Lock(), list[Clock](), 0
+        self._taken = self._rested = time.perf_counter()
+        self._idle, self._in_hand = 0.0, 0
+        self._lock, self._clocks, self._free = Lock(), dict[str, list[Clock]](), dict[str, list[Clock]]()
 
     @contextmanager
-    def running(self) -> Iterator[Clock]:
-        """A clock for the shard that this thread works on now."""
+    def running(self, name: str) -> Iterator[Clock]:
+        """A clock for this thread; threads of one name at the same time have one each."""
         with self._lock:
-            if not self._free:
-                self._free.append(Clock(self._made, self._began, self._traced))
-                self._made += 1
-            clock = self._free.pop()
+            free = self._free.setdefault(name, [])
+            if not free:
+                free.append(Clock(self._traced))
+                self._clocks.setdefault(name, []).append(free[-1])
+            clock = free.pop()
         token = _clock.set(clock)
-        clock.switch(OTHER)
         try:
             yield clock
         finally:
-            clock.switch(IDLE)
+            clock.switch(None)
             _clock.reset(token)
             with self._lock:
-                self._free.append(clock)
+                self._free[name].append(clock)
 
-    def timings(self, clock: Clock) -> dict[str, Any]:
-        """What a commit record says: who worked, until when, and the seconds in each stage since the last record."""
-        seconds = clock.take()
-        ended = round(self._epoch + time.perf_counter(), DIGITS)
-        return {"worker": self._worker, "slot": clock.slot, "ended": ended, "stages": seconds}
+    @contextmanager
+    def in_hand(self) -> Iterator[None]:
+        """A shard is in the worker's hands, and this thread's clock runs; without any, the worker is idle."""
+        with self._lock:
+            self._idle += self._rest() if not self._in_hand else 0.0
+            self._in_hand += 1
+        try:
+            with self.running("shard"):
+                yield
+        finally:
+            with self._lock:
+                self._in_hand -= 1
+                self._rested = time.perf_counter()
 
-    def trace(self, clock: Clock) -> dict[str, Any]:
-        """What a traced worker gives its driver with each shard: its stages, in seconds since the epoch."""
-        spans = [(name, self._epoch + since, seconds) for name, since, seconds in clock.take_spans()]
-        return {"worker": self._worker, "pid": os.getpid(), "slot": clock.slot, "spans": spans}
+    def timings(self) -> dict[str, Any]:
+        """What a commit record says: who worked, from when to when, and the seconds in each stage, since the last
+        record. Of that time the accelerator worked, waited, or was idle."""
+        with self._lock:
+            now = time.perf_counter()
+            idle, self._idle = self._idle + (0.0 if self._in_hand else self._rest()), 0.0
+            began, self._taken = self._taken, now
+            seconds = defaultdict[str, float](float)
+            for clock in (clock for clocks in self._clocks.values() for clock in clocks):
+                for name, more in clock.take().items():
+                    seconds[name] += more
+        seconds[IDLE] = idle
+        seconds[WAIT] = max(0.0, now - began - idle - seconds[METHOD])
+        return {
+            "worker": self._worker,
+            "began": round(self._epoch + began, DIGITS),
+            "ended": round(self._epoch + now, DIGITS),
+            "stages": {name: round(value, DIGITS) for name, value in seconds.items()},
+        }
+
+    def trace(self) -> dict[str, Any]:
+        """What a traced worker gives its driver with each shard: stages, in seconds since the epoch, and their
+        threads."""
+        with self._lock:
+            clocks = [(f"{name} {i}", clock) for name, same in self._clocks.items() for i, clock in enumerate(same)]
+        spans: list[Span] = [
+            (name, self._epoch + since, seconds, thread)
+            for thread, clock in clocks
+            for name, since, seconds in clock.take_spans()
+        ]
+        return {"worker": self._worker, "pid": os.getpid(), "spans": spans}
+
+    def _rest(self) -> float:
+        """Seconds without a shard, up to now."""
+        since, self._rested = self._rested, time.perf_counter()
+        return self._rested - since
 
 
 class _Stage:
@@ -99,7 +147,7 @@ class _Stage:
 
     __slots__ = ("_before", "_clock", "_name")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str | None) -> None:
         self._name = name
 
     def __enter__(self) -> None:
@@ -114,29 +162,6 @@ class _Stage:
             self._clock.switch(self._before)
 
 
-def stage(name: str) -> _Stage:
-    """What is done inside the `with` is this stage of `tasks.runs.timings.STAGES`. Nothing may be yielded from it."""
+def stage(name: str | None) -> _Stage:
+    """What is done inside the `with` is this stage of `tasks.runs.timings.STAGES`; None: it only waits."""
     return _Stage(name)
-
-
-def each_in(name: str, items: Iterable[Item]) -> Iterator[Item]:
-    """The items; making each is this stage."""
-    made, end = iter(items), object()
-    while True:
-        with stage(name):
-            item = next(made, end)
-        if item is end:
-            return
-        yield cast(Item, item)
-
-
-@contextmanager
-def exclusive(lock: Lock, name: str) -> Iterator[None]:
-    """Waits for a lock, then is in this stage while holding it."""
-    with stage("wait"):
-        lock.acquire()
-    try:
-        with stage(name):
-            yield
-    finally:
-        lock.release()

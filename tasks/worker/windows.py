@@ -36,7 +36,7 @@ def windows(source: ShardInput, rows: Iterator[Row], scale: int = 1) -> Iterator
     by which their images are enlarged."""
     window = Window()
     for row in rows:
-        pixels = scale**2 * _pixels(source, row)
+        pixels = scale**2 * pixels_of(source, row)
         if window.rows and window.pixels + pixels > WINDOW_PIXELS:
             yield window
             window = Window()
@@ -46,7 +46,8 @@ def windows(source: ShardInput, rows: Iterator[Row], scale: int = 1) -> Iterator
         yield window
 
 
-def _pixels(source: ShardInput, row: Row) -> int:
+def pixels_of(source: ShardInput, row: Row) -> int:
+    """How many pixels the images of a row have, by their headers; 0 if those cannot be read."""
     try:
         return count_pixels(source.image_bytes(row)) + count_pixels(source.mask_bytes(row))
     except RowError:  # reported when the row is decoded

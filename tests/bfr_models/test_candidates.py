@@ -15,17 +15,17 @@ def at(image: Uint8Image, side: int) -> Uint8Image:
     return to_uint8(resize(to_tensor(image)[None], side)[0])
 
 
-def test_a_network_that_changes_nothing_corrects_nothing() -> None:
-    assert np.array_equal(corrected(at(FACE, 128), FACE), FACE)
+def test_half_of_no_change_is_none() -> None:
+    assert np.array_equal(corrected(FACE, FACE), FACE)
 
 
-def test_corrected_keeps_the_detail_that_the_network_cannot_draw() -> None:
-    brighter = (at(FACE, 128) * 0.5 + 60).astype(np.uint8)
-    result = corrected(brighter, FACE)
-    inside = (result > 0) & (result < 255)
-    beyond = FACE.astype(float) - at(at(FACE, 128), 256)
-    left = result.astype(float) - at(brighter, 256)
-    assert np.abs(beyond - left)[inside].mean() < 1.0 < np.abs(beyond)[inside].mean()
+def test_corrected_is_half_way_at_the_photos_scale() -> None:
+    network = replaced(at(FACE, 128) // 2 + 60, FACE, None)
+    result = corrected(network, FACE)
+    assert result.shape == FACE.shape
+    assert np.abs(result - (FACE.astype(float) + network) / 2).max() <= 0.5
+    small = at(FACE, 60)  # its network's face is twice as large
+    assert corrected(replaced(network, small, None), small).shape == small.shape
 
 
 def test_replaced_is_as_fine_as_the_photo() -> None:

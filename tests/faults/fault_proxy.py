@@ -16,7 +16,12 @@ from types import TracebackType
 from typing import Self
 
 KINDS = ("busy", "reset_before", "reset_upload", "reset_after", "reset_download", "truncate", "slow")
-BUSY = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+_ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>{}</Message></Error>"
+REFUSALS = {
+    "busy": ("503 Slow Down", _ERROR.format("SlowDown", "Please reduce your request rate.")),
+    "expired": ("400 Bad Request", _ERROR.format("ExpiredToken", "The provided token has expired.")),
+}
+"""Status and body of what the proxy answers by itself."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +99,10 @@ class FaultProxy:
 
     async def _answer(self, message: _Message, method: str, fault: str | None, writer: asyncio.StreamWriter) -> bool:
         """Whether the connection stays open."""
-        if fault == "busy":
-            head = f"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nContent-Length: {len(BUSY)}\r\n\r\n"
-            writer.write(head.encode() + (b"" if method == "HEAD" else BUSY))
+        if fault in REFUSALS:
+            status, body = REFUSALS[fault]
+            head = f"HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n\r\n"
+            writer.write((head + ("" if method == "HEAD" else body)).encode())
             await writer.drain()
             return True
         if fault == "reset_upload" and message.body:

@@ -122,7 +122,7 @@ def kill_actor(nemesis: Nemesis, driver: subprocess.Popen[str]) -> None:
     actors: list[psutil.Process] = []
     while not actors and driver.poll() is None:
         ours = (p for raylet in raylets(nemesis.cluster) for p in raylet.children())
-        actors = [p for p in ours if "ray::_WorkerActor" in " ".join(p.cmdline())]
+        actors = [p for p in ours if "ray::WorkerActor" in " ".join(p.cmdline())]
     if actors:
         nemesis.rng.choice(actors).kill()
 

@@ -1,4 +1,4 @@
-"""How a run authenticates to the object store: session tokens, regions, requester-pays, a source with its own keys."""
+"""How a run authenticates to the object store: session tokens, regions, keys of the source, keys that expire."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ import boto3
 import fsspec
 import pytest
 
+from bfr_models.errors import BfrError
+from flows.cli.command import explain
 from flows.restore_dataset import restore_without_prefect
 from tasks.config.restore import RestoreRun
-from tasks.storage.store import Store
+from tasks.storage.store import Store, shared_store
 from tasks.verify_run import verify_run
 from tests import support
 from tests.faults.fault_proxy import FaultProxy, Request
+from tests.metadata_server import keys_of_a_role
 
 ROWS = 8
 
@@ -95,3 +98,51 @@ def test_a_source_that_one_user_may_read_and_a_destination_that_another_may_writ
     monkeypatch.setitem(fsspec.config.conf, "bfr", places)
     with pytest.raises(PermissionError):
         Store(source).write("b.parquet", b"")
+
+
+def committed(proxy: FaultProxy) -> int:
+    """How many shards are done."""
+    return sum(request.method == "PUT" and "/dst/commits/" in request.path for request in proxy.requests)
+
+
+@pytest.mark.parametrize("proxy", ["moto"], indirect=True)
+def test_keys_that_expire_in_the_middle_end_a_run_that_goes_on_with_new_ones(
+    proxy: FaultProxy, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RestoreRun(
+        source=dataset(bucket, tmp_path), destination=f"{bucket}/dst", method="passthrough", engine="local",
+        shard_rows=2,
+    )  # fmt: skip
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "old")
+    is_old = {"x-amz-security-token": "old"}.items()
+    proxy.choose = lambda request: "expired" if committed(proxy) and is_old <= request.headers.items() else None
+    with pytest.raises((BfrError, OSError)) as ended:
+        restore_without_prefect(run)
+    code, words = explain(ended.value)
+    assert code == 1 and re.search("credentials that have expired; renew .* run the same command again", words), words
+    done = committed(proxy)
+    assert 1 <= done < ROWS // 2
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "new")
+    shared_store.cache_clear()  # the command is another process, whose connections are new
+    restore_without_prefect(run)
+    assert verify_run(run.destination)["rows"] == ROWS and committed(proxy) <= ROWS // 2 + 2
+
+
+@pytest.mark.parametrize("proxy", ["moto"], indirect=True)
+def test_keys_that_renew_themselves_last_a_whole_run(
+    proxy: FaultProxy, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a container's role has them: each set is told to end in a minute, so that the next request has another."""
+    source = dataset(bucket, tmp_path)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    with keys_of_a_role() as role:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", role.url)
+        proxy.requests.clear()
+        proxy.choose = lambda request: "expired" if role.is_over(request.headers["x-amz-security-token"]) else None
+        restore_without_prefect(
+            RestoreRun(source=source, destination=f"{bucket}/dst", method="passthrough", engine="local", shard_rows=2)
+        )
+        assert verify_run(f"{bucket}/dst")["rows"] == ROWS
+    tokens = {request.headers["x-amz-security-token"] for request in proxy.requests}
+    assert len(tokens) > 20 and not proxy.faults

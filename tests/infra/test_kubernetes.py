@@ -148,7 +148,7 @@ def test_the_job_has_the_cluster_of_the_overlay_gpu() -> None:
     expected = dict(cluster["spec"], workerGroupSpecs=cluster["spec"]["workerGroupSpecs"][1:])
     assert job["spec"]["rayClusterSpec"] == expected
     assert "RayCluster" not in {found["kind"] for found in overlay("job")}
-    assert f"--actors {expected['workerGroupSpecs'][0]['maxReplicas']} " in job["spec"]["entrypoint"]
+    assert f"--min-actors {expected['workerGroupSpecs'][0]['maxReplicas']} " in job["spec"]["entrypoint"]
 
 
 def test_budgets_name_pods_that_exist() -> None:

@@ -182,14 +182,20 @@ def test_16_bits_alpha_and_profile_are_kept(tiles: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(second)[TILE:, :, :3], before[TILE:])
 
 
-@pytest.mark.parametrize("settings", [{"batch_size": 1}, {"batch_size": 3}, {"shard_rows": 12}, {"window": 1}])
-def test_bytes_depend_on_neither_batches_nor_shards_nor_windows(
+@pytest.mark.parametrize(
+    "settings",
+    [{"batch_size": 1}, {"batch_size": 3}, {"shard_rows": 12}, {"window": 1}, {"threads": 1}, {"threads": 7}],
+)
+def test_bytes_depend_on_neither_batches_nor_shards_nor_memory_nor_threads(
     settings: dict[str, Any], tiles: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     numbers = [(1, 2, 3, 4), (5,), (), (6, 7), (8, None, 9, 10, 11), (12,), (13,), (14, 15)]
     pictures = {f"photo {i}": support.encoded(photo(*some or (None,))) for i, some in enumerate(numbers)}
     _, expected = restored(tmp_path, pictures, tiles)
+    settings = dict(settings)
     monkeypatch.setattr(windows, "WINDOW_PIXELS", settings.pop("window", windows.WINDOW_PIXELS))
+    threads = settings.pop("threads", 2)
+    monkeypatch.setattr("tasks.worker.restore_rows.os.cpu_count", lambda: threads)
     _, found = restored(tmp_path, pictures, tiles, destination=str(tmp_path / "other"), **settings)
     for row in (*expected, *found):
         del row["seconds"]

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from bfr_models.errors import UsageError
 from bfr_models.judge.decision import JUDGE, KINDS
@@ -20,6 +21,7 @@ from bfr_models.judge.network import JudgeNetwork
 from bfr_models.registry import resolve_method
 from bfr_models.weights.files import ASSETS
 from bfr_models.weights.tensors import parameters_of, save_weights
+from flows.cli.app import app
 from tasks.assess_dataset import assess_dataset
 from tasks.config.assess import AssessRun
 from tasks.config.resolve import resolve_run
@@ -50,6 +52,23 @@ def assess(folder: Path, **settings: Any) -> tuple[dict[str, Any], Line]:
     asked = {"source": str(folder / "src"), "destination": str(folder / "assessed"), "method": "estimator", **settings}
     line = Line()
     return assess_dataset(AssessRun(**asked), line), line
+
+
+def test_files_are_packed_into_the_assessment_once(tmp_path: Path) -> None:
+    """And a restore of the same files takes what it selects: both name them alike."""
+    (tmp_path / "photos").mkdir()
+    for number in range(2):
+        (tmp_path / "photos" / f"{number}.png").write_bytes(support.encoded(support.portrait(number)))
+    words = ["assess", str(tmp_path / "photos"), str(tmp_path / "assessed"), "--method", "estimator"]
+    first = CliRunner().invoke(app, words)
+    assert first.exit_code == 0 and "packed 2 images" in first.stderr, first.output
+    assert [row["id"] for row in rows_of(tmp_path)] == ["0.png", "1.png"]
+    again = CliRunner().invoke(app, words)
+    assert again.exit_code == 0 and "nothing to do: " in again.stderr
+    (tmp_path / "photos" / "2.png").write_bytes(support.encoded(support.portrait(2)))
+    more = CliRunner().invoke(app, words)
+    assert more.exit_code == 0 and "packed 1 images" in more.stderr
+    assert {row["id"] for row in rows_of(tmp_path)} == {"0.png", "1.png", "2.png"}
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -265,3 +267,37 @@ def test_no_secret_of_an_address_is_in_a_record(tmp_path: Path) -> None:
     report = export_run(run.destination, str(tmp_path / "out"))
     assert set(tree(tmp_path / "out")) == {"a b.png", "a b.png.json"}
     assert "hush" not in json.dumps(report) and "hush" not in (tmp_path / "out" / "a b.png.json").read_text()
+
+
+def test_as_webdataset_each_image_and_its_record_are_one_sample(run: Path, tmp_path: Path) -> None:
+    """By the key of webdataset's own `base_plus_ext`: the path up to the first dot of the file name."""
+    out = tmp_path / "tars"
+    made = export_run(str(run), str(out), webdataset=True)
+    samples: dict[str, dict[str, bytes]] = {}
+    for path in sorted(out.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                match = re.fullmatch(r"((?:.*/|)[^.]+)[.]([^/]*)", member.name)
+                assert match is not None, member.name
+                samples.setdefault(match[1], {})[match[2]] = tar.extractfile(member).read()  # type: ignore[union-attr]
+    records = {key: json.loads(sample["json"]) for key, sample in samples.items()}
+    assert {record["name"] for record in records.values()} == set(files()) and len(samples) == made["images"]
+    key = "1931/Fête #1 100%"
+    assert samples[key].keys() == {"jpg", "json"} and records[key]["state"] == "changed"
+    assert samples["1931/a/b/no face"]["jpg"] == files()["1931/a/b/no face.jpg"]  # byte for byte
+    told = records[key]["files"]
+    assert told == [{"path": f"{key}.jpg", "sha256": hashlib.sha256(samples[key]["jpg"]).hexdigest()}]
+    assert samples["still"].keys() != samples["still~2"].keys()  # still.gif and still.jp2 are two samples
+
+
+def test_tar_files_are_resumed_and_keep_their_keys(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tars"
+    export_run(str(run), str(out), webdataset=True)
+    before = {path.name: path.read_bytes() for path in out.glob("*.tar")}
+    assert export_run(str(run), str(out), webdataset=True)["written"] == 0
+    gone = sorted(before)[-1]
+    (out / gone).unlink()
+    assert export_run(str(run), str(out), webdataset=True)["written"] == 1
+    assert {path.name: path.read_bytes() for path in out.glob("*.tar")} == before
+    with pytest.raises(UsageError, match="found another export"):
+        export_run(str(run), str(out))

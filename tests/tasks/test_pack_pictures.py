@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from bfr_models.errors import RowError, UsageError
+from flows.cli.show import pack as show_pack
 from tasks.datasets import archive_limits, file_kinds
 from tasks.datasets.image_column import IMAGE
 from tasks.images.codec import decode
@@ -369,3 +370,46 @@ def test_a_pdf_gives_a_row_for_each_page(tmp_path: Path, out: Path) -> None:
     assert list(rows) == ["a.pdf", "a.pdf#page=2", "a.pdf#page=3", "b.pdf"]
     assert (rows["a.pdf"], rows["a.pdf#page=3"], rows["b.pdf"]) == (file, scan, file[:80])
     assert decode(rows["a.pdf#page=2"]).pixels.shape == (450, 300, 3)
+
+
+def test_further_fields_of_an_image_become_columns(tmp_path: Path, out: Path) -> None:
+    cells = [{"bytes": picture(1), "path": "a.png", "width": 24, "camera": {"make": "Leica"}}, None]
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"image": pa.array(cells)}), tmp_path / "in" / "a.parquet")
+    pack_pictures(str(tmp_path / "in"), str(out))
+    packed = pq.read_table(out)
+    assert packed.column_names == ["id", "image", "image.width", "image.camera"]
+    assert packed["image"].to_pylist()[0] == {"bytes": picture(1), "path": "a.png"}
+    assert packed["image.width"].to_pylist() == [24, None]
+    assert packed["image.camera"].to_pylist() == [{"make": "Leica"}, None]
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("data-00000-of-00001.arrow", "an Arrow file; write it as Parquet"),
+        ("a.PARQUET", r"Parquet by another name; let it end in \.parquet"),
+        ("scans.tar.bz2", "an archive that is not read; extract it"),
+        ("a.psd", "a Photoshop document, which is not read; convert it"),
+    ],
+)
+def test_where_nothing_is_read_the_reasons_are_said(name: str, why: str, tmp_path: Path, out: Path) -> None:
+    source = folder_of({name: b"x"}, tmp_path / "in")
+    with pytest.raises(UsageError, match=rf"found none \(1 other files; {name}: {why}"):
+        pack_pictures(source, str(out))
+
+
+def test_what_is_left_out_is_named_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    skipped = [{"name": f"{number}.txt", "why": "not an image by its extension"} for number in range(5)]
+    lost = [{"name": "a.png", "why": "expected a file, found a pipe"}]
+    show_pack({"rows": 2, "files": 1, "skipped": skipped, "lost": lost})
+    printed = capsys.readouterr()
+    assert (printed.out + printed.err).splitlines() == [
+        "2 rows in 1 files, 5 other files skipped",
+        "skipped: '0.txt', '1.txt', '2.txt', 2 more: not an image by its extension",
+        "lost: 'a.png': expected a file, found a pipe",
+    ]
+
+
+def test_stereo_cameras_files_are_images() -> None:
+    assert all(map(file_kinds.is_image, ("a.MPO", "a.jps", "a.apng", "a.dib", "a.jph")))

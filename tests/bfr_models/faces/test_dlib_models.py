@@ -13,7 +13,8 @@ import pytest
 from bfr_models.errors import UsageError
 from bfr_models.faces import dlib_files, dlib_models
 from bfr_models.faces.align import align, transform_points
-from bfr_models.faces.dlib_models import CHIP_SIDE, CHIP_TEMPLATE, DlibDetector, DlibLandmarks, DlibRecogniser
+from bfr_models.faces.dlib_models import CHIP_TEMPLATE, DlibDetector, DlibLandmarks, DlibRecogniser
+from bfr_models.faces.dlib_process import CHIP_SIDE
 from bfr_models.faces.template import DLIB_5, FFHQ_5, at_size
 from bfr_models.faces.types import DetectedFace, Detector, Points, Recogniser
 from bfr_models.metrics.identity import cosine
@@ -133,6 +134,15 @@ def test_vectors_do_not_depend_on_the_batch(
     assert vectors.dtype == np.float32
 
 
+def test_a_process_that_is_killed_costs_one_call(aligned_hopper: Uint8Image) -> None:
+    recogniser = DlibRecogniser()
+    expected = recogniser.embed([aligned_hopper])
+    recogniser._processes._processes[0].kill()
+    with pytest.raises(ChildProcessError, match="ended with -9"):
+        recogniser.embed([aligned_hopper])
+    np.testing.assert_array_equal(recogniser.embed([aligned_hopper]), expected)
+
+
 def test_no_faces_give_no_vectors(recogniser: DlibRecogniser) -> None:
     assert recogniser.embed([]).shape == (0, 128)
 
@@ -154,7 +164,7 @@ def test_the_chip_is_the_one_that_dlib_cuts(
         theirs = dlib.get_face_chip(large, found)
         ours, _ = align(large, at_size(DLIB_5, 1024), CHIP_TEMPLATE, CHIP_SIDE)
         assert np.abs(ours.astype(int) - theirs)[8:-8, 8:-8].mean() < 6
-        vector = np.array([recogniser._network.compute_face_descriptor(theirs)])
+        vector = recogniser._processes.describe([theirs])
         assert cosine(recogniser.embed([large]).astype(np.float64), vector)[0] > 0.995
 
 

@@ -65,7 +65,7 @@ def test_pixels_outside_the_mask_are_those_of_the_photo(
     scale: float, degrees: float, corner: tuple[float, float]
 ) -> None:
     photo, matrix = noise(140, 190), framing(scale, degrees, corner)
-    pasted = paste(photo, [(flat(255), matrix)])
+    pasted = paste(photo, [(flat(255), matrix, 1.0)])
     outside = depth(matrix, 140, 190) <= MARGIN
     np.testing.assert_array_equal(pasted[outside], photo[outside])
     inside = depth(matrix, 140, 190) >= MARGIN + FEATHER + 1e-6
@@ -73,12 +73,11 @@ def test_pixels_outside_the_mask_are_those_of_the_photo(
 
 
 @pytest.mark.parametrize("scale", [0.25, 1.0, 1.7])
-def test_a_change_is_added_and_what_is_finer_than_it_stays_the_photos(scale: float) -> None:
-    photo, matrix = noise(300, 300) // 2 + 60, framing(scale, 20.0)
-    change = np.full((SIZE, SIZE, 3), -25.0, np.float32)
-    pasted = paste(photo, [(change, matrix)])
+def test_a_face_of_half_the_weight_takes_each_pixel_half_way(scale: float) -> None:
+    photo, matrix = noise(300, 300), framing(scale, 20.0)
+    pasted = paste(photo, [(flat(100), matrix, 0.5)])
     inside = depth(matrix, 300, 300) >= MARGIN + FEATHER + 1e-6
-    np.testing.assert_array_equal(pasted[inside], photo[inside] - 25)
+    assert np.abs(pasted[inside] - (photo[inside] + 100.0) / 2).max() <= 0.51  # rounded once
     outside = depth(matrix, 300, 300) <= MARGIN
     np.testing.assert_array_equal(pasted[outside], photo[outside])
 
@@ -87,13 +86,13 @@ def test_a_photo_is_not_changed_and_without_faces_it_is_the_result() -> None:
     photo = waves(200, 200)
     before = photo.copy()
     assert paste(photo, []) is photo
-    assert not np.array_equal(paste(photo, [(flat(0), framing())]), before)
+    assert not np.array_equal(paste(photo, [(flat(0), framing(), 1.0)]), before)
     np.testing.assert_array_equal(photo, before)
 
 
 def test_without_a_turn_and_at_the_photos_scale_the_middle_is_the_face() -> None:
     face = waves(SIZE, SIZE)
-    pasted = paste(noise(200, 220), [(face, framing())])[30 : 30 + SIZE, 40 : 40 + SIZE]
+    pasted = paste(noise(200, 220), [(face, framing(), 1.0)])[30 : 30 + SIZE, 40 : 40 + SIZE]
     difference = np.abs(pasted.astype(int) - face)[24:-24, 24:-24]
     assert difference.max() <= 1  # of the filter, which is nearly but not quite flat
 
@@ -103,7 +102,7 @@ def test_without_a_turn_and_at_the_photos_scale_the_middle_is_the_face() -> None
 def test_an_unchanged_crop_changes_a_smooth_photo_by_rounding_only(scale: float, degrees: float) -> None:
     photo = waves(400, 420)
     matrix = framing(scale, degrees, (190 - 30 / scale, 180 + 20 / scale))
-    pasted = paste(photo, [(warp(photo, matrix, SIZE), matrix)]).astype(int)
+    pasted = paste(photo, [(warp(photo, matrix, SIZE), matrix, 1.0)]).astype(int)
     assert np.abs(pasted - photo).max() <= (4 if scale == 0.5 else 2)  # a crop of half the size blurs a little
     assert abs((pasted - photo)[depth(matrix, 400, 420) > MARGIN].mean()) < 0.2  # rounded, not truncated
 
@@ -114,7 +113,7 @@ def test_an_unchanged_crop_of_a_real_face_comes_back_in_its_place(
 ) -> None:
     for photo in (hopper, collins):
         crop, matrix = align(photo, detector.detect(photo)[0].landmarks, detector.template, size)
-        pasted = paste(photo, [(crop, matrix)])
+        pasted = paste(photo, [(crop, matrix, 1.0)])
         inside = depth(matrix, *photo.shape[:2], size) > MARGIN + FEATHER
         error = (pasted.astype(float) - photo)[inside]
         assert 10 * np.log10(255**2 / np.mean(error**2)) > decibels
@@ -128,12 +127,12 @@ def test_detail_beyond_the_photos_resolution_does_not_alias() -> None:
     stripes = 127.5 + 120 * np.sin(np.arange(SIZE) * 2 * np.pi / 2.5)
     face = np.repeat(np.tile(stripes, (SIZE, 1))[..., None], 3, axis=2).round().astype(np.uint8)
     matrix = framing(4.0, 10, (20, 20))
-    pasted = paste(np.full((80, 80, 3), 127, np.uint8), [(face, matrix)])
+    pasted = paste(np.full((80, 80, 3), 127, np.uint8), [(face, matrix, 1.0)])
     assert pasted[depth(matrix, 80, 80) > MARGIN + FEATHER].std() < 3
 
 
 def test_the_edge_is_soft() -> None:
-    pasted = paste(np.zeros((400, 400, 3), np.uint8), [(flat(200), framing(0.5))])
+    pasted = paste(np.zeros((400, 400, 3), np.uint8), [(flat(200), framing(0.5), 1.0)])
     steps = np.abs(np.diff(pasted[..., 0].astype(int), axis=1))
     width = FEATHER * SIZE / 0.5
     assert steps.max() <= 1.5 * 200 / width + 1  # the steepest place of a smooth step
@@ -142,18 +141,18 @@ def test_the_edge_is_soft() -> None:
 def test_the_first_face_lies_on_top_where_two_overlap() -> None:
     photo = np.full((200, 300, 3), 90, np.uint8)
     left, right = framing(corner=(30, 30)), framing(corner=(90, 30))
-    pasted = paste(photo, [(flat(10), left), (flat(240), right)])
+    pasted = paste(photo, [(flat(10), left, 1.0), (flat(240), right, 1.0)])
     on_left = depth(left, 200, 300) >= MARGIN + FEATHER
     assert (pasted[on_left] == 10).all()
     assert pasted[94, 180, 0] == 240
-    both = paste(photo, [(flat(240), right), (flat(10), left)])
+    both = paste(photo, [(flat(240), right, 1.0), (flat(10), left, 1.0)])
     assert not np.array_equal(pasted, both)
-    np.testing.assert_array_equal(pasted, paste(photo, [(flat(10), left), (flat(240), right)]))
+    np.testing.assert_array_equal(pasted, paste(photo, [(flat(10), left, 1.0), (flat(240), right, 1.0)]))
 
 
 def test_faces_that_do_not_touch_may_come_in_any_order() -> None:
     photo = noise(200, 400)
-    faces = [(flat(level), framing(corner=(corner, 20))) for level, corner in ((10, 5), (100, 140), (200, 270))]
+    faces = [(flat(level), framing(corner=(corner, 20)), 1.0) for level, corner in ((10, 5), (100, 140), (200, 270))]
     np.testing.assert_array_equal(paste(photo, faces), paste(photo, faces[::-1]))
 
 
@@ -161,27 +160,27 @@ def test_faces_that_do_not_touch_may_come_in_any_order() -> None:
 def test_a_face_over_the_border_is_cut_off_there(corner: tuple[float, float]) -> None:
     photo = waves(260, 320)
     matrix = framing(corner=corner)
-    pasted = paste(photo, [(warp(photo, matrix, SIZE), matrix)])
+    pasted = paste(photo, [(warp(photo, matrix, SIZE), matrix, 1.0)])
     assert pasted.shape == photo.shape and np.abs(pasted.astype(int) - photo).max() <= 2
 
 
 def test_a_face_beyond_the_photo_changes_nothing() -> None:
     photo = noise(60, 60)
     for corner in ((500, 0), (0, 500), (-500, -500)):
-        np.testing.assert_array_equal(paste(photo, [(flat(0), framing(corner=corner))]), photo)
+        np.testing.assert_array_equal(paste(photo, [(flat(0), framing(corner=corner), 1.0)]), photo)
 
 
 def test_a_grey_face_in_a_grey_photo_gives_a_grey_photo() -> None:
     photo, face = (np.repeat(noise(side, side, side)[..., :1], 3, axis=2) for side in (200, SIZE))
-    assert np.ptp(paste(photo, [(face, framing(1.3, 20))]), axis=2).max() == 0
+    assert np.ptp(paste(photo, [(face, framing(1.3, 20), 1.0)]), axis=2).max() == 0
 
 
 @pytest.mark.parametrize("scale", [0.4, 2.5])
 def test_bands_leave_no_trace(scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
     photo, face, matrix = noise(300, 300), noise(SIZE, SIZE, 1), framing(scale, 15, (60, 40))
-    whole = paste(photo, [(face, matrix)])
+    whole = paste(photo, [(face, matrix, 1.0)])
     monkeypatch.setattr(module, "BAND_PIXELS", 1000)
-    banded = paste(photo, [(face, matrix)])
+    banded = paste(photo, [(face, matrix, 1.0)])
     assert np.abs(whole.astype(int) - banded).max() <= 1
     assert (whole != banded).mean() < 1e-3
 
@@ -189,7 +188,7 @@ def test_bands_leave_no_trace(scale: float, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_face_that_fills_a_large_scan_takes_little_memory_beside_the_result() -> None:
     photo = np.zeros((3000, 4000, 3), np.uint8)
     tracemalloc.start()
-    pasted = paste(photo, [(flat(200), framing(SIZE / 3900, 3, (50, -400)))])
+    pasted = paste(photo, [(flat(200), framing(SIZE / 3900, 3, (50, -400)), 1.0)])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert pasted[1500, 2000, 0] == 200

@@ -38,6 +38,19 @@ def test_what_the_system_refuses_is_told_in_three_parts(number: int, code: int, 
     assert message.endswith(", then run the same command again")
 
 
+def test_a_setting_that_prefect_does_not_take_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.settings import Settings
+
+    monkeypatch.setenv("PREFECT_CLIENT_MAX_RETRIES", "many")
+    with pytest.raises(ValueError, match="max_retries") as raised:
+        Settings()
+    code, message = explain(raised.value)
+    assert code == 2
+    assert message.startswith(
+        "expected settings that Prefect takes, found in its ClientSettings: max_retries = 'many' ("
+    )
+
+
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no folder")
     with pytest.raises(NotADirectoryError) as raised:

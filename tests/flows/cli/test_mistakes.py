@@ -11,10 +11,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
+from flows.evaluate_methods import evaluate_without_prefect
+from flows.reprocess import reprocess_without_prefect
+from tasks.assess_dataset import assess_dataset
+from tasks.config.assess import AssessRun
+from tasks.config.evaluate import EvaluateRun
+from tasks.config.reprocess import ReprocessRun
 from tests import support
 
 SLOW = ("torch", "prefect", "ray", "diffusers")
@@ -58,7 +66,28 @@ EARLY: tuple[tuple[str, str, int, tuple[str, ...]], ...] = (
     ("verify of a dataset", "verify faces", 2, ("expected a run at", "found no plan there")),
     ("explain of a row that is not there", "explain done nobody", 2, ("expected a row with the id 'nobody'",)),
     ("weights misspelt", "weights fetch difface/ffhq51", 2, ("did you mean 'difface/ffhq512",)),
+    ("assess: a method misspelt", "assess faces out --method diface", 2, ("mean 'difface'?",)),
+    ("assess: a column misspelt", "assess faces out --column imgae", 2, ("did you mean 'image'?",)),
+    ("assess: a path misspelt", "assess face out", 2, ("found nothing; check the path", "mean 'faces'?")),
+    ("assess: a destination in use", "assess faces texts", 2, ("expected an empty folder at", "found a.txt")),
+    ("score: a column misspelt", "score faces out --column restord", 2, ("expected an image column 'restord'",)),
+    ("score: a path misspelt", "score face out", 2, ("found nothing; check the path", "mean 'faces'?")),
+    ("score: a metric misspelt", "score faces out --column image --metrics nique", 2, ("mean 'niqe'?",)),
+    ("degrade: a preset misspelt", "degrade faces out --preset gpfgan", 2, ("did you mean 'gfpgan'?",)),
+    ("degrade: a column misspelt", "degrade faces out --column imgae", 2, ("did you mean 'image'?",)),
+    ("degrade: a destination in use", "degrade faces texts", 2, ("expected an empty folder or", "a.txt")),
+    ("curate: no run", "curate faces out", 2, ("expected a", "run at", "faces")),
+    ("curate: a column misspelt", "curate done out --where outcom=1", 2, ("outcom",)),
+    ("curate: a ranking misspelt", "curate done out --by identity_similarty", 2, ("identity_similarty",)),
+    ("reprocess: a method misspelt", "reprocess faces out --method diface", 2, ("mean 'difface'?",)),
+    ("reprocess: a column misspelt", "reprocess faces out --method difface --set column=imgae", 2, ("mean 'image'?",)),
+    ("reprocess: a path misspelt", "reprocess face out --method difface", 2, ("check the path", "mean 'faces'?")),
     ("a finished run again", "restore faces done --method passthrough", 0, ("nothing to do: ", "12 rows in")),
+    ("a finished reprocess again", "reprocess faces kept --method passthrough --set engine=local", 0,
+     ("nothing to do: ", "is current and finished")),
+    ("a finished evaluate again", "evaluate faces compared --methods passthrough --gt-column image --engine local", 0,
+     ("nothing to do: ", "compared is finished")),
+    ("a finished assessment again", "assess faces assessed --method passthrough", 0, ("nothing to do: ", "assessed")),
 )  # fmt: skip
 
 SCRIPT = f"""
@@ -84,6 +113,15 @@ class Told:
     slow: list[str]
 
 
+class Uncounted(nullcontext[Any]):
+    """Progress that nobody sees."""
+
+    def __enter__(self) -> Any:
+        return self
+
+    def advance(self, rows: int) -> None: ...
+
+
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Told]]:
     """What each early mistake came to, by its name."""
@@ -91,6 +129,15 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Told]]:
     support.write_parquet(folder / "faces" / "a.parquet", [row | {"age": 30} for row in support.make_rows(12)])
     run = support.make_run(folder, source=str(folder / "faces"), destination=str(folder / "done"), shard_rows=32)
     support.finished_run(run)
+    places = {"source": "faces", "method": "passthrough", "engine": "local"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # what a command is given, it stores
+        reprocess_without_prefect(ReprocessRun(**places, destination="kept"))
+        compared = EvaluateRun(
+            source="faces", destination="compared", methods=["passthrough"], gt_column="image", engine="local"
+        )
+        evaluate_without_prefect(compared)
+        assess_dataset(AssessRun(source="faces", destination="assessed", method="passthrough"), lambda *_: Uncounted())
     (folder / "notes.parquet").write_text("no Parquet")
     (folder / "texts").mkdir()
     (folder / "texts" / "a.txt").write_text("no image")

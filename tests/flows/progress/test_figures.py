@@ -37,7 +37,7 @@ def asked(port: int) -> str:
 def test_a_line_says_what_became_of_the_faces_and_who_works() -> None:
     text = RunProgress(figures()).text(0.0)
     assert text.startswith("28/100 rows, ") and " left; " in text
-    assert "10 faces: 4 restored, 2 corrected, 4 kept original; 2 rows rejected; workers 5 of 8, accelerator" in text
+    assert "10 faces: 4 restored, 2 corrected, 4 kept original; 2 rows rejected; 5 of 8 workers, accelerator" in text
     assert text.endswith(" -> /restored")
 
 
@@ -52,7 +52,7 @@ def test_rates_are_those_of_this_process_and_nothing_is_left_at_the_end() -> Non
 def test_before_the_first_shard_nothing_is_guessed() -> None:
     found = RunFigures("difface", "/restored", 100, 0, workers=lambda: (0, 2))
     assert (found.seconds_left, found.busy) == (None, None)
-    assert found.crew == "workers 0 of 2"
+    assert found.crew == "0 of 2 workers"
 
 
 def test_prometheus_reads_the_figures() -> None:

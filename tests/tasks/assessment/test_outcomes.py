@@ -11,7 +11,7 @@ from tasks.assessment.outcomes import OUTCOMES, Limits, face_outcome, picture_ou
 
 LIMITS = Limits(HarmLimits(0.1, 0.1), min_gain=0.05, size=128)
 GAIN, LOSS, RISK = Verdict(0.4, 0.1, 0.01, 0.0), Verdict(-0.2, 0.1, 0.9, 0.0), Verdict(0.4, 0.4, 0.2, 0.0)
-SMALL_GAIN = Verdict(0.04, 0.01, 0.01, 0.0)
+SMALL_GAIN, DOUBTFUL = Verdict(0.04, 0.01, 0.01, 0.0), Verdict(0.1, 0.1, 0.01, 0.0)
 WORN, CLEAN = (1.3, 8.0, 0.45), (0.0, 0.5, 0.05)
 
 
@@ -19,8 +19,8 @@ WORN, CLEAN = (1.3, 8.0, 0.45), (0.0, 0.5, 0.05)
     ("verdict", "damage", "side", "outcome"),
     [
         (GAIN, WORN, 100, "restored"),
-        (GAIN, WORN, 300, "restored"),  # nothing in it is finer than the network draws
-        (GAIN, CLEAN, 300, "corrected"),
+        (GAIN, WORN, 300, "restored"),
+        (DOUBTFUL, CLEAN, 100, "corrected"),
         (LOSS, CLEAN, 100, "kept"),
         (LOSS, CLEAN, 300, "kept"),
         (LOSS, WORN, 300, "too_large"),

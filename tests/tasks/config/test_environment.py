@@ -28,6 +28,22 @@ def test_no_proxy_leads_to_this_machine_and_what_the_user_has_excepted_stays(
     assert not urllib.request.proxy_bypass("elsewhere.example.org")
 
 
+def test_ray_has_the_folder_that_python_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A /tmp that cannot be written, for example: Ray would take it all the same."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for given, taken in (({}, str(tmp_path)), ({"RAY_TMPDIR": "/scratch"}, "/scratch")):
+        monkeypatch.setattr(os, "environ", {"HOME": str(tmp_path), **given})
+        prepare_environment()
+        assert os.environ["RAY_TMPDIR"] == taken
+
+
+def test_certificates_that_are_not_there_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    prepare_environment()
+    assert "SSL_CERT_FILE" not in os.environ and os.environ["SSL_CERT_DIR"] == str(tmp_path)
+
+
 def test_prefects_own_home_is_its_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {"HOME": str(tmp_path)})
     for make in (lambda: None, lambda: (tmp_path / ".prefect").chmod(0o755)):

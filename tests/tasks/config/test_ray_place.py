@@ -42,3 +42,12 @@ def test_a_cluster_of_this_machine_needs_a_short_folder_that_can_be_written(
     monkeypatch.setenv("RAY_TMPDIR", "file/ray")
     with pytest.raises(UsageError, match=f"that this user can write, found {tmp_path}/file; set RAY_TMPDIR"):
         require_ray_place()
+
+
+def test_a_hook_of_somebody_elses_ray_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_RUNTIME_ENV_HOOK", "no_such_module.hook")
+    with pytest.raises(UsageError, match=r"RAY_RUNTIME_ENV_HOOK=no_such_module\.hook, found no module no_such_module"):
+        require_ray_place()
+    monkeypatch.setenv("RAY_RUNTIME_ENV_HOOK", "os.path.join")
+    require_ray_place()

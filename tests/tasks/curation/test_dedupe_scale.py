@@ -10,7 +10,8 @@ from PIL import Image
 from bfr_models.errors import UsageError
 from bfr_models.faces.recognisers import DLIB
 from tasks.curation.dedupe_scale import SCALES
-from tasks.curation.row_vectors import PERCEPTUAL, perceptual_vector
+from tasks.curation.looks import PERCEPTUAL
+from tasks.curation.row_vectors import perceptual_vector
 from tests.tasks.curation.curated import curated, with_features
 
 

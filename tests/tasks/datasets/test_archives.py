@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from bfr_models.errors import UsageError
+from tasks.datasets import archive_limits
 from tasks.datasets.archives import Entry, read_entries
 from tasks.runs.source import open_source
 from tasks.storage.local_disk import NotAFileError
@@ -178,3 +180,58 @@ def test_an_honest_archive_is_far_from_the_bounds(tmp_path: Path) -> None:
             archive.addfile(info, io.BytesIO(data))
     found = entries(tmp_path / "in.tgz")
     assert len(found) == 51 and found["page.bmp"].data == page and found["49.png"].data == PICTURE
+
+
+def test_texts_are_in_memory_up_to_a_bound(tmp_path: Path) -> None:
+    """1,000 texts of 64 KiB that do not compress, beside tiny images."""
+    texts = {f"{number}.txt": os.urandom(32 * 1024).hex() for number in range(1000)}
+    with tarfile.open(tmp_path / "in.tgz", "w:gz", compresslevel=1) as archive:
+        for name, data in [(f"{number}.png", PICTURE) for number in range(1000)] + list(texts.items()):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data if isinstance(data, bytes) else data.encode()))
+    tracemalloc.start()
+    found = [
+        entry.sidecars["txt"] == texts[f"{entry.name[:-4]}.txt"]
+        for entry in read_entries(str(tmp_path / "in.tgz")) or ()
+    ]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == [True] * 1000
+    assert peak < 24 * MIB < sum(map(len, texts.values())) / 2
+
+
+def test_a_huge_member_costs_its_own_row_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive_limits, "MAX_FILE_BYTES", 8 * MIB)
+    with zipfile.ZipFile(tmp_path / "in.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("a.png", PICTURE)
+        with archive.open("zeros.png", "w") as member:
+            for _ in range(48):
+                member.write(bytes(MIB))
+    tracemalloc.start()
+    found = entries(tmp_path / "in.zip")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (
+        found["a.png"].data == PICTURE
+        and found["zeros.png"].lost == "expected at most 8388608 bytes, found 50331648 or more"
+    )
+    assert peak < 2 * MIB
+
+
+def test_a_zip_made_on_windows_has_folders(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        for name, system in (("scans\\1923\\a.png", 0), ("scans\\1923\\", 0), ("back\\slash.png", 3)):
+            info = zipfile.ZipInfo("x")
+            info.filename, info.create_system = name, system
+            archive.writestr(info, PICTURE)
+    assert list(entries(tmp_path / "in.zip")) == ["scans/1923/a.png", "back\\slash.png"]
+
+
+def test_a_webdataset_may_be_in_capitals(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "in.tar", "w") as archive:
+        for name, data in (("0.JPG", PICTURE), ("0.TXT", b"a caption"), ("0.Json", b"{}")):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    assert entries(tmp_path / "in.tar")["0.JPG"].sidecars == {"json": "{}", "txt": "a caption", "cls": None}

@@ -40,11 +40,17 @@ class FakePool:
         self.tries = Counter[str]()
         self.orders: list[Order] = []
 
+    def resize(self, left: int) -> None:
+        assert left > 0
+
     def free_slots(self) -> int:
-        return 2 - len(self._in_hand)
+        return 0 if any(order.is_suspect for order in self._in_hand) else 2 - len(self._in_hand)
+
+    def idle_workers(self) -> int:
+        return int(not self._in_hand)
 
     def submit(self, order: Order) -> None:
-        assert self.free_slots()
+        assert self.idle_workers() if order.is_suspect else self.free_slots()
         self.tries[order.shard.id] += 1
         self.orders.append(order)
         self._in_hand.append(order)
@@ -56,6 +62,8 @@ class FakePool:
         self._in_hand.clear()
         return outcomes
 
+    def forget(self, order: Order) -> None: ...
+
     def check(self) -> None: ...
 
     def close(self) -> None: ...
@@ -66,7 +74,7 @@ def dispatched(behave: Behaviour, count: int, rows: int = 10) -> tuple[list[str]
     order: list[str] = []
     pool = FakePool(behave)
     dispatch = Dispatch(pool, lambda record: order.append(record["shard"]))
-    dispatch.run(shard(number, rows) for number in range(count))
+    dispatch.run([shard(number, rows) for number in range(count)])
     return order, dispatch, pool
 
 

@@ -121,5 +121,5 @@ def test_a_suspect_has_its_worker_for_itself_while_others_are_new() -> None:
             assert len(self._in_hand) == 1 or together[-1] == {"new"}
             return super().poll(timeout)
 
-    Dispatch(Watched(poisoned({str(number): {3} for number in range(12)}))).run(shard(number) for number in range(24))
+    Dispatch(Watched(poisoned({str(number): {3} for number in range(12)}))).run([shard(number) for number in range(24)])
     assert together.index({"suspect"}) < len(together) - 1 - together[::-1].index({"new"})

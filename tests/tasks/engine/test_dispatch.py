@@ -71,7 +71,7 @@ def test_an_error_that_no_other_try_can_mend_stops_the_run_at_once() -> None:
 
     pool = FakePool(behave)
     with pytest.raises(UsageError, match="no such column"):
-        Dispatch(pool).run(shard(number) for number in range(100))
+        Dispatch(pool).run([shard(number) for number in range(100)])
     assert pool.tries["2"] == 1 and len(pool.tries) <= 4
 
 
@@ -79,7 +79,7 @@ def test_a_set_stop_event_ends_the_run_with_what_is_done() -> None:
     order: list[str] = []
     dispatch = Dispatch(FakePool())
     dispatch.on_done = lambda record: (order.append(record["shard"]), len(order) == 4 and dispatch.stop.set())
-    dispatch.run(shard(number) for number in range(100))
+    dispatch.run([shard(number) for number in range(100)])
     assert order == list("0123")
 
 

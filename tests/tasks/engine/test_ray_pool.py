@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,11 @@ from ray.exceptions import ActorDiedError
 from bfr_models.errors import BfrError, UsageError
 from tasks.config.resolve import resolve_run
 from tasks.config.restore import RestoreRun
-from tasks.engine import ray_pool
+from tasks.engine import ray_actor, ray_pool
 from tasks.engine.placement import waiting_for
+from tasks.engine.ray_actor import Actor
 from tasks.engine.ray_cluster import connect_ray
+from tasks.engine.scaling import Share
 from tasks.restore_shards import restore_shards, worker_pool
 from tasks.runs.commits import Record
 from tasks.runs.shards import Shard
@@ -150,7 +151,7 @@ def test_a_first_shard_may_take_its_time_as_long_as_its_batches_get_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray_pool, "FIRST_DEADLINE", {"cpu": 9.0})
-    monkeypatch.setattr(ray_pool, "PULSE_SECONDS", 0.5)
+    monkeypatch.setattr(ray_actor, "PULSE_SECONDS", 0.5)
     support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(8), group_rows=8)
     pids = tmp_path / "pids"
     pids.mkdir()
@@ -197,13 +198,13 @@ def test_workers_that_cannot_be_placed_are_said_and_an_error_in_the_end(
     ],
 )
 def test_a_wait_for_workers_says_what_for(gpus: float, placed: int, ready: int, words: str) -> None:
-    assert waiting_for(gpus, 2, placed, ready, {"CPU": 4.0, "GPU": 1.0}) == words
+    assert waiting_for(Share(gpus), 2, placed, ready, {"CPU": 4.0, "GPU": 1.0}) == words
 
 
 def test_a_worker_that_is_replaced_late_in_a_run_has_its_own_time_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = ray_pool.RayPool.__new__(ray_pool.RayPool)
-    pool._gpus, pool._start_timeout, pool._waits = 0, 600.0, waits.WaitLines()
-    pool._actors = [ray_pool._Actor(None, placing="ref", loading="ref", created=time.monotonic())]
+    pool._share, pool._start_timeout, pool._waits = Share(), 600.0, waits.WaitLines()
+    pool._actors = [Actor(None, placing="ref")]
     pool._say_what_it_waits_for()
     pool._actors[0].created -= 601
     monkeypatch.setattr(ray_pool.ray, "cluster_resources", dict)
@@ -213,19 +214,19 @@ def test_a_worker_that_is_replaced_late_in_a_run_has_its_own_time_to_start(monke
 
 def test_workers_that_die_over_suspects_say_nothing_about_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = ray_pool.RayPool.__new__(ray_pool.RayPool)
-    pool._losses, pool._max_losses, pool._actors = 0, 2, []
-    monkeypatch.setattr(pool, "_new_actor", lambda: None)
+    pool._losses, pool._wanted, pool._actors = 0, 1, []
+    monkeypatch.setattr(ray_pool, "MAX_LOSSES_IN_A_ROW", 3)
     monkeypatch.setattr(ray_pool.ray, "get", lambda _: (_ for _ in ()).throw(ActorDiedError()))
     shard = Shard("0", "/a/x.parquet", "x.parquet", "1", 0, 1, 0, 10)
 
     def lose_a_worker(is_suspect: bool) -> None:
-        actor = ray_pool._Actor(None, placing=None, loading=None)
+        actor = Actor(None, placing=None)
         actor.in_hand["ref"] = (Order(shard, is_suspect=is_suspect), 0.0)
         assert pool._collect(actor, "ref").worker_lost
 
-    for is_suspect in (True, True, True, False, True):
+    for is_suspect in (True, True, True, True, False, False, True):
         lose_a_worker(is_suspect)
-    with pytest.raises(BfrError, match="2 workers died in a row with nothing done"):
+    with pytest.raises(BfrError, match="3 workers died in a row with nothing done"):
         lose_a_worker(is_suspect=False)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
@@ -14,7 +15,18 @@ from tasks.datasets import file_kinds
 from tasks.images import extras
 from tasks.images.codec import count_pixels, decode, encode
 from tasks.images.document_readers import later_pages
-from tests.newer_formats import avif_turned, dicom, dng, jp2_with_boxes, jxl_with_boxes, newer, pdf
+from tests.newer_formats import (
+    avif_turned,
+    box,
+    dicom,
+    dng,
+    dng_with_preview,
+    exif,
+    jp2_with_boxes,
+    jxl_with_boxes,
+    newer,
+    pdf,
+)
 from tests.tasks.images.samples import code_of
 from tests.tasks.images.test_zoo import wrong
 from tests.zoo import DEEP, FLAT, pillow
@@ -91,12 +103,68 @@ def test_pages_of_a_pdf_are_its_scans_or_are_drawn() -> None:
     assert code_of(file[:60]) == "undecodable" and list(later_pages(file[:60])) == []
 
 
+def test_a_pdf_may_show_a_part_of_its_scan_or_the_negative() -> None:
+    pytest.importorskip("pypdfium2")
+    jpeg = pillow(Image.fromarray(FLAT), "JPEG", quality=90)
+    half = decode(pdf(jpeg).replace(b"/MediaBox", b"/CropBox[0 0 36 108]/MediaBox"))
+    assert half.pixels.shape == (450, 150, 3)
+    assert half.beside.notes == ["a page of a PDF, drawn at 300 dpi"]  # and not all of the scan
+    negative = decode(pdf(jpeg).replace(b"/Filter/DCT", b"/Decode[1 0 1 0 1 0]/Filter/DCT"))
+    assert np.abs(negative.pixels.astype(int) + decode(jpeg).pixels - 255).max() <= 2
+    inks = Image.fromarray(FLAT).convert("CMYK")
+    of_adobe = pdf(pillow(inks, "JPEG", quality=95)).replace(b"/DeviceRGB", b"/DeviceCMYK")
+    seen = decode(of_adobe.replace(b"/Filter/DCT", b"/Decode[1 0 1 0 1 0 1 0]/Filter/DCT"))
+    assert np.array_equal(seen.pixels, decode(pillow(inks, "JPEG", quality=95)).pixels)
+
+
 def test_raw_data_are_developed() -> None:
     pytest.importorskip("rawpy")
     image = decode(dng())
     assert image.pixels.shape == (48, 64, 3) and image.bit_depth == 16
     assert np.ptp(image.pixels[8:-8, 8:-8].astype(int)) <= 6  # grey stays grey
-    assert any("raw data" in note for note in image.beside.notes)
+    assert image.beside.notes == ["developed from raw data"]
+    assert image.exif is not None and b"Test\0" in image.exif
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_the_full_size_jpeg_of_a_raw_file_goes_before_its_raw_data(orientation: int) -> None:
+    pytest.importorskip("rawpy")
+    scene = Image.fromarray(np.ascontiguousarray(FLAT[:, :64])).resize((64, 48))
+    jpeg = pillow(scene, "JPEG", quality=95, subsampling=0)
+    image = decode(dng_with_preview(jpeg, orientation))
+    upright = np.rot90(decode(jpeg).pixels, -1 if orientation == 6 else 0)
+    assert np.array_equal(image.pixels, upright) and image.bit_depth == 8
+    assert image.beside.notes == ["the full-size image that the camera made of its raw data"]
+    assert image.exif is not None and b"Test\0" in image.exif
+    small = decode(dng_with_preview(pillow(scene.resize((16, 12)), "JPEG"), orientation))
+    assert small.beside.notes == ["developed from raw data"] and small.pixels.shape == upright.shape
+
+
+def test_a_jpeg_xl_that_was_a_jpeg_is_that_jpeg() -> None:
+    profile = ICC.replace(b"rXYZ", b"tXYZ").replace(b"bXYZ", b"rXYZ").replace(b"tXYZ", b"bXYZ")  # not sRGB
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x0e\0\2\0\0\0\6\0\0\0\x1a\0\0\0\0hello\0"
+    jpeg = pillow(Image.fromarray(FLAT), "JPEG", quality=92, icc_profile=profile, exif=exif, xmp=XMP, comment=b"hi")
+    file = bytes(imagecodecs.jpegxl_encode_jpeg(jpeg, usecontainer=True))
+    before, image = decode(jpeg), decode(file)
+    assert np.array_equal(image.pixels, before.pixels) and (image.format, before.format) == ("JXL", "JPEG")
+    assert vars(image.beside) == vars(before.beside)
+    assert image.icc == profile and image.beside.comments == [b"hi"]
+    at = file.index(b"jbrd")
+    assert decode(file[:at] + b"free" + file[at + 4 :]).beside.notes == [
+        "a colour profile, or another description of colours than sRGB's left out"
+    ]  # from its pixels alone, where the JPEG cannot be had
+
+
+def test_compressed_boxes_of_a_jpeg_xl_are_read_within_bounds() -> None:
+    plain = jxl_with_boxes(6, b"")
+    packed = [box(b"brob", kind + imagecodecs.brotli_encode(body)) for kind, body in (
+        (b"xml ", XMP), (b"Exif", bytes(4) + exif(6)), (b"jumb", b"a claim"))]  # fmt: skip
+    image = decode(plain[: plain.index(b"Exif") - 4] + b"".join(packed))
+    assert image.beside.xmp == XMP and image.exif is not None and image.beside.notes == ["box jumb left out"]
+    bomb = box(b"brob", b"xml " + imagecodecs.brotli_encode(bytes(2**25)))
+    for odd in (bomb, box(b"brob", b"xml \xff"), box(b"brob", b"")):
+        assert np.array_equal(decode(plain + odd).pixels, FLAT)
+    assert decode(plain + bomb).beside.notes == ["xml of more than 8388608 bytes left out"]
 
 
 def test_without_its_library_a_format_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -232,3 +232,32 @@ def test_xmp_iptc_and_comments_come_along(fmt: str) -> None:
 
 def test_pillow_is_not_told_to_accept_truncated_files() -> None:
     assert not ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+_PHOTO = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    '<rdf:Description rdf:about="" xmlns:GCamera="c" xmlns:GDepth="d" xmlns:GImage="i" xmlns:dc="e" dc:format="kept"{}>'
+    "{}</rdf:Description></rdf:RDF></x:xmpmeta>"
+)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "elements", "left_out"),
+    [
+        (' GCamera:MotionPhoto="1" GCamera:MotionPhotoVersion="1"', "", ["a video"]),
+        ("", "<GCamera:MicroVideo>1</GCamera:MicroVideo>", ["a video"]),
+        (' GDepth:Format="RangeInverse" GDepth:Data="AAAA"', "", ["a map of depths"]),
+        (' GImage:Mime="image/jpeg"', "<GImage:Data>AAAA</GImage:Data>", ["another picture in XMP"]),
+    ],
+)
+def test_what_xmp_says_of_other_pixels_does_not_stay(attributes: str, elements: str, left_out: list[str]) -> None:
+    image = decode(saved(Image.fromarray(FLAT), "JPEG", xmp=_PHOTO.format(attributes, elements).encode()))
+    assert image.beside.xmp == _PHOTO.format("", "").encode()
+    assert image.beside.notes == [f"{what} left out" for what in left_out]
+
+
+def test_a_profile_that_is_cut_off_is_left_out() -> None:
+    for fmt in ("JPEG", "PNG", "WEBP", "TIFF"):
+        image = decode(saved(Image.fromarray(FLAT), fmt, icc_profile=SRGB[:300]))
+        assert image.icc is None and image.beside.notes == ["a colour profile that is cut off left out"], fmt
+        assert decode(saved(Image.fromarray(FLAT), fmt, icc_profile=SRGB + bytes(3))).icc == SRGB + bytes(3), fmt

@@ -265,7 +265,9 @@ def test_the_stages_and_the_busy_share_are_shown_and_old_runs_have_none() -> Non
     stages = dict.fromkeys(STAGES, 1.0) | {"method": 8.0}
     timings = {"stages": stages, "worker_seconds": 10.0, "workers": 2, "shards": 4, "busy_share": 0.9}
     text = Page(render_report("Title", [run(timings=timings)], [], [])).text
-    assert "method 8.0 s 40 %" in text and "90 %" in text
+    assert "method 8.0 s 42 %" in text and "90 %" in text
+    changing = timings | {"workers": 5, "most_workers": 3}
+    assert "5, 3 at once" in Page(render_report("Title", [run(timings=changing)], [], [])).text
     assert "The stages were not timed" in Page(render_report("Title", [RUN], [], [])).text
 
 

@@ -65,3 +65,22 @@ def test_nothing_found_says_so(url: str) -> None:
 def test_a_folder_name_with_brackets_is_a_name_first(tmp_path: Path) -> None:
     Store(str(tmp_path / "[2019] scans")).write("a.parquet", parquet())
     assert sources(str(tmp_path / "[2019] scans")) == ["a.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("log", "kind"),
+    [
+        ("_delta_log/0.json", "Delta Lake"),
+        (".hoodie/hoodie.properties", "Apache Hudi"),
+        ("metadata/v1.metadata.json", "Apache Iceberg"),
+    ],
+)
+def test_a_table_that_keeps_replaced_rows_is_no_dataset(log: str, kind: str, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.parquet").write_bytes(parquet())
+    assert sources(str(tmp_path)) == ["data/a.parquet"]
+    (tmp_path / log).parent.mkdir()
+    (tmp_path / log).write_text("{}")
+    with pytest.raises(UsageError, match=f"found a table of {kind}, which keeps rows that were replaced"):
+        open_source(str(tmp_path))
+    assert sources(f"{tmp_path}/data/*.parquet") == ["a.parquet"]

@@ -24,7 +24,7 @@ def case_of(side: int = SIZE, seed: int = 3) -> Case:
 
 def decided(says: Says, *cases: Case, **care: Any) -> list[Decision]:
     decide = Decide(replace(CAREFUL, **care), SetJudge(says))
-    return decide.choose([(case, decide.candidates(case)) for case in cases])
+    return decide.choose([(case, decide.draw(case)) for case in cases])
 
 
 @pytest.mark.parametrize(
@@ -56,19 +56,41 @@ def test_where_no_limit_is_low_enough_nothing_is_restored() -> None:
     assert found.outcome.startswith("kept_original")
 
 
-def test_only_a_face_larger_than_the_network_may_be_corrected_and_the_better_candidate_is_taken() -> None:
-    small, large = case_of(80), case_of(160)
-    decide = Decide(CAREFUL, SetJudge(lambda face, candidate: GOOD))
-    assert [one.outcome for one in decide.candidates(small)] == ["restored"]
-    assert [one.outcome for one in decide.candidates(large)] == ["restored", "corrected"]
-    verdicts = iter([replace(GOOD, gain=0.1), GOOD])
-    (found,) = decided(lambda face, candidate: next(verdicts), large)
-    assert found.outcome == "corrected" and found.change is not None and found.change.shape == (SIZE, SIZE, 3)
-    verdicts = iter([replace(GOOD, gain=0.1), BAD])
-    (found,) = decided(lambda face, candidate: next(verdicts), large)
-    assert found.outcome == "restored" and found.change is None
-    verdicts = iter([replace(GOOD, gain=0.2), replace(GOOD, gain=0.9, harm=0.9)])  # more, but too risky
-    assert decided(lambda face, candidate: next(verdicts), large)[0].outcome == "restored"
+def test_where_the_whole_change_is_in_doubt_half_of_it_is_looked_at_and_the_better_one_taken() -> None:
+    def outcome(whole: Verdict, half: Verdict, case: Case) -> Decision:
+        drawn = Decide(CAREFUL, SetJudge(lambda face, candidate: whole)).draw(case)
+        (found,) = decided(lambda face, candidate: whole if np.array_equal(candidate, drawn) else half, case)
+        return found
+
+    small, large = case_of(), case_of(160)
+    for case in (small, large):
+        found = outcome(replace(GOOD, gain=0.1), replace(GOOD, gain=0.15), case)
+        assert found.outcome == "corrected" and found.weight == 0.5 and found.verdict is not None
+        assert found.verdict.gain == 0.15
+    found = outcome(replace(GOOD, gain=0.1), replace(GOOD, gain=0.09), small)
+    assert found.outcome == "restored" and found.weight == 1
+    assert outcome(BAD, replace(GOOD, gain=0.03), small).outcome == "corrected"
+    assert (
+        outcome(replace(GOOD, gain=0.1), replace(GOOD, gain=0.15, harm=0.9), small).outcome == "restored"
+    )  # too risky
+
+
+@pytest.mark.parametrize("gain", [-0.31, 0.21])
+def test_half_of_what_is_plainly_bad_or_plainly_good_is_not_looked_at(gain: float) -> None:
+    judge = SetJudge(lambda face, candidate: replace(GOOD, gain=gain))
+    decide, case = Decide(CAREFUL, judge), case_of()
+    decide.choose([(case, decide.draw(case))])
+    assert len(judge.seen) == 1
+
+
+def test_what_is_judged_of_a_corrected_face_is_half_way() -> None:
+    judge = SetJudge(lambda face, candidate: replace(GOOD, gain=0.1))
+    decide, case = Decide(CAREFUL, judge), case_of(96)
+    drawn = decide.draw(case)
+    decide.choose([(case, drawn)])
+    (_, whole), (_, half) = judge.seen
+    assert np.array_equal(whole, drawn) and half.shape == case.crop.shape
+    assert np.abs(half.astype(float) - (case.crop.astype(float) + whole) / 2).max() <= 0.5
 
 
 def test_a_large_face_that_the_network_would_soften_is_too_large_for_it() -> None:
@@ -92,7 +114,7 @@ def test_a_verdict_counts_as_it_is_recorded() -> None:
 def test_without_a_judge_the_networks_face_is_taken_bit_for_bit() -> None:
     decide, case = Decide(Care(), None), case_of(160)
     assert not decide.needs_crops
-    (found,) = decide.choose([(case, decide.candidates(case))])
+    (found,) = decide.choose([(case, decide.draw(case))])
     assert found.outcome == "restored" and found.pixels is case.restored and found.verdict is None
 
 

@@ -1,0 +1,138 @@
+"""What the methods' networks take on this machine, and how near that is to what it can do.
+
+    python benchmarks/inference.py --methods estimator,difface
+
+Images per second of each method's preset, by precision and batch size, with the floating-point operations of a face.
+The share is of what the machine reaches in a large matrix product of the same precision. All variants take turns, and
+the fastest of a few rounds counts, so that other work on the machine costs them alike. `plain` is the script that the
+field ships: one face at a time in float32, contiguous. "PSNR" is of a face by the variant against that of `plain`, in
+dB: 60 is less than a third of a grey level. Writes results/inference.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from header import header
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from bfr_models.device import local_device
+from bfr_models.registry import load_method, methods, resolve_method
+from bfr_models.types import FaceBatch
+
+RESULTS = Path(__file__).parent / "results"
+MATRIX = 1024
+
+
+@dataclass
+class Variant:
+    method: str
+    preset: str
+    precision: str
+    batch: int
+    plain: bool
+    restore: Callable[[FaceBatch], FaceBatch]
+    fastest: float = math.inf  # seconds a face
+    flops: float = 0.0  # a face
+    first: Tensor | None = None  # of a batch, as restored
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", default="estimator,difface,diffbfr,clr_face")
+    parser.add_argument("--preset", default="face128")
+    parser.add_argument("--precisions", default="fp32,bf16")
+    parser.add_argument("--batches", default="1,2,8")
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    device = local_device()
+    peaks = {precision: _peak(precision, device) for precision in args.precisions.split(",")}
+    lines = ["| method | precision | faces a call | GFLOP a face | faces/s | times plain | share of a product | PSNR |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
+    for name in args.methods.split(","):
+        variants = [_variant(name, args.preset, "fp32", 1, device, plain=True)]
+        variants += [
+            _variant(name, args.preset, precision, int(batch), device)
+            for precision in args.precisions.split(",")
+            for batch in args.batches.split(",")
+        ]
+        for _ in range(args.rounds):
+            for variant in variants:
+                _run(variant)
+        for variant in variants:
+            lines.append(_line(variant, variants[0], peaks[variant.precision]))
+            print(lines[-1], flush=True)
+    text = header() + " ".join(__doc__.split("\n\n")[2].split()) + "\n\n" + "\n".join(lines) + "\n"
+    (RESULTS / "inference.md").write_text(text)
+
+
+def _variant(name: str, preset: str, precision: str, batch: int, device: str, plain: bool = False) -> Variant:
+    spec = next(one for one in methods()[name].presets if one.name == preset)
+    options = {"precision": precision} if hasattr(spec.options, "precision") else {}
+    restorer: Any = load_method(resolve_method(name, preset, options), device)
+    if plain:
+        _make_plain(restorer)
+    return Variant(name, preset, precision, batch, plain, restorer.restore)
+
+
+def _make_plain(owner: object, seen: set[int] | None = None) -> None:
+    """Undoes the memory layout of the networks that an object holds."""
+    seen = seen if seen is not None else set()
+    for value in vars(owner).values():
+        if isinstance(value, nn.Module):
+            value.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        elif type(value).__module__.startswith("bfr_models") and hasattr(value, "__dict__") and id(value) not in seen:
+            seen.add(id(value))
+            _make_plain(value, seen)
+
+
+def _run(variant: Variant) -> None:
+    rows = torch.Generator().manual_seed(0)
+    size = next(one for one in methods()[variant.method].presets if one.name == variant.preset).size
+    images = torch.nn.functional.interpolate(torch.rand((variant.batch, 3, 8, 8), generator=rows) * 2 - 1, size)
+    ids = tuple(str(number) for number in range(variant.batch))
+    batch = FaceBatch(ids, images, tuple(range(variant.batch)))
+    if variant.first is None:
+        with FlopCounterMode(display=False) as counter:
+            variant.first = variant.restore(batch).images[0]
+        variant.flops = counter.get_total_flops() / variant.batch
+        return
+    began = time.perf_counter()
+    variant.restore(batch)
+    variant.fastest = min(variant.fastest, (time.perf_counter() - began) / variant.batch)
+
+
+def _line(variant: Variant, plain: Variant, peak: float) -> str:
+    assert variant.first is not None and plain.first is not None
+    error = float((variant.first - plain.first).square().mean())
+    psnr = f"{10 * math.log10(4 / error):.0f}" if error else "equal"
+    name = "plain" if variant.plain else variant.precision
+    share = variant.flops / variant.fastest / peak
+    return (
+        f"| {variant.method} | {name} | {variant.batch} | {variant.flops / 1e9:.1f} | {1 / variant.fastest:.1f} | "
+        f"{plain.fastest / variant.fastest:.2f} | {share:.0%} | {psnr} |"
+    )
+
+
+def _peak(precision: str, device: str) -> float:
+    """Floating-point operations per second of a matrix product."""
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+    a = torch.rand((MATRIX, MATRIX), dtype=dtype, device=device)
+    fastest = math.inf
+    for _ in range(8):
+        began = time.perf_counter()
+        float((a @ a)[0, 0])
+        fastest = min(fastest, time.perf_counter() - began)
+    return 2 * MATRIX**3 / fastest
+
+
+if __name__ == "__main__":
+    main()

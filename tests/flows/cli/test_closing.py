@@ -1,0 +1,47 @@
+"""The end of a run: a box on a terminal, lines in a log, and commands that can be copied from both."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from flows.cli.closing import closing
+
+RECORD: dict[str, Any] = {
+    "method": {"name": "difface", "preset": "face128"},
+    "totals": {
+        "rows": 1200, "restored": 1199, "rejected": 1, "changed": 9, "faces": 1300, "shards": 40, "wall_seconds": 61.5,
+    },
+    "outcomes": {"kept_original": 1291, "restored": 9},
+    "rejects": {"undecodable": 1},
+    "statistics": {"identity_similarity": {"mean": 0.98, "p05": 0.9, "p95": 1.0}, "identity_similarity_gt": {},
+                   "psnr": {}, "ssim": {}},
+    "warnings": ["the faces are larger than the preset"],
+    "arguments": {"source": "/archive/restored/source", "destination": "/archive/restored"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_a_terminal_gets_a_box_and_commands_in_one_line_each(width: int) -> None:
+    told = io.StringIO()
+    closing(Console(file=told, force_terminal=True, width=width, soft_wrap=True, color_system=None), RECORD)
+    box, _, rest = told.getvalue().partition("╯")
+    assert "difface face128" in box and "╭" in box and "undecodable" in box
+    assert all(len(line) <= width for line in box.splitlines())
+    lines = rest.splitlines()
+    assert "report: /archive/restored/report/index.html" in lines
+    assert "next:   bfr export /archive/restored DIR    # the same files, restored" in lines
+    assert "│" not in rest
+
+
+def test_a_log_gets_lines() -> None:
+    told = io.StringIO()
+    closing(Console(file=told, soft_wrap=True), RECORD)
+    lines = told.getvalue().splitlines()
+    assert lines[0] == (
+        "1,200 rows in = 1,199 written (9 restored, 1,190 kept as they were) + 1 rejected, 40 shards, 61.5 s"
+    )
+    assert "rejected as undecodable: 1" in lines and not any("╭" in line for line in lines)
