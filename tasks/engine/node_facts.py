@@ -129,8 +129,9 @@ def _time_at(reporter: Any) -> float:
 def _why(error: RayError) -> str:
     if isinstance(error, GetTimeoutError):
         return f"no answer in {ANSWER_SECONDS:.0f} s"
-    missing = lacks_package(error)
-    return str(missing) if missing else redact_text(str(error).strip().splitlines()[-1])
+    if missing := lacks_package(error):
+        return str(missing)
+    return redact_text(f"its process did not live to answer: {str(error).strip().splitlines()[-1]}")
 
 
 def _skew(clock: Callable[[], float]) -> tuple[float, float]:

@@ -164,7 +164,8 @@ def test_three_nodes_each_say_their_own(
         if row["state"] == "bad"
     }
     assert "install the same version" in by_state[other.node_id]["advice"]
-    assert by_state[frozen.node_id]["found"].startswith("no answer in") and len(by_state) == 2
+    silent = ("no answer in", "its process did not live to answer")  # as Ray gives the node up later or sooner
+    assert by_state[frozen.node_id]["found"].startswith(silent) and len(by_state) == 2
     for name in ("store", "clock"):
         assert [row["state"] for row in rows if row["name"] == name] == ["ok", "ok"]
     assert not [path for path in Path(store).rglob("*") if path.is_file()], "nothing is left"
