@@ -41,11 +41,7 @@ def connect_ray() -> bool:
     require_ray_place()
     try:
         _init(address)
-    except Exception as error:
-        if type(error) is not Exception and not isinstance(
-            error, RayError | ConnectionError | RuntimeError | ValueError
-        ):
-            raise  # none of Ray's, which has a bare Exception for a machine that is too busy
+    except Exception as error:  # a bare one too: of a machine that is too busy
         raise _cannot_connect(address, error) from error
     finally:
         if threading.current_thread() is threading.main_thread():

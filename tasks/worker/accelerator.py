@@ -69,6 +69,12 @@ class Accelerator:
         return list(restored.cpu())
 
 
+def use_threads(count: int) -> None:
+    """For this thread's tensors. Asked first, since a thread's first use of torch sets what another has set last."""
+    torch.get_num_threads()
+    torch.set_num_threads(count)
+
+
 def is_finite(face: Tensor) -> bool:
     """Whether all pixels are. One pass, unless their sum overflows."""
     return bool(torch.isfinite(face.sum())) or bool(torch.isfinite(face).all())

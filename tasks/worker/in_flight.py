@@ -85,6 +85,7 @@ class RowInFlight:
     results: Results
     size: int  # bytes
     is_large: bool
+    is_last: bool = False  # of those that are restored together: of its shard, or before a large one
     opened: OpenRow | None = None
     faces: list[FaceInFlight] = field(default_factory=list)
     composed: Uint8Image | None = None

@@ -6,7 +6,8 @@ Items come in one after the other and leave after the last stage. What is in bet
 `admit` waits for room, so no queue needs a bound of its own. A lane is a group of threads that several stages share;
 each thread takes what has come furthest, so that items leave before new ones come in. Consecutive stages of a lane
 follow each other at once, on one thread. A stage with a `Batch` takes the items in the order in which they were
-admitted, as many as there are to a batch; fewer only if it has nothing else to do, and no other item is on its way.
+admitted, as many as there are to a batch. Where a batch ends depends on the items alone, never on who came when: a
+network may give other last bits with other companions, and a shard that is restored again has to become what it was.
 """
 
 from __future__ import annotations
@@ -37,6 +38,11 @@ class Item(Protocol):
         ...
 
     @property
+    def is_last(self) -> bool:
+        """Whether no batch goes on after it: the last of its shard."""
+        ...
+
+    @property
     def is_over(self) -> bool:
         """Whether there is nothing left to do: it passes the other stages untouched."""
         ...
@@ -60,10 +66,12 @@ class Lane:
 
 @dataclass(frozen=True)
 class Batch(Generic[T]):
-    """How many items a stage takes at once: as many as weigh `limit()` together, or a single heavier one."""
+    """How many items a stage takes at once: as many as weigh `limit()` together, or a single heavier one; fewer where a
+    last or a large item is among them, or where they take `size` bytes."""
 
     limit: Callable[[], int]
     weigh: Callable[[T], int]
+    size: int
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,6 @@ class _Section(Generic[T]):
     early: list[tuple[int, T]] = field(default_factory=list)  # a heap of those that have overtaken others
     waiting: deque[tuple[int, T]] = field(default_factory=deque)
     arrived: int = 0  # the number of the first item that has not come yet, where the order counts
-    at_work: int = 0  # threads
 
     @property
     def lane(self) -> Lane:
@@ -99,19 +106,23 @@ class _Section(Generic[T]):
             self.waiting.append(heappop(self.early))
             self.arrived += 1
 
-    def take(self, admitted: int) -> list[tuple[int, T]]:
-        """What a thread is to do now, of `admitted` items in all; nothing if it should wait for more."""
+    def take(self) -> list[tuple[int, T]]:
+        """What a thread is to do now; nothing if it should wait for more."""
         if (batch := self.stages[0].batch) is None:
             return [self.waiting.popleft()] if self.waiting else []
-        limit, weight, count = batch.limit(), 0, 0
-        for _, item in self.waiting:
+        return [self.waiting.popleft() for _ in range(self._ready(batch))]
+
+    def _ready(self, batch: Batch[T]) -> int:
+        """How many items the next batch has; 0 if it is not full yet."""
+        limit, weight, size = batch.limit(), 0, 0
+        for count, (_, item) in enumerate(self.waiting):
             weight += 0 if item.is_over else batch.weigh(item)
+            size += item.size
             if weight > limit and count:
-                break
-            count += 1
-        if weight < limit and (self.arrived < admitted or self.at_work):
-            return []
-        return [self.waiting.popleft() for _ in range(count)]
+                return count
+            if weight >= limit or size >= batch.size or item.is_last or item.is_large:
+                return count + 1
+        return len(self.waiting) if all(item.is_over for _, item in self.waiting) else 0
 
     def work(self, items: Sequence[T]) -> None:
         for one in self.stages:
@@ -154,6 +165,11 @@ class Line(Generic[T]):
             self._sizes[number] = self._size(item)
             self._put(0, number, item)
 
+    def wake(self) -> None:
+        """Has the threads look again, when items have become over."""
+        with self._lock:
+            self._wake_all()
+
     def close(self) -> None:
         """Ends the threads, once all items are out."""
         with self._lock:
@@ -189,8 +205,7 @@ class Line(Generic[T]):
         with self._lock:
             while self._sizes or not self._closed:
                 for place in reversed(own):
-                    if items := self._sections[place].take(self._admitted):
-                        self._sections[place].at_work += 1
+                    if items := self._sections[place].take():
                         return place, items
                 self._calls[lane].wait()
         return None
@@ -201,10 +216,6 @@ class Line(Generic[T]):
             for _, item in items:
                 self._on_end(item)
         with self._lock:
-            section = self._sections[place]
-            section.at_work -= 1
-            if section.waiting:  # perhaps fewer than a batch: this thread may have something else to do
-                self._calls[section.lane].notify()
             for number, item in items:
                 if not is_last:
                     self._put(place + 1, number, item)

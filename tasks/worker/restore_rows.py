@@ -33,7 +33,7 @@ from tasks.images.codec import encode, notes_on
 from tasks.scoring.scorer import FaceTriple, load_scorer
 from tasks.scoring.statistics import BIN_WIDTHS
 from tasks.worker import windows
-from tasks.worker.accelerator import Accelerator, is_finite
+from tasks.worker.accelerator import Accelerator, is_finite, use_threads
 from tasks.worker.batches import call_or_bisect
 from tasks.worker.decide import Case, load_decide
 from tasks.worker.framing import FacesInPhotos, Framing, HolesInImages, WholeImages
@@ -52,6 +52,7 @@ PIXEL_BYTES = 6  # of an image, and of what is written in its place
 FACE_BYTES = 30  # a pixel of a face at the method's size: floats before and after, and three pictures
 FACES_GUESSED = 4  # in a photo that has not been looked at
 BYTES_PER_THREAD = PIXEL_BYTES * windows.WINDOW_PIXELS
+BATCH_BYTES = BYTES_PER_THREAD // 4  # so that there is room for what the stages' batches wait for
 
 
 class RestoreRows:
@@ -70,17 +71,17 @@ class RestoreRows:
         self._threads = min(MOST_CODECS, job.threads or os.cpu_count() or 1)
         threads = torch.get_num_threads()
         self._line = Line[RowInFlight](self._stages(threads), self._bytes_in_flight, self._end, clocks)
-        _use_threads(threads)  # of all threads but the line's
+        use_threads(threads)  # of all threads but the line's
 
     def _stages(self, threads: int) -> list[Stage[RowInFlight]]:
-        one_thread = partial(_use_threads, 1)  # each: they are many, and their tensors small
+        one_thread = partial(use_threads, 1)  # each: they are many, and their tensors small
         cv2.setNumThreads(1)
         codecs = Lane("codecs", self._threads, one_thread)
-        accelerator = Lane("accelerator", 2, partial(_use_threads, threads))
+        accelerator = Lane("accelerator", 2, partial(use_threads, threads))
         networks = Lane("networks", 1, one_thread)
         # One of the accelerator's threads puts the next batch together while the other waits for the last.
-        faces = Batch[RowInFlight](lambda: self._accelerator.batch_size, lambda row: len(row.faces))
-        photos = Batch[RowInFlight](lambda: PHOTOS_AT_ONCE, lambda row: 1)
+        faces = Batch[RowInFlight](lambda: self._accelerator.batch_size, lambda row: len(row.faces), BATCH_BYTES)
+        photos = Batch[RowInFlight](lambda: PHOTOS_AT_ONCE, lambda row: 1, BATCH_BYTES)
         detecting, looking = (accelerator, photos) if self._framing.is_network else (codecs, None)
         scoring, seen = (networks, faces) if self._scorer.has_networks else (codecs, None)
         return [
@@ -134,6 +135,7 @@ class RestoreRows:
     def restore(self, source: ShardInput, rows: Sequence[Row]) -> list[Done]:
         """The results of some rows of a shard, in no particular order. Rows that have an error are passed through."""
         results = Results(self._stop)
+        held: RowInFlight | None = None  # until it is known whether a batch goes on after it
         with turn(self._turn), stage("read"):
             for row in rows:
                 results.expect()
@@ -141,25 +143,35 @@ class RestoreRows:
                     results.end(Done(row))
                 elif results.is_over:
                     results.end(None)
-                else:
-                    self._put_in(source, row, results)
+                elif one := self._in_flight(source, row, results):
+                    self._admit(held, is_last=one.is_large)
+                    held = one
+            self._admit(held, is_last=True)
+        if results.is_over:
+            self._line.wake()  # for those that waited for others
         return results.wait()
 
-    def _put_in(self, source: ShardInput, row: Row, results: Results) -> None:
+    def _in_flight(self, source: ShardInput, row: Row, results: Results) -> RowInFlight | None:
+        """A row that may be admitted; None, with its shard failed, if its image cannot be looked at."""
         scale = window_scale(self._job.photos)
         try:
             pixels = scale**2 * windows.pixels_of(source, row)
         except BaseException as error:  # of the storage that the image is in
             results.fail(error)
             results.end(None)
-            return
-        is_large = pixels > windows.WINDOW_PIXELS
-        if is_large:
-            pa.default_memory_pool().release_unused()  # what reading the shard took temporarily
+            return None
         faces = FACES_GUESSED if self._job.photos else 1
         size = PIXEL_BYTES * pixels + faces * FACE_BYTES * self._size**2
+        return RowInFlight(source, row, results, size, is_large=pixels > windows.WINDOW_PIXELS)
+
+    def _admit(self, row: RowInFlight | None, *, is_last: bool) -> None:
+        if row is None:
+            return
+        row.is_last = is_last
+        if row.is_large:
+            pa.default_memory_pool().release_unused()  # what reading the shard took temporarily
         with stage(None):
-            self._line.admit(RowInFlight(source, row, results, size, is_large))
+            self._line.admit(row)
 
     def _end(self, row: RowInFlight) -> None:
         row.results.end(row.done)
@@ -291,9 +303,3 @@ class RestoreRows:
             "note": "; ".join(filter(None, (written, opened.enlargement.note))) or None,
         }
         return Done(row.row, values, [scored.features for scored in opened.scored])
-
-
-def _use_threads(count: int) -> None:
-    """For this thread's tensors. Asked first, since a thread's first use of torch sets what another has set last."""
-    torch.get_num_threads()
-    torch.set_num_threads(count)

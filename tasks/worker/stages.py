@@ -37,23 +37,26 @@ class Clock:
     def switch(self, to: str | None) -> str | None:
         """Ends the stage that it is in, and returns its name; None between stages."""
         with self._lock:
-            now, before = time.perf_counter(), self._stage
-            if before is not None:
-                self._seconds[before] += now - self._since
-                if self._traced:
-                    self._spans.append((before, self._since, now - self._since))
-            self._stage, self._since = to, now
+            before = self._stage
+            self._count()
+            self._stage = to
             return before
 
     def take(self) -> dict[str, float]:
         """The seconds in each stage since the last call."""
         with self._lock:
-            now = time.perf_counter()
-            if self._stage is not None:
-                self._seconds[self._stage] += now - self._since
-                self._since = now
+            self._count()
             taken, self._seconds = self._seconds, defaultdict(float)
             return taken
+
+    def _count(self) -> None:
+        """Adds the time up to now to the stage that it is in; a span that goes on is cut in two."""
+        now = time.perf_counter()
+        if self._stage is not None:
+            self._seconds[self._stage] += now - self._since
+            if self._traced:
+                self._spans.append((self._stage, self._since, now - self._since))
+        self._since = now
 
     def take_spans(self) -> list[tuple[str, float, float]]:
         """(stage, start, seconds) of each stage that has ended, if the clock is traced."""

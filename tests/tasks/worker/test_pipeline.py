@@ -19,6 +19,7 @@ class Thing:
     number: int
     size: int = 1
     is_large: bool = False
+    is_last: bool = False
     is_over: bool = False
     weight: int = 1
     seen: list[str] = field(default_factory=list)
@@ -73,7 +74,7 @@ def noting(name: str) -> Callable[[Sequence[Thing]], None]:
 
 
 def by(size: int) -> Batch[Thing]:
-    return Batch(lambda: size, lambda thing: thing.weight)
+    return Batch(lambda: size, lambda thing: thing.weight, size=500)
 
 
 def test_each_thing_passes_each_stage_in_turn(make: Make) -> None:
@@ -82,7 +83,7 @@ def test_each_thing_passes_each_stage_in_turn(make: Make) -> None:
         *(Stage(name, noting(name), lane, by(3) if name == "c" else None) for name, lane in names.items())
     )
     for number in range(50):
-        line.admit(Thing(number))
+        line.admit(Thing(number, is_last=number == 49))
     found = ends.wait(50)
     assert sorted(thing.number for thing in found) == list(range(50))
     assert all(thing.seen == list(names) for thing in found)
@@ -103,9 +104,9 @@ def test_batches_are_full_and_in_the_order_of_admission_whoever_overtakes(make: 
 
     line, ends = make(Stage("first", first, MANY), Stage("batch", batch, ONE, by(3)))
     for number in range(8):
-        line.admit(Thing(number))
+        line.admit(Thing(number, is_last=number in (4, 7)))
     ends.wait(8)
-    assert batches == [[0, 1, 2], [3, 4, 5], [6, 7]]  # the last, since nothing else is on its way
+    assert batches == [[0, 1, 2], [3, 4], [5, 6, 7]]
 
 
 def test_a_batch_goes_by_weight(make: Make) -> None:
@@ -116,10 +117,34 @@ def test_a_batch_goes_by_weight(make: Make) -> None:
 
     line, ends = make(Stage("hold", lambda things: go.wait(30) and None, ONE), Stage("batch", batch, MANY, by(8)))
     for number, weight in enumerate((4, 3, 0, 2, 20, 8, 0, 1)):
-        line.admit(Thing(number, weight=weight))
+        line.admit(Thing(number, weight=weight, is_last=number == 7))
     go.set()
     ends.wait(8)
-    assert batches == [[4, 3, 0], [2], [20], [8, 0], [1]]
+    assert batches == [[4, 3, 0], [2], [20], [8], [0, 1]]
+
+
+def test_a_batch_ends_by_its_bytes_and_before_and_after_a_large_one(make: Make) -> None:
+    batches = list[list[int]]()
+
+    def batch(things: Sequence[Thing]) -> None:
+        batches.append([thing.number for thing in things])
+
+    line, ends = make(Stage("batch", batch, MANY, by(8)))
+    for number, size in enumerate((200, 299, 1, 1, 1)):
+        line.admit(Thing(number, size=size, is_large=number == 3, is_last=number in (2, 4)))
+    ends.wait(5)
+    assert sorted(batches) == [[0, 1, 2], [3], [4]]
+
+
+def test_things_that_are_over_do_not_wait_for_others(make: Make) -> None:
+    line, ends = make(Stage("batch", noting("batch"), ONE, by(8)))
+    things = [Thing(number) for number in range(3)]
+    for thing in things:
+        line.admit(thing)
+    for thing in things:
+        thing.is_over = True
+    line.wake()
+    assert len(ends.wait(3)) == 3
 
 
 def test_what_is_under_way_is_bounded_and_the_large_are_alone(make: Make) -> None:
@@ -137,12 +162,15 @@ def test_what_is_under_way_is_bounded_and_the_large_are_alone(make: Make) -> Non
                 under_way.remove(thing)
 
     line, ends = make(
-        Stage("come", come, MANY), Stage("all", noting("all"), ONE, by(100)), Stage("go", go, MANY), limit=9
+        Stage("come", come, MANY),
+        Stage("all", noting("all"), ONE, Batch(lambda: 100, lambda thing: thing.weight, size=3)),
+        Stage("go", go, MANY),
+        limit=9,
     )
     for number in range(30):
         line.admit(Thing(number, size=3, is_large=number % 10 == 5))
     ends.wait(30)
-    assert most == [9, 1]  # and a batch that will not be full does not wait for what has no room
+    assert most == [9, 1]
 
 
 def test_an_error_is_the_things_own_and_it_passes_the_other_stages_untouched(make: Make) -> None:
@@ -152,7 +180,7 @@ def test_an_error_is_the_things_own_and_it_passes_the_other_stages_untouched(mak
 
     line, ends = make(Stage("fail", fail, MANY), Stage("b", noting("b"), ONE, by(2)), Stage("c", noting("c"), MANY))
     for number in range(4):
-        line.admit(Thing(number))
+        line.admit(Thing(number, is_last=number == 3))
     found = sorted(ends.wait(4), key=lambda thing: thing.number)
     assert [thing.seen for thing in found] == [["b", "c"], [], ["b", "c"], ["b", "c"]]
     assert isinstance(found[1].error, ValueError)
