@@ -59,6 +59,16 @@ def test_the_harm_curve_counts_faces_not_candidates() -> None:
     true = np.array([-0.2, 0.2, 0.1, -0.3])
     curve = {row[0]: row[1:] for row in harm_curve(items, predicted, harm, true)}
     low, high = LIMITS[20], LIMITS[-1]
-    # Of a the second candidate, b and c are kept; then of a the first, which is worse, and b. One more counts as worse.
-    assert curve[low] == pytest.approx([1 / 4, 1 / 3, 0.2 / 0.3], abs=1e-3)
-    assert curve[high] == pytest.approx([2 / 4, 2 / 3, -0.1 / 0.3], abs=1e-3)
+    # Of a the second candidate, b and c are kept; then of a the first, which is worse, and b. None of three faces may
+    # be one of three in truth.
+    assert curve[low] == pytest.approx([0.99, 1 / 3, 0.2 / 0.3], abs=0.01)
+    assert curve[high] == pytest.approx([1, 2 / 3, -0.1 / 0.3], abs=1e-3)
+
+
+@pytest.mark.parametrize(("worse", "most"), [(0, 3.00), (1, 4.74), (5, 10.51), (20, 29.06)])
+def test_the_share_that_is_worse_is_an_upper_bound_of_95_percent(worse: int, most: float) -> None:
+    """Against the exact bounds of a Poisson mean, half the quantile 0.95 of chi squared with 2 (n + 1) degrees."""
+    n = 1000
+    true = np.where(np.arange(n) < worse, -0.2, 0.1)
+    row = harm_curve(range(n), np.full(n, 0.1), np.zeros(n), true)[0]
+    assert row[1] * n == pytest.approx(most, abs=0.05)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,15 @@ OWN_KEY = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "k" * 32}
 
 
 @pytest.fixture
-def settings(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """fsspec's configuration, empty."""
-    monkeypatch.setattr("tasks.storage.filesystem.conf", fsspec.config.conf)
-    for name in list(fsspec.config.conf):
-        monkeypatch.delitem(fsspec.config.conf, name)
-    return fsspec.config.conf
+    conf = fsspec.config.conf
+    monkeypatch.setattr("tasks.storage.filesystem.conf", conf)
+    kept = dict(conf)
+    conf.clear()
+    yield conf
+    conf.clear()
+    conf.update(kept)
 
 
 @pytest.fixture
@@ -95,7 +99,8 @@ def test_a_key_that_the_store_does_not_have_is_said(bucket: str, tmp_path: Path,
         pack_pictures(images(tmp_path), f"{bucket}/in")
     words = explain(raised.value)[1]
     assert (
-        words.startswith("expected a place in a store that this machine may use, found a refusal (")
+        words.startswith("expected a place in a store that this machine may use at ")
+        and "found a refusal (" in words
         and "another" in words
     ), words
 

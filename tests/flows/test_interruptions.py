@@ -212,7 +212,7 @@ def test_with_the_defaults_ctrl_c_on_a_terminal_ends_all_that_the_command_starte
         assert time.monotonic() < deadline, b"".join(said)
         time.sleep(0.05)
     processes = psutil.Process(pid).children(recursive=True)
-    assert any("app_of_starter" in " ".join(process.cmdline()) for process in processes)
+    assert any("embedded_server" in " ".join(process.cmdline()) for process in processes)
     began = time.monotonic()
     os.write(terminal, b"\x03")
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130

@@ -77,7 +77,7 @@ def test_an_interrupted_curation_is_no_dataset_and_is_done_again(
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tasks.curate_run.subset_statistics", interrupted)
+    monkeypatch.setattr("tasks.scoring.subset_statistics.subset_statistics", interrupted)
     with pytest.raises(KeyboardInterrupt):
         curated(hostile_run, tmp_path, where="n > 3")
     monkeypatch.undo()

@@ -53,7 +53,7 @@ def test_a_run_waits_for_nodes_that_do_not_exist_yet_uses_them_and_lets_them_go(
         environment = {**os.environ, "PYTHONPATH": plugin_path, "RAY_ADDRESS": cluster.address}
         environment |= {"PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120"}
         log = (tmp_path / "log").open("w")
-        run = subprocess.Popen(command, env=environment, stderr=log, stdout=subprocess.DEVNULL)
+        run = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:
             wait_until(lambda: figures_of(port).get("bfr_workers_wanted") == 3 or run.poll() is not None)
             up = wait_until(lambda: figures_of(port).get("bfr_workers_ready") == 3 or run.poll() is not None)

@@ -214,7 +214,7 @@ def test_a_worker_that_is_replaced_late_in_a_run_has_its_own_time_to_start(monke
 
 def test_workers_that_die_over_suspects_say_nothing_about_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = ray_pool.RayPool.__new__(ray_pool.RayPool)
-    pool._losses, pool._wanted, pool._actors = 0, 1, []
+    pool._losses, pool._wanted, pool._actors, pool._forgotten = 0, 1, [], set()
     monkeypatch.setattr(ray_pool, "MAX_LOSSES_IN_A_ROW", 3)
     monkeypatch.setattr(ray_pool.ray, "get", lambda _: (_ for _ in ()).throw(ActorDiedError()))
     shard = Shard("0", "/a/x.parquet", "x.parquet", "1", 0, 1, 0, 10)
