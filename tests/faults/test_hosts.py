@@ -25,7 +25,7 @@ from tests import support
 from tests.faults.hosts import BIN, PORT, Host, three_hosts, why_not
 
 pytestmark = [pytest.mark.long, pytest.mark.s3]
-ROWS, GROUP_ROWS = 320, 2
+ROWS, GROUP_ROWS = 240, 2
 SHARDS = ROWS // GROUP_ROWS
 SECONDS = float(os.environ.get("BFR_HOSTS_SECONDS", "180"))  # for any one thing to come
 

@@ -67,7 +67,7 @@ def head(plugin_path: str) -> Iterator[Path]:
     """A Ray head with a dashboard, which asks for a token; the folder of its logs."""
     prepare_environment()
     prepare_token()
-    first = support.free_ports(5)
+    first = support.free_ports(40)
     outside = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")}
     nobody = "http://127.0.0.1:9/api"  # without Prefect, whose server takes its time to start
     outside |= {"PYTHONPATH": plugin_path, "PREFECT_API_URL": nobody, "AWS_SECRET_ACCESS_KEY": OF_THE_CLUSTER}
@@ -76,6 +76,8 @@ def head(plugin_path: str) -> Iterator[Path]:
         command = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
         command += [f"--port={first}", f"--dashboard-port={first + 1}", f"--ray-client-server-port={first + 2}"]
         command += [f"--dashboard-agent-grpc-port={first + 3}", f"--runtime-env-agent-port={first + 4}"]
+        command += [f"--dashboard-agent-listen-port={first + 5}"]
+        command += [f"--min-worker-port={first + 6}", f"--max-worker-port={first + 39}"]  # not where the others may lie
         command += [f"--temp-dir={folder}", "--num-cpus=2", "--num-gpus=0", f"--object-store-memory={80 * 2**20}"]
         process = psutil.Popen([*map(str, command)], env=outside, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         with pytest.MonkeyPatch.context() as patch:
