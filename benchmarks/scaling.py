@@ -84,7 +84,7 @@ def _table(folder: Path, sizes: list[int], seconds: float) -> list[str]:
 
 
 def _timed(folder: Path, actors: int, seconds: float) -> tuple[float, float]:
-    """(seconds until so many workers are ready, seconds that they take)."""
+    """(seconds until all workers are ready, seconds that they then work)."""
     from tasks.config.resolve import resolve_run
     from tasks.restore_shards import restore_shards, worker_pool
 

@@ -32,7 +32,7 @@ def is_larger(side: float, size: int) -> bool:
 
 
 def is_in_doubt(gain: float) -> bool:
-    """Whether half of a change, of which all is predicted to gain this much, may be worth more than all or nothing."""
+    """Whether half of a change may be worth more than all of it or none; `gain` is predicted for all of it."""
     return DOUBTFUL[0] <= gain <= DOUBTFUL[1]
 
 

@@ -90,7 +90,7 @@ def known_weights() -> dict[str, str]:
     return found
 
 
-@ray.remote(num_cpus=0, max_restarts=0)  # for a node of which every CPU is taken
+@ray.remote(num_cpus=0, max_restarts=0)  # so that it runs even where all CPUs are taken
 class _Reporter:
     """A process on one node."""
 

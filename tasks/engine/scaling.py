@@ -90,7 +90,7 @@ def _on_gpus(each: float, gpus: float) -> int:
 
 
 def wanted_workers(limits: Limits, now: int, room: int, left: int) -> int:
-    """How many workers there should be, of which there are `now`; `room` is for how many in all."""
+    """How many workers there should be. There are `now` of them, and the cluster has `room` for so many in all."""
     offered = max(limits.least, room) if limits.most is None else min(max(limits.least, room), limits.most)
     return min(max(now, min(offered, left)), offered, 2 * left)
 

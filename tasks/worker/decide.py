@@ -52,14 +52,18 @@ class Decision:
 
     outcome: str
     pixels: Uint8Image | None = None  # that are drawn: square, of any size; None: the face stays as it is
-    weight: float = 1.0  # of these pixels; the rest is the input's
     verdict: Verdict | None = None  # on what it becomes, or, where it is kept, on the best that it might have become
+
+    @property
+    def weight(self) -> float:
+        """Of the drawn pixels, in (0, 1]; the rest is the input's."""
+        return HALF if self.outcome == CORRECTED else 1.0
 
     def at(self, lq: Uint8Image) -> Uint8Image:
         """The face as it becomes, at the size of `lq`, which is the face as it was."""
         if self.pixels is None:
             return lq
-        return resized(self.pixels, len(lq)) if self.weight == 1 else corrected(self.pixels, lq)
+        return corrected(self.pixels, lq) if self.outcome == CORRECTED else resized(self.pixels, len(lq))
 
 
 class Decide:
@@ -86,7 +90,7 @@ class Decide:
         doubtful = [n for n, one in enumerate(whole) if one.verdict and is_in_doubt(one.verdict.gain)]
         halves = self._judged(
             [
-                (case, corrected(pixels, case.crop), Decision(CORRECTED, pixels, HALF))
+                (case, corrected(pixels, case.crop), Decision(CORRECTED, pixels))
                 for case, pixels in (drawn[n] for n in doubtful)
             ]
         )
