@@ -42,13 +42,14 @@ class Autoscaler:
 
     @property
     def nodes(self) -> int:
-        """How many there are now, besides the head."""
-        return len([process for process in self.processes() if process.info["name"] == "raylet"]) - 1
+        """How many there are now, besides the head: one to a raylet's command, which a child shares until it execs."""
+        commands = {tuple(process.info["cmdline"]) for process in self.processes()}
+        return len([command for command in commands if Path(command[0]).name == "raylet"]) - 1
 
     def processes(self) -> list[psutil.Process]:
         """All of the cluster."""
         place = str(self.folder / "ray")
-        return [p for p in psutil.process_iter(["name", "cmdline"]) if place in " ".join(p.info["cmdline"] or ())]
+        return [p for p in psutil.process_iter(["cmdline"]) if place in " ".join(p.info["cmdline"] or ())]
 
 
 @contextmanager
