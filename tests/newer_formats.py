@@ -152,6 +152,7 @@ _CAMERA: list[tuple[Any, ...]] = [
 _RAW: list[tuple[Any, ...]] = [
     (33421, "H", 2, (2, 2), True), (33422, "B", 4, (0, 1, 1, 2), True), (50717, "I", 1, 65535, True),
 ]  # fmt: skip
+_COLOUR_FILTERS = (33421, 33422)
 _SCENE = np.full((48, 64), 9000, np.uint16)
 
 
@@ -160,6 +161,18 @@ def dng() -> bytes:
     tags = [*_CAMERA, *_RAW]
     tifffile.imwrite(file := io.BytesIO(), _SCENE, photometric="cfa", metadata=None, extratags=tags, subfiletype=0)
     return file.getvalue()
+
+
+def monochrome_dng() -> bytes:
+    """The same of a sensor without colour filters; tifffile writes no such files, so its kind is put in afterwards."""
+    tags = [*_CAMERA, *(tag for tag in _RAW if tag[0] not in _COLOUR_FILTERS)]
+    tifffile.imwrite(
+        file := io.BytesIO(), _SCENE, photometric="minisblack", metadata=None, extratags=tags, subfiletype=0
+    )
+    black_is_zero, linear_raw = (struct.pack("<HHIH", 262, 3, 1, kind) for kind in (1, 34892))
+    data = file.getvalue()
+    assert data.count(black_is_zero) == 1
+    return data.replace(black_is_zero, linear_raw)
 
 
 def dng_with_preview(preview: bytes, orientation: int) -> bytes:

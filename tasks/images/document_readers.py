@@ -142,7 +142,9 @@ def develop(data: bytes, max_pixels: int) -> bytes | Read:
         if (preview := _full_preview(rawpy, raw)) is not None:
             return preview
         pixels = raw.postprocess(output_bps=16, use_camera_wb=True, no_auto_bright=True)
-    return of_levels(pixels, None, "RGB", None), Beside(notes=["developed from raw data"]), 1
+    is_grey = pixels.shape[2] == 1  # of a sensor without colour filters
+    channels = of_levels(pixels[..., 0], None, "L", None) if is_grey else of_levels(pixels, None, "RGB", None)
+    return channels, Beside(notes=["developed from raw data"]), 1
 
 
 def raw_size(data: bytes) -> tuple[int, int]:

@@ -30,12 +30,13 @@ def check(data: bytes) -> None:
 
 
 def _seeds() -> Iterator[bytes]:
-    from tests.newer_formats import dicom, dng, jp2_with_boxes, jxl_with_boxes, newer, pdf
+    from tests.newer_formats import dicom, dng, jp2_with_boxes, jxl_with_boxes, monochrome_dng, newer, pdf
     from tests.zoo import FLAT, odd_tiffs, others, pngs, tiffs
 
     yield from (
         dicom(FLAT, 8),
         dng(),
+        monochrome_dng(),
         pdf("1 0 0 rg 0 0 36 108 re f"),
         jxl_with_boxes(6, b"<x/>"),
         jp2_with_boxes(b"", b""),

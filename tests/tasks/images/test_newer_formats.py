@@ -24,6 +24,7 @@ from tests.newer_formats import (
     exif,
     jp2_with_boxes,
     jxl_with_boxes,
+    monochrome_dng,
     newer,
     pdf,
 )
@@ -124,6 +125,14 @@ def test_raw_data_are_developed() -> None:
     assert np.ptp(image.pixels[8:-8, 8:-8].astype(int)) <= 6  # grey stays grey
     assert image.beside.notes == ["developed from raw data"]
     assert image.exif is not None and b"Test\0" in image.exif
+
+
+def test_raw_data_without_colours_are_a_grey_picture() -> None:
+    pytest.importorskip("rawpy")
+    image = decode(monochrome_dng())
+    assert image.grey and image.pixels.shape == (48, 64, 3) and image.bit_depth == 16
+    again = decode(encode(image.pixels, "png", like=image))
+    assert again.deep is not None and image.deep is not None and np.array_equal(again.deep, image.deep)
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
