@@ -87,7 +87,7 @@ def _started(resolved: ResolvedRun) -> Iterator[Pool]:
         pool = RayPool(RayHead(), job, share, limits, run.start_timeout, run.shard_timeout, _joined[0])
         try:
             if _joined[0]:
-                pool.poll(PLACE_SECONDS)  # has it load from here on, also if orders are late to come
+                pool.begin_to_load(PLACE_SECONDS)  # orders may be late to come
             yield pool
         finally:
             pool.close()
