@@ -4,9 +4,10 @@
 
 `loop` is what a public script does: one picture at a time, decoded by Pillow, restored in float32, written as a PNG.
 `ray data` reads the Parquet file, restores batches in a pool of one actor (`map_batches`), and writes Parquet; it needs
-`pip install 'ray[data]'`, and is left out without. `bfr` judges nothing and scores nothing here, as they do not. Wall
-and CPU seconds are of whole processes, from start to end; memory is the highest sum over all of them, in which what
-they share counts once. On a machine that does other things, too, believe the CPU seconds. Writes results/peers.md.
+pandas (`pip install 'ray[data]'`), and is left out without, with a line that says so. `bfr` judges nothing and scores
+nothing here, as they do not. Wall and CPU seconds are of whole processes, from start to end; memory is the highest sum
+over all of them, in which what they share counts once. On a machine that does other things, too, believe the CPU
+seconds. Writes results/peers.md.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ def main() -> None:
     parser.add_argument("--methods", default="estimator,difface")
     parser.add_argument("--faces", default="102", help="how many, as 102,1000")
     args = parser.parse_args()
+    if not _has_ray_data():
+        print("Ray Data is left out: expected pandas beside Ray, found none; pip install 'ray[data]'", file=sys.stderr)
     lines = ["| method | faces | by | wall s | CPU s | memory MiB | faces/s |", "|---|---|---|---|---|---|---|"]
     with tempfile.TemporaryDirectory() as scratch:
         for count in map(int, args.faces.split(",")):
@@ -50,17 +53,21 @@ def main() -> None:
 
 
 def _commands(source: Path, method: str, scratch: Path) -> dict[str, list[str]]:
-    bfr = str(Path(sys.executable).with_name("bfr"))
+    bfr = [sys.executable, "-c", "from flows.cli.main import main; main()"]
     plain = ["--max-harm", "1", "--recogniser", "none", "--fid", "none", "--lpips", "none", "--input", "faces"]
     commands = {"loop": [sys.executable, __file__, "--peer", "loop", str(source), method, str(scratch / "loop")]}
-    if find_spec("ray.data") and find_spec("pandas"):
+    if _has_ray_data():
         out = scratch / f"data-{method}-{source.stem}"
         commands["ray data"] = [sys.executable, __file__, "--peer", "ray data", str(source), method, str(out)]
     for name in ("local", "ray"):
         out = scratch / f"{name}-{method}-{source.stem}"
-        restore = [bfr, "restore", str(source), str(out), "--method", method, "--preset", PRESET, "--engine", name]
+        restore = [*bfr, "restore", str(source), str(out), "--method", method, "--preset", PRESET, "--engine", name]
         commands[f"bfr {name}"] = [*restore, *plain]
     return commands
+
+
+def _has_ray_data() -> bool:
+    return find_spec("ray") is not None and find_spec("pandas") is not None
 
 
 def _line(method: str, count: int, name: str, taken: Taken) -> str:

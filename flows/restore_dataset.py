@@ -27,6 +27,7 @@ from tasks.config.restore import RestoreRun
 from tasks.engine.trace import TraceFile
 from tasks.finish_run import finish_run
 from tasks.plan_shards import plan_shards
+from tasks.report.run_report import prepare_report
 from tasks.restore_shards import restore_shards, worker_pool
 from tasks.runs.commits import Record
 from tasks.runs.plan import Plan
@@ -50,6 +51,7 @@ def restore_dataset(run: RestoreRun) -> RunRecord:
 
 def restore_dataset_with_fallback(run: RestoreRun) -> RunRecord:
     """`restore_dataset`; if Prefect itself fails, continues without it. Finished shards are not repeated."""
+    prepare_report()  # its server may still be starting
     return with_fallback(lambda: restore_dataset(run), lambda: restore_without_prefect(run))
 
 

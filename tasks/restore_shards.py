@@ -25,6 +25,7 @@ from tasks.worker.job import make_job
 _log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 0.2
+PLACE_SECONDS = 10.0  # for the first worker's process to be there, in a cluster of this run's own
 
 
 _early: list[tuple[ResolvedRun, ExitStack, Pool]] = []  # at most one: workers that no recipe has asked for yet
@@ -85,6 +86,8 @@ def _started(resolved: ResolvedRun) -> Iterator[Pool]:
         job = make_job(resolved, device, None)
         pool = RayPool(RayHead(), job, share, limits, run.start_timeout, run.shard_timeout, _joined[0])
         try:
+            if _joined[0]:
+                pool.begin_to_load(PLACE_SECONDS)  # orders may be late to come
             yield pool
         finally:
             pool.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from math import ceil, floor, hypot
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from bfr_models.pixels import Uint8Image, resize
 
 MARGIN = 0.02  # share of a crop's side whose outermost pixels are never used,
 FEATHER = 0.13  # and the share next to it over which the face fades in
-BAND_PIXELS = 500_000  # of the photo held in float at a time
+BAND_PIXELS = 100_000  # of the photo held in float at a time: few enough for a core's own cache
 FINE = 2  # samples of the face per photo pixel in each direction, which a Lanczos filter reduces to one
 REACH = 3  # of that filter, in photo pixels
 
@@ -52,16 +53,26 @@ def _near_photo_scale(face: Uint8Image, matrix: Matrix) -> tuple[FloatImage, Mat
 
 def _bands(shape: tuple[int, ...], from_photo: Matrix, side: int) -> Iterator[tuple[slice, slice]]:
     """The part of a photo that a face covers, in bands of rows that bound the memory."""
-    outline = np.array([(-0.5, -0.5), (side - 0.5, -0.5), (-0.5, side - 0.5), (side - 0.5, side - 0.5)])
+    outline = np.array([(-0.5, -0.5), (side - 0.5, -0.5), (side - 0.5, side - 0.5), (-0.5, side - 0.5)])
     corners = transform_points(outline, np.asarray(cv2.invertAffineTransform(from_photo), dtype=np.float64))
-    left, top = (max(0, ceil(low)) for low in corners.min(axis=0).tolist())
-    right, bottom = (floor(high) for high in corners.max(axis=0).tolist())
-    right, bottom = min(right, shape[1] - 1), min(bottom, shape[0] - 1)
+    rows, columns = ((0, length - 1) for length in shape[:2])
+    top, bottom = _pixels_within(corners[:, 1], rows)
+    left, right = _pixels_within(corners[:, 0], columns)
     if left > right:
         return
     height = max(1, BAND_PIXELS // (right - left + 1))
     for first in range(top, bottom + 1, height):
-        yield slice(first, min(first + height, bottom + 1)), slice(left, right + 1)
+        last = min(first + height - 1, bottom)
+        band = np.array([(left, first - 1), (right, first - 1), (right, last + 1), (left, last + 1)], np.float32)
+        _, covered = cv2.intersectConvexConvex(corners.astype(np.float32), band)
+        if covered is not None:  # a face that is turned is narrower in its first rows
+            start, end = _pixels_within(covered[:, 0, 0], columns)
+            yield slice(first, last + 1), slice(start, end + 1)
+
+
+def _pixels_within(places: NDArray[Any], limits: tuple[int, int]) -> tuple[int, int]:
+    """The first and the last pixel between the outermost of some places along an axis."""
+    return max(limits[0], ceil(places.min())), min(limits[1], floor(places.max()))
 
 
 def _blend(
@@ -70,9 +81,12 @@ def _blend(
     """An area of the photo, whose first pixel is (row, column) `origin`, under the face."""
     height, width = area.shape[:2]
     matrix = _shifted(from_photo, origin[1], origin[0])
-    mask = weight * _mask(height, width, matrix, len(face))[..., None]
-    blended = area + mask * (_resampled(face, matrix, height, width) - area)
-    return np.rint(blended.clip(0, 255)).astype(np.uint8)
+    mask = _mask(height, width, matrix, len(face))
+    mask *= weight
+    blended = _resampled(face, matrix, height, width) - area
+    blended *= cv2.merge((mask, mask, mask))
+    blended += area
+    return np.rint(blended.clip(0, 255, out=blended), out=blended).astype(np.uint8)
 
 
 def _resampled(face: FloatImage, matrix: Matrix, height: int, width: int) -> FloatImage:
@@ -88,8 +102,10 @@ def _resampled(face: FloatImage, matrix: Matrix, height: int, width: int) -> Flo
     flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP  # the matrix is the one from destination to source
     samples = cv2.warpAffine(face, fine, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
     taps = _lanczos()
-    filtered = cv2.sepFilter2D(samples, cv2.CV_32F, taps, taps, anchor=(len(taps) // 2 - 1,) * 2)
-    return np.asarray(filtered[::FINE, ::FINE][REACH:-REACH, REACH:-REACH], dtype=np.float32)
+    middle = len(taps) // 2 - 1
+    down = cv2.filter2D(samples, cv2.CV_32F, taps[:, None], anchor=(0, middle))[::FINE][REACH:-REACH]
+    across = cv2.filter2D(down, cv2.CV_32F, taps[None], anchor=(middle, 0))[:, ::FINE][:, REACH:-REACH]
+    return np.asarray(across, dtype=np.float32)
 
 
 def _lanczos() -> NDArray[np.float32]:
@@ -108,9 +124,9 @@ def _shifted(matrix: Matrix, x: float, y: float) -> Matrix:
 
 def _mask(height: int, width: int, matrix: Matrix, side: int) -> FloatImage:
     """1 inside the crop, 0 from its margin on, and smooth between: a product of two ramps, so round at corners."""
-    x, y = np.arange(width), np.arange(height)[:, None]
+    x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
     mask = np.ones((height, width), dtype=np.float32)
-    for a, b, c in matrix:
+    for a, b, c in matrix.astype(np.float32):
         place = (a * x + b * y + c + 0.5) / side  # across the crop, from 0 to 1
         ramp = ((np.minimum(place, 1 - place) - MARGIN) / FEATHER).clip(0, 1)
         mask *= ramp * ramp * (3 - 2 * ramp)

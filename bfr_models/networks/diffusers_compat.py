@@ -5,12 +5,14 @@ of torch beside a CUDA build of torchvision then breaks models that need neither
 is left alone.
 
 With one block of a U-Net diffusers imports all of its transformers, and SciPy with them; with a decorator of torch's
-compiler, the compiler. That is two thirds of a worker's start, for nothing that is used here.
+compiler, the compiler; and it reads the lists of files of all installed packages. That is most of a worker's start, for
+nothing that is used here.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 import sys
 from collections.abc import Iterator
@@ -47,7 +49,8 @@ def diffusers_module(name: str) -> ModuleType:
 @contextmanager
 def _stand_ins() -> Iterator[None]:
     """While they are imported: torch's compiler as its one decorator, which does nothing, and packages of models as
-    folders, whose modules are imported one by one. Whoever needs the real ones finds them later."""
+    folders, whose modules are imported one by one. Whoever needs the real ones finds them later. Packages are looked up
+    by their own names, without a table of which distribution holds which."""
     compiler = ModuleType("torch._dynamo")
     compiler.allow_in_graph = lambda function: function  # type: ignore[attr-defined]
     found = importlib.util.find_spec("diffusers")
@@ -60,9 +63,12 @@ def _stand_ins() -> Iterator[None]:
         ]
     made = {module.__name__: module for module in (compiler, *folders) if module.__name__ not in sys.modules}
     sys.modules.update(made)
+    distributions = importlib.metadata.packages_distributions
+    importlib.metadata.packages_distributions = dict
     try:
         yield
     finally:
+        importlib.metadata.packages_distributions = distributions
         for name, module in made.items():
             if sys.modules.get(name) is module:
                 del sys.modules[name]

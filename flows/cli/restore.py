@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from contextlib import nullcontext
-from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli import show, show_pictures
+from flows.cli import show
+from flows.cli.check_run import checked, finished
 from flows.cli.command import run as command
 from flows.cli.options import (
     AcceptCodeChange,
@@ -33,11 +34,9 @@ from flows.cli.options import (
 )
 from flows.orchestration.early_server import start_server
 from tasks.config.restore import RestoreRun
-from tasks.storage.redaction import redact
 from tasks.storage.waits import say
 
 if TYPE_CHECKING:
-    from tasks.config.resolve import ResolvedRun
     from tasks.runs.record import RunRecord
 
 _log = logging.getLogger(__name__)
@@ -209,18 +208,18 @@ def restore(
         return asked_for(context, RestoreRun, config, change=redo_settings)
 
     def estimate() -> Any:
-        resolved = _checked(asked())
+        resolved = checked(asked())
         say("timing a sample")
         from tasks.estimate_run import estimate_run
 
         return estimate_run(resolved)
 
     def work() -> Any:
-        resolved = _checked(asked())
-        if (record := _finished(resolved)) is not None:
+        server = cache(_start_prefect)
+        resolved = checked(asked(), server)
+        if (record := finished(resolved)) is not None:
             return record
-        say("starting Prefect")
-        is_ours = start_server()
+        is_ours = server()
         from tasks.restore_shards import early_workers
 
         with early_workers(resolved) if is_ours else nullcontext():  # else a failure belongs on the API's page
@@ -233,61 +232,9 @@ def restore(
     command(work, show.restore, as_json, debug, exit_code=too_many_rejects)
 
 
-def _checked(run: RestoreRun) -> ResolvedRun:
-    """The run with everything decided, which its destination takes: what can be refused is refused here, before torch,
-    Prefect and Ray are imported. If its source is files, they are packed into it: it is a run of that dataset."""
-    say(f"{redact(run.source)} -> {redact(run.destination)}: {run.method}")
-    from tasks.config.ray_place import require_ray_place
-    from tasks.config.resolve import resolve_run
-    from tasks.pack_pictures import files_of_run
-    from tasks.runs.layout import SPEC
-    from tasks.runs.listing import list_source
-    from tasks.runs.spec import check_destination
-    from tasks.storage.store import Store
-
-    store = Store(run.destination)
-    store.require_writable()
-    if run.engine == "ray":
-        require_ray_place()
-    resolved = resolve_run(run)
-    files, has_begun = files_of_run(run.source, run.destination), store.exists(SPEC)
-    if files is not None:
-        resolved = resolved.decided(run.model_copy(update={"source": files.url}))
-        if not has_begun:  # what the files hold is seen once they are packed
-            check_destination(resolved, store)
-            show_pictures.packed(files, files.pack())
-    resolved = prepared(resolved)
-    check_destination(resolved, store)
-    if files is not None and has_begun:
-        show_pictures.packed(files, files.pack())
-    if not has_begun and run.select is None:
-        list_source(resolved.run)  # refuses files that do not read, and columns that are not there
-    return resolved
-
-
-def prepared(resolved: ResolvedRun) -> ResolvedRun:
-    """The run with everything decided; says what its source was taken for."""
-    from tasks.runs.prepare import decide_input, with_selection
-    from tasks.runs.spec import as_begun
-
-    run, said = decide_input(as_begun(resolved.run))
-    if said:
-        say(said)
-    return with_selection(resolved.decided(run))
-
-
-def _finished(resolved: ResolvedRun) -> RunRecord | None:
-    """run.json, if nothing is left to do."""
-    from tasks.finish_run import finish_run
-    from tasks.plan_shards import finished_plan
-    from tasks.storage.store import Store
-
-    store = Store(resolved.run.destination)
-    plan = finished_plan(resolved, store)
-    if plan is None:
-        return None
-    say(f"nothing to do: {store} is finished, and {redact(resolved.run.source)} has nothing new")
-    return finish_run(resolved, store, datetime.now(UTC), plan.damaged)
+def _start_prefect() -> bool:
+    say("starting Prefect")
+    return start_server()
 
 
 def too_many_rejects(record: RunRecord) -> int:

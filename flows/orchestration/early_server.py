@@ -76,6 +76,7 @@ EPHEMERAL = {
     # A server with a UI registers the types of blocks; noting here that it is done would keep it from that.
     "PREFECT_API_BLOCKS_REGISTER_ON_START": "0",
     "PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION": "0",
+    "PY_KEY_VALUE_DISABLE_BEARTYPE": "true",  # checks of types in a library of its own
 }
 """What Prefect sets for a server of one process, and what that one can do without."""
 _started: list[subprocess.Popen[Any]] = []

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
+import ray._private.node
 from ray._private.state import available_resources_per_node, state
 
 from bfr_models.errors import BfrError, UsageError
@@ -55,8 +56,36 @@ def _init(address: str | None) -> None:
     if address:
         with _native_lines_dropped():
             ray.init(address=address, **quiet)
-    else:  # a small object store: images go through storage, only orders and records through Ray
-        ray.init("local", include_dashboard=False, object_store_memory=256 * 2**20, **quiet)
+        return
+    with _own_head():  # a small object store: images go through storage, only orders and records through Ray
+        # No workers in advance, one for each CPU: the run asks for those that it needs at once.
+        config = {"prestart_worker_first_driver": False}
+        ray.init("local", include_dashboard=False, object_store_memory=256 * 2**20, _system_config=config, **quiet)
+
+
+class _OwnHead(ray._private.node.Node):  # type: ignore[misc]  # untyped
+    """The head of a cluster for one command, without those of its processes that nobody here asks: the dashboard's,
+    which Ray starts even if there is to be none, and waits for; the autoscaler's; that of logs for the driver."""
+
+    def start_api_server(self, **_: object) -> None:
+        pass
+
+    def start_monitor(self) -> None:
+        pass
+
+    def start_log_monitor(self) -> None:
+        pass
+
+
+@contextmanager
+def _own_head() -> Iterator[None]:
+    """Ray has no settings for what `_OwnHead` leaves out."""
+    original = ray._private.node.Node
+    ray._private.node.Node = _OwnHead
+    try:
+        yield
+    finally:
+        ray._private.node.Node = original
 
 
 @contextmanager

@@ -115,6 +115,14 @@ class RayPool:
             with suppress(RayError):  # it may have died just now
                 ray.kill(actor.handle)
 
+    def begin_to_load(self, seconds: float) -> None:
+        """Returns once a first actor has a process and loads, or after so long. For the main thread: a signal is heard
+        in between, which Ray does not let through while it waits."""
+        until = time.monotonic() + seconds
+        while all(actor.placing is not None for actor in self._actors) and time.monotonic() < until:
+            self.poll(0)
+            time.sleep(0.02)
+
     def free_slots(self) -> int:
         return sum(actor.free_slots for actor in self._actors)
 

@@ -73,6 +73,11 @@ def check_destination(resolved: ResolvedRun, store: Store) -> None:
         )
 
 
+def is_empty(store: Store) -> bool:
+    """Whether there is nothing of a run at a destination."""
+    return not any(store.exists(path) for path in (SPEC, RECORD, DATA, COMMITS))
+
+
 def freeze_spec(resolved: ResolvedRun, store: Store) -> None:
     """Stores the settings with the run. UsageError if another driver has just begun one with other settings there."""
     write_spec(store, resolved.settings)

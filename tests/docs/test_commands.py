@@ -27,6 +27,7 @@ FOREIGN = {
     "python3",
     "ray",
     "sbatch",
+    "source",
     "tofu",
     "umask",
 }

@@ -64,3 +64,10 @@ def test_no_torchvision_is_needed(tmp_path: Path) -> None:
 def test_a_healthy_torchvision_is_left_alone(tmp_path: Path) -> None:
     package(tmp_path, "torchvision", __init__="", transforms="")
     assert run(UNET, tmp_path) == "True ['torchvision']"
+
+
+def test_the_files_of_all_packages_are_not_read(tmp_path: Path) -> None:
+    """For a table that only names them in another way; it can be had afterwards."""
+    table = "import importlib.metadata as m; m.packages_distributions = lambda: print('read')\n"
+    healthy = run("print('imported')\n" + table + UNET + "m.packages_distributions()", tmp_path)
+    assert [line for line in healthy.splitlines() if line in ("imported", "read")] == ["imported", "read"]
