@@ -16,6 +16,7 @@ from bfr_models.networks.swinir import SwinIR
 from bfr_models.networks.unet import UNet
 from bfr_models.rng import RowNoise
 from bfr_models.training.component import AuxiliaryWeights, Component, LossWeights, Recipe, psnr
+from bfr_models.training.draws import Draws
 from bfr_models.training.identity_loss import IdentityLoss
 
 
@@ -45,9 +46,10 @@ class Estimator(Component):
     def build(self) -> nn.Module:
         return SwinIR(self.config)
 
-    def loss(self, network: nn.Module, gt: Tensor, lq: Tensor) -> Tensor:
-        restored = network((lq + 1) / 2).float() * 2 - 1
-        return (restored - gt).abs().mean() / 2 + self.identity_loss.loss(restored, gt)  # L1 of values in [0, 1]
+    def loss(self, network: nn.Module, gt: Tensor, lq: Tensor, draws: Draws) -> Tensor:
+        luck = draws.uniform(*self.config.luck).to(lq)
+        restored = network((lq + 1) / 2, luck).float() * 2 - 1
+        return (restored - gt).abs().mean() / 2 + self.identity_loss.loss(restored, gt, draws)  # L1 of values in [0, 1]
 
     def evaluate(self, network: nn.Module, gt: Tensor, lq: Tensor) -> dict[str, float]:
         restored = self._restore(network, lq)
@@ -77,9 +79,8 @@ class Prior(Component):
     def build(self) -> nn.Module:
         return UNet(self.config)
 
-    def loss(self, network: nn.Module, gt: Tensor, lq: Tensor) -> Tensor:
-        t = torch.randint(0, self.t_max + 1, (gt.shape[0],))
-        return self._eps_loss(network, gt, t, torch.randn_like(gt))
+    def loss(self, network: nn.Module, gt: Tensor, lq: Tensor, draws: Draws) -> Tensor:
+        return self._eps_loss(network, gt, draws.integers(0, self.t_max + 1), draws(*gt.shape[1:]))
 
     def evaluate(self, network: nn.Module, gt: Tensor, lq: Tensor) -> dict[str, float]:
         noise = RowNoise(range(len(gt)), gt.device)(*gt.shape[1:])

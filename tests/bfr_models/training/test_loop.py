@@ -20,6 +20,7 @@ from bfr_models.errors import UsageError
 from bfr_models.training.component import Component, Recipe
 from bfr_models.training.data import Faces
 from bfr_models.training.difface import Estimator, Prior
+from bfr_models.training.draws import Draws
 from bfr_models.training.loop import TrainingRun, learning_rate_at, train
 from bfr_models.weights.tensors import load_weights
 
@@ -95,9 +96,9 @@ def test_every_step_and_every_seed_draws_its_own_noise(estimator: Estimator, fac
     draws: list[float] = []
 
     class Spy(Estimator):
-        def loss(self, *arguments: Any) -> torch.Tensor:
-            draws.append(float(torch.rand(())))
-            return super().loss(*arguments)
+        def loss(self, network: Any, gt: torch.Tensor, lq: torch.Tensor, own: Draws) -> torch.Tensor:
+            draws.append(float(own.uniform()))
+            return super().loss(network, gt, lq, own)
 
     estimator.__class__ = Spy
     for seed in (0, 1):
