@@ -66,6 +66,11 @@ class Faces:
     ] = ()  # of each face of a batch, the first and last + 1 of those it is chosen from
 
     @property
+    def first_lane(self) -> Uint8Image:
+        """This rank's first faces; on the first rank the same ones, however many ranks there are."""
+        return self.train[: next((end for first, end in self.lanes if first == 0), None)]
+
+    @property
     def description(self) -> dict[str, object]:
         people = {"people_held_out": list(self.people_held_out)} if self.people_held_out else {}
         train, held_out = self.counts or (len(self.train), len(self.held_out))

@@ -183,9 +183,7 @@ class IrmHigh(_ConditionalDenoiser):
 
     def training_images(self, gt: Tensor, lq: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
         kind = (draws.numbers + torch.randint(8, (), generator=draws.common)) % 8
-        augmented, restored = (
-            torch.nonzero(mask).flatten().to(gt.device) for mask in (kind < 4, (kind > 3) & (kind < 7))
-        )
+        augmented, restored = (torch.nonzero(mask).flatten() for mask in (kind < 4, (kind > 3) & (kind < 7)))
         y = lq.clone()
         if len(augmented):
             small = resize(gt[augmented], self.preset.irm_low.sample_size).clamp(-1, 1)

@@ -39,10 +39,10 @@ class Draws(RowNoise):
         return (order[self.numbers] + self.uniform()) / self.batch_size
 
     def of(self, faces: Tensor) -> Self:
-        """Those of some of the faces, a mask or indices; they go on where these are."""
+        """Those of some of the faces, a mask or indices on the CPU; they go on where these are."""
         some = object.__new__(type(self))
         some.__dict__.update(self.__dict__)
-        chosen = torch.arange(len(self._generators))[faces.cpu()].tolist()
+        chosen = torch.arange(len(self._generators))[faces].tolist()
         some._generators = [self._generators[face] for face in chosen]
-        some.numbers = self.numbers[faces.cpu()]
+        some.numbers = self.numbers[faces]
         return some

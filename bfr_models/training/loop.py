@@ -66,8 +66,8 @@ def require_equal_shares(batch_size: int, workers: int, accumulate: int) -> None
     """UsageError if some part of some rank's share would be larger than another."""
     if batch_size % (workers * accumulate):
         raise UsageError(
-            f"expected a batch that {workers} workers can share equally, in {accumulate} parts each, got {batch_size} "
-            f"faces; give --batch-size a multiple of {workers * accumulate}"
+            f"expected a batch of as many faces in each part of each share, {workers} x {accumulate} in all, got "
+            f"{batch_size}; give --batch-size a multiple of {workers * accumulate}"
         )
 
 
@@ -81,7 +81,7 @@ def train(component: Component, faces: Faces, run: TrainingRun, log: Callable[[s
     require_equal_shares(recipe.batch_size, ranks.count(), run.accumulate)
     run.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(run.seed)
-    measured, _ = fixed_pairs(faces.train[:PREPARATION_FACES], recipe.size, ())
+    measured, _ = fixed_pairs(faces.first_lane[:PREPARATION_FACES], recipe.size, ())
     state = State(component, run.device, run.initial, measured)
     if run.resume and (run.out / CHECKPOINT).exists():
         state.load(run.out / CHECKPOINT, run.device)

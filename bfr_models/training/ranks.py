@@ -61,7 +61,7 @@ def parallel(network: nn.Module) -> nn.Module:
     if not is_group():
         return network
     device = next(network.parameters()).device
-    return _Parallel(network, [device] if device.type == "cuda" else None, broadcast_buffers=False)
+    return _Parallel(network, [device] if device.type == "cuda" else None)
 
 
 def part(network: nn.Module, *, is_last: bool) -> AbstractContextManager[Any]:
