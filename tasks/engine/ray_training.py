@@ -81,7 +81,9 @@ def _trainer(config: dict[str, Any], workers: int, resources: dict[str, float], 
 
 
 def _work(config: dict[str, Any]) -> None:
-    """In each worker. What is wrong with the data or the settings is told, and is no worker lost."""
+    """In each worker. What is wrong with the data or the settings is told, and is no worker lost; a RuntimeError is what
+    the others get of one that is."""
+    import torch
     from ray.train import get_context
     from ray.train.torch import get_device
 
@@ -91,8 +93,12 @@ def _work(config: dict[str, Any]) -> None:
     try:
         require_same_code(code, running_code(), this_process())
         config["share"](str(get_device()), lines.put if is_first else lambda _: None)
-    except BfrError as error:
-        lines.put(error)
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError):
+            raise
+        lines.put(BfrError(f"expected a share of the batch to fit, found: {error}; give --accumulate a larger number"))
+    except Exception as error:
+        lines.put(error if isinstance(error, BfrError) else BfrError(f"{type(error).__name__}: {error}"))
 
 
 def _relay(lines: Queue) -> None:
