@@ -81,8 +81,8 @@ def _trainer(config: dict[str, Any], workers: int, resources: dict[str, float], 
 
 
 def _work(config: dict[str, Any]) -> None:
-    """In each worker. What is wrong with the data or the settings is told, and is no worker lost; a RuntimeError is what
-    the others get of one that is."""
+    """In each worker. What is wrong with the data or the settings is told, and is no worker lost; of one that is, the
+    others get a RuntimeError."""
     import torch
     from ray.train import get_context
     from ray.train.torch import get_device
