@@ -145,6 +145,16 @@ class TestResults:
         assert Image.open(samples[-1]).size == (3 * 32, len(faces.held_out) * 32)
 
 
+def test_tensorboard_has_both_curves_where_it_is_installed(prior: Prior, faces: Faces, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(prior, faces, TrainingRun("tiny", tmp_path, steps=2, batch_size=2, evaluate_every=2, log_every=1), quiet)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2]
+    assert events.Scalars("held_out/eps_loss")[0].value == pytest.approx(metrics_of(tmp_path)[0]["eps_loss"])
+
+
 def test_the_moving_average_forgets_faster_at_first(component: Component, faces: Faces, tmp_path: Path) -> None:
     """After the n-th step it keeps min(ema, (1 + n) / (10 + n)) of itself; the first step is copied."""
     averages, networks = [], []
