@@ -21,8 +21,8 @@ from tests import support
 from tests.small_trainings import rounding
 from tests.support import make_rows, write_parquet
 
-STEPS, BATCH = 6, 4
-KILL_FROM = 3  # steps in the last checkpoint
+STEPS, BATCH = 8, 4
+KILL_FROM = 2  # steps in the last checkpoint
 
 
 def training(folder: str, data: str, **changes: Any) -> TrainRun:
@@ -62,7 +62,11 @@ def test_two_workers_of_which_one_is_killed_train_the_curve_of_one_process(
     train_component(training(one.url(), f"{bucket}/faces"))
 
     settings = training(two.url(), f"{bucket}/faces", workers=2).model_dump(exclude={"method", "component"})
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items() if value not in (None, False)]
+    flags = [
+        f"--{name.replace('_', '-')}={value}"
+        for name, value in settings.items()
+        if value is not None and value is not False
+    ]
     command = [*support.BFR, "train", "diffbfr", "irm_low", *flags, "--json"]
     with (tmp_path / "said").open("w") as said:
         driver = psutil.Popen(command, stdout=subprocess.PIPE, stderr=said)
@@ -70,7 +74,8 @@ def test_two_workers_of_which_one_is_killed_train_the_curve_of_one_process(
         kill_a_worker(driver, two)
         printed, _ = driver.communicate()
     finally:
-        driver.terminate()
+        if driver.is_running():
+            driver.terminate()
     said_at_last = (tmp_path / "said").read_text()
     assert driver.returncode == 0, said_at_last[-3000:]
     assert "resuming at step" in said_at_last
