@@ -5,10 +5,10 @@
 
 Each number of actors restores the same shards, by a method that sleeps for as long each time, so that this machine's
 cores are only needed for what Ray, the dispatcher and the commits do. The time counts from when all actors have loaded
-the method and done two shards each, in which libraries are still imported, until the last commit: the end, when some have
-nothing left to do, is in it. What they take until then is beside it. Then a cluster of Ray's own autoscaler, whose nodes
-are processes of this machine and claim a GPU each that nobody looks for: a run that asks for three workers begins while
-there is none.
+the method and done two shards each, in which libraries are still imported, until the last commit: the end, when some
+have nothing left to do, is in it. What they take until then is beside it. Then a cluster of Ray's own autoscaler, whose
+nodes are processes of this machine and claim a GPU each that nobody looks for: a run that asks for three workers begins
+while there is none.
 """
 
 from __future__ import annotations
