@@ -6,6 +6,8 @@ The author of a dataset chooses its addresses, so only these are followed (SECUR
 * object stores, in the bucket that the dataset itself is in;
 * files below the folder of a dataset that is itself on a local disk;
 * and the hosts and buckets in the environment variable BFR_FETCH_ALLOW, separated by commas.
+
+What is spelt out in the cell itself, as a `data:` URI or in base64, is not fetched at all.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import httpx
 
 from bfr_models.errors import BfrError, RowError
 from tasks.datasets.public_machines import is_public
+from tasks.datasets.spelt_out import is_spelt_out, spelt_out
 from tasks.storage.filesystem import place_of
 from tasks.storage.redaction import redact, redact_text
 from tasks.storage.retry import is_transient, retry_deadline, with_retries
@@ -86,13 +89,15 @@ class Fetcher:
 
 
 def fetch(address: str, dataset: str) -> bytes:
-    """The bytes behind one address in a dataset that is at the URL `dataset`.
+    """The bytes behind one address in a dataset that is at the URL `dataset`; or those that it spells out itself.
 
     RowError `missing` if retrying cannot help or the address is not followed, `too_large` above `MAX_BYTES`; `missing`
     also if a web server keeps failing for `TIMEOUT`, since in a long list some always do (`--retry-rejected missing`
     tries them again). Errors of the dataset's own store or of this machine's network that persist, and a store that
     denies access, raise something else: the row is not to blame, and its shard has to be tried again.
     """
+    if is_spelt_out(address):
+        return _bounded_text(address)
     try:
         scheme = urlsplit(address).scheme if "://" in address else "file"
         with retry_deadline(TIMEOUT):
@@ -184,6 +189,15 @@ def _bounded(address: str, response: httpx.Response, deadline: float) -> bytes:
     return bytes(data)
 
 
+def _bounded_text(text: str) -> bytes:
+    if len(text) > 3 * MAX_BYTES:  # base64 is a third longer than its bytes, %XX three times
+        raise _too_large(text)
+    data = spelt_out(text)
+    if len(data) > MAX_BYTES:
+        raise _too_large(text)
+    return data
+
+
 def _proxied() -> bool:
     """Whether the peer is a proxy, which may well have a private address."""
     return any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY"))
@@ -231,6 +245,6 @@ def _too_large(address: str) -> RowError:
 
 def _short(address: str) -> str:
     try:
-        return repr(redact(address)[:200])
+        return "a text that spells it out" if is_spelt_out(address) else repr(redact(address)[:200])
     except ValueError:
         return "an address that cannot be read"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import socket
 import ssl
@@ -13,6 +14,7 @@ from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import fsspec
 import pyarrow as pa
@@ -318,3 +320,42 @@ def test_a_column_of_addresses_is_restored_and_what_is_not_there_is_rejected(web
     assert record["totals"]["restored"] == 4 and record["rejects"] == {"missing": 2}
     rejected = support.read_table(tmp_path / "dst" / "rejected").to_pylist()
     assert [row["image"]["path"] for row in rejected] == [rows[2]["image"], rows[4]["image"]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        base64.b64encode(PICTURE).decode(),
+        base64.encodebytes(PICTURE).decode(),  # in lines
+        base64.b64encode(PICTURE).decode().rstrip("="),
+        "data:image/png;base64," + base64.b64encode(PICTURE).decode(),
+        "DATA:image/png;name=a.png;base64," + quote(base64.b64encode(PICTURE)),
+        "data:image/png," + quote(PICTURE),
+    ],
+    ids=["base64", "lines", "no-padding", "data", "quoted", "percent"],
+)
+def test_a_picture_that_is_spelt_out_in_its_cell_is_read_from_there(text: str, tmp_path: Path) -> None:
+    assert fetch(text, str(tmp_path)) == PICTURE
+
+
+@pytest.mark.parametrize(
+    "cut", ["data:image/png;base64", "data:image/png;base64,iVB*", "iVBORw0KGgo" + "A" * 5000 + "*"]
+)
+def test_text_that_only_begins_like_a_picture_is_missing(cut: str, tmp_path: Path) -> None:
+    with pytest.raises(RowError, match="expected"):
+        fetch(cut, str(tmp_path))
+
+
+def test_a_file_whose_name_begins_like_base64_is_still_a_file(tmp_path: Path) -> None:
+    name = "AAAA" * 30 + ".png"
+    (tmp_path / name).write_bytes(PICTURE)
+    assert fetch(name, str(tmp_path)) == PICTURE
+
+
+def test_what_is_spelt_out_is_bounded_and_not_repeated_in_messages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch_images, "MAX_BYTES", 1000)
+    with pytest.raises(RowError, match="a text that spells it out") as caught:
+        fetch(base64.b64encode(PICTURE).decode(), str(tmp_path))
+    assert caught.value.code == "too_large"
