@@ -5,10 +5,9 @@
 
 Each number of actors restores the same shards, by a method that sleeps for as long each time, so that this machine's
 cores are only needed for what Ray, the dispatcher and the commits do. The time counts from when all actors have loaded
-the method and done two shards each, in which libraries are still imported, until the last commit: the end, when some
-have nothing left to do, is in it. What they take until then is beside it. Then a cluster of Ray's own autoscaler, whose
-nodes are processes of this machine and claim a GPU each that nobody looks for: a run that asks for three workers begins
-while there is none.
+the method until the last commit: reading the first shards, and the end, when some have nothing left to do, are in it.
+What they take to start is beside it. Then a cluster of Ray's own autoscaler, whose nodes are processes of this machine
+and claim a GPU each that nobody looks for: a run that asks for three workers begins while there is none.
 """
 
 from __future__ import annotations
@@ -36,7 +35,6 @@ from tests import support  # noqa: E402
 from tests.autoscaler import autoscaling_cluster, figures_of, wait_until  # noqa: E402
 
 ROWS = 2  # of a shard; one batch
-FIRST = 2  # shards of each actor before the clock starts
 NODES = 3
 # No network looks at the faces: all actors have this machine's cores together, for what they do beside sleeping.
 UNMEASURED = {"recogniser": "none", "lpips": "none", "fid": "none", "max_harm": 1}
@@ -52,10 +50,8 @@ def main() -> None:
     lines = [f"Load {os.getloadavg()[1]:.1f} over the last 5 minutes\n"]
     with tempfile.TemporaryDirectory(prefix="bfr-", ignore_cleanup_errors=True) as folder, _sleeper(Path(folder)):
         if "actors" in args.parts:
-            sizes = [int(each) for each in args.actors.split(",")]
-            rows = support.make_rows(ROWS * (args.shards + FIRST * max(sizes)))
-            support.write_parquet(Path(folder, "src/a.parquet"), rows, group_rows=ROWS)
-            lines += _table(Path(folder), sizes, args.shards, args.seconds)
+            support.write_parquet(Path(folder, "src/a.parquet"), support.make_rows(ROWS * args.shards), group_rows=ROWS)
+            lines += _table(Path(folder), [int(each) for each in args.actors.split(",")], args.seconds)
         if "nodes" in args.parts:
             lines += _there_and_back(Path(folder))
     RESULT.write_text(header() + "\n".join(lines) + "\n")
@@ -79,21 +75,20 @@ def _sleeper(folder: Path) -> Iterator[None]:
     os.environ["PYTHONPATH"] = before
 
 
-def _table(folder: Path, sizes: list[int], count: int, seconds: float) -> list[str]:
+def _table(folder: Path, sizes: list[int], seconds: float) -> list[str]:
     import ray
 
     ray.init("local", num_cpus=max(sizes), include_dashboard=False, object_store_memory=2**27, log_to_driver=False)
-    found = {size: _timed(folder, size, count, seconds) for size in sizes}
+    found = {size: _timed(folder, size, seconds) for size in sizes}
     ray.shutdown()
     first = found[sizes[0]][1]
-    lines = [f"{count} shards of {seconds:g} s each:\n"]
-    lines += ["| actors | until all work, s | then, s | times as fast |", "|---|---|---|---|"]
+    lines = ["| actors | until all are ready, s | then, s | times as fast |", "|---|---|---|---|"]
     lines += [f"| {n} | {ready:.1f} | {took:.2f} | {first / took:.2f} |" for n, (ready, took) in found.items()]
     return [*lines, ""]
 
 
-def _timed(folder: Path, actors: int, count: int, seconds: float) -> tuple[float, float]:
-    """(seconds until all workers have done their first shards, seconds that they then need for so many)."""
+def _timed(folder: Path, actors: int, seconds: float) -> tuple[float, float]:
+    """(seconds until all workers are ready, seconds that they then work)."""
     from tasks.config.resolve import resolve_run
     from tasks.restore_shards import restore_shards, worker_pool
 
@@ -105,9 +100,8 @@ def _timed(folder: Path, actors: int, count: int, seconds: float) -> tuple[float
         pool.resize(len(shards))
         while pool.workers() != (actors, actors):
             pool.poll(0.1)
-        restore_shards(pool, shards[count:][: FIRST * actors], lambda _: None, later=count)
         ready = time.monotonic()
-        restore_shards(pool, shards[:count], lambda _: None)
+        restore_shards(pool, shards, lambda _: None)
         return ready - began, time.monotonic() - ready
 
 
