@@ -1,216 +1,273 @@
-"""What the papers claim, and whether it holds for the weights that ship with this package.
+"""What each method is worth, by measures that doing nothing cannot win; and which of the papers' claims hold.
 
-    python benchmarks/claims.py MILD SEVERE --detector retinaface.pth --perceptual squeezenet1_1.pth
+    python benchmarks/claims.py --data faces256-test.parquet --retinaface retinaface.pth
 
-MILD and SEVERE are output folders of `bfr evaluate` with the methods passthrough, estimator, difface, diffbfr and
-clr_face, of the same faces degraded with the presets gfpgan_extreme and difface_extreme. Writes results/claims.md and,
-some faces by every method, results/faces.jpg.
+Faces of 128 px, degraded by the papers' presets and by their extreme forms, each with three seeds, and restored by
+every method with every face replaced. The data are clean aligned faces with a column `person`; whoever is there twice
+can be recognised. Writes results/claims.md and, of some faces, results/faces.jpg; `--sheets DIR` writes 24 faces of
+each preset, twice as large, the six among them that the methods spoil most.
 
-A recogniser is trained to ignore degradation, so the Fréchet distance over dlib's features says little about it. Two
-others are reported beside it: over the backbone of RetinaFace (MobileNet 0.25, a detector that had no part in any
-training here) and over SqueezeNet 1.1. The networks were trained against SqueezeNet, so it flatters them; so does
-`perceptual`, the distance between its features. Features are spatial means of the last layer.
+    dB          against the clean face
+    features    distance of a face detector's features (RetinaFace, MobileNet 0.25), in which no network was trained
+    pyramid     distance of normalised Laplacian pyramids, which has no network
+    worse       share of the faces further from the clean one than the input is, by features
+    rank-1      share of the faces whose nearest clean photo, by dlib's ResNet, is another one of the same person
+    TAR         share of them nearer to that other photo than 99 % of all strangers' are
+    moved       grey levels (RMS) from the regression network's face, over that network's own error
+
+All with 95 % intervals over people (bootstrap), whose faces and seeds are not independent of each other.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import torch
 from header import header
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
-from bfr_models.faces.retinaface import load_network
-from bfr_models.metrics.fidelity import sharpness
-from bfr_models.metrics.frechet import FeatureSource, FeatureStatistics, frechet_distance
+from bfr_models.degradation.degrade import degrade
+from bfr_models.degradation.presets import get_preset
+from bfr_models.faces.dlib_models import DlibRecogniser
+from bfr_models.metrics.fidelity import psnr
 from bfr_models.metrics.paired import bootstrap_interval
-from bfr_models.pixels import Uint8Image, to_tensor
-from bfr_models.training.perceptual import CAFFE_MEAN, PerceptualDistance, load_perceptual_distance
+from bfr_models.pixels import Uint8Image, resize, to_tensor, to_uint8
+from bfr_models.registry import load_method, resolve_method
+from bfr_models.training.judge_distances import Distances
+from bfr_models.types import FaceBatch, Restorer
 
-RESULTS, BATCH = Path(__file__).parent / "results", 16
-INPUT, DIFFUSION = "passthrough", ("difface", "diffbfr", "clr_face")
-METHODS = (INPUT, "estimator", *DIFFUSION)
-COLUMNS = {"psnr": "psnr", "ssim": "ssim", "identity": "identity_similarity_gt", "seconds": "seconds"}
-FRECHET = ("fd_dlib", "fd_retinaface", "fd_squeezenet")
-SHOWN = slice(0, 102, 17)  # of the faces by id, in the sheet
-YES, NO = "**yes**", "no"
-HIGHER_IS_BETTER = {"psnr", "ssim", "identity"}
-FORMATS = {
-    "psnr": ".2f",
-    "identity": ".4f",
-    "seconds": ".2f",
-    "fd_dlib": ".4f",
-    "fd_retinaface": ".1f",
-    "fd_squeezenet": ".0f",
-}
-Network = Callable[[Tensor], Tensor]
-"""(B, 3, H, W), BGR of [0, 255] less `CAFFE_MEAN` -> (B, C, h, w)"""
+RESULTS = Path(__file__).parent / "results"
+SIZE, BATCH, SEEDS, MOST_FALSE = 128, 8, 3, 0.01
+MILD, SEVERE = "gfpgan", "difface"
+PRESETS = (MILD, SEVERE, "gfpgan_extreme", "difface_extreme")
+INPUT, REGRESSION, DIFFUSION = "passthrough", "estimator", ("difface", "diffbfr", "clr_face")
+METHODS = (INPUT, REGRESSION, *DIFFUSION)
+COLUMNS = ("dB", "features", "pyramid", "worse", "rank-1", "TAR", "moved")
+LOWER_IS_BETTER = {"features", "pyramid", "worse", "seconds"}
+FORMATS = {"dB": "{:.2f}", "features": "{:.3f}", "pyramid": "{:.3f}", "seconds": "{:.3f}"}  # else a percentage
+SHOWN, WORST = 24, 6
+Values = NDArray[np.float64]
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
+class Faces:
+    """Clean ones, at `SIZE`, and whose they are."""
+
+    clean: Uint8Image  # (n, SIZE, SIZE, 3)
+    people: NDArray[np.str_]  # (n,)
+    vectors: Values  # (n, 128), the recogniser's
+
+
+@dataclass(eq=False)
 class Figures:
-    """One method at one strength: values per face, by id, and one Fréchet distance per network."""
+    """Of one method on one preset: (seeds * n,) values by name, and the faces of the first seed."""
 
-    faces: dict[str, NDArray[np.float64]]
-    frechet: dict[str, float]
+    columns: dict[str, list[Values]] = field(default_factory=dict)
+    pictures: Uint8Image | None = None
 
-    def mean(self, metric: str) -> float:
-        return self.frechet[metric] if metric in self.frechet else float(self.faces[metric].mean())
+    def add(self, name: str, values: Values) -> None:
+        self.columns.setdefault(name, []).append(values)
+
+    def by_person(self, name: str, people: NDArray[np.str_]) -> Values:
+        """(people,) mean of each person's faces and seeds; nan where there is none."""
+        values = np.mean(self.columns[name], axis=0)
+        found = np.array([values[people == person].mean() for person in np.unique(people)])
+        return found[np.isfinite(found)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("mild", type=Path)
-    parser.add_argument("severe", type=Path)
-    parser.add_argument("--detector", type=Path, required=True, help="RetinaFace's weights, of facexlib")
-    parser.add_argument("--perceptual", type=Path, required=True, help="SqueezeNet 1.1's weights")
+    parser.add_argument("--data", type=Path, required=True, help="Parquet of clean aligned faces, with `person`")
+    parser.add_argument("--retinaface", type=Path, required=True, help="RetinaFace with a MobileNet body")
+    parser.add_argument("--limit", type=int, help="use only the first N faces")
+    parser.add_argument("--presets", default=",".join(PRESETS))
+    parser.add_argument("--out", type=Path, default=RESULTS / "claims.md")
+    parser.add_argument("--sheets", type=Path, help="folder of the large sheets")
     args = parser.parse_args()
-    detector, perceptual = load_network(args.detector).eval(), load_perceptual_distance(args.perceptual)
-    networks: dict[str, Network] = {
-        "fd_retinaface": lambda x: detector.body(x)[-1],
-        "fd_squeezenet": perceptual.features,
+    torch.set_num_threads(1)
+    recogniser, distances = DlibRecogniser(), Distances(args.retinaface)
+    faces = read(args.data, args.limit, recogniser)
+    methods = {name: load_method(resolve_method(name, "face128")) for name in METHODS}
+    presets = args.presets.split(",")
+    found, damaged = {}, {}
+    for preset in presets:
+        found[preset], damaged[preset] = measure(faces, preset, methods, distances, recogniser)
+        print("\n".join(table(preset, found[preset], faces.people)), flush=True)
+    args.out.write_text(header() + "\n".join(report(found, faces)).rstrip() + "\n")
+    few = np.linspace(0, len(faces.clean) - 1, 6).astype(int)
+    strips = [sheet(found[preset], damaged[preset], faces, few, 1) for preset in presets[:2]]
+    Image.fromarray(np.concatenate(strips)).save(args.out.with_name("faces.jpg"), quality=88)
+    if args.sheets:
+        args.sheets.mkdir(parents=True, exist_ok=True)
+        for preset in presets:
+            picked = shown(found[preset], len(faces.clean))
+            large = sheet(found[preset], damaged[preset], faces, picked, 2)
+            Image.fromarray(large).save(args.sheets / f"{args.out.stem}-{preset}.png")
+
+
+def read(path: Path, limit: int | None, recogniser: DlibRecogniser) -> Faces:
+    rows = pq.read_table(path, columns=["image", "person"]).to_pylist()[:limit]
+    originals = [np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")) for row in rows]
+    clean = np.stack([to_uint8(resize(to_tensor(face)[None], SIZE)[0].clamp(-1, 1)) for face in originals])
+    people = np.array([row["person"] or str(number) for number, row in enumerate(rows)])
+    return Faces(clean, people, vectors_of(recogniser, clean))
+
+
+def measure(
+    faces: Faces, preset: str, methods: Mapping[str, Restorer], distances: Distances, recogniser: DlibRecogniser
+) -> tuple[dict[str, Figures], Uint8Image]:
+    """By method, and the damaged faces of the first seed."""
+    found = {name: Figures() for name in methods}
+    first: list[Uint8Image] = []
+    for seed in range(SEEDS):
+        lq = np.stack([degrade(face, get_preset(preset), 1000 * seed + n) for n, face in enumerate(faces.clean)])
+        first.append(lq)
+        before = np.array([])
+        estimate = lq
+        for name, method in methods.items():
+            restored, seconds = restore(method, lq, seed)
+            estimate = restored if name == REGRESSION else estimate
+            mine = found[name]
+            mine.pictures = restored if mine.pictures is None else mine.pictures
+            pairs = list(zip(restored, faces.clean, strict=True))
+            far = np.stack([distances([to_tensor(a)], to_tensor(b))[0].numpy() for a, b in pairs])
+            before = far[:, 0] if name == INPUT else before
+            mine.add("dB", np.array([psnr(a, b) for a, b in pairs]))
+            mine.add("features", far[:, 0])
+            mine.add("pyramid", far[:, 1])
+            mine.add("worse", (far[:, 0] > before).astype(float))
+            for column, values in recognised(vectors_of(recogniser, restored), faces).items():
+                mine.add(column, values)
+            mine.add("moved", rms(restored, estimate) / rms(estimate, faces.clean).mean())
+            mine.add("seconds", np.full(len(restored), seconds / len(restored)))
+    return found, first[0]
+
+
+def vectors_of(recogniser: DlibRecogniser, faces: Uint8Image) -> Values:
+    return recogniser.embed(list(faces)).astype(np.float64)
+
+
+def restore(method: Restorer, lq: Uint8Image, seed: int) -> tuple[Uint8Image, float]:
+    began, parts = time.process_time(), []
+    for start in range(0, len(lq), BATCH):
+        images = torch.stack([to_tensor(face) for face in lq[start : start + BATCH]])
+        numbers = range(start, start + len(images))
+        batch = FaceBatch(tuple(map(str, numbers)), images, tuple(10_000 * seed + n for n in numbers))
+        parts.append(to_uint8(method.restore(batch).images))
+    return np.concatenate(parts), time.process_time() - began
+
+
+def recognised(vectors: Values, faces: Faces) -> dict[str, Values]:
+    """Of each restored face whether it is known by another photo of its person; nan where there is none."""
+    scores = vectors @ faces.vectors.T
+    np.fill_diagonal(scores, -np.inf)  # its own clean self
+    is_same = faces.people[:, None] == faces.people[None, :]
+    own = np.where(is_same, scores, -np.inf).max(axis=1)
+    strangers = np.where(is_same, -np.inf, scores)
+    threshold = np.quantile(scores[~is_same], 1 - MOST_FALSE)
+    is_known = np.isfinite(own)
+    rank, accepted = own > strangers.max(axis=1), own > threshold
+    return {
+        "rank-1": np.where(is_known, rank, np.nan).astype(float),
+        "TAR": np.where(is_known, accepted, np.nan).astype(float),
     }
-    strengths = {"mild": args.mild, "severe": args.severe}
-    figures = {strength: measure(folder, networks, perceptual) for strength, folder in strengths.items()}
-    (RESULTS / "claims.md").write_text(header() + "\n".join(report(figures)) + "\n")
-    sheet(list(strengths.values())).save(RESULTS / "faces.jpg", quality=88)
 
 
-@torch.inference_mode()
-def measure(evaluation: Path, networks: dict[str, Network], distance: PerceptualDistance) -> dict[str, Figures]:
-    """By method."""
-    gt = pictures(evaluation / INPUT, "gt")
-    real = {name: features(gt, network, name).gaussian() for name, network in networks.items()}
-    found = {}
-    for method in METHODS:
-        run = evaluation / method
-        rows = ds.dataset(run / "data", format="parquet").to_table(columns=["id", *COLUMNS.values()]).sort_by("id")
-        faces = {name: rows[column].to_numpy() for name, column in COLUMNS.items()}
-        restored = pictures(run, "restored")
-        pairs = list(zip(restored, gt, strict=True))
-        faces["perceptual"] = np.array([float(distance(to_tensor(a)[None], to_tensor(b)[None])) for a, b in pairs])
-        faces["sharpness"] = np.array([sharpness(a) / sharpness(b) for a, b in pairs])
-        frechet = {"fd_dlib": json.loads((run / "run.json").read_text())["statistics"]["fd_dlib_resnet_v1"]["value"]}
-        for name, network in networks.items():
-            frechet[name] = frechet_distance(features(restored, network, name).gaussian(), real[name]).value
-        found[method] = Figures(faces, frechet)
-    return found
+def rms(a: Uint8Image, b: Uint8Image) -> Values:
+    """(n,) grey levels."""
+    return np.asarray(np.sqrt(((a.astype(float) - b) ** 2).mean(axis=(1, 2, 3))))
 
 
-def pictures(run: Path, column: str) -> list[Uint8Image]:
-    """In the order of the ids."""
-    rows = ds.dataset(run / "data", format="parquet").to_table(columns=["id", column]).sort_by("id")
-    return [np.asarray(Image.open(io.BytesIO(cell["bytes"])).convert("RGB")) for cell in rows[column].to_pylist()]
-
-
-def features(faces: list[Uint8Image], network: Network, name: str) -> FeatureStatistics:
-    mean = torch.tensor(CAFFE_MEAN).view(1, 3, 1, 1)
-    found = []
-    for first in range(0, len(faces), BATCH):
-        x = torch.stack([to_tensor(face) for face in faces[first : first + BATCH]])
-        found.append(network(((x + 1) * 127.5).flip(1) - mean).mean((2, 3)).double())
-    return FeatureStatistics.from_features(torch.cat(found).numpy(), FeatureSource(name, name), "all")
-
-
-def report(figures: dict[str, dict[str, Figures]]) -> Iterator[str]:
-    n = len(figures["mild"][INPUT].faces["psnr"])
-    yield f"{n} faces, degraded by gfpgan_extreme (mild) and difface_extreme (severe), face128.\n"
-    for strength, methods in figures.items():
-        metrics = ["psnr", "ssim", "perceptual", "identity", "sharpness", *FRECHET, "seconds"]
-        yield from table(strength, metrics, ((m, [show(f.mean(x), x) for x in metrics]) for m, f in methods.items()))
-    yield (
-        "`passthrough` is the input. `sharpness`: the mean gradient over that of the ground truth. Lower is better of "
-        "`perceptual`, the distances and `seconds`. The claims below: by how much the first is better than the second, "
-        "with its 95 % interval over the faces; **yes**, no, or open where the interval holds 0. Of two "
-        "distances, which have no interval, their ratio; with so few faces that of dlib's features is mostly bias.\n"
+def report(found: Mapping[str, Mapping[str, Figures]], faces: Faces) -> Iterator[str]:
+    people = np.unique(faces.people)
+    yield f"{len(faces.clean)} faces of {len(people)} people at {SIZE} px, {SEEDS} seeds each, every face replaced.\n"
+    yield "\n".join(line.strip() for line in __doc__.split("\n\n")[3].splitlines()).replace("\n", "; ") + ".\n"
+    for preset, methods in found.items():
+        yield from [*table(preset, methods, faces.people), ""]
+    yield "By how much the first is better than the second, with its interval: **yes**, no, or open where it holds 0.\n"
+    pairs = [(m, INPUT) for m in METHODS[1:]]
+    yield from compared("Restored is better than the input", found, faces, COLUMNS[:3] + COLUMNS[4:6], pairs)
+    pairs = [(m, REGRESSION) for m in DIFFUSION]
+    yield from compared("Diffusion is better than regression", found, faces, COLUMNS[:6], pairs)
+    pairs = [(m, "difface") for m in ("diffbfr", "clr_face")]
+    yield from compared(
+        "DiffBFR and CLR-Face keep the person better than DifFace", found, faces, ("features", "rank-1", "TAR"), pairs
     )
-    quality = ["psnr", "perceptual", "identity", *FRECHET]
-    against_input = [(strength, m, INPUT) for strength in figures for m in METHODS[1:]]
-    yield from compared("Restored is better than the input", figures, quality, against_input)
-    against_regression = [(strength, m, "estimator") for strength in figures for m in DIFFUSION]
-    looks = ["perceptual", *FRECHET]
-    yield from compared("Diffusion is better than regression", figures, looks, against_regression)
-    yield from graceful(figures, quality)
-    against_difface = [(strength, m, "difface") for strength in figures for m in ("diffbfr", "clr_face")]
-    title = "DiffBFR and CLR-Face keep identity better than DifFace, at equal perceptual quality"
-    yield from compared(title, figures, ["identity", "perceptual"], against_difface)
-    against_pixels = [(strength, "clr_face", m) for strength in figures for m in ("difface", "diffbfr")]
-    yield from compared("CLR-Face is faster than the methods on pixels", figures, ["seconds"], against_pixels)
+    pairs = [("clr_face", m) for m in ("difface", "diffbfr")]
+    yield from compared("CLR-Face is faster than the methods on pixels", found, faces, ("seconds",), pairs)
+
+
+def table(preset: str, methods: Mapping[str, Figures], people: NDArray[np.str_]) -> Iterator[str]:
+    columns = (*COLUMNS, "seconds")
+    yield f"| {preset} | " + " | ".join(columns) + " |"
+    yield "|---" * (len(columns) + 1) + "|"
+    for name, figures in methods.items():
+        cells = [_cell(column, figures.by_person(column, people)) for column in columns]
+        yield f"| {name} | " + " | ".join(cells) + " |"
+
+
+def _cell(column: str, values: Values) -> str:
+    if not len(values):
+        return "-"
+    low, high = bootstrap_interval(values.tolist())
+    return f"{_show(column, values.mean())} [{_show(column, low)}, {_show(column, high)}]"
+
+
+def _show(column: str, value: float) -> str:
+    return FORMATS.get(column, "{:.1%}").format(value)
 
 
 def compared(
-    title: str, figures: dict[str, dict[str, Figures]], metrics: list[str], pairs: list[tuple[str, str, str]]
+    title: str,
+    found: Mapping[str, Mapping[str, Figures]],
+    faces: Faces,
+    columns: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
 ) -> Iterator[str]:
-    def lines() -> Iterator[tuple[str, list[str]]]:
-        for strength, ours, theirs in pairs:
-            a, b = figures[strength][ours], figures[strength][theirs]
-            yield f"{strength}: {ours}, {theirs}", [comparison(metric, a, b) for metric in metrics]
-
-    return table(title, metrics, lines())
-
-
-def graceful(figures: dict[str, dict[str, Figures]], metrics: list[str]) -> Iterator[str]:
-    """How much less one loses from mild to severe than the other."""
-    lost = {
-        method: [better(metric, figures["mild"][method], figures["severe"][method]) for metric in metrics]
-        for method in ("difface", "estimator")
-    }
-    saved = [theirs - ours for ours, theirs in zip(lost["difface"], lost["estimator"], strict=True)]
-    cells = [verdict(gain, metric) for gain, metric in zip(saved, metrics, strict=True)]
-    return table("DifFace degrades more gracefully than regression", metrics, [("mild to severe", cells)])
-
-
-def comparison(metric: str, a: Figures, b: Figures) -> str:
-    if metric not in FRECHET:
-        return verdict(better(metric, a, b), metric)
-    ratio = a.frechet[metric] / b.frechet[metric]
-    return f"{ratio:.2f} {YES if ratio < 1 else NO}"
-
-
-def verdict(gain: NDArray[np.float64], metric: str) -> str:
-    """`gain` is one number per face, or a single one."""
-    if gain.ndim == 0:
-        return f"{show(gain, metric, '+')} {YES if gain > 0 else NO}"
-    low, high = bootstrap_interval(gain.tolist())
-    word = YES if low > 0 else NO if high < 0 else "open"
-    return f"{show(gain.mean(), metric, '+')} [{show(low, metric, '+')}, {show(high, metric, '+')}] {word}"
-
-
-def better(metric: str, a: Figures, b: Figures) -> NDArray[np.float64]:
-    """By how much `a` is better than `b`."""
-    first, second = (np.asarray(f.frechet[metric] if metric in FRECHET else f.faces[metric]) for f in (a, b))
-    return first - second if metric in HIGHER_IS_BETTER else second - first
-
-
-def show(value: float | NDArray[np.float64], metric: str, sign: str = "") -> str:
-    return format(float(value), sign + FORMATS.get(metric, ".3f"))
-
-
-def table(title: str, metrics: list[str], lines: Iterable[tuple[str, list[str]]]) -> Iterator[str]:
-    yield f"| {title} | " + " | ".join(metrics) + " |"
-    yield "|---" * (len(metrics) + 1) + "|"
-    for name, cells in lines:
-        yield f"| {name} | " + " | ".join(cells) + " |"
+    yield f"| {title} | " + " | ".join(columns) + " |"
+    yield "|---" * (len(columns) + 1) + "|"
+    for preset, methods in found.items():
+        for ours, theirs in pairs:
+            cells = []
+            for column in columns:
+                a, b = (methods[name].by_person(column, faces.people) for name in (ours, theirs))
+                cells.append(_verdict(column, b - a if column in LOWER_IS_BETTER else a - b))
+            yield f"| {preset}: {ours}, {theirs} | " + " | ".join(cells) + " |"
     yield ""
 
 
-def sheet(evaluations: list[Path]) -> Image.Image:
-    """One row per face: degraded, restored by each method, the ground truth."""
-    blocks = []
-    for folder in evaluations:
-        columns = [pictures(folder / method, "restored")[SHOWN] for method in METHODS]
-        columns.append(pictures(folder / INPUT, "gt")[SHOWN])
-        blocks += [np.concatenate(row, axis=1) for row in zip(*columns, strict=True)]
-    return Image.fromarray(np.concatenate(blocks))
+def _verdict(column: str, gain: Values) -> str:
+    if not len(gain):
+        return "-"
+    low, high = bootstrap_interval(gain.tolist())
+    word = "**yes**" if low > 0 else "no" if high < 0 else "open"
+    return f"{_cell(column, gain)} {word}"
+
+
+def shown(methods: Mapping[str, Figures], count: int) -> NDArray[np.int_]:
+    """The worst faces by what the methods do to them, and others evenly from all."""
+    before = methods[INPUT].columns["features"][0]
+    ratio = np.mean([methods[name].columns["features"][0] / before for name in METHODS[1:]], axis=0)
+    worst = np.argsort(-ratio)[:WORST]
+    others = [n for n in np.linspace(0, count - 1, SHOWN).astype(int) if n not in worst]
+    return np.array([*worst, *others[: SHOWN - len(worst)]])
+
+
+def sheet(
+    methods: Mapping[str, Figures], damaged: Uint8Image, faces: Faces, picked: NDArray[np.int_], scale: int
+) -> Uint8Image:
+    """One row per face: as it was damaged, by each method, and clean."""
+    columns = [damaged, *(figures.pictures for name, figures in methods.items() if name != INPUT), faces.clean]
+    rows = [np.concatenate([c[n] for c in columns if c is not None], axis=1) for n in picked]
+    return np.concatenate(rows).repeat(scale, axis=0).repeat(scale, axis=1)
 
 
 if __name__ == "__main__":

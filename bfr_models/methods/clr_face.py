@@ -26,9 +26,9 @@ from bfr_models.diffusion.sampling import Guide, Model, get_sampler, sample
 from bfr_models.diffusion.sde import VPSDE
 from bfr_models.methods._loading import autocast, load_component
 from bfr_models.methods.clr_face_presets import SHORTEST, CLRFaceOptions, CLRFacePreset
+from bfr_models.networks.estimators import build_estimator
 from bfr_models.networks.latent_networks import LatentMask, LatentScore, conditioned
 from bfr_models.networks.mobile_face import MobileFace, crop_from_ffhq
-from bfr_models.networks.swinir import SwinIR
 from bfr_models.networks.vqgan import VQGAN
 from bfr_models.pixels import resize
 from bfr_models.registry import ResolvedMethod
@@ -48,7 +48,7 @@ class CLRFace:
         self._vqgan = cast(VQGAN, load_component(VQGAN(preset.vqgan), resolved, "vqgan", device))
         score = load_component(LatentScore(preset.score, channels), resolved, "score", device)
         self._score = cast(LatentScore, score)
-        self._irn = load_component(SwinIR(preset.irn), resolved, "irn", device)
+        self._irn = load_component(build_estimator(preset.irn), resolved, "irn", device)
         self._mask = load_component(LatentMask(preset.mask, channels), resolved, "mask", device)
         self._recogniser = load_component(MobileFace(preset.recogniser), resolved, "recogniser", device)
         if options.checkpointing:

@@ -11,9 +11,16 @@ from typing import Literal
 
 from bfr_models.diffusion.times import times_from
 from bfr_models.errors import UsageError
-from bfr_models.methods.difface_presets import ESTIMATOR128, ESTIMATOR512
+from bfr_models.methods.difface_presets import ESTIMATOR512
 from bfr_models.methods.preset import OURS, NetworkOptions, Preset, one_of
-from bfr_models.networks.configs import LatentMaskConfig, MobileFaceConfig, SwinIRConfig, UNetConfig, VQGANConfig
+from bfr_models.networks.configs import (
+    LatentMaskConfig,
+    MobileFaceConfig,
+    SwinIRConfig,
+    UNetConfig,
+    UNetEstimatorConfig,
+    VQGANConfig,
+)
 
 SAMPLERS = ("euler-maruyama", "heun", "ddim", "dpm++")
 STARTS = ("irn", "lq", "noise")
@@ -116,7 +123,7 @@ class CLRFacePreset(Preset):
 
     vqgan: VQGANConfig = field(kw_only=True)
     score: UNetConfig = field(kw_only=True)
-    irn: SwinIRConfig = field(kw_only=True)
+    irn: SwinIRConfig | UNetEstimatorConfig = field(kw_only=True)
     mask: LatentMaskConfig = field(kw_only=True)
     recogniser: MobileFaceConfig = field(kw_only=True)
     max_time: float = 1.0
@@ -153,9 +160,9 @@ CLR_FACE = (
         options=CLRFaceOptions(
             start_time=0.2, cover=1.0, steps=4, guidance=0.1, guide_to=0.01, guide_every=1, residual=1.0
         ),
-        # The IRN is DifFace's first estimator of ours: the same network, also trained with a loss on identity.
+        # The IRN is DifFace's estimator.
         weights={name: f"clr_face-face128-{name}" for name in ("vqgan", "score", "mask", "recogniser")}
-        | {"irn": "difface-face128-estimator"},
+        | {"irn": "difface-face128-estimator_unet"},
         vqgan=VQGANConfig((48, 96), 1, codes=4096, norm_groups=16, mid_attention=False, unshuffle=2),
         score=UNetConfig(
             sample_size=32,
@@ -165,7 +172,7 @@ CLR_FACE = (
             norm_groups=16,
             condition_channels=3,
         ),
-        irn=ESTIMATOR128,
+        irn=UNetEstimatorConfig(),
         mask=LatentMaskConfig(channels=32),
         recogniser=MobileFaceConfig(
             stem=32,

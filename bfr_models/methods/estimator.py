@@ -9,9 +9,7 @@ from torch import Tensor
 
 from bfr_models.methods._loading import autocast, load_component
 from bfr_models.methods.difface_presets import EstimatorPreset
-from bfr_models.networks.configs import SwinIRConfig
-from bfr_models.networks.swinir import SwinIR
-from bfr_models.networks.unet_estimator import UNetEstimator
+from bfr_models.networks.estimators import build_estimator
 from bfr_models.pixels import resize
 from bfr_models.registry import ResolvedMethod
 from bfr_models.types import FaceBatch
@@ -24,8 +22,7 @@ class Estimator:
         self.size = resolved.preset.size
         self._device, self._precision = device, resolved.options.precision
         config = cast(EstimatorPreset, resolved.preset).estimator
-        network = SwinIR(config) if isinstance(config, SwinIRConfig) else UNetEstimator(config)
-        self._network = load_component(network, resolved, "estimator", device)
+        self._network = load_component(build_estimator(config), resolved, "estimator", device)
 
     def restore(self, batch: FaceBatch) -> FaceBatch:
         """(B, 3, H, W) in [-1, 1] -> (B, 3, size, size)."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from bfr_models.diffusion.sampling import get_sampler, sample
 from bfr_models.diffusion.sde import VPSDE
 from bfr_models.diffusion.times import FIRST_TIME, times_from
+from bfr_models.errors import UsageError
 from bfr_models.methods.clr_face_presets import CLRFacePreset
 from bfr_models.networks.configs import SwinIRConfig
 from bfr_models.networks.latent_networks import LatentScore, conditioned
@@ -211,6 +212,10 @@ class IdentityRecovery(difface.Estimator):
 
     @staticmethod
     def network_config(preset: Any) -> SwinIRConfig:
+        if not isinstance(preset.irn, SwinIRConfig):
+            raise UsageError(
+                f"expected a preset whose IRN is a SwinIR, found {preset.name}: its IRN is DifFace's estimator"
+            )
         config: SwinIRConfig = preset.irn
         return config
 

@@ -16,9 +16,9 @@ from bfr_models.diffusion.sampling import Noise
 from bfr_models.diffusion.times import FIRST_TIME
 from bfr_models.errors import UsageError
 from bfr_models.methods.clr_face_presets import CLRFacePreset
+from bfr_models.networks.estimators import build_estimator
 from bfr_models.networks.latent_networks import LatentMask, LatentScore, conditioned
 from bfr_models.networks.mobile_face import MobileFace, crop_from_ffhq, identity_distance, load_mobile_face
-from bfr_models.networks.swinir import SwinIR
 from bfr_models.networks.vqgan import VQGAN
 from bfr_models.rng import RowNoise
 from bfr_models.training.clr_face import OnLatents
@@ -115,7 +115,7 @@ class Mask(OnLatents):
         preset, device = self.preset, gt.device
         self._vqgan = self._frozen("vqgan", VQGAN(preset.vqgan), device)
         self._score = self._frozen("score", LatentScore(preset.score, preset.vqgan.latent_channels), device)
-        self._irn = self._frozen("irn", SwinIR(preset.irn), device)
+        self._irn = self._frozen("irn", build_estimator(preset.irn), device)
         self._guide = self._frozen("recogniser", MobileFace(preset.recogniser), device)
         judge = self._auxiliary.recogniser
         self._judge = load_mobile_face(judge).to(device) if judge else self._guide

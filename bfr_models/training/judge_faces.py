@@ -40,7 +40,7 @@ class PhotoFace:
     blur: float  # sigma, px at 128 px; nan where a preset drew it
     noise: float  # grey levels; nan likewise
     compression: float  # (100 - JPEG quality) / 100; nan likewise
-    kind: str  # clean, worn, or the preset
+    kind: str  # clean, light, worn, or the preset
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class _Wear:
     grain: float  # grey levels of luma noise that is coarser than a pixel
 
 
-def photo_face(face: Uint8Image, size: int, rng: np.random.Generator) -> PhotoFace:
-    """A face of (S, S, 3) in a photo of its own, cut out again; `size` is the network's."""
+def photo_face(face: Uint8Image, size: int, rng: np.random.Generator, is_light: bool = False) -> PhotoFace:
+    """A face of (S, S, 3) in a photo of its own, cut out again; `size` is the network's. Of any damage, or light."""
     side = SIDES[rng.integers(len(SIDES))]
     is_grey = bool(rng.random() < 0.3)
     if is_grey:
@@ -60,7 +60,7 @@ def photo_face(face: Uint8Image, size: int, rng: np.random.Generator) -> PhotoFa
     if rng.random() < 0.5:
         face = np.ascontiguousarray(face[:, ::-1])
     photo, place = _photo(face, side, rng)
-    kind, wear = _kind(rng)
+    kind, wear = _light(rng) if is_light else _kind(rng)
     damaged = _worn(photo, wear, side, rng) if wear else _by_preset(photo, kind, side, rng)
     if is_grey:
         damaged = as_grey(damaged)
@@ -88,6 +88,13 @@ def _kind(rng: np.random.Generator) -> tuple[str, _Wear | None]:
         return "worn", _Wear(rng.uniform(0, 1.8) * (rng.random() < 0.85), rng.uniform(0, 11) * (rng.random() < 0.8),
                              quality, rng.uniform(1, 8) * (rng.random() < 0.25))  # fmt: skip
     return PRESETS[rng.integers(len(PRESETS))], None
+
+
+def _light(rng: np.random.Generator) -> tuple[str, _Wear]:
+    """Between clean and worn, where it is hardest to say what a face gains."""
+    quality = int(rng.integers(60, 96)) if rng.random() < 0.9 else None
+    return "light", _Wear(rng.uniform(0, 1) * (rng.random() < 0.9), rng.uniform(0, 5.5) * (rng.random() < 0.85),
+                          quality, rng.uniform(0.5, 4) * (rng.random() < 0.25))  # fmt: skip
 
 
 def _photo(face: Uint8Image, side: int, rng: np.random.Generator) -> tuple[Uint8Image, Matrix]:

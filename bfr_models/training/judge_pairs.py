@@ -43,9 +43,10 @@ def make_pairs(
     recognisers: Sequence[Recogniser],
     items: range,
     seed: int,
+    is_light: bool = False,
 ) -> Iterator[Pair]:
-    """The pairs of some items; item i depends on (seed, i) alone. `faces` is (n, S, S, 3), `people` names them; the
-    methods take turns, batch by batch. Identity, which is dear, is compared for a few."""
+    """The pairs of some items, of any damage or of light; item i depends on (seed, i) alone. `faces` is (n, S, S, 3),
+    `people` names them; the methods take turns, batch by batch. Identity, which is dear, is compared for a few."""
     for first in range(items.start, items.stop, BATCH):
         numbers = range(first, min(first + BATCH, items.stop))
         name, method = methods[(first // BATCH) % len(methods)]
@@ -53,7 +54,7 @@ def make_pairs(
         for number in numbers:
             rng = np.random.default_rng((seed, number))
             who = int(rng.integers(len(faces)))
-            drawn.append((who, photo_face(faces[who], method.size, rng), rng))
+            drawn.append((who, photo_face(faces[who], method.size, rng, is_light), rng))
         images = torch.stack([to_tensor(face.lq) for _, face, _ in drawn])
         batch = FaceBatch(tuple(map(str, numbers)), images, tuple(numbers))
         restored = to_uint8(method.restore(batch).images)

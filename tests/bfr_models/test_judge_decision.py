@@ -10,7 +10,7 @@ import pytest
 from bfr_models.judge.decision import KINDS, choose_judge, harm_limits, harm_of, raw_probabilities
 from bfr_models.judge.verdict import HarmLimits, Verdict
 from bfr_models.registry import resolve_method
-from bfr_models.training.judge_calibration import LIMITS, calibrate, harm_curve
+from bfr_models.training.judge_calibration import LIMITS, calibrate, harm_curve, strictest
 
 CURVE = [[0.01, 0.0, 0.2, 0.5], [0.05, 0.015, 0.4, 0.9], [0.2, 0.05, 0.6, 1.0]]
 
@@ -72,3 +72,9 @@ def test_the_share_that_is_worse_is_an_upper_bound_of_95_percent(worse: int, mos
     true = np.where(np.arange(n) < worse, -0.2, 0.1)
     row = harm_curve(range(n), np.full(n, 0.1), np.zeros(n), true)[0]
     assert row[1] * n == pytest.approx(most, abs=0.05)
+
+
+def test_a_limit_holds_within_each_class_of_damage() -> None:
+    of_all = [[0.1, 0.01, 0.3, 0.5], [0.2, 0.02, 0.4, 0.6]]
+    of_clean, of_worn = [[0.1, 0.0, 0.1, 0.0], [0.2, 0.07, 0.2, 0.0]], [[0.1, 0.03, 0.5, 0.9], [0.2, 0.04, 0.6, 0.9]]
+    assert strictest(of_all, [of_clean, of_worn]) == [[0.1, 0.03, 0.3, 0.5], [0.2, 0.07, 0.4, 0.6]]
