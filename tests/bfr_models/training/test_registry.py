@@ -29,12 +29,14 @@ class Fixed(nn.Module):
 
 
 def test_every_component_belongs_to_a_method_that_loads_it() -> None:
-    trained_by_another = {("difface", "estimator"): "face128-swinir"}  # than the first preset that has an estimator
+    # Than the first preset that has it: of face128, both are another kind of network, trained as `estimator_unet`.
+    trained_by_another = {("difface", "estimator"): "face128-swinir", ("clr_face", "irn"): "ffhq512"}
     for method, component in COMPONENTS:
         names = ((p, {*p.weights, *(stem.rpartition("-")[2] for stem in p.weights.values())}) for p in PRESETS[method])
         first = next(preset.name for preset, found in names if component in found)
         preset = trained_by_another.get((method, component), first)
-        assert get_component(method, component, preset).recipe.size == 128
+        size = next(p.size for p in PRESETS[method] if p.name == preset)
+        assert get_component(method, component, preset).recipe.size == size
 
 
 def test_an_unknown_component_lists_the_known() -> None:
