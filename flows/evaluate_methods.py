@@ -15,7 +15,7 @@ from tasks.compare_runs import compare_runs
 from tasks.config.evaluate import EvaluateRun
 from tasks.config.restore import RestoreRun
 from tasks.degrade_dataset import degrade_once
-from tasks.restore_shards import joined_ray
+from tasks.engine.ray_session import joined_ray
 from tasks.runs.comparison import check_comparison
 from tasks.runs.record import RunRecord
 

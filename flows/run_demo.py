@@ -15,10 +15,10 @@ from tasks.compare_runs import compare_runs
 from tasks.config.evaluate import AS_PAPERS_DO
 from tasks.config.resolve import resolve_run
 from tasks.config.restore import RestoreRun
+from tasks.engine.ray_session import joined_ray
 from tasks.export_run import export_run
 from tasks.make_demo_faces import make_demo_faces, make_demo_photo
 from tasks.pack_pictures import files_of_run
-from tasks.restore_shards import joined_ray
 from tasks.runs.record import RunRecord
 
 METHODS = ("difface", "diffbfr", "clr_face")

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from bfr_models.device import local_device
 from bfr_models.errors import BfrError
-from tasks.config.environment import prepare_environment, ray_is_elsewhere
+from tasks.config.environment import ray_is_elsewhere
 from tasks.config.resolve import ResolvedRun
 from tasks.engine.daemon_threads import DISPATCHER
 from tasks.engine.dispatch import Dispatch
 from tasks.engine.pool import STOP_SECONDS, Pool
+from tasks.engine.ray_session import cluster_is_own, joined_ray
 from tasks.engine.scaling import crew_of, described
 from tasks.engine.thread_pool import ThreadPool
 from tasks.runs.commits import Record
@@ -84,38 +84,13 @@ def _started(resolved: ResolvedRun) -> Iterator[Pool]:
             say("the cluster has no GPU, so CPUs do the work; one that starts GPU nodes on demand needs --device cuda")
         say(f"loading {network} in {described(limits)} on {'GPUs' if share.gpus else 'CPUs'}")
         job = make_job(resolved, device, None)
-        pool = RayPool(RayHead(), job, share, limits, run.start_timeout, run.shard_timeout, _joined[0])
+        pool = RayPool(RayHead(), job, share, limits, run.start_timeout, run.shard_timeout, cluster_is_own())
         try:
-            if _joined[0]:
+            if cluster_is_own():
                 pool.begin_to_load(PLACE_SECONDS)  # orders may be late to come
             yield pool
         finally:
             pool.close()
-
-
-_joined: list[bool] = []  # one entry within `joined_ray`: whether the cluster is this process's own
-
-
-@contextmanager
-def joined_ray() -> Iterator[None]:
-    """Joins the cluster that the environment names, or starts one that ends with the block. Around several runs, it is
-    theirs together."""
-    if _joined:
-        yield
-        return
-    prepare_environment()
-    from tasks.engine.ray_cluster import connect_ray
-    from tasks.engine.ray_head import RayHead
-
-    say(f"joining Ray at {os.environ['RAY_ADDRESS']}" if ray_is_elsewhere() else "starting Ray")
-    connected_here, head = connect_ray(), RayHead()
-    _joined.append(connected_here and not ray_is_elsewhere())
-    try:
-        yield
-    finally:
-        _joined.clear()
-        if connected_here:
-            head.leave()
 
 
 def restore_shards(

@@ -24,6 +24,11 @@ class SwinIRConfig:
     # that no token draws its s x s pixels by itself; 0 at the start of training.
     upsampler: Literal["nearest", "residual"] = "nearest"
 
+    @property
+    def luck(self) -> tuple[int, int]:
+        """Random numbers of one image by which branches are dropped: two of each attention layer."""
+        return sum(self.depths), 2
+
 
 @dataclass(frozen=True)
 class UNetEstimatorConfig:

@@ -41,7 +41,7 @@ class SwinIR(nn.Module):
             self._add_residual_tail(c)
         else:
             self._add_nearest_tail(c)
-        self.unshuffle = c.unshuffle
+        self.unshuffle, self.depths = c.unshuffle, c.depths
         self.apply(_init_weights)
         if self.is_residual:
             for last in (self.conv_shuffle, self.refine[-1]):
@@ -66,9 +66,10 @@ class SwinIR(nn.Module):
         self.conv_hr = nn.Conv2d(c.num_feat, c.num_feat, 3, padding=1)
         self.conv_last = nn.Conv2d(c.num_feat, 3, 3, padding=1)
 
-    def forward(self, lq: Tensor) -> Tensor:
+    def forward(self, lq: Tensor, luck: Tensor | None = None) -> Tensor:
+        """`luck` (B, *config.luck), uniform in [0, 1), drops branches for whole images; for training alone."""
         x = self.conv_first(lq - self.mean)
-        x = self.conv_after_body(self._body(x)) + x
+        x = self.conv_after_body(self._body(x, luck)) + x
         if self.is_residual:
             return self._residual_tail(x, lq)
         x = self.conv_before_upsample(x)
@@ -82,11 +83,12 @@ class SwinIR(nn.Module):
         hq = lq + x[:, :3]
         return hq + self.refine(torch.cat([hq, lq, x[:, 3:]], dim=1))
 
-    def _body(self, x: Tensor) -> Tensor:
+    def _body(self, x: Tensor, luck: Tensor | None) -> Tensor:
         height, width = x.shape[-2:]
         tokens = self.patch_embed(_to_tokens(x))
-        for layer in self.layers:
-            tokens = layer(tokens, height, width)
+        lucks = [None] * len(self.layers) if luck is None else torch.split(luck, list(self.depths), dim=1)
+        for layer, own in zip(self.layers, lucks, strict=True):
+            tokens = layer(tokens, height, width, own)
         return _to_map(self.norm(tokens), height, width)
 
 
@@ -110,10 +112,10 @@ class _RSTB(nn.Module):
         )
         self.conv = nn.Conv2d(c.embed_dim, c.embed_dim, 3, padding=1)
 
-    def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
+    def forward(self, tokens: Tensor, height: int, width: int, luck: Tensor | None) -> Tensor:
         x = tokens
-        for block in self.residual_group.blocks:  # type: ignore[union-attr]
-            x = block(x, height, width)
+        for i, block in enumerate(self.residual_group.blocks):  # type: ignore[arg-type]
+            x = block(x, height, width, None if luck is None else luck[:, i])
         return _to_tokens(self.conv(_to_map(x, height, width))) + tokens
 
 
@@ -131,9 +133,10 @@ class _SwinLayer(nn.Module):
         mask = _shift_mask(c.img_size, c.img_size, c.window_size, self.shift) if self.shift else None
         self.register_buffer("attn_mask", mask)
 
-    def forward(self, x: Tensor, height: int, width: int) -> Tensor:
-        x = x + self._drop(self._attend(self.norm1(x), height, width))
-        return x + self._drop(self.mlp(self.norm2(x)))
+    def forward(self, x: Tensor, height: int, width: int, luck: Tensor | None = None) -> Tensor:
+        attended, transformed = (None, None) if luck is None else luck.unbind(1)
+        x = x + self._drop(self._attend(self.norm1(x), height, width), attended)
+        return x + self._drop(self.mlp(self.norm2(x)), transformed)
 
     def _attend(self, x: Tensor, height: int, width: int) -> Tensor:
         batch, _, dim = x.shape
@@ -156,12 +159,11 @@ class _SwinLayer(nn.Module):
             return self.attn_mask  # type: ignore[return-value]
         return _shift_mask(height, width, self.window, self.shift).to(like)
 
-    def _drop(self, x: Tensor) -> Tensor:
+    def _drop(self, x: Tensor, luck: Tensor | None) -> Tensor:
         """Stochastic depth: drops the branch for whole samples."""
-        if not self.training or self.drop_path == 0:
+        if luck is None or self.drop_path == 0:
             return x
-        keep = torch.rand(x.shape[0], 1, 1, device=x.device, dtype=x.dtype) >= self.drop_path
-        return x * keep / (1 - self.drop_path)
+        return x * (luck >= self.drop_path).view(-1, 1, 1) / (1 - self.drop_path)
 
 
 class _WindowAttention(nn.Module):

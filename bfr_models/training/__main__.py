@@ -1,4 +1,5 @@
-"""`python -m bfr_models.training difface prior --data faces.parquet --out DIR`: training on a bare GPU machine.
+"""`python -m bfr_models.training difface prior --data faces.parquet --out DIR`: training on a bare GPU machine, on
+several GPUs by `torchrun --nproc-per-node 8 -m bfr_models.training ...`.
 
 Needs torch, diffusers, pyarrow, Pillow and safetensors, but neither Ray nor Prefect. `bfr train` runs the same loop
 with data and results anywhere fsspec reaches.
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 from bfr_models.errors import BfrError
+from bfr_models.training import ranks
 from bfr_models.training.component import AuxiliaryWeights
 from bfr_models.training.data import read_faces
 from bfr_models.training.loop import TrainingRun, train
@@ -28,13 +30,17 @@ def main() -> int:
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--workers", type=int, default=0, help="processes that prepare batches")
+    parser.add_argument("--accumulate", type=int, default=1, help="parts in which a batch is taken, for less memory")
+    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
+    parser.add_argument("--loaders", type=int, default=0, help="processes that prepare batches, per GPU")
     parser.add_argument("--perceptual", type=Path, help="SqueezeNet 1.1's weights, for perceptual losses")
     parser.add_argument("--recogniser", type=Path, help="a MobileFace recogniser's weights, for the losses on identity")
     parser.add_argument("--irm-low", type=Path, help="DiffBFR's first model, to train its second behind it")
     parser.add_argument("--initial", type=Path, help="weights to start from")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--evaluate-every", type=int, default=500)
+    parser.add_argument("--log-every", type=int, default=20)
+    parser.add_argument("--checkpoint-minutes", type=float, default=10.0)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--compile", action="store_true")
     a = vars(parser.parse_args())
@@ -42,9 +48,11 @@ def main() -> int:
     auxiliary = AuxiliaryWeights(a.pop("perceptual"), a.pop("recogniser"), a.pop("irm_low"))
     try:
         component = get_component(method, name, preset, auxiliary)
-        run = TrainingRun(name=f"{method}-{preset}-{name}", **a)
-        faces = read_faces(data, component.recipe.size)
-        train(component, faces, run)
+        with ranks.joined(a.pop("device")) as device:
+            run = TrainingRun(name=f"{method}-{preset}-{name}", device=device, **a)
+            recipe = run.recipe(component.recipe)
+            faces = read_faces(data, recipe.size, batch_size=recipe.batch_size)
+            train(component, faces, run, print if ranks.rank() == 0 else lambda _: None)
     except BfrError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -23,8 +23,9 @@ from bfr_models.networks.configs import SwinIRConfig
 from bfr_models.networks.latent_networks import LatentScore, conditioned
 from bfr_models.networks.vqgan import VQGAN, perplexity
 from bfr_models.rng import RowNoise
-from bfr_models.training import difface
+from bfr_models.training import difface, ranks
 from bfr_models.training.component import AuxiliaryWeights, Component, LossWeights, Recipe, psnr
+from bfr_models.training.draws import Draws
 from bfr_models.training.patch_discriminator import DiscriminatorTrainer
 from bfr_models.training.perceptual import load_perceptual_distance
 from bfr_models.weights.files import require_weight
@@ -51,6 +52,7 @@ class Autoencoder(Component):
         self.config = preset.vqgan
         self.perceptual = load_perceptual_distance(auxiliary.perceptual) if auxiliary.perceptual else None
         self._steps, self._last_rate = 0, 0.0
+        self._seen: list[tuple[Tensor, ...]] = []  # of the losses since the last step
         self._idle = torch.zeros(self.config.codes, dtype=torch.long)  # steps since each code was used
 
     def build(self) -> nn.Module:
@@ -63,34 +65,35 @@ class Autoencoder(Component):
         latents = _in_parts(network.encode, gt)
         network.codebook.copy_(_places(latents, self.config.codes))
 
-    def loss(self, network: Any, gt: Tensor, lq: Tensor) -> Tensor:
+    def loss(self, network: Any, gt: Tensor, lq: Tensor, draws: Draws) -> Tensor:
         made = network(gt)
         image, z, code = made.image.float(), made.latent, made.quantised.float()
         rebuilt = (image - gt).abs().mean() / 2  # of values in [0, 1]
         if self.perceptual is not None:
             rebuilt = rebuilt + self.weights.perceptual * self.perceptual.to(gt.device)(image, gt)
         commit = self.weights.commitment * (z - code.detach()).square().mean() + (code - z.detach()).square().mean()
-        self._seen = (gt, image.detach(), z.detach(), made.codes)
+        self._seen.append((gt, image.detach(), z.detach(), made.codes))
         if self._steps < self.weights.gan_from:
             return rebuilt + commit
         unreal = -self._discriminator.realness(image)
         return rebuilt + commit + self.weights.gan * _balance(rebuilt, unreal, image) * unreal
 
-    def after_step(self, network: Any, learning_rate: float) -> None:
-        gt, image, z, codes = self._seen
+    def after_step(self, network: Any, learning_rate: float, draws: Draws) -> None:
+        gt, image, z, codes = (torch.cat(seen) for seen in zip(*self._seen, strict=True))
+        self._seen.clear()
         self._steps += 1
         if self._steps > self.weights.gan_from:
             self._discriminator.learn(gt, image, learning_rate)
         self._idle += 1
-        self._idle[codes.unique()] = 0
+        self._idle[torch.unique(ranks.whole_batch(codes))] = 0
         if learning_rate >= self._last_rate:
-            self._revive(network.codebook.data, z)
+            self._revive(network.codebook.data, z, draws)
         self._last_rate = learning_rate
 
-    def _revive(self, codebook: Tensor, z: Tensor) -> None:
+    def _revive(self, codebook: Tensor, z: Tensor, draws: Draws) -> None:
         dead = self._idle >= self.IDLE_STEPS
         if count := int(dead.sum()):
-            codebook[dead] = _places(z, count).to(codebook)
+            codebook[dead] = _places(ranks.whole_batch(z), count, draws.common).to(codebook)
             self._idle[dead] = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -158,13 +161,13 @@ class Score(OnLatents):
         self._vqgan = self._frozen("vqgan", VQGAN(self.preset.vqgan), gt.device)
         network.measure(_in_parts(self._encode, gt))
 
-    def loss(self, network: Any, gt: Tensor, lq: Tensor) -> Tensor:
-        t = (self.preset.max_time * torch.rand(len(gt), dtype=torch.float64).square()).clamp_min(FIRST_TIME)
+    def loss(self, network: Any, gt: Tensor, lq: Tensor, draws: Draws) -> Tensor:
+        t = (self.preset.max_time * draws.uniform().double().square()).clamp_min(FIRST_TIME)
         clean, degraded = self._latents(network, gt, lq)
         weight = torch.tensor([math.exp(-2 * self.sde.level(u).half_log_snr) for u in t.tolist()]).clamp(
             1, self.HEAVIEST
         )
-        losses = self._eps_losses(network, clean, degraded, t, torch.randn(clean.shape).to(clean))
+        losses = self._eps_losses(network, clean, degraded, t, draws(*clean.shape[1:]).to(clean))
         return (weight.to(losses) * losses).mean()
 
     def evaluate(self, network: Any, gt: Tensor, lq: Tensor) -> dict[str, float]:
@@ -222,14 +225,15 @@ def _in_parts(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
     return torch.cat([function(part) for part in torch.split(batch, 16)])
 
 
-def _places(latents: Tensor, count: int) -> Tensor:
+def _places(latents: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
     """(count, C): the latents at places drawn at random."""
     flat = latents.movedim(1, -1).flatten(0, -2)
-    return flat[torch.randint(len(flat), (count,)).to(flat.device)]
+    return flat[torch.randint(len(flat), (count,), generator=generator).to(flat.device)]
 
 
 def _balance(loss: Tensor, other: Tensor, image: Tensor) -> Tensor:
     """The factor that makes the gradient of `other` at the image as long as that of `loss`: VQGAN's adaptive weight,
     which its authors measure at the last layer."""
-    one, two = (torch.autograd.grad(x, image, retain_graph=True)[0].norm() for x in (loss, other))
+    gradients = (torch.autograd.grad(x, image, retain_graph=True)[0] for x in (loss, other))
+    one, two = (ranks.total(gradient.square().sum()).sqrt() for gradient in gradients)
     return (one / two.clamp_min(1e-6)).clamp(max=1e4)

@@ -5,7 +5,6 @@ mask of where its gradient may change a latent. The paper's own objectives are n
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bfr_models.diffusion.guidance import identity_gradient
+from bfr_models.diffusion.sampling import Noise
 from bfr_models.diffusion.times import FIRST_TIME
 from bfr_models.errors import UsageError
 from bfr_models.methods.clr_face_presets import CLRFacePreset
@@ -23,6 +23,7 @@ from bfr_models.networks.vqgan import VQGAN
 from bfr_models.rng import RowNoise
 from bfr_models.training.clr_face import OnLatents
 from bfr_models.training.component import AuxiliaryWeights, Component, LossWeights, Recipe
+from bfr_models.training.draws import Draws
 from bfr_models.training.perceptual import PerceptualDistance, load_perceptual_distance
 
 
@@ -59,9 +60,8 @@ class DistilledRecogniser(Component):
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return {"distilled_from": {"name": self._teacher_file.stem, "sha256": sha256}}
 
-    def loss(self, network: Any, gt: Tensor, lq: Tensor) -> Tensor:
-        share = torch.rand(len(gt), 1, 1, 1).to(gt)
-        mixed = torch.lerp(gt, gt.roll(1, 0), share)
+    def loss(self, network: Any, gt: Tensor, lq: Tensor, draws: Draws) -> Tensor:
+        mixed = torch.lerp(gt, _other_of_pair(gt, draws), draws.uniform(1, 1, 1).to(gt))
         return self._distances(network, torch.cat([gt, lq, mixed])).mean()
 
     def evaluate(self, network: Any, gt: Tensor, lq: Tensor) -> dict[str, float]:
@@ -122,10 +122,10 @@ class Mask(OnLatents):
         if self._auxiliary.perceptual:
             self.perceptual = load_perceptual_distance(self._auxiliary.perceptual).to(device)
 
-    def loss(self, network: Any, gt: Tensor, lq: Tensor) -> Tensor:
+    def loss(self, network: Any, gt: Tensor, lq: Tensor, draws: Draws) -> Tensor:
         low, high = self.TIMES
-        t = max(low + (high - low) * float(torch.rand(())), FIRST_TIME)
-        step = self._guided_step(lq, t, torch.randn)
+        t = max(low + (high - low) * float(torch.rand((), generator=draws.common)), FIRST_TIME)
+        step = self._guided_step(lq, t, draws)
         mask = network(step.degraded, step.estimate)
         identity, perceptual = self._scores(step, mask, gt)
         return identity + self.weights.perceptual * perceptual + self.weights.sparsity * mask.mean()
@@ -134,7 +134,7 @@ class Mask(OnLatents):
         """With the mask as it is, all open, and all shut."""
         gt, lq = gt[: self.EVALUATED], lq[: self.EVALUATED]
         t = sum(self.TIMES) / 2
-        step = self._guided_step(lq, t, lambda n, *shape: RowNoise(range(n))(*shape))
+        step = self._guided_step(lq, t, RowNoise(range(len(lq))))
         mask = network(step.degraded, step.estimate)
         metrics = {"mask_mean": float(mask.mean()), "mask_std": float(mask.std())}
         for name, used in (("", mask), ("_ones", torch.ones_like(mask)), ("_zeros", torch.zeros_like(mask))):
@@ -160,12 +160,12 @@ class Mask(OnLatents):
     def _decode(self, z: Tensor) -> Tensor:
         return self._vqgan.decode(self._score.denormalise(z)).float()
 
-    def _guided_step(self, lq: Tensor, t: float, noise: Callable[..., Tensor]) -> _GuidedStep:
+    def _guided_step(self, lq: Tensor, t: float, noise: Noise) -> _GuidedStep:
         recovered, degraded, estimate = self._conditions(lq)
         level = self.sde.level(t)
         with torch.no_grad():
             target = self._guide(crop_from_ffhq(recovered))
-            z = level.diffuse(estimate, noise(*estimate.shape).to(estimate))
+            z = level.diffuse(estimate, noise(*estimate.shape[1:]).to(estimate))
         eps, gradient = identity_gradient(conditioned(self._score, degraded), self._embed, z, level, target)
         push = self.GUIDANCE * level.sigma / level.alpha * gradient
         return _GuidedStep(degraded, estimate, level.predict_start(z, eps), push)
@@ -187,6 +187,14 @@ class _GuidedStep(NamedTuple):
     estimate: Tensor
     start: Tensor
     push: Tensor
+
+
+def _other_of_pair(faces: Tensor, draws: Draws) -> Tensor:
+    """Of the first face of a batch the second, and the other way round; of the third the fourth..."""
+    other = (draws.numbers ^ 1).clamp(max=draws.batch_size - 1) - draws.numbers[0]
+    if other.min() < 0 or other.max() >= len(faces):
+        raise UsageError(f"expected an even number of faces at a time, to mix them in pairs, got {len(faces)}")
+    return faces[other.to(faces.device)]
 
 
 def _convolutions(network: Any) -> list[nn.Conv2d]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bfr_models.training.data import Augmentation
+from bfr_models.training.draws import Draws
 from bfr_models.weights.tensors import load_weights
 
 
@@ -77,10 +78,12 @@ class Component(ABC):
         load_weights(network, weights)
 
     @abstractmethod
-    def loss(self, network: nn.Module, gt: Tensor, lq: Tensor) -> Tensor: ...
+    def loss(self, network: nn.Module, gt: Tensor, lq: Tensor, draws: Draws) -> Tensor:
+        """The mean over the faces, some or all of the step's batch. All that is random in it comes from `draws`."""
 
-    def after_step(self, network: nn.Module, learning_rate: float) -> None:  # noqa: B027
-        """After each step of the network: trains what is trained beside it, on the loss's last batch."""
+    def after_step(self, network: nn.Module, learning_rate: float, draws: Draws) -> None:  # noqa: B027
+        """After each step of the network: trains what is trained beside it, on the faces of the losses since the last;
+        alike on every rank (`bfr_models.training.ranks`)."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint has to hold besides the network and its optimiser, so that a resumed run is exact."""

@@ -7,9 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import tempfile
+from bisect import bisect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,9 +30,12 @@ from bfr_models.degradation.degrade import degrade
 from bfr_models.degradation.presets import get_preset
 from bfr_models.errors import UsageError
 from bfr_models.pixels import BLUE, GREEN, RED, Uint8Image, resize, to_tensor, to_uint8
+from bfr_models.training import ranks
 
 HELD_OUT_FRACTION = 0.04
 OVERSAMPLING = 2  # faces are kept larger than needed, so that a warp loses no sharpness
+HELD_OUT_PIXELS = 2**23  # of the faces that a run is measured on: 512 at 128 px, 32 at 512 px
+LANE_ROWS = 4096  # at least; see `read_faces`
 
 
 @dataclass(frozen=True)
@@ -43,50 +52,141 @@ class Augmentation:
     cast: float = 0.0  # probability of a colour cast
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Faces:
-    """Aligned faces for one training: `train` and `held_out` are (n, S, S, 3) uint8."""
+    """Aligned faces for one training, (n, S, S, 3) uint8: to train on this rank's, held out the same on all."""
 
     train: Uint8Image
     held_out: Uint8Image
     source: str
     people_held_out: tuple[str, ...] = ()  # where the data names them
+    counts: tuple[int, int] | None = None  # of all ranks, to train on and held out, where these are not all
+    lanes: tuple[
+        tuple[int, int], ...
+    ] = ()  # of each face of a batch, the first and last + 1 of those it is chosen from
+
+    @property
+    def first_lane(self) -> Uint8Image:
+        """This rank's first faces; on the first rank the same ones, however many ranks there are."""
+        return self.train[: next((end for first, end in self.lanes if first == 0), None)]
 
     @property
     def description(self) -> dict[str, object]:
         people = {"people_held_out": list(self.people_held_out)} if self.people_held_out else {}
-        return {"dataset": self.source, "train": len(self.train), "held_out": len(self.held_out), **people}
+        train, held_out = self.counts or (len(self.train), len(self.held_out))
+        return {"dataset": self.source, "train": train, "held_out": held_out, **people}
 
 
-def read_faces(path: Path, size: int, column: str = "image") -> Faces:
-    """Reads a Parquet file, or a folder of them, of aligned faces; every ~25th person is held out, by name where
-    there is a column `person`, else by the picture's content."""
+class FaceFile(NamedTuple):
+    """A Parquet file of faces, wherever it is."""
+
+    name: str  # for messages
+    open: Callable[[], BinaryIO]
+
+
+def local_files(path: Path) -> list[FaceFile]:
+    """A Parquet file, or those in a folder and below."""
     files = sorted(path.glob("**/*.parquet")) if path.is_dir() else [path]
     if not files or not all(file.is_file() for file in files):
         raise UsageError(f"expected a Parquet file or a folder of them, found none at {path}")
-    train: list[Uint8Image] = []
-    held_out: list[Uint8Image] = []
-    people: set[str] = set()
-    for file in files:
-        for data, person in encoded_images(file, column):
-            face = decode_face(data, size * OVERSAMPLING, file)
-            first = hashlib.sha256(person.encode() if person else data).digest()[0] / 256
-            is_held_out = first < HELD_OUT_FRACTION
-            (held_out if is_held_out else train).append(face)
-            if is_held_out and person:
-                people.add(person)
-    if len(train) < 2 or not held_out:
-        raise UsageError(f"expected at least some 50 faces to train on, found {len(train) + len(held_out)} in {path}")
-    return Faces(np.stack(train), np.stack(held_out), path.name, tuple(sorted(people)))
+    return [FaceFile(str(file), partial(_open, file)) for file in files]
+
+
+def _open(file: Path) -> BinaryIO:
+    return file.open("rb")
+
+
+@dataclass
+class _Lane:
+    """What one lane's rows hold."""
+
+    train: int = 0
+    held_out: int = 0
+    shown: list[Uint8Image] = field(default_factory=list)  # of those held out
+    people: set[str] = field(default_factory=set)
+
+
+def read_faces(
+    data: Path | Sequence[FaceFile], size: int, column: str = "image", *, source: str = "", batch_size: int = 1
+) -> Faces:
+    """Reads this rank's faces; every ~25th person is held out, by name where there is a column `person`, else by the
+    picture's content.
+
+    The rows, in the order of the files, are cut into lanes of at least `LANE_ROWS`, and the batch likewise: a face of a
+    batch is chosen from the lane at its place. So a rank reads only the row groups in which its lanes have rows, and
+    what a batch holds does not depend on the number of ranks.
+    """
+    files, source = (local_files(data), str(data)) if isinstance(data, Path) else (data, source)
+    rows = [_row_groups(file, column) for file in files]
+    total = sum(map(sum, rows))
+    count = max((n for n in range(1, batch_size + 1) if batch_size % n == 0 and total // n >= LANE_ROWS), default=1)
+    share = batch_size // ranks.count()
+    of_batch = [face * count // batch_size for face in range(batch_size)]  # the lane of each face
+    mine = of_batch[ranks.rank() * share : (ranks.rank() + 1) * share]
+    lanes = {lane: _Lane() for lane in sorted(set(mine))}
+    bounds = [lane * total // count for lane in range(count + 1)]
+    kept = _Kept(size * OVERSAMPLING)
+    shown = max(1, HELD_OUT_PIXELS // size**2 // count)
+    for row, cell, person, file in _rows(files, rows, column, bounds[mine[0]], bounds[mine[-1] + 1]):
+        lane = lanes[bisect(bounds, row) - 1]
+        face = decode_face(cell, size * OVERSAMPLING, file.name)
+        if hashlib.sha256(person.encode() if person else cell).digest()[0] / 256 >= HELD_OUT_FRACTION:
+            kept.add(face)
+            lane.train += 1
+            continue
+        lane.held_out += 1
+        lane.people |= {person} if person else set()
+        if len(lane.shown) < shown:
+            lane.shown.append(face)
+    everywhere: dict[int, _Lane] = {}
+    for found in ranks.everyones(lanes):
+        everywhere |= found
+    return _faces(kept, [everywhere[lane] for lane in range(count)], mine[0], of_batch, source)
+
+
+def _faces(kept: _Kept, lanes: list[_Lane], first: int, of_batch: list[int], source: str) -> Faces:
+    """`kept` begins with the lane `first`."""
+    counts = sum(lane.train for lane in lanes), sum(lane.held_out for lane in lanes)
+    if min(lane.train for lane in lanes) < 2 or not counts[1]:
+        raise UsageError(f"expected at least some 50 faces to train on, found {sum(counts)} in {source}")
+    starts = [0, *accumulate(lane.train for lane in lanes)]
+    bounds = [(starts[lane] - starts[first], starts[lane + 1] - starts[first]) for lane in of_batch]
+    held_out = np.stack([face for lane in lanes for face in lane.shown])
+    people = sorted(set().union(*(lane.people for lane in lanes)))
+    return Faces(kept.faces(), held_out, Path(source).name, tuple(people), counts, tuple(bounds))
+
+
+class _Kept:
+    """Faces in a file without a name, so that memory need not hold them; it is gone with the last look at them."""
+
+    def __init__(self, side: int) -> None:
+        self._shape, self._count = (side, side, 3), 0
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+
+    def add(self, face: Uint8Image) -> None:
+        self._file.write(face.tobytes())
+        self._count += 1
+
+    def faces(self) -> Uint8Image:
+        self._file.flush()
+        return np.memmap(self._file, np.uint8, "c", shape=(self._count, *self._shape))
 
 
 class FaceStream(Dataset[tuple[Tensor, Tensor]]):
     """Item i: (gt, lq), both (3, size, size) in [-1, 1]; lq is gt itself where `presets` is empty."""
 
     def __init__(
-        self, faces: Uint8Image, size: int, presets: Sequence[str], augmentation: Augmentation, seed: int, length: int
+        self,
+        faces: Uint8Image,
+        size: int,
+        presets: Sequence[str],
+        augmentation: Augmentation,
+        seed: int,
+        length: int,
+        lanes: Sequence[tuple[int, int]] = (),
     ) -> None:
         self.faces, self.size, self.seed, self.length = faces, size, seed, length
+        self.lanes = lanes or ((0, len(faces)),)
         self.presets = [get_preset(name) for name in presets]
         self.augmentation = augmentation
 
@@ -95,7 +195,7 @@ class FaceStream(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng((self.seed, index))
-        face = to_tensor(self.faces[rng.integers(len(self.faces))])
+        face = to_tensor(self.faces[rng.integers(*self.lanes[index % len(self.lanes)])])
         gt = to_uint8(augment(face, self.size, self.augmentation, rng))
         lq = gt
         if self.presets:
@@ -144,24 +244,60 @@ def _toned(view: Tensor, rng: np.random.Generator) -> Tensor:
     return light**gamma * paper * 2 - 1
 
 
-def encoded_images(file: Path, column: str) -> Iterator[tuple[bytes, str | None]]:
+def encoded_images(file: FaceFile, column: str) -> Iterator[tuple[bytes, str | None]]:
     """The encoded images of one file and who is on them: binary cells, or Hugging Face's {bytes, path}."""
-    try:
-        parquet = pq.ParquetFile(file)
-    except pa.ArrowInvalid as error:
-        raise UsageError(f"expected a Parquet file, found something else: {file} ({error})") from None
-    with parquet:
+    with _opened(file, column) as parquet:
+        for group in range(parquet.num_row_groups):
+            yield from _images(parquet, group, column)
+
+
+def _row_groups(file: FaceFile, column: str) -> list[int]:
+    """Rows of each."""
+    with _opened(file, column) as parquet:
+        return [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+
+
+def _rows(
+    files: Sequence[FaceFile], rows: list[list[int]], column: str, first: int, end: int
+) -> Iterator[tuple[int, bytes, str | None, FaceFile]]:
+    """The number, the image, the person and the file of each row from `first` to before `end`; row groups with none of
+    these are not read."""
+    at = 0
+    for file, groups in zip(files, rows, strict=True):
+        if at + sum(groups) <= first or at >= end:
+            at += sum(groups)
+            continue
+        with _opened(file, column) as parquet:
+            for group, count in enumerate(groups):
+                if at < end and at + count > first:
+                    for row, (data, person) in enumerate(_images(parquet, group, column), start=at):
+                        if first <= row < end:
+                            yield row, data, person, file
+                at += count
+
+
+@contextmanager
+def _opened(file: FaceFile, column: str) -> Iterator[pq.ParquetFile]:
+    with file.open() as stream:
+        try:
+            parquet = pq.ParquetFile(stream)
+        except pa.ArrowInvalid as error:
+            raise UsageError(f"expected a Parquet file, found something else: {file.name} ({error})") from None
         if column not in parquet.schema_arrow.names:
             known = ", ".join(parquet.schema_arrow.names)
-            raise UsageError(f"expected a column {column!r} of images in {file}, found {known}")
-        columns = [column, *({"person"} & set(parquet.schema_arrow.names))]
-        for batch in parquet.iter_batches(64, columns=columns):
-            for row in batch.to_pylist():
-                cell = row[column]
-                yield cell["bytes"] if isinstance(cell, dict) else cell, row.get("person")
+            raise UsageError(f"expected a column {column!r} of images in {file.name}, found {known}")
+        yield parquet
 
 
-def decode_face(data: bytes, size: int, file: Path) -> Uint8Image:
+def _images(parquet: pq.ParquetFile, group: int, column: str) -> Iterator[tuple[bytes, str | None]]:
+    columns = [column, *({"person"} & set(parquet.schema_arrow.names))]
+    for batch in parquet.iter_batches(64, row_groups=[group], columns=columns):
+        for row in batch.to_pylist():
+            cell = row[column]
+            yield cell["bytes"] if isinstance(cell, dict) else cell, row.get("person")
+
+
+def decode_face(data: bytes, size: int, file: str) -> Uint8Image:
     try:
         image = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     except (OSError, TypeError) as error:  # TypeError: the cell is null or no bytes

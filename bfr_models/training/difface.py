@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from bfr_models.networks.swinir import SwinIR
 from bfr_models.networks.unet import UNet
 from bfr_models.rng import RowNoise
 from bfr_models.training.component import AuxiliaryWeights, Component, LossWeights, Recipe, psnr
+from bfr_models.training.draws import Draws
 from bfr_models.training.identity_loss import IdentityLoss
 
 
@@ -45,9 +47,10 @@ class Estimator(Component):
     def build(self) -> nn.Module:
         return SwinIR(self.config)
 
-    def loss(self, network: nn.Module, gt: Tensor, lq: Tensor) -> Tensor:
-        restored = network((lq + 1) / 2).float() * 2 - 1
-        return (restored - gt).abs().mean() / 2 + self.identity_loss.loss(restored, gt)  # L1 of values in [0, 1]
+    def loss(self, network: nn.Module, gt: Tensor, lq: Tensor, draws: Draws) -> Tensor:
+        luck = draws.uniform(*self.config.luck).to(lq)
+        restored = network((lq + 1) / 2, luck).float() * 2 - 1
+        return (restored - gt).abs().mean() / 2 + self.identity_loss.loss(restored, gt, draws)  # L1 of values in [0, 1]
 
     def evaluate(self, network: nn.Module, gt: Tensor, lq: Tensor) -> dict[str, float]:
         restored = self._restore(network, lq)
@@ -62,29 +65,34 @@ class Estimator(Component):
 
 
 class Prior(Component):
-    """DifFace's unconditional diffusion model: mean (eps - eps_theta(x_t, t))^2, t uniform below t_max.
+    """DifFace's unconditional diffusion model: mean (eps - eps_theta(x_t, t))^2, t uniform up to t_max.
 
-    Only the last N steps of the chain are ever run, so only they are trained.
+    Only the last N steps of the chain are ever run, so only they are trained. Where the variance is learned, too, the
+    variational bound of a step is added, in bits, a thousandth of the chain's, through which the mean learns nothing
+    (improved DDPM, arXiv 2102.09672, eq. 16).
     """
 
     def __init__(self, preset: PriorPreset, auxiliary: AuxiliaryWeights, recipe: Recipe, weights: LossWeights) -> None:
         super().__init__(recipe, weights)
-        if preset.prior.learn_sigma:
-            raise UsageError(f"expected a prior without a learned variance, as face128's, got that of {preset.name}")
         self.config, self.t_max = preset.prior, preset.max_timestep
         self.alphas_cumprod = linear_alphas_cumprod()
 
     def build(self) -> nn.Module:
         return UNet(self.config)
 
-    def loss(self, network: nn.Module, gt: Tensor, lq: Tensor) -> Tensor:
-        t = torch.randint(0, self.t_max + 1, (gt.shape[0],))
-        return self._eps_loss(network, gt, t, torch.randn_like(gt))
+    def loss(self, network: nn.Module, gt: Tensor, lq: Tensor, draws: Draws) -> Tensor:
+        t, noise = draws.integers(0, self.t_max + 1), draws(*gt.shape[1:])
+        eps, v = self._predicted(network, gt, t, noise)
+        loss = (eps - noise).pow(2).mean()
+        return loss if v is None else loss + self._variance_cost(eps.detach() - noise, v, t).mean()
 
     def evaluate(self, network: nn.Module, gt: Tensor, lq: Tensor) -> dict[str, float]:
         noise = RowNoise(range(len(gt)), gt.device)(*gt.shape[1:])
         grid = torch.linspace(0, self.t_max, 6).long().tolist()
-        losses = {t: float(self._eps_loss(network, gt, torch.full((len(gt),), t), noise)) for t in grid}
+        losses = {}
+        for t in grid:
+            eps, _ = self._predicted(network, gt, torch.full((len(gt),), t), noise)
+            losses[t] = float((eps - noise).pow(2).mean())
         return {"eps_loss": sum(losses.values()) / len(losses)} | {f"eps_loss_{t}": v for t, v in losses.items()}
 
     def preview(self, network: nn.Module, gt: Tensor, lq: Tensor) -> list[Tensor]:
@@ -93,6 +101,21 @@ class Prior(Component):
         x = levels[0].diffuse(gt, noise(*gt.shape[1:]))
         return [gt, x.clamp(-1, 1), sample(as_model(network), x, levels, get_sampler("ddim", 0.5), noise, clipped())]
 
-    def _eps_loss(self, network: nn.Module, gt: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    def _predicted(self, network: nn.Module, gt: Tensor, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor | None]:
+        """eps, and the variance v where it is learned, both (B, 3, H, W)."""
         x = add_noise(gt, noise, self.alphas_cumprod[t].view(-1, 1, 1, 1).to(gt.device))
-        return (network(x, t.to(gt.device)).float() - noise).pow(2).mean()
+        output = network(x, t.to(gt.device)).float()
+        eps, *v = output.split(gt.shape[1], dim=1)
+        return eps, v[0] if v else None
+
+    def _variance_cost(self, error: Tensor, v: Tensor, t: Tensor) -> Tensor:
+        """(B, 3, H, W): KL(q(x_{t-1} | x_t, x_0) || p) in bits, of an error of eps; at t = 0 as at t = 1."""
+        t = t.clamp(min=1)
+        abar, before = self.alphas_cumprod[t], self.alphas_cumprod[t - 1]
+        beta = 1 - abar / before
+        lower, upper = (beta * (1 - before) / (1 - abar)).log(), beta.log()
+        of_mean = beta**2 / ((1 - beta) * (1 - abar))
+        lower, upper, of_mean = (x.view(-1, 1, 1, 1).to(error) for x in (lower, upper, of_mean))
+        log_variance = (upper - lower) / 2 * v + (upper + lower) / 2
+        nats = (log_variance - lower + (lower.exp() + of_mean * error.square()) / log_variance.exp() - 1) / 2
+        return nats / math.log(2)

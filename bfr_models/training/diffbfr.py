@@ -30,6 +30,7 @@ from bfr_models.networks.unet import UNet
 from bfr_models.pixels import resize
 from bfr_models.rng import RowNoise
 from bfr_models.training.component import NO_AUXILIARY, AuxiliaryWeights, Component, LossWeights, Recipe, psnr
+from bfr_models.training.draws import Draws
 from bfr_models.training.identity_loss import IdentityLoss
 from bfr_models.weights.files import read_card
 from bfr_models.weights.tensors import load_weights, read_checkpoint
@@ -70,7 +71,7 @@ class _ConditionalDenoiser(Component):
     def stage(preset: DiffBFRPreset, options: DiffBFROptions) -> _Stage: ...
 
     @abstractmethod
-    def training_images(self, gt: Tensor, lq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def training_images(self, gt: Tensor, lq: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
         """(x_0, y, condition) at the network's size; a chain starts from y."""
 
     @abstractmethod
@@ -89,15 +90,15 @@ class _ConditionalDenoiser(Component):
         load_weights(prior, weights)
         return widen(cast(UNet, network), prior)
 
-    def loss(self, network: nn.Module, gt: Tensor, lq: Tensor) -> Tensor:
-        x_0, y, condition = self.training_images(gt, lq)
-        from_start = torch.rand(len(gt)) < FROM_START
-        t = torch.where(from_start, self._timesteps_around_start(len(gt)), dense_low_timesteps(len(gt), self.t_max))
+    def loss(self, network: nn.Module, gt: Tensor, lq: Tensor, draws: Draws) -> Tensor:
+        x_0, y, condition = self.training_images(gt, lq, draws)
+        from_start = draws.uniform() < FROM_START
+        t = torch.where(from_start, self._timesteps_around_start(draws), dense_low_timesteps(self.t_max, draws))
         abar = self.alphas_cumprod[t].view(-1, 1, 1, 1)
         snr = abar / (1 - abar)
         weight = torch.where(from_start, (MIN_SNR_GAMMA / snr.flatten()).clamp(max=1), 1.0).to(gt)
         source = torch.where(from_start.view(-1, 1, 1, 1).to(gt.device), y, x_0)
-        noise = torch.randn_like(x_0)
+        noise = draws(*x_0.shape[1:])
         eps = noise + snr.sqrt().to(gt) * (source - x_0)
         x = add_noise(source, noise, abar.to(gt.device))
         predicted = network(torch.cat([x, condition], dim=1), t.to(gt.device)).float()
@@ -105,8 +106,8 @@ class _ConditionalDenoiser(Component):
         if not from_start.any():
             return loss
         restored = (x - (1 - abar).sqrt().to(gt) * predicted) / abar.sqrt().to(gt)
-        seen = (resize(image[from_start], self.preset.size) for image in (restored, x_0))
-        return loss + from_start.float().mean() * self.identity_loss.loss(*seen)
+        restored, x_0 = (resize(image[from_start], self.preset.size) for image in (restored, x_0))
+        return loss + from_start.float().mean() * self.identity_loss.loss(restored, x_0, draws.of(from_start))
 
     def evaluate(self, network: nn.Module, gt: Tensor, lq: Tensor) -> dict[str, float]:
         """eps_loss, the mean over timesteps and each; PSNR of the restored face, of the chain's start and of the lq
@@ -133,9 +134,9 @@ class _ConditionalDenoiser(Component):
         noise = RowNoise(range(len(y)), y.device)
         return run_chain(network, y, condition, truncated_timesteps(self.start, self.steps), noise)
 
-    def _timesteps_around_start(self, n: int) -> Tensor:
+    def _timesteps_around_start(self, draws: Draws) -> Tensor:
         """From a quarter of the start to twice it, because users may choose another start."""
-        return torch.randint(self.start // 4, min(2 * self.start, self.t_max) + 1, (n,))
+        return draws.integers(self.start // 4, min(2 * self.start, self.t_max) + 1)
 
 
 class IrmLow(_ConditionalDenoiser):
@@ -149,7 +150,8 @@ class IrmLow(_ConditionalDenoiser):
         x_0, y = (resize(image, self.config.sample_size).clamp(-1, 1) for image in (gt, lq))
         return x_0, y, y
 
-    training_images = images
+    def training_images(self, gt: Tensor, lq: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
+        return self.images(gt, lq)
 
 
 class IrmHigh(_ConditionalDenoiser):
@@ -179,24 +181,22 @@ class IrmHigh(_ConditionalDenoiser):
         y = corrected(lq, self._first_output(lq, self.first.steps, RowNoise(range(len(lq)), lq.device)))
         return gt, y, torch.cat([y, lq], dim=1)
 
-    def training_images(self, gt: Tensor, lq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        kind = (torch.arange(len(gt)) + torch.randint(8, ())) % 8
-        augmented, restored = (
-            torch.nonzero(mask).flatten().to(gt.device) for mask in (kind < 4, (kind > 3) & (kind < 7))
-        )
+    def training_images(self, gt: Tensor, lq: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
+        kind = (draws.numbers + torch.randint(8, (), generator=draws.common)) % 8
+        augmented, restored = (torch.nonzero(mask).flatten() for mask in (kind < 4, (kind > 3) & (kind < 7)))
         y = lq.clone()
         if len(augmented):
             small = resize(gt[augmented], self.preset.irm_low.sample_size).clamp(-1, 1)
-            y[augmented] = corrected(lq[augmented], augment_condition(small))
+            y[augmented] = corrected(lq[augmented], augment_condition(small, draws.of(augmented)))
         if len(restored):
-            y[restored] = corrected(lq[restored], self._imperfect(gt[restored], lq[restored]))
+            y[restored] = corrected(lq[restored], self._imperfect(gt[restored], lq[restored], draws.of(restored)))
         return gt, y, torch.cat([y, lq], dim=1)
 
-    def _imperfect(self, gt: Tensor, lq: Tensor) -> Tensor:
+    def _imperfect(self, gt: Tensor, lq: Tensor, draws: Draws) -> Tensor:
         if self.first_network is None:
             x_0, y, _ = self.first.images(gt, lq)
-            return torch.lerp(x_0, y, torch.rand(len(gt), 1, 1, 1).to(gt))
-        return self._first_output(lq, CONDITION_STEPS, lambda *shape: torch.randn(len(lq), *shape).to(lq.device))
+            return torch.lerp(x_0, y, draws.uniform(1, 1, 1).to(gt))
+        return self._first_output(lq, CONDITION_STEPS, draws)
 
     @torch.no_grad()
     def _first_output(self, lq: Tensor, steps: int, noise: Noise) -> Tensor:
@@ -214,24 +214,23 @@ def run_chain(network: nn.Module, y: Tensor, condition: Tensor, timesteps: list[
     return truncated_sample(as_model(network, condition), y, levels, get_sampler("dpm++"), noise)
 
 
-def dense_low_timesteps(n: int, t_max: int) -> Tensor:
-    """(n,) in 0..t_max, t = t_max u^2: dense at low t, where eps is hard to predict. u is uniform, one in each nth of
-    [0, 1), in random order: every batch covers the chain, so the loss is less noisy."""
-    u = (torch.randperm(n) + torch.rand(n)) / n
-    return ((t_max + 1) * u**2).long().clamp(max=t_max)
+def dense_low_timesteps(t_max: int, draws: Draws) -> Tensor:
+    """(n,) in 0..t_max, t = t_max u^2: dense at low t, where eps is hard to predict. u is stratified, so that every
+    batch covers the chain and the loss is less noisy."""
+    return ((t_max + 1) * draws.stratified() ** 2).long().clamp(max=t_max)
 
 
-def augment_condition(small: Tensor) -> Tensor:
+def augment_condition(small: Tensor, draws: Draws) -> Tensor:
     """Each face blurred by a sigma of its own, 0.2 to 1.5 px, and noised by one of its own, 0 to 0.1."""
     n, channels, *_ = small.shape
-    sigma = 0.2 + 1.3 * torch.rand(n, 1)
+    sigma = 0.2 + 1.3 * draws.uniform(1)
     kernel = torch.exp(-0.5 * (torch.arange(-5, 6) / sigma) ** 2)
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0).to(small)  # (n C, 11)
     rows = F.pad(small, (5, 5, 5, 5), mode="reflect").reshape(1, n * channels, *(side + 10 for side in small.shape[2:]))
     blurred = F.conv2d(
         F.conv2d(rows, kernel[:, None, :, None], groups=len(kernel)), kernel[:, None, None], groups=len(kernel)
     )
-    noise = 0.1 * torch.rand(n, 1, 1, 1).to(small) * torch.randn_like(small)
+    noise = 0.1 * draws.uniform(1, 1, 1).to(small) * draws(*small.shape[1:])
     return blurred.view_as(small) + noise
 
 

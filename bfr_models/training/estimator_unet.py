@@ -14,6 +14,7 @@ from bfr_models.methods.difface_presets import EstimatorPreset
 from bfr_models.networks.configs import UNetEstimatorConfig
 from bfr_models.networks.unet_estimator import UNetEstimator
 from bfr_models.training.component import AuxiliaryWeights, Component, LossWeights, Recipe, psnr
+from bfr_models.training.draws import Draws
 from bfr_models.training.perceptual import load_perceptual_distance
 
 
@@ -37,15 +38,15 @@ class UNetRegression(Component):
     def build(self) -> nn.Module:
         return UNetEstimator(self.config)
 
-    def loss(self, network: nn.Module, gt: Tensor, lq: Tensor) -> Tensor:
+    def loss(self, network: nn.Module, gt: Tensor, lq: Tensor, draws: Draws) -> Tensor:
         restored = network((lq + 1) / 2).float() * 2 - 1
         loss = (self._attention(gt) * (restored - gt).abs()).mean() / 2  # L1 of values in [0, 1]
         if self.perceptual is not None and self._steps >= self.PERCEPTUAL_FROM:
-            crops = random_crops(torch.cat([restored, gt], dim=1), self.CROP * gt.shape[-1] // 128)
+            crops = random_crops(torch.cat([restored, gt], dim=1), self.CROP * gt.shape[-1] // 128, draws)
             loss = loss + self.weights.perceptual * self.perceptual.to(gt.device)(*crops.chunk(2, dim=1))
         return loss
 
-    def after_step(self, network: nn.Module, learning_rate: float) -> None:
+    def after_step(self, network: nn.Module, learning_rate: float, draws: Draws) -> None:
         self._steps += 1
 
     def state_dict(self) -> dict[str, int]:
@@ -86,10 +87,10 @@ def features_weight(size: int) -> Tensor:
     return weight / weight.mean()
 
 
-def random_crops(images: Tensor, side: int) -> Tensor:
+def random_crops(images: Tensor, side: int, draws: Draws) -> Tensor:
     """(B, C, H, W) -> (B, C, side, side), each at a place of its own."""
     height, width = images.shape[-2:]
-    tops = torch.randint(height - side + 1, (len(images),)).tolist()
-    lefts = torch.randint(width - side + 1, (len(images),)).tolist()
+    tops = draws.integers(0, height - side + 1).tolist()
+    lefts = draws.integers(0, width - side + 1).tolist()
     crops = zip(images, tops, lefts, strict=True)
     return torch.stack([image[:, top : top + side, left : left + side] for image, top, left in crops])

@@ -1,26 +1,30 @@
-"""The one training loop: bf16, EMA, warm-up / constant / decay, checkpoints, held-out metrics, sample grids."""
+"""The one training loop: bf16, EMA, warm-up / constant / decay, checkpoints, held-out metrics, sample grids.
+
+It runs on every rank (`bfr_models.training.ranks`), of which each has an equal share of every batch. What a step sees
+and draws depends on (seed, step) alone, so that a run gives the same curve on one rank and on many, in one piece and
+resumed; but for rounding, since sums over a batch are then added up in another order.
+"""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
-from bfr_models.errors import UsageError
-from bfr_models.pixels import to_uint8
+from bfr_models.errors import BfrError, UsageError
+from bfr_models.training import ranks
 from bfr_models.training.component import Component, Recipe
 from bfr_models.training.data import Faces, FaceStream, fixed_pairs
-from bfr_models.weights.tensors import parameters_of, save_weights
+from bfr_models.training.draws import Draws
+from bfr_models.training.results import CHECKPOINT, Results
+from bfr_models.training.state import State
 
-PREVIEW_FACES = 6
 PREPARATION_FACES = 256  # that `prepare` may look at before the first step
 
 
@@ -31,20 +35,23 @@ class TrainingRun:
     name: str  # of the weight file, without suffix
     out: Path
     steps: int | None = None  # None: the recipe's
-    batch_size: int | None = None
+    batch_size: int | None = None  # of all ranks together
     learning_rate: float | None = None
+    accumulate: int = 1  # parts, one after the other, that a rank takes its share of a batch in
+    precision: Literal["bf16", "fp32"] = "bf16"
     device: str = "cpu"
-    workers: int = 0
+    loaders: int = 0  # processes that prepare batches
     initial: Path | None = None  # weights to start from
     seed: int = 0
     resume: bool = False
     log_every: int = 20
     evaluate_every: int = 500
+    checkpoint_minutes: float = 10.0  # between two checkpoints; each evaluation makes one, too
     compile: bool = False
     publish: Callable[[], None] = lambda: None  # called whenever `out` holds new results
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "learning_rate", "log_every", "evaluate_every"):
+        for name in ("steps", "batch_size", "learning_rate", "accumulate", "log_every", "evaluate_every"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UsageError(f"expected {name} above 0, got {value}")
@@ -55,79 +62,140 @@ class TrainingRun:
         return replace(base, **{name: value for name, value in changes.items() if value is not None})
 
 
-class _State:
-    """Everything a checkpoint holds."""
-
-    def __init__(self, component: Component, device: str, initial: Path | None, gt: Tensor) -> None:
-        network = component.build().to(device)
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        with torch.no_grad():
-            component.prepare(self.network, gt.to(device, memory_format=torch.channels_last))
-        if initial is not None:
-            component.initialise(self.network, initial)
-        self.component = component
-        self.ema = AveragedModel(self.network, avg_fn=_ema(component.recipe.ema))
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), betas=(0.9, 0.99), weight_decay=0.0)
-        self.step = 0
-
-    def save(self, path: Path) -> None:
-        partial = path.with_suffix(".partial")
-        torch.save(
-            {
-                "network": self.network.state_dict(),
-                "ema": self.ema.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "component": self.component.state_dict(),
-                "step": self.step,
-            },
-            partial,
+def require_equal_shares(batch_size: int, workers: int, accumulate: int) -> None:
+    """UsageError if some part of some rank's share would be larger than another."""
+    if batch_size % (workers * accumulate):
+        raise UsageError(
+            f"expected a batch of as many faces in each part of each share, {workers} x {accumulate} in all, got "
+            f"{batch_size}; give --batch-size a multiple of {workers * accumulate}"
         )
-        partial.replace(path)
-
-    def load(self, path: Path, device: str) -> None:
-        saved = torch.load(path, map_location=device, weights_only=True)
-        self.network.load_state_dict(saved["network"])
-        self.ema.load_state_dict(saved["ema"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.component.load_state_dict(saved.get("component", {}))
-        self.step = saved["step"]
 
 
 def train(component: Component, faces: Faces, run: TrainingRun, log: Callable[[str], None] = print) -> Path:
     """Trains to the recipe's last step and returns the weight file (EMA, fp16 safetensors, with a card).
 
-    `run.out` gets checkpoint.pt, metrics.jsonl, samples/*.png and the weights, all renewed at every
-    evaluation, so that a run that is cut still leaves something; `resume` goes on from there.
+    `run.out` of the first rank gets what `bfr_models.training.results` lists, renewed at every evaluation, so that a
+    run that is cut still leaves something; `resume` goes on from its checkpoint, which every rank has to find there.
     """
     recipe = run.recipe(component.recipe)
+    require_equal_shares(recipe.batch_size, ranks.count(), run.accumulate)
     run.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(run.seed)
-    measured, _ = fixed_pairs(faces.train[:PREPARATION_FACES], recipe.size, ())
-    state = _State(component, run.device, run.initial, measured)
-    checkpoint = run.out / "checkpoint.pt"
-    if run.resume and checkpoint.exists():
-        state.load(checkpoint, run.device)
+    measured, _ = fixed_pairs(faces.first_lane[:PREPARATION_FACES], recipe.size, ())
+    state = State(component, run.device, run.initial, measured)
+    if run.resume and (run.out / CHECKPOINT).exists():
+        state.load(run.out / CHECKPOINT, run.device)
         log(f"resuming at step {state.step}")
-    _forget_metrics_after(state.step, run.out / "metrics.jsonl")
-    forward: nn.Module = torch.compile(state.network) if run.compile else state.network  # type: ignore[assignment]
-    held_out = fixed_pairs(faces.held_out, recipe.size, recipe.degradations)
-    started, losses = time.monotonic(), []
-    for gt, lq in _batches(faces, recipe, run, state.step):
-        torch.manual_seed(_step_seed(run.seed, state.step))  # the loss's own draws: the same after a resume
-        losses.append(_step(forward, state, recipe, gt, lq, run.device))
-        if state.step % run.log_every == 0:
-            rate = len(losses) * recipe.batch_size / (time.monotonic() - started)
-            mean = sum(losses) / len(losses)
-            log(f"step {state.step}/{recipe.steps}  loss {mean:.5f}  {rate:.1f} faces/s")
-            started, losses = time.monotonic(), []
-        if state.step % run.evaluate_every == 0 or state.step == recipe.steps:
-            metrics = _evaluate(state, held_out, run)
-            log(f"step {state.step}  held out: " + "  ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
-            state.save(checkpoint)
-            _export(recipe, faces, state, metrics, run)
-            run.publish()
-            started = time.monotonic()
+    if len(set(ranks.everyones(state.step))) > 1:
+        raise BfrError("expected one checkpoint on all workers, found several; run the same command again")
+    _Training(component, faces, run, recipe, state, log).to_the_end()
     return run.out / f"{run.name}.safetensors"
+
+
+@dataclass
+class _Training:
+    component: Component
+    faces: Faces
+    run: TrainingRun
+    recipe: Recipe
+    state: State
+    log: Callable[[str], None]
+    results: Results | None = None  # of the first rank
+    losses: list[Tensor] = field(default_factory=list)  # of the steps since the last line
+    line_at: float = 0.0
+    saved_at: float = 0.0
+
+    def to_the_end(self) -> None:
+        run, recipe, state = self.run, self.recipe, self.state
+        if ranks.rank() == 0:
+            self.results = Results(run.out, run.name, state.step)
+            held_out = fixed_pairs(self.faces.held_out, recipe.size, recipe.degradations)
+        forward: nn.Module = torch.compile(state.parallel) if run.compile else state.parallel  # type: ignore[assignment]
+        self.line_at = self.saved_at = time.monotonic()
+        parts = self._parts()
+        while state.step < recipe.steps:
+            self.losses.append(self._step(forward, parts))
+            if state.step % run.log_every == 0:
+                self._line()
+            if self.results is None:
+                continue
+            if state.step % run.evaluate_every == 0 or state.step == recipe.steps:
+                self._evaluate(self.results, *held_out)
+            elif time.monotonic() - self.saved_at > 60 * run.checkpoint_minutes:
+                self._save()
+
+    def _step(self, forward: nn.Module, parts: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
+        run, state, recipe = self.run, self.state, self.recipe
+        learning_rate = learning_rate_at(state.step, recipe)
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate
+        state.optimizer.zero_grad(set_to_none=True)
+        forward.train()
+        device = torch.device(run.device)
+        total = torch.zeros((), device=device)
+        for part in range(run.accumulate):
+            gt, lq = (x.to(device, memory_format=torch.channels_last) for x in next(parts))
+            draws = Draws(run.seed, state.step, self._of_part(part), recipe.batch_size, device)
+            with ranks.part(forward, is_last=part == run.accumulate - 1):
+                with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bf16"):
+                    loss = self.component.loss(forward, gt, lq, draws) / run.accumulate
+                loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        nn.utils.clip_grad_norm_(state.network.parameters(), recipe.clip)
+        state.optimizer.step()
+        state.ema.update_parameters(state.network)
+        draws = Draws(run.seed, state.step, self._share, recipe.batch_size, device)
+        self.component.after_step(state.network, learning_rate, draws)
+        state.step += 1
+        return total
+
+    @property
+    def _share(self) -> range:
+        """The faces of a batch that are this rank's."""
+        size = self.recipe.batch_size // ranks.count()
+        return range(ranks.rank() * size, (ranks.rank() + 1) * size)
+
+    def _of_part(self, part: int) -> range:
+        size = len(self._share) // self.run.accumulate
+        return self._share[part * size : (part + 1) * size]
+
+    def _parts(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """(gt, lq) of every part of this rank's share of every step that is left."""
+        run, recipe, faces = self.run, self.recipe, self.faces
+        stream = FaceStream(
+            faces.train, recipe.size, recipe.degradations, recipe.augmentation, run.seed,
+            recipe.steps * recipe.batch_size, faces.lanes,
+        )  # fmt: skip
+        items = (
+            [step * recipe.batch_size + face for face in self._of_part(part)]
+            for step in range(self.state.step, recipe.steps)
+            for part in range(run.accumulate)
+        )
+        return iter(DataLoader(stream, batch_sampler=items, num_workers=run.loaders))
+
+    def _line(self) -> None:
+        """How training goes, of all ranks together."""
+        step, recipe = self.state.step, self.recipe
+        loss = float(ranks.mean(torch.stack(self.losses).mean()))
+        rate = len(self.losses) * recipe.batch_size / (time.monotonic() - self.line_at)
+        self.losses.clear()
+        self.line_at = time.monotonic()
+        if self.results is not None:
+            self.log(f"step {step}/{recipe.steps}  loss {loss:.5f}  {rate:.1f} faces/s")
+            figures = {"loss": loss, "learning_rate": learning_rate_at(step - 1, recipe), "faces_per_second": rate}
+            self.results.progress(step, figures)
+
+    def _evaluate(self, results: Results, gt: Tensor, lq: Tensor) -> None:
+        gt, lq = (x.to(self.run.device, memory_format=torch.channels_last) for x in (gt, lq))
+        metrics = results.evaluate(self.state, gt, lq)
+        self.log(f"step {self.state.step}  held out: " + "  ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
+        results.export(self.recipe, self.faces, self.state, metrics, self.run.seed)
+        self._save()
+
+    def _save(self) -> None:
+        self.state.save(self.run.out / CHECKPOINT)
+        self.run.publish()
+        self.line_at = self.saved_at = time.monotonic()
 
 
 def learning_rate_at(step: int, recipe: Recipe) -> float:
@@ -138,85 +206,3 @@ def learning_rate_at(step: int, recipe: Recipe) -> float:
     warmup = min(1.0, (step + 1) / recipe.warmup)
     decay = min(1.0, (recipe.steps - step) / max(1.0, recipe.decay * recipe.steps))
     return recipe.learning_rate * min(warmup, decay)
-
-
-def _step_seed(seed: int, step: int) -> int:
-    return seed * 1_000_003 + step
-
-
-def _step(forward: nn.Module, state: _State, recipe: Recipe, gt: Tensor, lq: Tensor, device: str) -> float:
-    learning_rate = learning_rate_at(state.step, recipe)
-    for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate
-    gt, lq = (x.to(device, memory_format=torch.channels_last) for x in (gt, lq))
-    forward.train()
-    with torch.autocast(device.split(":", maxsplit=1)[0], torch.bfloat16):
-        loss = state.component.loss(forward, gt, lq)
-    state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(state.network.parameters(), recipe.clip)
-    state.optimizer.step()
-    state.ema.update_parameters(state.network)
-    state.component.after_step(state.network, learning_rate)
-    state.step += 1
-    return float(loss.detach())
-
-
-def _batches(faces: Faces, recipe: Recipe, run: TrainingRun, step: int) -> DataLoader[tuple[Tensor, Tensor]]:
-    stream = FaceStream(
-        faces.train, recipe.size, recipe.degradations, recipe.augmentation, run.seed, recipe.steps * recipe.batch_size
-    )
-    rest = Subset(stream, range(step * recipe.batch_size, len(stream)))
-    return DataLoader(rest, recipe.batch_size, num_workers=run.workers, persistent_workers=run.workers > 0)
-
-
-@torch.no_grad()
-def _evaluate(state: _State, held_out: tuple[Tensor, Tensor], run: TrainingRun) -> dict[str, float]:
-    network = state.ema.module.eval()
-    gt, lq = (x.to(run.device, memory_format=torch.channels_last) for x in held_out)
-    metrics = state.component.evaluate(network, gt, lq)
-    with (run.out / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps({"step": state.step, **metrics}) + "\n")
-    columns = state.component.preview(network, gt[:PREVIEW_FACES], lq[:PREVIEW_FACES])
-    grid = torch.cat([torch.cat(list(column.cpu()), dim=1) for column in columns], dim=2)
-    (run.out / "samples").mkdir(exist_ok=True)
-    Image.fromarray(to_uint8(grid)).save(run.out / "samples" / f"step-{state.step:07d}.png")
-    return metrics
-
-
-def _forget_metrics_after(step: int, path: Path) -> None:
-    """Drops the lines that this run will compute again, and a last one that was cut while being written."""
-    if path.exists():
-        lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        path.write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
-
-
-def _export(recipe: Recipe, faces: Faces, state: _State, metrics: dict[str, float], run: TrainingRun) -> None:
-    card = {
-        "name": run.name,
-        "parameters": sum(p.numel() for p in state.network.parameters()),
-        "data": faces.description,
-        "recipe": asdict(recipe),
-        "steps": state.step,
-        "held_out": metrics,
-        "curve": _curve(run.out / "metrics.jsonl"),
-        "seed": run.seed,
-        **state.component.provenance(),
-    }
-    save_weights(parameters_of(state.ema.module), card, run.out / f"{run.name}.safetensors")
-
-
-def _curve(path: Path) -> dict[str, list[float]]:
-    """The held-out metrics of every evaluation, by name; six digits are enough to look at."""
-    evaluations = [json.loads(line) for line in path.read_text().splitlines()]
-    return {name: [float(f"{found[name]:.6g}") for found in evaluations] for name in evaluations[-1]}
-
-
-def _ema(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """An average that forgets faster at first: min(decay, (1 + n) / (10 + n))."""
-
-    def average(averaged: Tensor, current: Tensor, n: Tensor | int) -> Tensor:
-        rate = min(decay, (1 + int(n)) / (10 + int(n)))
-        return torch.lerp(current, averaged, rate) if averaged.is_floating_point() else current
-
-    return average

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bfr_models.training import ranks
+
 
 class PatchDiscriminator(nn.Module):
     """(B, 3, H, W) in [-1, 1] -> (B, 1, H / 8, W / 8): above 0 where a patch looks real."""
@@ -39,7 +41,7 @@ class DiscriminatorTrainer:
         return verdict
 
     def learn(self, real: Tensor, made: Tensor, learning_rate: float) -> None:
-        """One step on the hinge loss: (max(0, 1 - D(real)) + max(0, 1 + D(made))) / 2."""
+        """One step of all ranks on the hinge loss: (max(0, 1 - D(real)) + max(0, 1 + D(made))) / 2."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.network.requires_grad_(True)
@@ -49,6 +51,7 @@ class DiscriminatorTrainer:
         loss = (F.relu(1 - on_real).mean() + F.relu(1 + on_made).mean()) / 2
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        ranks.average_gradients(self.network.parameters())
         self.optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:

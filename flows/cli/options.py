@@ -115,7 +115,7 @@ def settings_from(context: typer.Context, model: type[BaseModel], config: Path |
         name = parameter.removesuffix("_")
         if value is None:
             continue
-        if name in METHOD_OPTIONS:
+        if name in METHOD_OPTIONS and "options" in model.model_fields:
             options[name] = value
         elif name in model.model_fields and (given := _as_field(model, name, value)) is not None:
             chosen[name] = given

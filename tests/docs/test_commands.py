@@ -67,6 +67,8 @@ def test_other_commands_are_those_of_this_repository_or_well_known() -> None:
             assert set(words) <= targets, command
         elif program == "python":
             _require_program_of_ours(command, words)
+        elif program == "torchrun":
+            _require_program_of_ours(command, words[words.index("-m") :])
         else:
             assert program in FOREIGN or program == "bfr", command
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -18,16 +19,26 @@ import httpx
 import psutil
 import pytest
 
+from flows.evaluate_methods import evaluate_without_prefect
+from tasks.config.evaluate import EvaluateRun
+from tasks.config.reprocess import ReprocessRun
 from tasks.runs.commits import committed
+from tasks.runs.layout import generation_folder
+from tasks.runs.pointer import read_pointer
 from tasks.storage.store import Store
 from tasks.verify_run import verify_run
 from tests import support
 from tests.faults.hosts import BIN, PORT, Host, three_hosts, why_not
+from tests.real_photos import photo
 
 pytestmark = [pytest.mark.long, pytest.mark.s3]
 ROWS, GROUP_ROWS = 240, 2
 SHARDS = ROWS // GROUP_ROWS
+FEW = 12  # rows of what is done beside
 SECONDS = float(os.environ.get("BFR_HOSTS_SECONDS", "180"))  # for any one thing to come
+
+
+ALONE = {"recogniser": "none", "shard_rows": GROUP_ROWS}
 
 
 def until(come: Callable[[], Any], what: str) -> Any:
@@ -48,16 +59,22 @@ class Site:
     bucket: str
 
     def restore(self, destination: str, **options: object) -> psutil.Popen:
-        return self.head.start(
-            BIN / "bfr", "restore", f"{self.bucket}/src", f"{self.bucket}/{destination}", "--method", "faulty",
-            "--input", "faces", "--shard-rows", GROUP_ROWS, "--actors", 2, "--gpus-per-actor", 0,
-            "--recogniser", "none", "--config", self.settings(options),
-        )  # fmt: skip
+        settings = {"shard_rows": GROUP_ROWS, "actors": 2, "input": "faces"}
+        return self.bfr("restore", "src", destination, **settings, gpus_per_actor=0, options=options)
 
-    def settings(self, options: dict[str, object]) -> Path:
-        path = self.head.folder / "run.yaml"
-        path.write_text(f"options: {options}\n")
-        return path
+    def bfr(self, verb: str, source: str, destination: str, **settings: object) -> psutil.Popen:
+        """A command on the head, with the method of the tests and these settings."""
+        path = self.head.folder / f"{destination}.yaml"
+        path.write_text(json.dumps({"method": "faulty", "recogniser": "none", **settings}))
+        places = (f"{self.bucket}/{source}", f"{self.bucket}/{destination}")
+        return self.head.start(BIN / "bfr", verb, *places, "--config", path)
+
+    def all_up(self) -> None:
+        """Starts what is not up."""
+        for host in (self.one, self.other):
+            if not host.all_processes():
+                host.start_ray(self.head, 2)
+        self.nodes(3)
 
     def commits(self, destination: str) -> int:
         return len(committed(Store(f"{self.bucket}/{destination}")))
@@ -117,6 +134,11 @@ def started(site: Site, folder: Path) -> Site:
     """With Ray, Prefect, and a dataset in the bucket."""
     file = support.write_parquet(folder / "a.parquet", support.make_rows(ROWS, side=24), group_rows=GROUP_ROWS)
     Store(f"{site.bucket}/src").write("a.parquet", file.read_bytes())
+    few = support.write_parquet(folder / "few.parquet", support.make_rows(FEW, side=96), group_rows=GROUP_ROWS)
+    Store(f"{site.bucket}/few").write("few.parquet", few.read_bytes())
+    photos = [{"image": {"bytes": support.encoded(photo(n % 2)[n:]), "path": f"{n}.png"}} for n in range(FEW)]
+    scans = support.write_parquet(folder / "scans.parquet", photos, group_rows=GROUP_ROWS)
+    Store(f"{site.bucket}/scans").write("scans.parquet", scans.read_bytes())
     site.head.start(BIN / "prefect", "server", "start", "--host", site.head.address, "--port", 4200)
     until(lambda: answers(f"http://{site.head.address}:4200/api/health"), "Prefect server")
     site.head.start_ray(site.head, 0)
@@ -135,8 +157,8 @@ def answers(url: str) -> bool:
 
 def restored_by_one_machine(site: Site, faulty: str) -> dict[str, bytes]:
     destination = f"{site.bucket}/one-machine"
-    run = support.make_run(Path("/"), faulty, source=f"{site.bucket}/src", destination=destination, recogniser="none")
-    support.finished_run(run.model_copy(update={"shard_rows": GROUP_ROWS}))
+    places = {"source": f"{site.bucket}/src", "destination": destination}
+    support.finished_run(support.make_run(Path("/"), faulty, **places, **ALONE))
     return support.restored_images_at(destination)
 
 
@@ -175,3 +197,43 @@ def test_whatever_happens_to_hosts_the_bytes_are_those_of_one_machine(site: Site
     assert {problem["kind"] for problem in found["problems"]} <= {"file_extra"}, found["problems"]  # of those who died
     assert found["rows"] == ROWS
     assert support.restored_images_at(f"{site.bucket}/dst") == restored_by_one_machine(site, faulty)
+
+
+def test_photos_comparisons_and_generations_are_those_of_one_machine_though_a_node_dies(
+    site: Site, faulty: str
+) -> None:
+    """Three commands side by side, while a node is killed and started again."""
+    site.all_up()
+    slow = {"options": {"seconds": 0.5}, "shard_rows": GROUP_ROWS, "actors": 1}
+    compared = ("--methods", "passthrough,faulty", "--degrade", "gfpgan", "--size", 96, "--shard-rows", GROUP_ROWS)
+    drivers = [
+        site.bfr("restore", "scans", "photos", input="photos", **slow),
+        site.bfr("reprocess", "few", "generations", input="faces", **slow),
+        site.head.start(
+            BIN / "bfr", "evaluate", f"{site.bucket}/few", f"{site.bucket}/compared", *compared, "--actors", 1,
+            "--recogniser", "none", "--lpips", "none",
+        ),
+    ]  # fmt: skip
+    until(lambda: site.commits("photos") > 0, "first photo")
+    site.one.kill()
+    site.one.start_ray(site.head, 2)
+    for driver in drivers:
+        assert driver.wait(4 * SECONDS) == 0, site.head.said[-3000:]
+
+    alone = {name: f"{site.bucket}/{name}-alone" for name in ("photos", "generations", "compared")}
+    few = {"source": f"{site.bucket}/few", **ALONE}
+    scans = {"source": f"{site.bucket}/scans", "destination": alone["photos"], "input": "photos", **ALONE}
+    support.finished_run(support.make_run(Path("/"), faulty, **scans))
+    reprocessing = few | {"destination": alone["generations"], "input": "faces", "method": faulty, "engine": "local"}
+    support.finished_generation(ReprocessRun(**reprocessing))
+    methods = {"methods": ("passthrough", faulty), "degrade": "gfpgan", "size": 96, "lpips": "none"}
+    evaluate_without_prefect(EvaluateRun(**few, **methods, destination=alone["compared"], engine="local"))
+
+    def images(destination: str, *folders: str) -> list[dict[str, bytes]]:
+        return [support.restored_images_at(f"{destination}/{folder}".rstrip("/")) for folder in folders]
+
+    generation = generation_folder(str(read_pointer(Store(alone["generations"])).generation))
+    for name, folders in (("photos", [""]), ("generations", [generation]), ("compared", ["passthrough", "faulty"])):
+        found = images(f"{site.bucket}/{name}", *folders)
+        assert [len(part) for part in found] == [FEW] * len(folders)
+        assert found == images(alone[name], *folders), name

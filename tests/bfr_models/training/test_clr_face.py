@@ -24,6 +24,7 @@ from bfr_models.training.patch_discriminator import DiscriminatorTrainer
 from bfr_models.training.registry import build_component
 from bfr_models.weights.files import read_card
 from tests.clr_face import SIZE, TINY
+from tests.draws import draws_of
 
 EXACT = "donot_use_mm_for_euclid_dist"
 
@@ -111,8 +112,8 @@ class TestAutoencoder:
 
         def steps(*rates: float) -> None:
             for rate in rates:
-                component.loss(network, gt, gt)
-                component.after_step(network, rate)
+                component.loss(network, gt, gt, draws_of(4))
+                component.after_step(network, rate, draws_of(4))
 
         steps(*[1e-3] * (component.IDLE_STEPS - 1))
         assert torch.equal(network.codebook[:5], far)
@@ -200,11 +201,10 @@ class TestOnTrainedParts:
             for parameter in network.unet.net.conv_out.parameters():  # type: ignore[union-attr]
                 parameter.zero_()
         component.HEAVIEST = 5.0
-        torch.manual_seed(3)
-        loss = component.loss(network, gt, gt).item()
-        torch.manual_seed(3)
-        t = TINY.max_time * torch.rand(8, dtype=torch.float64).square()
-        noise = torch.randn(8, 3, SIZE // 4, SIZE // 4)
+        loss = component.loss(network, gt, gt, draws_of(8)).item()
+        draws = draws_of(8)
+        t = TINY.max_time * draws.uniform().double().square()
+        noise = draws(3, SIZE // 4, SIZE // 4)
         alpha = torch.exp(-t.square() * (20 - 0.1) / 4 - t * 0.1 / 2)
         weight = ((1 - alpha**2) / alpha**2).clamp(1, 5)
         assert weight.min() == 1 and weight.max() == 5

@@ -26,6 +26,7 @@ from bfr_models.training.diffbfr import FROM_START, IrmHigh, IrmLow, augment_con
 from bfr_models.training.loop import TrainingRun, train
 from bfr_models.training.registry import get_component
 from tests.diffbfr import PRIOR, SIZE, TINY, irm_high, irm_low, randomised, saved
+from tests.draws import draws_of
 from tests.support import portrait
 
 ABARS = linear_alphas_cumprod()
@@ -74,17 +75,17 @@ class TestLoss:
     def test_the_eps_that_leads_to_x_0_costs_nothing(self, component: Trained, pairs: tuple[Tensor, Tensor]) -> None:
         """For chains from a noised x_0 and from a noised y. At t = 0, float32 noise is known to some 1e-5."""
         gt, lq = pairs
-        torch.manual_seed(0)
         oracle = Oracle(component.images(gt, lq)[0])
-        assert float(sum(component.loss(oracle, gt, lq) for _ in range(8))) < 1e-6
+        assert float(sum(component.loss(oracle, gt, lq, draws_of(16, step)) for step in range(8))) < 1e-6
 
     def test_a_network_that_knows_nothing_costs_the_noise_and_the_way_from_y(
         self, component: Trained, pairs: tuple[Tensor, Tensor]
     ) -> None:
         """The mean over 8 x 16 faces; all but a share of them cost 1 where x_t is of x_0, that share less."""
         gt, lq = pairs
-        torch.manual_seed(0)
-        clean, degraded = (sum(float(component.loss(Spy(), gt, y)) for _ in range(8)) / 8 for y in (gt, lq))
+        clean, degraded = (
+            sum(float(component.loss(Spy(), gt, y, draws_of(16, step))) for step in range(8)) / 8 for y in (gt, lq)
+        )
         assert degraded > clean > 1 - FROM_START - 5 * math.sqrt(FROM_START * (1 - FROM_START) / 128)
 
     def test_a_share_starts_from_y_at_timesteps_around_the_start(
@@ -95,11 +96,10 @@ class TestLoss:
         gt, lq = pairs
         if isinstance(component, IrmHigh):  # its y may be a clean face, made small
             component = irm_high()
-            component.training_images = lambda gt, lq: (gt, lq, torch.cat([lq, lq], 1))  # type: ignore[method-assign]
+            component.training_images = lambda gt, lq, draws: (gt, lq, torch.cat([lq, lq], 1))  # type: ignore[method-assign]
         spy = Spy()
-        torch.manual_seed(0)
-        for _ in range(40):
-            component.loss(spy, gt, lq)
+        for step in range(40):
+            component.loss(spy, gt, lq, draws_of(16, step))
         x, t = (torch.cat(parts) for parts in zip(*spy.asked, strict=True))
         low, high = component.start // 4, 2 * component.start
         mean = x[:, :3].mean((1, 2, 3)) / ABARS[t].sqrt()
@@ -139,12 +139,8 @@ def test_what_a_chain_from_y_leads_to_is_compared_with_x_0_by_the_distances_give
 
     trained.identity_loss.perceptual = SimpleNamespace(to=lambda device: square)  # type: ignore[assignment]
     oracle = Oracle(trained.images(gt, lq)[0])
-    torch.manual_seed(0)
-    assert float(trained.loss(oracle, gt, lq)) < 1e-6
-    added = []
-    for loss in (trained.loss, plain.loss):
-        torch.manual_seed(0)
-        added.append(float(loss(Spy(), gt, lq)))
+    assert float(trained.loss(oracle, gt, lq, draws_of(16))) < 1e-6
+    added = [float(component.loss(Spy(), gt, lq, draws_of(16))) for component in (trained, plain)]
     assert added[0] > added[1]
     n, channels, height, width = seen[0]
     assert 1 <= n < 16 and channels == 3 and 5 * SIZE // 8 <= height == width <= SIZE
@@ -152,7 +148,7 @@ def test_what_a_chain_from_y_leads_to_is_compared_with_x_0_by_the_distances_give
 
 def test_the_first_model_sees_the_lq_face_at_its_own_size(pairs: tuple[Tensor, Tensor]) -> None:
     gt, lq = pairs
-    x_0, y, condition = irm_low().training_images(gt, lq)
+    x_0, y, condition = irm_low().training_images(gt, lq, draws_of(16))
     assert torch.equal(x_0, resize(gt, 16).clamp(-1, 1)) and torch.equal(y, resize(lq, 16).clamp(-1, 1))
     assert torch.equal(condition, y)
 
@@ -162,8 +158,7 @@ class TestConditions:
         self, pairs: tuple[Tensor, Tensor]
     ) -> None:
         gt, lq = pairs
-        torch.manual_seed(0)
-        x_0, y, condition = irm_high().training_images(gt, lq)
+        x_0, y, condition = irm_high().training_images(gt, lq, draws_of(16))
         assert torch.equal(x_0, gt) and torch.equal(condition, torch.cat([y, lq], dim=1))
         mean = y.mean((1, 2, 3))
         assert int((y == lq).flatten(1).all(1).sum()) == 2  # of 16
@@ -182,8 +177,7 @@ class TestConditions:
         component = irm_high(TINY, AuxiliaryWeights(irm_low=saved(network, tmp_path / "low.safetensors")))
         deviation = {name: c.images(gt, lq)[1].std() for name, c in (("it", component), ("none", irm_high()))}
         assert deviation["none"] < 1e-5 and deviation["it"] > 0.05
-        torch.manual_seed(0)
-        _, y, _ = component.training_images(gt, lq)
+        _, y, _ = component.training_images(gt, lq, draws_of(16))
         bright = y.mean((1, 2, 3)) > 0.4
         assert (int(bright.sum()), int((y[bright].flatten(1).std(1) > 0.05).sum())) == (8, 6)
         card = json.loads((tmp_path / "low.json").read_text())
@@ -192,31 +186,28 @@ class TestConditions:
     def test_augmented_conditions_are_blurred_and_noised_within_their_ranges(self) -> None:
         """Of white noise, blur keeps 1 / (4 pi sigma^2) of the variance, where sigma is not small; constants keep their
         level and show the added noise, whose deviation of 0 to 0.1 is 0.1 / sqrt(3) in the mean square."""
-        torch.manual_seed(0)
-        flat = augment_condition(torch.full((500, 3, 16, 16), 0.3)) - 0.3
+        flat = augment_condition(torch.full((500, 3, 16, 16), 0.3), draws_of(500)) - 0.3
         sigma = flat.flatten(1).std(1)
         assert abs(flat.mean()) < 5 * 0.1 / math.sqrt(3 * flat.numel())
         assert float(flat.square().mean()) == pytest.approx(0.01 / 3, rel=5 * math.sqrt(0.8 / 500))
         assert 0.1 * 1.15 > sigma.max() > 0.09 and sigma.min() < 0.01
-        kept = augment_condition(torch.randn(500, 3, 32, 32)).flatten(1).var(1)
+        kept = augment_condition(torch.randn(500, 3, 32, 32), draws_of(500, 1)).flatten(1).var(1)
         assert 1.01 + 5 * math.sqrt(2 / 3072) > kept.max() > 0.8  # sigma 0.2 keeps all, and there may be noise
         assert 0.7 / (4 * math.pi * 1.5**2) < kept.min() < 1.5 / (4 * math.pi * 1.5**2)
 
 
 class TestTimesteps:
     def test_they_cover_the_chain_in_every_batch_and_lie_dense_where_it_is_clean(self) -> None:
-        torch.manual_seed(0)
-        for _ in range(20):
-            t = dense_low_timesteps(16, 999).sort().values
+        for step in range(20):
+            t = dense_low_timesteps(999, draws_of(16, step)).sort().values
             u = (t / 1000).sqrt() * 16
             assert (u.floor() - torch.arange(16)).abs().max() <= 1  # one in each sixteenth, give or take the rounding
-        many = dense_low_timesteps(100_000, 999)
+        many = dense_low_timesteps(999, draws_of(20_000))
         assert (int(many.min()), int(many.max())) == (0, 999)
         assert float((many < 250).float().mean()) == pytest.approx(0.5, abs=1e-3)
 
     def test_their_order_tells_nothing(self) -> None:
-        torch.manual_seed(0)
-        first = torch.stack([dense_low_timesteps(4, 999)[0] for _ in range(2000)]).double()
+        first = torch.stack([dense_low_timesteps(999, draws_of(4, step))[0] for step in range(2000)]).double()
         assert float((first < 250).double().mean()) == pytest.approx(0.5, abs=5 * 0.5 / math.sqrt(2000))
 
 

@@ -20,6 +20,7 @@ from bfr_models.errors import UsageError
 from bfr_models.training.component import Component, Recipe
 from bfr_models.training.data import Faces
 from bfr_models.training.difface import Estimator, Prior
+from bfr_models.training.draws import Draws
 from bfr_models.training.loop import TrainingRun, learning_rate_at, train
 from bfr_models.weights.tensors import load_weights
 
@@ -95,9 +96,9 @@ def test_every_step_and_every_seed_draws_its_own_noise(estimator: Estimator, fac
     draws: list[float] = []
 
     class Spy(Estimator):
-        def loss(self, *arguments: Any) -> torch.Tensor:
-            draws.append(float(torch.rand(())))
-            return super().loss(*arguments)
+        def loss(self, network: Any, gt: torch.Tensor, lq: torch.Tensor, own: Draws) -> torch.Tensor:
+            draws.append(float(own.uniform()))
+            return super().loss(network, gt, lq, own)
 
     estimator.__class__ = Spy
     for seed in (0, 1):
@@ -142,6 +143,16 @@ class TestResults:
         samples = sorted((out / "samples").iterdir())
         assert [path.name for path in samples] == ["step-0000002.png", "step-0000003.png"]
         assert Image.open(samples[-1]).size == (3 * 32, len(faces.held_out) * 32)
+
+
+def test_tensorboard_has_both_curves_where_it_is_installed(prior: Prior, faces: Faces, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(prior, faces, TrainingRun("tiny", tmp_path, steps=2, batch_size=2, evaluate_every=2, log_every=1), quiet)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2]
+    assert events.Scalars("held_out/eps_loss")[0].value == pytest.approx(metrics_of(tmp_path)[0]["eps_loss"])
 
 
 def test_the_moving_average_forgets_faster_at_first(component: Component, faces: Faces, tmp_path: Path) -> None:
