@@ -88,10 +88,12 @@ def degrade(image: Uint8Image, preset: Preset, seed: int) -> Uint8Image:
 def _resize(
     x: Tensor, size: tuple[int, int], enlargement: float, matrix: Callable[[int, int, float], Tensor]
 ) -> Tensor:
+    """In float64: in float32 the last bits depend on how many threads there are, and with them a level of some
+    pixels."""
     if enlargement == 1:
-        return F.interpolate(x, size, mode="bilinear", align_corners=False)
+        return _interpolated(x, size).float()
     rows, columns = (matrix(to, side, enlargement) for to, side in zip(size, x.shape[-2:], strict=True))
-    return rows @ x @ columns.T
+    return (rows @ x.double() @ columns.T).float()
 
 
 @lru_cache(maxsize=256)
@@ -115,11 +117,15 @@ def _enlarge(to: int, side: int) -> Tensor:
 
 @lru_cache
 def _shrink(to: int, side: int) -> Tensor:
-    return resize(torch.eye(side)[None, None], (to, side))[0, 0]
+    return resize(torch.eye(side).double()[None, None], (to, side))[0, 0]
 
 
 def _bilinear(to: int, side: int) -> Tensor:
-    return F.interpolate(torch.eye(side)[None, None], (to, side), mode="bilinear", align_corners=False)[0, 0]
+    return _interpolated(torch.eye(side)[None, None], (to, side))[0, 0]
+
+
+def _interpolated(x: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(x.double(), size, mode="bilinear", align_corners=False)
 
 
 def _to_levels(x: Tensor) -> Uint8Image:

@@ -192,7 +192,7 @@ def test_whatever_happens_to_hosts_the_bytes_are_those_of_one_machine(site: Site
     for host in (site.one, site.other):
         host.start_ray(site.head, 2)
     site.nodes(3)
-    assert site.restore("dst", seconds=0.6).wait(4 * SECONDS) == 0, site.head.said[-3000:]
+    assert site.restore("dst", seconds=1.2).wait(4 * SECONDS) == 0, site.head.said[-3000:]
     found = verify_run(f"{site.bucket}/dst")
     assert {problem["kind"] for problem in found["problems"]} <= {"file_extra"}, found["problems"]  # of those who died
     assert found["rows"] == ROWS

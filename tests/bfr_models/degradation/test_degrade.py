@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -248,3 +250,26 @@ def with_opencv(
 def jpeg_of_opencv(image: Uint8Image, quality: int) -> Uint8Image:
     _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     return cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
+
+
+THREADS = """
+import hashlib, sys
+import numpy as np, torch
+from bfr_models.degradation.degrade import degrade
+from bfr_models.degradation.presets import get_preset
+torch.set_num_threads(int(sys.argv[1]))
+found = hashlib.sha256()
+for side in (96, 128, 512):
+    face = np.random.default_rng(side).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    for preset in ("gfpgan", "difface"):
+        found.update(degrade(face, get_preset(preset), 7).tobytes())
+print(found.hexdigest())
+"""
+
+
+def test_degraded_faces_are_the_same_with_any_number_of_threads() -> None:
+    one, three = (
+        subprocess.run([sys.executable, "-c", THREADS, str(n)], capture_output=True, text=True, check=True).stdout
+        for n in (1, 3)
+    )
+    assert one and one == three
