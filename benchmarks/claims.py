@@ -189,7 +189,8 @@ def rms(a: Uint8Image, b: Uint8Image) -> Values:
 def report(found: Mapping[str, Mapping[str, Figures]], faces: Faces) -> Iterator[str]:
     people = np.unique(faces.people)
     yield f"{len(faces.clean)} faces of {len(people)} people at {SIZE} px, {SEEDS} seeds each, every face replaced.\n"
-    yield "\n".join(line.strip() for line in __doc__.split("\n\n")[3].splitlines()).replace("\n", "; ") + ".\n"
+    columns = (line.strip().replace("  ", ": ", 1) for line in __doc__.split("\n\n")[3].splitlines())
+    yield "; ".join(" ".join(column.split()) for column in columns) + ".\n"
     for preset, methods in found.items():
         yield from [*table(preset, methods, faces.people), ""]
     yield "By how much the first is better than the second, with its interval: **yes**, no, or open where it holds 0.\n"
