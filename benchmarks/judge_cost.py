@@ -28,10 +28,11 @@ import pyarrow.parquet as pq
 import torch
 from header import header
 
+from bfr_models.judge.decision import choose_judge
 from bfr_models.pixels import resize, to_tensor, to_uint8
 from bfr_models.registry import load_method, resolve_method
 from bfr_models.types import FaceBatch
-from tasks.config.care import MAX_HARM, Care, choose_judge
+from tasks.config.care import MAX_HARM, Care
 from tasks.worker.decide import Case, load_decide
 
 LEVEL = "lightly worn"
