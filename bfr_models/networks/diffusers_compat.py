@@ -50,7 +50,7 @@ def diffusers_module(name: str) -> ModuleType:
 def _stand_ins() -> Iterator[None]:
     """While they are imported: torch's compiler as its one decorator, which does nothing, and packages of models as
     folders, whose modules are imported one by one. Whoever needs the real ones finds them later. Packages are looked up
-    by their own names, without a table of which distribution holds which."""
+    by their own names, without a table of the distributions that they come from."""
     compiler = ModuleType("torch._dynamo")
     compiler.allow_in_graph = lambda function: function  # type: ignore[attr-defined]
     found = importlib.util.find_spec("diffusers")

@@ -49,8 +49,8 @@ def harm_curve(items: Sequence[object], gains: Numbers, harm: Numbers, true_gain
 
 
 def strictest(curve: Sequence[Sequence[float]], others: Sequence[Sequence[Sequence[float]]]) -> list[list[float]]:
-    """The curve with the largest share of all: a limit that holds of all faces together may still spoil the good ones
-    among them, of which an archive may have more than the faces that it was measured on."""
+    """The curve with the largest share of all: a limit that holds for all faces together may still spoil the good ones
+    among them, and an archive may have more of those than the faces that it was measured on."""
     shares = [max(row[1] for row in rows) for rows in zip(curve, *others, strict=True)]
     return [[limit, share, *rest] for (limit, _, *rest), share in zip(curve, shares, strict=True)]
 

@@ -1,7 +1,7 @@
 """The one training loop: bf16, EMA, warm-up / constant / decay, checkpoints, held-out metrics, sample grids.
 
-It runs on every rank (`bfr_models.training.ranks`), of which each has an equal share of every batch. What a step sees
-and draws depends on (seed, step) alone, so that a run gives the same curve on one rank and on many, in one piece and
+It runs on every rank (`bfr_models.training.ranks`); each takes an equal share of every batch. What a step sees and
+draws depends on (seed, step) alone, so that a run gives the same curve on one rank and on many, in one piece and
 resumed; but for rounding, since sums over a batch are then added up in another order.
 """
 

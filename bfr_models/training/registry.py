@@ -83,7 +83,7 @@ def _at_512(method: str, component: str, steps: int, batch_size: int, rate: floa
 
 
 # At 512 px, for FFHQ's 70,000 faces on 8 GPUs. DifFace's two have the degradations, batch and rate that its authors
-# publish, and as many steps as their weights were trained for; the others' numbers are ours, and nobody has tried them.
+# publish, and the prior as many steps as its published weights; all other numbers are ours, and nobody has tried them.
 AT_512 = {
     (method, component): _at_512(method, component, steps, batch_size, rate, **changes)
     for method, component, steps, batch_size, rate, changes in (

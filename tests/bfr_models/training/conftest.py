@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from bfr_models.methods.difface_presets import DifFacePreset
 from bfr_models.networks.configs import SwinIRConfig, UNetConfig
+from bfr_models.networks.mobile_face import MobileFace
 from bfr_models.training.component import Component
 from bfr_models.training.data import Faces
 from bfr_models.training.difface import Estimator, Prior
@@ -39,6 +43,15 @@ TINY = DifFacePreset(
 def for_a_few_steps(component: Any) -> Any:
     component.recipe = replace(component.recipe, batch_size=8, learning_rate=2e-3, warmup=5, ema=0.9)
     return component
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of an untrained recogniser."""
+    torch.manual_seed(5)
+    path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
+    save_file(MobileFace().state_dict(), path)
+    return path
 
 
 @pytest.fixture

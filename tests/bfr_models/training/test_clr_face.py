@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from bfr_models.errors import UsageError
-from bfr_models.networks.mobile_face import MobileFace, crop_from_ffhq
+from bfr_models.networks.mobile_face import crop_from_ffhq
 from bfr_models.networks.vqgan import VQGAN
 from bfr_models.training.clr_face import Autoencoder, _balance
 from bfr_models.training.component import NO_AUXILIARY, AuxiliaryWeights, Component
@@ -53,14 +52,6 @@ def run(component: Component, faces: Faces, out: Path, name: str = "tiny", **cha
     train(component, faces, TrainingRun(name, out, **changes), quiet)
     metrics: dict[str, Any] = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
     return metrics
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(5)
-    path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
-    save_file(MobileFace().state_dict(), path)
-    return path
 
 
 @pytest.fixture(scope="module")

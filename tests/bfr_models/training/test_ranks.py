@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from bfr_models.errors import UsageError
-from bfr_models.networks.mobile_face import MobileFace
 from bfr_models.training.data import Faces
 from bfr_models.training.loop import TrainingRun, train
 from bfr_models.training.perceptual import PerceptualDistance
@@ -35,14 +33,6 @@ def squeezenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("squeezenet") / "squeezenet.pth"
     torch.save(PerceptualDistance().state_dict(), path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(5)
-    path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
-    save_file(MobileFace().state_dict(), path)
     return path
 
 
