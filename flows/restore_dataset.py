@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from itertools import islice
 
 from prefect import flow
 
+from flows.orchestration.early_start import EarlyStart, taken_early_start
 from flows.orchestration.lost_runs import own_run
 from flows.orchestration.phases import Phase, as_prefect_task, call_directly, with_fallback
 from flows.orchestration.run_page import (
@@ -78,10 +80,11 @@ def restore_phases(
     """
     run, store = resolved.run, Store(resolved.run.destination)
     while True:
-        started = datetime.now(UTC)
-        plan: Plan = phase(plan_shards, "plan")(resolved, store)
+        early = taken_early_start(resolved)
+        started, began = (early.started, early.began) if early else (datetime.now(UTC), None)
+        plan: Plan = phase(_plan, "plan")(resolved, store, early)
         if plan.todo_count:
-            _restore(resolved, store, plan, phase, gpus)
+            _restore(resolved, store, plan, began, phase, gpus)
         record: RunRecord = phase(finish_run, "finish")(resolved, store, started, plan.damaged)
         if not plan.finished:
             show_record(record)
@@ -91,12 +94,21 @@ def restore_phases(
             return record
 
 
+def _plan(resolved: ResolvedRun, store: Store, early: EarlyStart | None) -> Plan:
+    return early.plan if early else plan_shards(resolved, store)
+
+
 def _restore(
-    resolved: ResolvedRun, store: Store, plan: Plan, phase: Phase, gpus: Callable[[], AbstractContextManager[None]]
+    resolved: ResolvedRun,
+    store: Store,
+    plan: Plan,
+    began: float | None,
+    phase: Phase,
+    gpus: Callable[[], AbstractContextManager[None]],
 ) -> None:
     run, done = resolved.run, plan.rows - sum(shard.rows for shard in plan.todo)
     method = run.method
-    figures = RunFigures(method, redact(run.destination), plan.rows, done)
+    figures = RunFigures(method, redact(run.destination), plan.rows, done, began or time.monotonic())
     page = ProgressArtifact(method, plan.rows, done)
     # Left from the last to the first: a run that is cancelled stops its workers, then gives up the destination, then
     # updates its page.

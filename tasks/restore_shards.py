@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 
 from bfr_models.device import local_device
 from bfr_models.errors import BfrError
@@ -20,7 +21,7 @@ from tasks.engine.thread_pool import ThreadPool
 from tasks.runs.commits import Record
 from tasks.runs.shards import Shard
 from tasks.storage.waits import say
-from tasks.worker.job import make_job
+from tasks.worker.job import Order, make_job
 
 _log = logging.getLogger(__name__)
 
@@ -29,18 +30,28 @@ PLACE_SECONDS = 10.0  # for the first worker's process to be there, in a cluster
 
 
 _early: list[tuple[ResolvedRun, ExitStack, Pool]] = []  # at most one: workers that no recipe has asked for yet
+_begun: list[tuple[Pool, Order]] = []  # what such workers have in hand
 
 
 @contextmanager
-def early_workers(resolved: ResolvedRun) -> Iterator[None]:
+def early_workers(resolved: ResolvedRun) -> Iterator[Pool]:
     """Starts the run's workers before its recipe asks for them, by `worker_pool`: for a caller that waits for something
     else meanwhile. They are stopped when the block ends."""
     with ExitStack() as workers:
-        _early.append((resolved, workers, workers.enter_context(_started(resolved))))
+        pool = workers.enter_context(_started(resolved))
+        _early.append((resolved, workers, pool))
         try:
-            yield
+            yield pool
         finally:
             _early.clear()
+            _begun.clear()
+
+
+def begin_shards(pool: Pool, shards: Iterable[Shard]) -> None:
+    """Gives early workers that are ready the first of a run's shards; `restore_shards` finds them begun."""
+    for shard in islice(shards, pool.free_slots()):
+        _begun.append((pool, Order(shard)))
+        pool.submit(_begun[-1][1])
 
 
 @contextmanager
@@ -108,7 +119,8 @@ def restore_shards(
     The dispatcher runs in a thread of its own: Python handles signals in the main thread, which must not be blocked
     inside Ray when one comes.
     """
-    dispatch = Dispatch(pool, on_done, any_rejects=any_rejects)
+    dispatch = Dispatch(pool, on_done, any_rejects=any_rejects, begun=[order for its, order in _begun if its is pool])
+    _begun.clear()
     failure: list[BaseException] = []
     ended = threading.Event()
 

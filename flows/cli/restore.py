@@ -220,9 +220,9 @@ def restore(
         if (record := finished(resolved)) is not None:
             return record
         is_ours = server()
-        from tasks.restore_shards import early_workers
+        from flows.orchestration.early_start import early_start
 
-        with early_workers(resolved) if is_ours else nullcontext():  # else a failure belongs on the API's page
+        with early_start(resolved) if is_ours else nullcontext():  # else a failure belongs on the API's page
             from flows.restore_dataset import restore_dataset_with_fallback
 
             return restore_dataset_with_fallback(resolved.run)

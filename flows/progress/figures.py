@@ -26,6 +26,7 @@ class RunFigures:
     destination: str
     total: int  # rows of the run
     done: int
+    began: float = field(default_factory=time.monotonic)  # since when they are being done
     workers: Workers = lambda: (0, 0)
     rejected: int = 0
     faces: int = 0
@@ -38,7 +39,7 @@ class RunFigures:
 
     def __post_init__(self) -> None:
         self.done_before = self.done
-        self._seen.append((time.monotonic(), self.done, 0.0))
+        self._seen.append((self.began, self.done, 0.0))
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Adds the record of one shard."""

@@ -84,6 +84,8 @@ class Dispatch:
     set_aside: list[Outcome] = field(default_factory=list)
     any_rejects: bool = False
     """Whether it goes on however many rows are rejected."""
+    begun: Sequence[Order] = ()
+    """Orders that the pool has in hand already; they count if they are for one of the shards to do."""
     clock: Callable[[], float] = time.monotonic
     _in_hand: dict[str, _InHand] = field(default_factory=dict)  # by shard id
     _seconds: deque[float] = field(default_factory=partial(deque, maxlen=LAST_SHARDS))  # of the last that were done
@@ -91,7 +93,7 @@ class Dispatch:
     def run(self, shards: Sequence[Shard], later: int = 0) -> None:
         """`later`: how many shards will follow in other passes. Raises BfrError if there is no point in going on. What
         is committed stays."""
-        todo = _Todo(shards, self.clock)
+        todo = _Todo(self._not_begun(shards), self.clock)
         guard = _RejectRateGuard(over=self.any_rejects)
         left = len(shards)
         while left and not self.stop.is_set():
@@ -121,6 +123,14 @@ class Dispatch:
                 elif not ended.orders and not todo.put_back(outcome):
                     left -= 1
                     self.set_aside.append(outcome)
+
+    def _not_begun(self, shards: Sequence[Shard]) -> list[Shard]:
+        """The shards that no worker has in hand; those that one has are noted."""
+        wanted = {shard.id: shard for shard in shards} if self.begun else {}
+        for order in self.begun:
+            if wanted.get(order.shard.id) == order.shard:
+                self._in_hand[order.shard.id] = _InHand([order], self.clock())
+        return [shard for shard in shards if shard.id not in self._in_hand]
 
     def _next(self, todo: _Todo) -> Order | None:
         """What a worker that has room for it should do now; None if there is nothing, or no room."""

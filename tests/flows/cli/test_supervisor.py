@@ -153,3 +153,12 @@ def test_a_signal_while_the_command_is_imported_leaves_no_traceback() -> None:
     command.wait_until_up()
     command.press_ctrl_c()
     assert command.wait() == 130 and "Traceback" not in command.said
+
+
+def test_a_command_ends_once_the_last_handler_is_through() -> None:
+    """What it has left in memory is not taken down, object by object; what it has left to say is said."""
+    slow = "type('Slow', (), {'__del__': lambda self: print('taken down', flush=True)})()"
+    said_last = "atexit.register(lambda: sys.stdout.write('good-bye'))"
+    command = Command(f"import atexit; sys.slow = {slow}; {said_last}; print('up', flush=True); sys.exit(3)")
+    assert command.wait() == 3
+    assert command.said.split() == ["up", "good-bye"]

@@ -108,3 +108,28 @@ def test_other_runs_go_on_to_their_end(count: int, rows: int, rejected: int) -> 
 def test_bad_rows_that_come_late_do_not_stop_a_run() -> None:
     order, _, _ = dispatched(lambda order, _: done(order, 10 if int(order.shard.id) > 30 else 0), 200)
     assert len(order) == 200
+
+
+def test_what_workers_have_in_hand_already_is_not_given_again() -> None:
+    pool, records = FakePool(), list[str]()
+    begun = [Order(shard(1)), Order(shard(7))]  # the second is of no shard to do
+    for order in begun:
+        pool.submit(order)
+    Dispatch(pool, lambda record: records.append(record["shard"]), begun=begun).run([shard(n) for n in range(4)])
+    assert sorted(records) == list("0123")
+    assert pool.tries == Counter({"0": 1, "1": 1, "2": 1, "3": 1, "7": 1})
+
+
+def test_what_was_begun_of_a_shard_that_has_changed_does_not_count() -> None:
+    pool, records = FakePool(), list[str]()
+    pool.submit(begun := Order(shard(1, rows=5)))
+    Dispatch(pool, lambda record: records.append(record["rows"]), begun=[begun]).run([shard(1)])
+    assert records == [10]
+
+
+def test_what_was_begun_and_fails_is_tried_again() -> None:
+    pool = FakePool(lambda order, attempt: done(order) if attempt > 1 else Outcome(order, error=OSError("busy")))
+    pool.submit(begun := Order(shard(0)))
+    dispatch = Dispatch(pool, begun=[begun])
+    dispatch.run([shard(0)])
+    assert pool.tries["0"] == 2 and not dispatch.set_aside
