@@ -12,7 +12,7 @@ from rich.box import ROUNDED
 from rich.console import Console
 from rich.table import Column, Table
 
-from tasks.runs.record import written_words
+from tasks.runs.outcomes import written_words
 
 Result = Mapping[str, Any]
 

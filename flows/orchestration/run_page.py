@@ -26,7 +26,7 @@ from prefect.context import FlowRunContext
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
 
-from tasks.runs.record import written_words
+from tasks.runs.outcomes import written_words
 from tasks.storage.redaction import redact, redact_text
 
 PROGRESS_SECONDS = 10.0

@@ -20,9 +20,8 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
-
-import httpx
 
 from bfr_models.errors import BfrError, RowError
 from tasks.datasets.public_machines import is_public
@@ -32,6 +31,9 @@ from tasks.storage.redaction import redact, redact_text
 from tasks.storage.retry import is_transient, retry_deadline, with_retries
 from tasks.storage.store import shared_store
 
+if TYPE_CHECKING:
+    import httpx
+
 MAX_BYTES = 64 * 2**20  # of one image
 TIMEOUT = 60.0  # seconds for one attempt, however slowly its bytes come, and for all retries after it
 MAX_NAME = 1024  # bytes of an object's key: no store has longer ones
@@ -40,11 +42,9 @@ MAX_MACHINES = 4  # behind one name, tried in turn
 AHEAD = 8  # images being fetched while one is restored
 KEPT_BYTES = 256 * 2**20  # kept because an image is read twice: for its size, and to be decoded
 
-_FINAL = (
-    FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError, BfrError,
-    httpx.HTTPError, httpx.InvalidURL, socket.gaierror,
-)  # fmt: skip
-"""Errors about this one image, unless they are transient. All others are problems of its storage."""
+_FINAL = (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError, BfrError, socket.gaierror)
+"""Errors about this one image, unless they are transient, beside those of web servers. All others are problems of its
+storage."""
 
 
 class Fetcher:
@@ -109,6 +109,8 @@ def fetch(address: str, dataset: str) -> bytes:
     except RowError:
         raise
     except Exception as error:  # each driver raises its own types
+        import httpx
+
         expected = f"expected a picture at {_short(address)}, found"
         why = redact_text(f"{type(error).__name__}: {error}").partition("\n")[0][:200]
         if isinstance(error, PermissionError):
@@ -117,12 +119,14 @@ def fetch(address: str, dataset: str) -> bytes:
             why += f", still after {TIMEOUT:g} s of trying"
             if not isinstance(error, httpx.HTTPError):
                 raise ConnectionError(f"{expected} {why}") from None
-        if not isinstance(error, _FINAL):
+        if not isinstance(error, (*_FINAL, httpx.HTTPError, httpx.InvalidURL)):
             raise
         raise RowError("missing", f"{expected} {why}") from None
 
 
 def _from_web(address: str) -> bytes:
+    import httpx
+
     deadline = time.monotonic() + TIMEOUT
     # 10 s without a byte end an attempt; the deadline ends one whose bytes trickle in. Redirects are followed here, so
     # that each target is checked as the first address is.
@@ -146,6 +150,8 @@ def _answer(client: httpx.Client, address: str) -> Iterator[httpx.Response]:
     A name is resolved once, and the connection made to the very machine that was checked: asked a second time, a name
     server may well say something else. A proxy resolves names itself.
     """
+    import httpx
+
     url = httpx.URL(address)
     for machine in [None] if _proxied() else _machines(address):
         with ExitStack() as stack:

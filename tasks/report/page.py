@@ -9,11 +9,12 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import SupportsFloat
-
-from jinja2 import Environment, FileSystemLoader, Template
+from typing import TYPE_CHECKING, SupportsFloat
 
 from tasks.storage.redaction import redact
+
+if TYPE_CHECKING:
+    from jinja2 import Environment, Template
 
 TEMPLATES = Path(__file__).parent / "templates"
 LOOK = TEMPLATES / "look.css"
@@ -35,6 +36,8 @@ def template(name: str) -> Template:
 
 @cache
 def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader  # a tenth of a second, which what renders nothing is spared
+
     env = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     env.filters["plain"] = plain
     env.filters["zip"] = zip

@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from tasks.runs.layout import CARD, DATA, REJECTED
-from tasks.runs.record import RunRecord, written_words
+from tasks.runs.outcomes import written_words
+from tasks.runs.record import RunRecord
 from tasks.storage.store import Store
 
 

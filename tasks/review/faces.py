@@ -30,6 +30,7 @@ ORDERS: Mapping[str, str] = {
 }
 """What faces may be sorted by, as a number that is lowest for the first."""
 OPEN, DECIDED = "open", "decided"
+BEFORE, AFTER = "before", "after"  # the two images of a face
 MAX_PAGE = 200
 _FOLDERS = 500  # that are listed
 

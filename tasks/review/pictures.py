@@ -21,14 +21,13 @@ from tasks.datasets.image_column import addresses, image_bytes
 from tasks.datasets.row_groups import DAMAGE, value_at
 from tasks.export.rows import ExportRun
 from tasks.images.codec import decode
-from tasks.review.faces import Row
+from tasks.review.faces import AFTER, BEFORE, Row
 from tasks.runs.layout import DATA
 from tasks.runs.shards import Shard, require_unchanged
 
 if TYPE_CHECKING:
     from bfr_models.pixels import Uint8Image
 
-BEFORE, AFTER = "before", "after"
 AROUND = 1.25  # side of a cut, in sides of the face's square
 TILE = 320  # px: of a larger face a tile shows the middle, at 100 %
 SCREEN = 1800  # px: longest side of a whole photo as it is sent

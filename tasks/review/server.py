@@ -31,8 +31,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bfr_models.errors import BfrError, RowError, UsageError
 from tasks.report.page import LOOK
-from tasks.review.faces import Filter
-from tasks.review.pictures import AFTER, BEFORE
+from tasks.review.faces import AFTER, BEFORE, Filter
 from tasks.review.session import Session
 from tasks.storage.redaction import redact_text
 

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bfr_models.errors import UsageError, unknown
 from bfr_models.methods.fidelity import DIALS
@@ -15,9 +15,11 @@ from bfr_models.registry import methods, resolve_method
 from tasks.export.rows import ExportRun
 from tasks.report.identity_words import face_word
 from tasks.review.faces import Faces, Filter, Row
-from tasks.review.pictures import Pictures
 from tasks.runs.reviews import REDO, VERDICTS, Decision, FaceKey, Redo
 from tasks.storage.redaction import redact
+
+if TYPE_CHECKING:
+    from tasks.review.pictures import Pictures
 
 REFRESH_SECONDS = 4.0  # until what other reviewers have decided is looked for again
 _SHOWN = ("face", "id", "outcome", "changed", "place", "year", "folder", "key", "method", "fidelity", "verdict", "side")
@@ -29,10 +31,21 @@ class Session:
 
     def __init__(self, run: ExportRun, reviewer: str, year_column: str | None = None) -> None:
         self.run, self.reviewer = run, reviewer
-        self.faces, self.pictures = Faces(run, year_column), Pictures(run)
+        self.faces = Faces(run, year_column)
+        self._pictures: Pictures | None = None
         self._reviews, self._lock = run.reviews, threading.Lock()
         self._refreshed = time.monotonic()
         self._recogniser = (run.record.get("recogniser") or {}).get("name")
+
+    @property
+    def pictures(self) -> Pictures:
+        """The run's images. What reads them is imported for the first one: the list of faces does not wait for it."""
+        with self._lock:
+            if self._pictures is None:
+                from tasks.review.pictures import Pictures
+
+                self._pictures = Pictures(self.run)
+            return self._pictures
 
     def open(self) -> None:
         """Begins to read the faces."""

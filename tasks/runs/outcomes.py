@@ -1,4 +1,4 @@
-"""What became of a face: the entry `outcome` of the column `faces`, a word and, after a colon, why."""
+"""What became of a face: the entry `outcome` of the column `faces`, a word and, after a colon, why. And of rows."""
 
 from __future__ import annotations
 
@@ -20,3 +20,11 @@ def outcome_word(outcome: str) -> str:
 def is_changed(faces: Iterable[Mapping[str, Any]]) -> bool:
     """Whether any of these entries of the column `faces` has other pixels than the input."""
     return any(outcome_word(face["outcome"]) in CHANGED for face in faces)
+
+
+def written_words(totals: Mapping[str, Any]) -> str:
+    """How many rows were written, and how many of them have a restored face; runs of earlier versions do not say."""
+    written, changed = totals["restored"], totals.get("changed")
+    if changed is None:
+        return f"{written:,} written"
+    return f"{written:,} written ({changed:,} restored, {written - changed:,} kept as they were)"

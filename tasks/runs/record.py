@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from tasks.runs.layout import RECORD
@@ -11,14 +10,6 @@ from tasks.runs.sealed import read_json
 from tasks.storage.store import Store
 
 RunRecord = dict[str, Any]
-
-
-def written_words(totals: Mapping[str, Any]) -> str:
-    """How many rows were written, and how many of them have a restored face; runs of earlier versions do not say."""
-    written, changed = totals["restored"], totals.get("changed")
-    if changed is None:
-        return f"{written:,} written"
-    return f"{written:,} written ({changed:,} restored, {written - changed:,} kept as they were)"
 
 
 def read_record(store: Store) -> RunRecord | None:

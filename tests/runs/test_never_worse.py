@@ -27,7 +27,7 @@ from tasks.config.resolve import resolve_run
 from tasks.estimate_run import estimate_run
 from tasks.explain_row import explain_row
 from tasks.repair_run import repair_run
-from tasks.runs.record import written_words
+from tasks.runs.outcomes import written_words
 from tasks.runs.spec import as_begun, settings_digest
 from tasks.verify_run import verify_run
 from tasks.worker.decide import load_decide
