@@ -73,9 +73,10 @@ def export_run(
     progress = Progress(store, run, asked, overwrite=overwrite)
     export = _Export(run, store, progress, only, suffix, webdataset)
     rows, total = 0, sum(shard.rows for shard, _ in run.shards)
-    for number, (shard, _) in enumerate(run.shards):
+    show(rows, total)
+    for number in run.newest_first:
         export.shard(number)
-        rows += shard.rows
+        rows += run.shards[number][0].rows
         show(rows, total)
     report = export.report
     return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from functools import cache
 from importlib.util import find_spec
 from math import hypot
 from pathlib import Path
@@ -95,6 +96,7 @@ def _aligned_portrait(package: str, file: str) -> Uint8Image:
     return to_uint8(face_tensor(crop, SIZE))
 
 
+@cache
 def _portrait(package: str, file: str) -> tuple[Uint8Image, DetectedFace, DlibDetector]:
     """A portrait, its face, and what found it."""
     spec = find_spec(package)

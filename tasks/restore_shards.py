@@ -29,7 +29,7 @@ WAIT_SECONDS = 0.2
 PLACE_SECONDS = 10.0  # for the first worker's process to be there, in a cluster of this run's own
 
 
-_early: list[tuple[ResolvedRun, ExitStack, Pool]] = []  # at most one: workers that no recipe has asked for yet
+_early: list[tuple[ResolvedRun, ExitStack, Pool]] = []  # workers that no recipe has asked for yet
 _begun: list[tuple[Pool, Order]] = []  # what such workers have in hand
 
 
@@ -39,12 +39,24 @@ def early_workers(resolved: ResolvedRun) -> Iterator[Pool]:
     else meanwhile. They are stopped when the block ends."""
     with ExitStack() as workers:
         pool = workers.enter_context(_started(resolved))
-        _early.append((resolved, workers, pool))
+        _early.append(early := (resolved, workers, pool))
         try:
             yield pool
         finally:
-            _early.clear()
+            if early in _early:
+                _early.remove(early)
             _begun.clear()
+
+
+def has_room(resolved: ResolvedRun) -> bool:
+    """Whether this process's own cluster has CPUs for the run's workers, beside those that are at work in it."""
+    if not cluster_is_own():
+        return False
+    from tasks.engine.ray_cluster import cluster_nodes
+
+    nodes = cluster_nodes()
+    share, _ = crew_of(resolved.run, nodes)
+    return not share.gpus and share.room(nodes, {}) > 0
 
 
 def begin_shards(pool: Pool, shards: Iterable[Shard]) -> None:
@@ -57,9 +69,10 @@ def begin_shards(pool: Pool, shards: Iterable[Shard]) -> None:
 @contextmanager
 def worker_pool(resolved: ResolvedRun) -> Iterator[Pool]:
     """The run's workers, each of which loads the method once. They are stopped when the block ends."""
-    for asked, workers, pool in _early:
+    for early in _early:
+        asked, workers, pool = early
         if asked == resolved:
-            _early.clear()
+            _early.remove(early)
             with workers.pop_all():
                 yield pool
             return

@@ -82,10 +82,13 @@ def _next(record: Result) -> Iterator[str]:
     """The commands that a finished run is most likely to be followed by."""
     arguments = record["arguments"]
     source, destination = arguments["source"], arguments["destination"]
-    if record["rejects"]:
+    has_files = source.startswith(f"{destination}/")  # it was given files
+    if record["rejects"] and has_files:
+        yield "mend the files that the report names as rejected, and run the same command again; the others stay done"
+    elif record["rejects"]:
         codes = ",".join(record["rejects"])
         yield f"look at {destination}/rejected; what may pass is tried again with --retry-rejected {codes}"
-    if source.startswith(f"{destination}/"):  # it was given files
+    if has_files:
         yield f"bfr review {destination}        # look at the faces and decide"
         yield f"bfr export {destination} DIR    # the same files, restored"
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -210,10 +210,18 @@ def evaluate(result: Result) -> None:
 def pack(report: Result) -> None:
     console.print(f"{report['rows']} rows in {report['files']} files, {len(report['skipped'])} other files skipped")
     for what in ("skipped", "lost"):
-        for why in dict.fromkeys(one["why"] for one in report[what]):
-            names = [repr(one["name"]) for one in report[what] if one["why"] == why]
-            named = [*names[:3], f"{len(names) - 3} more"] if len(names) > 3 else names
-            console.print(f"{what}: {', '.join(named)}: {why}", markup=False, soft_wrap=True)
+        for line in by_reason(report[what]):
+            console.print(f"{what}: {line}", markup=False, soft_wrap=True)
+
+
+def by_reason(files: Iterable[Result]) -> Iterator[str]:
+    """Files and why they are named, in a line for each reason, with the first three names."""
+    named: dict[str, list[str]] = {}
+    for file in files:
+        named.setdefault(file["why"], []).append(repr(file["name"]))
+    for why, names in named.items():
+        some = [*names[:3], f"{len(names) - 3} more"] if len(names) > 3 else names
+        yield f"{', '.join(some)}: {why}"
 
 
 def degrade(report: Result) -> None:

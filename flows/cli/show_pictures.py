@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Column, Table
 
-from flows.cli.show import EXAMPLES, Result, console
+from flows.cli.show import EXAMPLES, Result, by_reason, console
 from tasks.storage.waits import say
 
 
@@ -64,8 +64,10 @@ def packed(files: Any, report: Any) -> None:
     say(f"packed {report.rows} images of {files.source} into {files.url} ({report.bytes / 2**20:.1f} MiB)")
     if files.changed:
         say(f"{files.changed} of them had changed: their rows of before stay, and so do the results")
-    for lost in report.lost[:EXAMPLES]:
-        say(f"packed without its bytes: {lost['name']}: {lost['why']}")
+    for line in by_reason(report.skipped):
+        say(f"left out: {line}")
+    for line in by_reason(report.lost):
+        say(f"packed without its bytes: {line}")
 
 
 def reviewed(result: Result) -> None:

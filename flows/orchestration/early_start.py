@@ -1,4 +1,4 @@
-"""A run's first steps while Prefect starts: its workers load, its plan is made, and they begin with the first shards.
+"""A run's first steps while Prefect starts: its plan is made, its workers load and begin with the first shards.
 The recipe takes over what is there, in the phases that would have done it.
 
 Imports nothing of Prefect. Only for a server of this process alone: what fails here shows on no page of Prefect's.
@@ -42,21 +42,29 @@ _made: list[EarlyStart] = []  # at most one
 def early_start(resolved: ResolvedRun) -> Iterator[None]:
     """Starts the run; what its recipe has not taken over is stopped when the block ends. BfrError as from its phases;
     what else fails is left to them, which try again."""
+    store, started = Store(resolved.run.destination), datetime.now(UTC)
+    plan = _plan(resolved, store)
     with early_workers(resolved) as pool:
-        store, started = Store(resolved.run.destination), datetime.now(UTC)
-        try:
-            plan = plan_shards(resolved, store)
-            if learn_conditions(store):  # else one driver has to hold the destination first
+        if plan is not None:
+            if store.conditional:  # else one driver has to hold the destination first
                 begin_shards(pool, plan.todo)
             _made.append(EarlyStart(resolved, plan, started, time.monotonic()))
-        except BfrError:
-            raise
-        except Exception as error:
-            _log.info("%s", redact_text(f"the run could not begin early: {type(error).__name__}: {error}"))
         try:
             yield
         finally:
             _made.clear()
+
+
+def _plan(resolved: ResolvedRun, store: Store) -> Plan | None:
+    try:
+        plan = plan_shards(resolved, store)
+        learn_conditions(store)
+    except BfrError:
+        raise
+    except Exception as error:
+        _log.info("%s", redact_text(f"the run could not begin early: {type(error).__name__}: {error}"))
+        return None
+    return plan
 
 
 def taken_early_start(resolved: ResolvedRun) -> EarlyStart | None:

@@ -144,7 +144,6 @@ class RayPool:
 
     def poll(self, timeout: float) -> list[Outcome]:
         self._kill_hung_actors()
-        self._say_what_it_waits_for()
         refs = [ref for actor in self._actors for ref in actor.refs]
         done, _ = ray.wait(refs, num_returns=1, timeout=timeout) if refs else ([], [])
         if done:  # and all others that have ended by now
@@ -157,6 +156,7 @@ class RayPool:
                 self._loaded(actor)
             outcomes += [self._collect(actor, ref) for ref in list(actor.in_hand) if ref in ended]
         self._actors = [actor for actor in self._actors if actor.alive or actor.in_hand]
+        self._say_what_it_waits_for()  # after it was seen who is ready: nobody may have asked for long
         return outcomes
 
     def close(self) -> None:

@@ -18,9 +18,11 @@ from tasks.runs.finished_run import current_run
 from tasks.runs.layout import DATA, REJECTED, SOURCE
 from tasks.runs.manifest import Entry, read_manifest
 from tasks.runs.outcomes import CHANGED, KEPT_ORIGINAL, outcome_word
+from tasks.runs.packed import read_packed
 from tasks.runs.plan import require_finished
 from tasks.runs.record import RunRecord
 from tasks.runs.reviews import APPROVED, ORIGINAL, FaceKey, Reviews, read_reviews
+from tasks.runs.sealed import DamagedError
 from tasks.runs.shards import Shard, current_version, from_table
 from tasks.runs.spec import read_spec, settings_digest
 from tasks.storage.redaction import redact
@@ -90,6 +92,20 @@ class ExportRun:
             refused = tuple(self._refused(shard, row, values["faces"] or []))
             restored_bytes = image_bytes(images[_RESTORED])
             yield ExportRow(values["id"], own.path, own.data, own.lost, restored_bytes, values, refused)
+
+    @property
+    def newest_first(self) -> list[int]:
+        """The numbers of the shards. What a run of files has packed last is first: of a file that has changed, the
+        newer image then gets its name."""
+        folder = self.store.url(SOURCE)
+        try:
+            parts = read_packed(self.store.sub(SOURCE)).parts
+        except DamagedError:
+            parts = ()
+        packings = list(dict.fromkeys(part.partition("/")[0] for part in parts))
+        ages = {f"{folder}/{packing}": age for age, packing in enumerate(reversed(packings))}
+        places = (shard.source.rpartition("/")[0] for shard, _ in self.shards)
+        return [number for _, number in sorted((ages.get(place, 0), number) for number, place in enumerate(places))]
 
     def last_id(self, number: int) -> str:
         """The id of the last row of a shard."""

@@ -50,11 +50,12 @@ def open_source(url: str) -> list[tuple[Store, FileVersion]]:
         raise cannot_read(url, error) from error
     _require_no_table(url, found)
     files = [file for file in _of_the_dataset(url, store, found) if _is_parquet(file.name)]
+    if not found:
+        raise UsageError(f"expected files at {redact(url)}, found nothing; check the path{_like(url)}")
     if not files:
-        what = f"{len(found)} files and none of that kind" if found else "nothing"
         raise UsageError(
-            f"expected *.parquet files at {redact(url)}, found {what}; check the path{_like(url)}, or make a dataset "
-            "of pictures with `bfr pack SRC DST`"
+            f"expected *.parquet files at {redact(url)}, found {len(found)} files and none of that kind; check the "
+            f"path{_like(url)}, or make a dataset of pictures with `bfr pack SRC DST`"
         )
     if odd := [file.path for file in files if not _is_text(file.path)]:
         raise UsageError(

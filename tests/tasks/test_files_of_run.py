@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from bfr_models.errors import BfrError, UsageError
 from tasks.datasets.archives import image_files
@@ -148,3 +150,23 @@ def test_a_name_that_is_not_text_is_packed(tmp_path: Path) -> None:
     assert pack(folder, tmp_path / "dst").rows == 1
     assert pack(folder, tmp_path / "dst").rows == 0
     assert packed_ids(tmp_path / "dst") == ["Fotó.png"]
+
+
+@pytest.mark.parametrize("attempts", ["ab", "ba"])
+def test_of_a_file_that_was_mended_the_newer_image_gets_its_name(
+    scans: Path, tmp_path: Path, attempts: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = iter(SimpleNamespace(hex=12 * letter) for letter in attempts)
+    monkeypatch.setattr("tasks.pack_pictures.uuid", SimpleNamespace(uuid4=lambda: next(names)))
+    (scans / "1.png").write_bytes(picture(1)[:80])
+    restored = tmp_path / "dst"
+    for _ in range(2):
+        pack(scans, restored)
+        support.finished_run(
+            support.make_run(tmp_path, source=f"{restored}/{SOURCE}", recogniser="none", max_rejects=1.0)
+        )
+        (scans / "1.png").write_bytes(picture(1))
+    report = export_run(str(restored), str(tmp_path / "files"))
+    assert (tmp_path / "files" / "1~2.png").read_bytes() == picture(1)[:80]
+    assert Image.open(tmp_path / "files" / "1.png").size == (support.SIDE, support.SIDE)
+    assert report["renamed"] == [{"name": "1.png", "as": "1~2.png"}]

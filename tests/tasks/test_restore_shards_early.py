@@ -9,7 +9,7 @@ import pytest
 
 from tasks.config.resolve import resolve_run
 from tasks.engine.thread_pool import ThreadPool
-from tasks.restore_shards import early_workers, worker_pool
+from tasks.restore_shards import begin_shards, early_workers, restore_shards, worker_pool
 from tests import support
 
 
@@ -48,3 +48,29 @@ def test_workers_of_another_run_are_left_alone(tmp_path: Path, closed: list[Thre
             assert closed == []
         assert closed == [its]
     assert len(closed) == 2 and closed[1] is not its
+
+
+def test_each_run_is_given_its_own_workers(tmp_path: Path, closed: list[ThreadPool]) -> None:
+    """Those of the next run may load while one is at work."""
+    first = resolve_run(support.make_run(tmp_path, engine="local"))
+    second = replace(first, run=first.run.model_copy(update={"seed": 5}))
+    with early_workers(first) as one, early_workers(second) as other:
+        with worker_pool(first) as its:
+            assert its is one
+        assert closed == [one]
+        with worker_pool(second) as its:
+            assert its is other
+        assert closed == [one, other]
+
+
+def test_what_early_workers_have_begun_is_taken_over_once(tmp_path: Path) -> None:
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(12))
+    run = support.make_run(tmp_path)
+    plan, records = support.plan_run(run), list[str]()
+    resolved = resolve_run(run)
+    with early_workers(resolved) as pool:
+        begin_shards(pool, plan.todo)
+        assert pool.free_slots() == 0
+        with worker_pool(resolved) as its:
+            restore_shards(its, list(plan.todo), lambda record: records.append(record["shard"]))
+    assert sorted(records) == sorted(shard.id for shard in plan.todo) and len(records) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -245,14 +246,18 @@ def test_a_folder_of_images_goes_in_and_comes_out(bfr: Bfr, prefect_server: str,
     (tmp_path / "scans" / "a").mkdir(parents=True)
     for name, number in {"1 é.png": 1, "a/2#.png": 2}.items():
         (tmp_path / "scans" / name).write_bytes(support.encoded(support.portrait(number)))
+    (tmp_path / "scans" / "3").write_bytes(support.encoded(support.portrait(3)))
     asked = ("restore", "scans", "out", "--method", "passthrough", "--engine", "local", "--input", "faces")
     first = bfr(*asked)
     assert first.exit_code == 0, first.output
+    assert "left out: '3': not an image by its extension" in first.stderr
     assert "packed 2 images of" in first.stderr and "2 rows in = 2 written" in first.stdout
     again = bfr(*asked)
     assert again.exit_code == 0 and "2 files of" in again.stderr and "none is new or changed" in again.stderr
     exported = bfr("export", "out", "files", "--json")
     assert exported.exit_code == 0, exported.output
+    (rate,) = re.findall(r"2/2 rows, ([0-9.]+) rows/s", exported.stderr)
+    assert float(rate) < 1000  # its clock starts before its first image
     report = json.loads(exported.stdout)
     assert (report["images"], report["unchanged"], report["written"]) == (2, 2, 4)
     assert (tmp_path / "files" / "a" / "2#.png.json").exists()

@@ -34,6 +34,7 @@ def test_a_terminal_gets_a_box_and_commands_in_one_line_each(width: int) -> None
     lines = rest.splitlines()
     assert "report: /archive/restored/report/index.html" in lines
     assert "next:   bfr export /archive/restored DIR    # the same files, restored" in lines
+    assert any(line.startswith("next:   mend the files that the report names as rejected") for line in lines)
     assert "│" not in rest
 
 
