@@ -134,8 +134,8 @@ def of_worker(source: Path, settings: Mapping[str, Any]) -> float:
     from tasks.worker.shard_worker import ShardWorker
 
     out = str(source.with_suffix(""))
-    sleeping = {"method": "sleeping", "recogniser": "none", "engine": "local", "batch_size": BATCH}
-    run = RestoreRun(source=str(source), destination=out, **sleeping, **settings)
+    sleeping: dict[str, Any] = {"method": "sleeping", "recogniser": "none", "engine": "local", "batch_size": BATCH}
+    run = RestoreRun(source=str(source), destination=out, **sleeping | dict(settings))
     resolved = resolve_run(run)
     shards = list(plan_shards(resolved, Store(out)).todo)
     worker = ShardWorker(make_job(resolved, "cpu", None))
