@@ -1,7 +1,7 @@
 """How much work goes into a face: draft, standard or best, in place of a method's own calls. Imports no torch.
 
 `standard` is every preset as it is. What the others are was measured on people whom no network was trained on
-(benchmarks/results/steps.md).
+(benchmarks/steps.py); where more calls made nothing better, `best` is `standard`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,8 @@ _DIFFACE: Mapping[str, Options] = {"draft": {"steps": 1}, "best": {"steps": 8}}
 OPTIONS: Mapping[tuple[str, str], Mapping[str, Options]] = {
     ("difface", "face128"): _DIFFACE,
     ("difface", "face128-swinir"): _DIFFACE,
-    ("diffbfr", "face128"): {
-        "draft": {"steps": 1, "steps_high": 1, "steps_texture": 1},
-        "best": {"steps": 4, "steps_high": 4, "steps_texture": 4},
-    },
-    ("clr_face", "face128"): {"draft": {"steps": 1}, "best": {"steps": 8}},
+    ("diffbfr", "face128"): {"draft": {"steps": 1, "steps_high": 1, "steps_texture": 1}, "best": {}},
+    ("clr_face", "face128"): {"draft": {"steps": 1}, "best": {}},
 }
 """By method and preset. Those of 512 px have none: their weights are not here to measure with."""
 
