@@ -41,8 +41,8 @@ class Cost:
 
     shards: int
     requests: Counter[str]  # by method
-    up: int  # bytes
-    down: int
+    up: Counter[str]  # bytes, by folder
+    down: Counter[str]
     source: int  # bytes of its file
 
     @property
@@ -82,7 +82,9 @@ def cost_of(shards: int) -> Cost:
     command += ["--shard-rows", str(SHARD_ROWS), "--recogniser", "none", "--fid", "none", "--lpips", "none"]
     with FaultProxy(("127.0.0.1", PORT)) as proxy:
         watched(command, {"AWS_ENDPOINT_URL": proxy.url})
-        return Cost(shards, proxy.count(), proxy.bytes_up, proxy.bytes_down, len(data.getvalue()))
+        return Cost(
+            shards, proxy.count(), _by_folder(proxy.bytes_up), _by_folder(proxy.bytes_down), len(data.getvalue())
+        )
 
 
 def faces(count: int) -> pa.Table:
@@ -100,21 +102,33 @@ def table(few: Cost, many: Cost) -> str:
     methods = sorted(many.requests)
     lines = ["| | " + " | ".join(methods) + " | all | bytes read | bytes written |", "|---" * (len(methods) + 4) + "|"]
     for cost in (few, many):
-        counts = [cost.requests[method] for method in methods]
-        figures = (*counts, sum(counts), cost.down, cost.up)
-        lines.append(f"| a run of {cost.shards} shards | " + " | ".join(map(str, figures)) + " |")
-    more = [many.requests[method] - few.requests[method] for method in methods]
-    figures = (*more, sum(more), many.down - few.down, many.up - few.up)
+        lines.append(
+            f"| a run of {cost.shards} shards | " + " | ".join(f"{n:,}" for n in _figures(cost, methods)) + " |"
+        )
+    more = [b - a for a, b in zip(_figures(few, methods), _figures(many, methods), strict=True)]
     for name, count in ((f"a shard of {SHARD_ROWS} rows", shards), ("a row", rows)):
-        lines.append(f"| {name} | " + " | ".join(f"{figure / count:,.3g}" for figure in figures) + " |")
-    lines.append(
-        f"\nBytes read are {figures[-2] / source:.2f} times those of the source's rows, {source / rows:,.0f} each."
-    )
+        lines.append(f"| {name} | " + " | ".join(_figure(figure / count) for figure in more) + " |")
+    lines.append(f"\nA row's bytes at the source: {source / rows:,.0f}. Read for a row, by folder: ")
+    folders = {folder: (bytes_ - few.down[folder]) / rows for folder, bytes_ in many.down.items()}
+    lines[-1] += ", ".join(f"{folder} {value:,.0f}" for folder, value in sorted(folders.items()) if value >= 1) + "."
     return "\n".join(lines) + "\n"
+
+
+def _figures(cost: Cost, methods: list[str]) -> list[int]:
+    counts = [cost.requests[method] for method in methods]
+    return [*counts, sum(counts), cost.down.total(), cost.up.total()]
 
 
 def _figure(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
+
+
+def _by_folder(bytes_: Counter[str]) -> Counter[str]:
+    """/bucket/dst/data/x.parquet counts as dst/data, and what is asked of the bucket itself as listing."""
+    found: Counter[str] = Counter()
+    for path, count in bytes_.items():
+        found["/".join(path.partition("?")[0].split("/")[2:-1]) or "listing"] += count
+    return found
 
 
 if __name__ == "__main__":
