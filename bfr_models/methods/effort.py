@@ -17,7 +17,7 @@ STANDARD = "standard"
 
 Options = Mapping[str, Any]
 
-_DIFFACE: Mapping[str, Options] = {"draft": {"steps": 1}, "best": {"steps": 8}}
+_DIFFACE: Mapping[str, Options] = {"draft": {"steps": 1}, "best": {}}
 OPTIONS: Mapping[tuple[str, str], Mapping[str, Options]] = {
     ("difface", "face128"): _DIFFACE,
     ("difface", "face128-swinir"): _DIFFACE,
