@@ -28,8 +28,8 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.test  ## memory of the driver and overhead per shard; the other benchmarks need data: benchmarks/README.md
-	$(BIN)/python benchmarks/engine_overhead.py
+bench: $(VENV)/.test  ## the benchmarks that need no data, in less than an hour, on one page: benchmarks/results/bench.md
+	$(BIN)/python benchmarks/bench.py
 
 clean:
 	rm -rf $(VENV) demo build dist

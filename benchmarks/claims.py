@@ -26,6 +26,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -55,6 +56,7 @@ LOWER_IS_BETTER = {"features", "pyramid", "worse", "seconds"}
 FORMATS = {"dB": "{:.2f}", "features": "{:.3f}", "pyramid": "{:.3f}", "seconds": "{:.3f}"}  # else a percentage
 SHOWN, WORST = 24, 6
 Values = NDArray[np.float64]
+People = NDArray[np.str_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +64,7 @@ class Faces:
     """Clean ones, at `SIZE`, and whose they are."""
 
     clean: Uint8Image  # (n, SIZE, SIZE, 3)
-    people: NDArray[np.str_]  # (n,)
+    people: People  # (n,)
     vectors: Values  # (n, 128), the recogniser's
 
 
@@ -76,7 +78,7 @@ class Figures:
     def add(self, name: str, values: Values) -> None:
         self.columns.setdefault(name, []).append(values)
 
-    def by_person(self, name: str, people: NDArray[np.str_]) -> Values:
+    def by_person(self, name: str, people: People) -> Values:
         """(people,) mean of each person's faces and seeds; nan where there is none."""
         values = np.mean(self.columns[name], axis=0)
         found = np.array([values[people == person].mean() for person in np.unique(people)])
@@ -114,7 +116,11 @@ def main() -> None:
 
 
 def read(path: Path, limit: int | None, recogniser: DlibRecogniser) -> Faces:
-    rows = pq.read_table(path, columns=["image", "person"]).to_pylist()[:limit]
+    return faces_of(pq.read_table(path, columns=["image", "person"]).to_pylist()[:limit], recogniser)
+
+
+def faces_of(rows: Sequence[Mapping[str, Any]], recogniser: DlibRecogniser) -> Faces:
+    """Of rows with an image and a person, or None for somebody of whom there is no other face."""
     originals = [np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")) for row in rows]
     clean = np.stack([to_uint8(resize(to_tensor(face)[None], SIZE)[0].clamp(-1, 1)) for face in originals])
     people = np.array([row["person"] or str(number) for number, row in enumerate(rows)])
@@ -158,11 +164,14 @@ def vectors_of(recogniser: DlibRecogniser, faces: Uint8Image) -> Values:
 def restore(method: Restorer, lq: Uint8Image, seed: int) -> tuple[Uint8Image, float]:
     began, parts = time.process_time(), []
     for start in range(0, len(lq), BATCH):
-        images = torch.stack([to_tensor(face) for face in lq[start : start + BATCH]])
-        numbers = range(start, start + len(images))
-        batch = FaceBatch(tuple(map(str, numbers)), images, tuple(10_000 * seed + n for n in numbers))
-        parts.append(to_uint8(method.restore(batch).images))
+        numbers = range(start, min(start + BATCH, len(lq)))
+        parts.append(to_uint8(method.restore(batch_of(lq[start : start + BATCH], numbers, seed)).images))
     return np.concatenate(parts), time.process_time() - began
+
+
+def batch_of(lq: Uint8Image, numbers: range, seed: int) -> FaceBatch:
+    images = torch.stack([to_tensor(face) for face in lq])
+    return FaceBatch(tuple(map(str, numbers)), images, tuple(10_000 * seed + n for n in numbers))
 
 
 def recognised(vectors: Values, faces: Faces) -> dict[str, Values]:
@@ -206,7 +215,7 @@ def report(found: Mapping[str, Mapping[str, Figures]], faces: Faces) -> Iterator
     yield from compared("CLR-Face is faster than the methods on pixels", found, faces, ("seconds",), pairs)
 
 
-def table(preset: str, methods: Mapping[str, Figures], people: NDArray[np.str_]) -> Iterator[str]:
+def table(preset: str, methods: Mapping[str, Figures], people: People) -> Iterator[str]:
     columns = (*COLUMNS, "seconds")
     yield f"| {preset} | " + " | ".join(columns) + " |"
     yield "|---" * (len(columns) + 1) + "|"

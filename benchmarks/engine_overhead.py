@@ -1,19 +1,18 @@
-"""What the engine itself costs: memory of the driver and overhead per shard, over many tiny rows.
+"""What the engine itself costs, over many tiny rows: the driver's memory, planning, and what a shard adds to its rows.
 
-    python benchmarks/engine_overhead.py --rows 100000
+    python benchmarks/engine_overhead.py --rows 10000,100000,1000000
 
-Packs tiny images, restores them with `passthrough` through Prefect and Ray, and watches the driver.
-The overhead of a shard is the wall time between the first and the last commit, less the time that the
-worker had a shard in hand, divided by the number of shards.
+Packs tiny images and restores them with `passthrough` through Prefect and Ray, once in small shards and once in large
+ones. The driver's memory is its highest resident size: of Prefect, Ray and what it keeps of the run. What a shard costs
+is the CPU time of all processes with the small shards less that with the large ones, over the difference in shards, so
+that rows and start-up cancel: reading, writing, the commit and all that the driver does for it. Planning is in wall and
+CPU seconds, in small shards. Writes results/engine_overhead.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,35 +20,55 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-from header import measured
+from header import header
 from PIL import Image
+from watching import Taken, watched
 
 RESULTS = Path(__file__).parent / "results"
 ROW_GROUP_ROWS = 32
+AT_ONCE = 2**16  # rows that are written at a time
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--shard-rows", type=int, default=256)
+    parser.add_argument("--rows", default="10000,100000")
+    parser.add_argument("--shard-rows", default="32,512", help="of the small shards, and of the large ones")
+    parser.add_argument("--engine", default="ray", help="local: what the driver takes is then the worker's, too")
+    parser.add_argument("--only-plan", action="store_true")
     parser.add_argument("--side", type=int, default=8)
+    parser.add_argument("--out", type=Path, default=RESULTS / "engine_overhead.md")
     args = parser.parse_args()
+    small, large = map(int, args.shard_rows.split(","))
+    lines = ["| rows | shards | planned in, s (CPU s) | rows a shard | wall s | CPU s | driver MiB | a shard, CPU ms |"]
+    lines.append("|---" * 8 + "|")
+    for rows in map(int, args.rows.split(",")):
+        for line in _measured(rows, small, large, args):
+            lines.append(line)
+            print(line, flush=True)
+    args.out.write_text(header() + " ".join(__doc__.split("\n\n")[2].split()) + "\n\n" + "\n".join(lines) + "\n")
+
+
+def _measured(rows: int, small: int, large: int, args: argparse.Namespace) -> Sequence[str]:
+    """Two lines of the table, or one of planning."""
     with tempfile.TemporaryDirectory() as scratch:
-        source, out = Path(scratch) / "tiny.parquet", Path(scratch) / "out"
-        _write_tiny_rows(source, args.rows, args.side)
-        wall, peak = _restore(source, out, args.shard_rows)
-        facts = (
-            {"measured": measured()}
-            | _facts(out)
-            | {"wall_seconds": round(wall, 1), "driver_peak_rss_mib": round(peak / 2**20)}
-        )
-    RESULTS.mkdir(exist_ok=True)
-    text = json.dumps(facts, indent=2)
-    (RESULTS / "engine_overhead.json").write_text(text + "\n")
-    print(text)
+        source = Path(scratch) / "tiny.parquet"
+        _write_tiny_rows(source, rows, args.side)
+        planned, shards, few = _planned(source, small), -(-rows // small), -(-rows // large)
+        if args.only_plan:
+            return [f"| {rows} | {shards} | {planned} | {small} | | | | |"]
+        outs = ((Path(scratch) / f"out-{size}", size) for size in (small, large))
+        fine, coarse = (_restore(source, out, size, args.engine) for out, size in outs)
+    each = 1000 * (fine.cpu - coarse.cpu) / (shards - few)
+    return [
+        f"| {rows} | {shards} | {planned} | {small} | {_figures(fine)} | {each:.1f} |",
+        f"| {rows} | {few} | | {large} | {_figures(coarse)} | |",
+    ]
+
+
+def _figures(taken: Taken) -> str:
+    return f"{taken.wall:.0f} | {taken.cpu:.0f} | {taken.own / 2**20:.0f}"
 
 
 def tiny_pictures(side: int) -> list[dict[str, bytes | None]]:
@@ -64,43 +83,31 @@ def tiny_pictures(side: int) -> list[dict[str, bytes | None]]:
 
 def _write_tiny_rows(path: Path, rows: int, side: int) -> None:
     pictures = tiny_pictures(side)
-    table = pa.table({"image": [pictures[i % 64] for i in range(rows)]})
-    pq.write_table(table, path, row_group_size=ROW_GROUP_ROWS)
+    table = pa.table({"image": [pictures[i % 64] for i in range(min(rows, AT_ONCE))]})
+    with pq.ParquetWriter(path, table.schema) as writer:
+        for start in range(0, rows, AT_ONCE):
+            writer.write_table(table.slice(0, rows - start), row_group_size=ROW_GROUP_ROWS)
 
 
-def _restore(source: Path, out: Path, shard_rows: int) -> tuple[float, int]:
-    bfr = str(Path(sys.executable).parent / "bfr")
-    command = [bfr, "restore", str(source), str(out), "--method", "passthrough", "--shard-rows", str(shard_rows)]
-    return watched(command)
+def _planned(source: Path, shard_rows: int) -> str:
+    """Wall and CPU seconds of planning alone, in this process, which has imported it."""
+    from tasks.config.resolve import resolve_run
+    from tasks.config.restore import RestoreRun
+    from tasks.plan_shards import plan_shards
+    from tasks.storage.store import Store
+
+    settings = {"method": "passthrough", "input": "faces", "recogniser": "none", "fid": "none", "lpips": "none"}
+    with tempfile.TemporaryDirectory() as out:
+        run = RestoreRun(source=str(source), destination=out, shard_rows=shard_rows, **settings)
+        resolved, wall, cpu = resolve_run(run), time.monotonic(), time.process_time()
+        plan_shards(resolved, Store(out))
+    return f"{time.monotonic() - wall:.1f} ({time.process_time() - cpu:.1f})"
 
 
-def watched(command: Sequence[str], **environment: str) -> tuple[float, int]:
-    """Wall seconds and the driver's own peak resident memory in bytes (Ray and Prefect's server not counted)."""
-    started, peak = time.monotonic(), 0
-    driver = psutil.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | environment)
-    while driver.poll() is None:
-        try:
-            peak = max(peak, driver.memory_info().rss)
-        except psutil.Error:
-            break
-        time.sleep(0.2)
-    if driver.wait():
-        raise SystemExit(f"{' '.join(command)} failed with {driver.returncode}")
-    return time.monotonic() - started, peak
-
-
-def _facts(out: Path) -> dict[str, float]:
-    commits = [json.loads(path.read_text()) for path in (out / "commits").glob("*.json")]
-    times = sorted(path.stat().st_mtime for path in (out / "commits").glob("*.json"))
-    busy = sum(commit["seconds"] for commit in commits[1:])
-    span = times[-1] - times[0]
-    return {
-        "rows": sum(commit["rows"] for commit in commits),
-        "shards": len(commits),
-        "milliseconds_per_shard_wall": round(1000 * span / (len(commits) - 1), 1),
-        "milliseconds_per_shard_in_worker": round(1000 * busy / (len(commits) - 1), 1),
-        "commit_record_bytes": round(sum(p.stat().st_size for p in (out / "commits").glob("*.json")) / len(commits)),
-    }
+def _restore(source: Path, out: Path, shard_rows: int, engine: str) -> Taken:
+    command = [str(Path(sys.executable).with_name("bfr")), "restore", str(source), str(out), "--method", "passthrough"]
+    command += ["--shard-rows", str(shard_rows), "--input", "faces", "--recogniser", "none", "--fid", "none"]
+    return watched([*command, "--lpips", "none", "--engine", engine])
 
 
 if __name__ == "__main__":

@@ -27,8 +27,9 @@ import httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from engine_overhead import tiny_pictures, watched
+from engine_overhead import tiny_pictures
 from header import header
+from watching import Taken, watched
 
 RESULTS = Path(__file__).parent / "results"
 BIN = Path(sys.executable).parent
@@ -47,12 +48,12 @@ def main() -> None:
         with _prefect_server(scratch) as url:
             before = _database_bytes(scratch)
             questions = Questions(url)
-            wall, peak = _restore(scratch, url)
+            taken = _restore(scratch, url)
             questions.end()
             facts = {
-                "wall seconds": round(wall, 1),
+                "wall seconds": round(taken.wall, 1),
                 **_overhead(scratch / "out"),
-                "driver's peak resident memory, MiB": round(peak / 2**20),
+                "driver's peak resident memory, MiB": round(taken.own / 2**20),
                 **_in_prefect(url),
                 "Prefect's database before, MiB": round(before / 2**20, 1),
                 "Prefect's database after, MiB": round(_database_bytes(scratch) / 2**20, 1),
@@ -145,10 +146,10 @@ def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
     raise SystemExit("the Prefect server did not start")
 
 
-def _restore(scratch: Path, url: str) -> tuple[float, int]:
+def _restore(scratch: Path, url: str) -> Taken:
     command = [str(BIN / "bfr"), "restore", str(scratch / "src"), str(scratch / "out"), "--method", "passthrough"]
     command += ["--shard-rows", str(ROWS_PER_SHARD), "--recogniser", "none", "--fid", "none", "--lpips", "none"]
-    return watched(command, PREFECT_API_URL=url)
+    return watched(command, {"PREFECT_API_URL": url})
 
 
 def _overhead(out: Path) -> Facts:

@@ -21,12 +21,13 @@ class Taken:
     wall: float
     cpu: float  # seconds, of all processes, as last seen of each
     memory: int  # bytes: the highest sum of their proportional set sizes, in which shared memory counts once
+    own: int  # bytes: the highest resident size of the command itself, or of what it has forked: `bfr` forks its driver
 
 
 def watched(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Taken:
     """Runs a command to its end. SystemExit, with the end of what it said, if it fails."""
     with tempfile.TemporaryFile() as said:
-        started, peak, cpu = time.monotonic(), 0, dict[tuple[int, float], float]()
+        started, peak, own, cpu = time.monotonic(), 0, 0, dict[tuple[int, float], float]()
         process = psutil.Popen(
             command, stdout=said, stderr=subprocess.STDOUT, env=os.environ | dict(environment or {}), cwd="/"
         )
@@ -37,6 +38,9 @@ def watched(command: Sequence[str], environment: Mapping[str, str] | None = None
                     times = one.cpu_times()
                     cpu[one.pid, one.create_time()] = times.user + times.system
                     memory += _proportional(one.pid)
+                    own = max(
+                        own, one.memory_info().rss if one.cmdline()[-len(command) + 1 :] == list(command)[1:] else 0
+                    )
                 except (psutil.Error, OSError):  # it has just ended
                     continue
             peak = max(peak, memory)
@@ -45,7 +49,7 @@ def watched(command: Sequence[str], environment: Mapping[str, str] | None = None
         if process.returncode:
             said.seek(0)
             sys.exit(f"{' '.join(command)}: exit {process.returncode}: {said.read()[-1500:].decode()}")
-    return Taken(wall, sum(cpu.values()), peak)
+    return Taken(wall, sum(cpu.values()), peak, own)
 
 
 def _with_descendants(process: psutil.Process) -> list[psutil.Process]:

@@ -21,6 +21,7 @@ from bfr_models.methods.baseline_presets import ESTIMATOR, PASSTHROUGH
 from bfr_models.methods.clr_face_presets import CLR_FACE
 from bfr_models.methods.difface_presets import DIFFACE
 from bfr_models.methods.diffbfr_presets import DIFFBFR
+from bfr_models.methods.effort import STANDARD, effort_options
 from bfr_models.methods.fidelity import fidelity_options
 from bfr_models.types import Restorer
 from bfr_models.weights.files import read_card, require_weight
@@ -99,9 +100,11 @@ def resolve_method(
     options: Mapping[str, object] | None = None,
     task: presets.Task | None = None,
     fidelity: float | None = None,
+    effort: str = STANDARD,
 ) -> ResolvedMethod:
     """Checks names and options and reads the weights' checksums. The default preset is the method's first for `task`.
-    `fidelity`, in [0, 1], sets the options that are on the method's dial (`bfr_models.methods.fidelity`).
+    `fidelity`, in [0, 1], sets the options that are on the method's dial (`bfr_models.methods.fidelity`), `effort` the
+    numbers of network calls (`bfr_models.methods.effort`).
 
     UsageError lists the known names, or says how to get weights that are missing; nothing is downloaded.
     """
@@ -117,10 +120,10 @@ def resolve_method(
             f"expected a preset of {name} for the task {task}, found {chosen.name}, which is for {chosen.task}; use "
             f"{_first(spec, task).name}, or the task {chosen.task}"
         )
-    changes = dict(options or {})
-    if fidelity is not None:
-        changes |= fidelity_options(name, chosen.name, chosen.options, fidelity, changes)
-    chosen_options = _with_changes(chosen.options, changes, name)
+    given = dict(options or {})
+    own = _with_changes(chosen.options, effort_options(name, chosen.name, effort, given), name)
+    dialled = {} if fidelity is None else fidelity_options(name, chosen.name, own, fidelity, given)
+    chosen_options = _with_changes(own, given | dialled, name)
     chosen.check(chosen_options)
     weights = {component: _weight(stem) for component, stem in chosen.weights.items()}
     return ResolvedMethod(name, chosen, chosen_options, weights, chosen.target or spec.target)

@@ -20,6 +20,9 @@ FEATHER = 0.13  # and the share next to it over which the face fades in
 BAND_PIXELS = 100_000  # of the photo held in float at a time: few enough for a core's own cache
 FINE = 2  # samples of the face per photo pixel in each direction, which a Lanczos filter reduces to one
 REACH = 3  # of that filter, in photo pixels
+COARSE = 2 / 3
+"""Pixels of the face for one of the photo up to which it is sampled once a pixel, without a filter: what cubic
+interpolation leaves beyond the photo's resolution is not seen, half a grey level (RMS) in a sharp face."""
 
 FloatImage = NDArray[np.float32]
 
@@ -92,20 +95,28 @@ def _blend(
 def _resampled(face: FloatImage, matrix: Matrix, height: int, width: int) -> FloatImage:
     """The face on the pixels of an area, where `matrix` goes from the area to the face.
 
-    Sampled on a finer grid in line with the photo's, then filtered: what is beyond the photo's resolution
-    must not alias, and what is within it must not blur. The grid is larger than the area by the filter's reach.
+    One that is not `COARSE` is sampled on a finer grid in line with the photo's, then filtered: what is beyond the
+    photo's resolution must not alias, and what is within it must not blur. The grid is larger than the area by the
+    filter's reach.
     """
+    if hypot(matrix[0, 0], matrix[1, 0]) <= COARSE:
+        return _sampled(face, matrix, height, width)
     fine = _shifted(matrix, -REACH, -REACH)
     fine = _shifted(fine, (1 / FINE - 1) / 2, (1 / FINE - 1) / 2)
     fine[:, :2] /= FINE
-    size = (FINE * (width + 2 * REACH), FINE * (height + 2 * REACH))
-    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP  # the matrix is the one from destination to source
-    samples = cv2.warpAffine(face, fine, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    samples = _sampled(face, fine, FINE * (height + 2 * REACH), FINE * (width + 2 * REACH))
     taps = _lanczos()
     middle = len(taps) // 2 - 1
     down = cv2.filter2D(samples, cv2.CV_32F, taps[:, None], anchor=(0, middle))[::FINE][REACH:-REACH]
     across = cv2.filter2D(down, cv2.CV_32F, taps[None], anchor=(middle, 0))[:, ::FINE][:, REACH:-REACH]
     return np.asarray(across, dtype=np.float32)
+
+
+def _sampled(face: FloatImage, matrix: Matrix, height: int, width: int) -> FloatImage:
+    """Cubic, on a grid, where `matrix` goes from the grid to the face."""
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP  # the matrix is the one from destination to source
+    sampled = cv2.warpAffine(face, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(sampled, dtype=np.float32)
 
 
 def _lanczos() -> NDArray[np.float32]:

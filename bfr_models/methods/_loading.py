@@ -7,7 +7,7 @@ from pathlib import PurePath
 import torch
 from torch import nn
 
-from bfr_models.errors import BfrError
+from bfr_models.errors import BfrError, UsageError
 from bfr_models.networks.precision import keep_float32
 from bfr_models.registry import ResolvedMethod
 from bfr_models.weights.files import require_weight
@@ -27,7 +27,27 @@ def load_component(network: nn.Module, resolved: ResolvedMethod, component: str,
         )
     network = keep_float32(network.requires_grad_(False).eval())
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return torch.compile(network) if resolved.options.compile else network  # type: ignore[return-value]
+    return _compiled(network, device) if resolved.options.compile else network
+
+
+def _compiled(network: nn.Module, device: str) -> nn.Module:
+    """UsageError without the compiler that torch's own needs: else every face would fail, each by itself."""
+    if device.partition(":")[0] == "cpu":
+        require_cpp_compiler()
+    return torch.compile(network)  # type: ignore[return-value]
+
+
+def require_cpp_compiler() -> None:
+    """UsageError if this machine has none, or not the one that CXX names."""
+    from torch._inductor.cpp_builder import get_cpp_compiler  # after a second
+
+    try:
+        get_cpp_compiler()
+    except RuntimeError as error:
+        raise UsageError(
+            "expected a C++ compiler, which the option compile needs on a CPU, found none; install g++ on every "
+            "machine that restores, or leave the option out"
+        ) from error
 
 
 def autocast(device: str, precision: str) -> torch.autocast:

@@ -9,7 +9,8 @@ from typing import Annotated, Any, TypeVar, get_origin
 import typer
 from pydantic import BaseModel, ValidationError
 
-from bfr_models.errors import UsageError
+from bfr_models.errors import UsageError, did_you_mean
+from bfr_models.methods.effort import EFFORTS
 from flows.cli.faults import told
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to standard output.")]
@@ -115,7 +116,9 @@ def settings_from(context: typer.Context, model: type[BaseModel], config: Path |
         name = parameter.removesuffix("_")
         if value is None:
             continue
-        if name in METHOD_OPTIONS and "options" in model.model_fields:
+        if name == "quality":
+            chosen |= _qualities(value)
+        elif name in METHOD_OPTIONS and "options" in model.model_fields:
             options[name] = value
         elif name in model.model_fields and (given := _as_field(model, name, value)) is not None:
             chosen[name] = given
@@ -123,6 +126,17 @@ def settings_from(context: typer.Context, model: type[BaseModel], config: Path |
     if "options" in model.model_fields:
         settings["options"] = {**from_file.get("options", {}), **options}
     return settings
+
+
+def _qualities(given: Iterable[str]) -> dict[str, str]:
+    """`--quality` takes a word, which is the effort, and a number, which is the format's quality."""
+    for word in given:
+        if word not in EFFORTS and not word.isdigit():
+            raise UsageError(
+                f"expected --quality {', '.join(EFFORTS)}, or 1 to 100 for webp and jpeg, found {word!r}"
+                f"{did_you_mean(word, EFFORTS)}"
+            )
+    return {"effort" if word in EFFORTS else "quality": word for word in given}
 
 
 def _as_field(model: type[BaseModel], name: str, value: Any) -> Any:

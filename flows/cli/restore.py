@@ -112,7 +112,14 @@ def restore(
     format_: Annotated[
         str | None, typer.Option("--format", help="Format of restored images: png (default), webp or jpeg.")
     ] = None,
-    quality: Annotated[int | None, typer.Option(help="Quality of webp and jpeg, 1 to 100; 95 by default.")] = None,
+    quality: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="draft|standard|best|1..100",
+            help="Network calls a face gets, standard by default; or, as a number, the quality of webp and jpeg, 95 by "
+            "default. May be given twice.",
+        ),
+    ] = None,
     keep_input: Annotated[bool | None, typer.Option("--keep-input", help="Copy the input image to the output.")] = None,
     recogniser: Recogniser = None,
     min_identity: Annotated[

@@ -107,7 +107,7 @@ def resolve_run(run: RestoreRun) -> ResolvedRun:
     """Resolves every name of a run, without loading a network. UsageError, which says what to do, for an unknown name
     and for a network that was requested but has no weights here. The detector is resolved once the input is decided
     (`tasks.runs.prepare`)."""
-    method = resolve_method(run.method, run.preset, run.options, run.task, run.fidelity)
+    method = resolve_method(run.method, run.preset, run.options, run.task, run.fidelity, run.effort)
     recogniser = choose_recogniser(run.recogniser)
     gate = _gate(run, recogniser)
     return ResolvedRun(run, method, recogniser, gate, _photos(run), _measures(run), choose_care(run, method))

@@ -11,6 +11,7 @@ from pydantic import (
     model_validator,
 )
 
+from bfr_models.methods.effort import Effort
 from bfr_models.methods.preset import Task
 from tasks.config.fields import BatchSizeAsked, MinIdentity, StoredRedacted, UpscaleAsked, Url
 from tasks.storage.redaction import redact
@@ -31,6 +32,9 @@ class RestoreRun(BaseModel):
         ge=0,
         le=1,
         description="how close to the input, from 0 to 1, instead of the method's own options; 0.5 is the preset",
+    )
+    effort: Effort = Field(
+        "standard", description="draft, standard or best: how many network calls a face gets; standard is the preset"
     )
     task: Task = Field("restore", description="restore, or inpaint: fill only the holes marked in mask_column")
     input: Literal["auto", "faces", "photos"] = Field(

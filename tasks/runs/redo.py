@@ -58,7 +58,7 @@ def redo_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     before: Mapping[str, Any] = record["arguments"]
     same = choice.method == before["method"]
     settings = {name: before[name] for name in _KEPT if before.get(name) is not None}
-    settings |= {name: before[name] for name in ("preset",) if same and before.get(name) is not None}
+    settings |= {name: before[name] for name in ("preset", "effort") if same and before.get(name) is not None}
     if choice.fidelity is None and same:
         settings["options"] = before.get("options", {})
     own = f"{str(before['destination']).rstrip('/')}/"

@@ -61,6 +61,8 @@ class FaultProxy:
     choose: Callable[[Request], str | None] = never
     requests: list[Request] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
+    bytes_up: Counter[str] = field(default_factory=Counter)  # of the bodies of requests, by path,
+    bytes_down: Counter[str] = field(default_factory=Counter)  # and of those of answers
     slow_seconds: float = 0.5
 
     def __enter__(self) -> Self:
@@ -89,6 +91,7 @@ class FaultProxy:
                 method, path = message.start[:2]
                 request = Request(method, path, message.headers)
                 self.requests.append(request)
+                self.bytes_up[path] += len(message.body)
                 fault = self.choose(request)
                 if fault:
                     self.faults[fault] += 1
@@ -114,6 +117,7 @@ class FaultProxy:
         if fault == "unconditional":
             message.head = _without(message.head, b"if-none-match")
         answer = await self._forward(message, method)
+        self.bytes_down[message.start[1]] += len(answer.body)
         if fault == "reset_after":
             return _reset(writer)
         writer.write(answer.head + b"\r\n\r\n")

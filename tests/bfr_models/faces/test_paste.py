@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bfr_models.faces import paste as module
-from bfr_models.faces.align import align, warp
+from bfr_models.faces.align import align, at_scale, warp
 from bfr_models.faces.dlib_models import DlibDetector
-from bfr_models.faces.paste import FEATHER, MARGIN, paste
+from bfr_models.faces.paste import COARSE, FEATHER, MARGIN, paste
 from bfr_models.faces.types import Matrix
 from bfr_models.pixels import Uint8Image
 
@@ -129,6 +129,21 @@ def test_detail_beyond_the_photos_resolution_does_not_alias() -> None:
     matrix = framing(4.0, 10, (20, 20))
     pasted = paste(np.full((80, 80, 3), 127, np.uint8), [(face, matrix, 1.0)])
     assert pasted[depth(matrix, 80, 80) > MARGIN + FEATHER].std() < 3
+
+
+def test_a_face_much_coarser_than_the_photo_needs_no_filter(
+    monkeypatch: pytest.MonkeyPatch, hopper: Uint8Image, detector: DlibDetector
+) -> None:
+    """It saves three quarters of the time, and changes half a grey level (RMS) beside what rounding does."""
+    face, _ = align(hopper, detector.detect(hopper)[0].landmarks, detector.template, 256)
+    photo, matrix = waves(600, 600), framing(0.99 * COARSE * SIZE / 256, 12, (110, 90))
+    at_face = at_scale(matrix, 256 / SIZE)
+    pasted = paste(photo, [(face, at_face, 1.0)]).astype(float)
+    monkeypatch.setattr(module, "COARSE", 0.0)
+    filtered = paste(photo, [(face, at_face, 1.0)]).astype(float)
+    inside = depth(at_face, 600, 600, 256) > MARGIN + FEATHER
+    assert inside.sum() > 30_000
+    assert 0 < np.mean((pasted - filtered)[inside] ** 2) < 0.5**2 + 2 / 12  # two roundings
 
 
 def test_the_edge_is_soft() -> None:

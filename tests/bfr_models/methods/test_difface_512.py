@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bfr_models.errors import UsageError
+from bfr_models.methods import _loading
 from bfr_models.methods.difface import chain_timesteps
 from bfr_models.methods.difface_presets import DIFFACE, DifFaceOptions
 from bfr_models.registry import load_method, methods, resolve_method
@@ -185,6 +189,7 @@ class TestSwitches:
     def test_compile_compiles_both_networks(self, tiny: Make, monkeypatch: pytest.MonkeyPatch) -> None:
         compiled = []
         monkeypatch.setattr(torch, "compile", lambda network: compiled.append(type(network).__name__) or network)
+        monkeypatch.setattr(_loading, "require_cpp_compiler", lambda: None)  # nothing is compiled
         tiny("ffhq512").load()
         assert compiled == []
         tiny("ffhq512", compile=True).load()
@@ -199,6 +204,7 @@ class TestSwitches:
         """With the capture that precedes any compiler, and an error where it would fall back to Python."""
         compile_ = torch.compile
         monkeypatch.setattr(torch, "compile", lambda network: compile_(network, backend="eager", fullgraph=True))
+        monkeypatch.setattr(_loading, "require_cpp_compiler", lambda: None)
         batch = faces(2)
         for precision in ("fp32", "bf16"):
             plain, compiled = (
@@ -206,6 +212,18 @@ class TestSwitches:
                 for c in (False, True)
             )
             torch.testing.assert_close(compiled, plain, rtol=0, atol=1e-5)
+
+
+def test_without_a_compiler_the_option_compile_says_what_to_install() -> None:
+    """In a process of its own: torch looks for a compiler once."""
+    code = (
+        "from bfr_models.registry import load_method, resolve_method\n"
+        "load_method(resolve_method('estimator', 'face128', {'compile': True}))"
+    )
+    environment = os.environ | {"CXX": "no-such-compiler", "PATH": "/nowhere"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "UsageError: expected a C++ compiler, which the option compile needs on a CPU, found none" in done.stderr
 
 
 @pytest.mark.parametrize(

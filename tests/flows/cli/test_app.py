@@ -201,6 +201,28 @@ def test_flags_are_named_as_fields_and_lists_are_split_at_commas() -> None:
     assert found["keep_input"] is True and "retry_rejected" not in found
 
 
+@pytest.mark.parametrize(
+    ("flags", "effort", "quality"),
+    [
+        ((), "best", 80),
+        (("--quality", "draft"), "draft", 80),
+        (("--quality", "60"), "best", 60),
+        (("--quality", "60", "--quality", "draft"), "draft", 60),
+    ],
+)
+def test_quality_is_a_word_a_number_or_both(flags: tuple[str, ...], effort: str, quality: int, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("{method: difface, effort: best, quality: 80}")
+    run = RestoreRun(**settings("restore", RestoreRun, "/a", "/b", *flags, config=tmp_path / "run.yaml"))
+    assert (run.effort, run.quality) == (effort, quality)
+
+
+def test_another_word_for_quality_is_refused_with_those_that_are_known(restore: Bfr) -> None:
+    refused = restore("--method", "difface", "--quality", "standart")
+    assert refused.exit_code == 2
+    assert "expected --quality draft, standard, best, or 1 to 100 for webp and jpeg, found 'standart'" in refused.stderr
+    assert "did you mean 'standard'?" in refused.stderr
+
+
 def test_a_setting_wins_over_the_file_and_a_flag_over_both(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("{seed: 1, method: estimator, options: {eta: 0.1}, shard_rows: 8}")
     flags = ("--set", "seed=2", "--set", "method=difface", "--set", "options.steps=4", "--method", "passthrough")
