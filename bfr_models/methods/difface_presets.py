@@ -16,6 +16,11 @@ _MIN_ANCESTRAL_STEPS = 10  # with fewer, the authors' spacing misses start_times
 class DifFaceOptions(NetworkOptions):
     """How the truncated chain is run. `start_timestep` is the paper's N, `eta` scales the step noise.
 
+    With `cover` above 0 each face has an N of its own, for which `start_timestep` is the highest: the noise there is
+    `cover` times as large as what the estimator changed in the coarse face (`bfr_models.diffusion.own_start`). A face
+    that needed little repair keeps its detail; where much was invented, the prior has more to say. This is ours; with 0
+    all faces start at `start_timestep`.
+
     `start_gap` is the distance from N, where the noise is added, down to the first network call: 0 in the paper's
     equations. The authors' code adds the noise at index 100 of its respaced chain (t = 400) and continues from index 99
     (t = 396); the presets with their networks do the same.
@@ -30,6 +35,7 @@ class DifFaceOptions(NetworkOptions):
     sampler: Literal["ddim", "dpm++", "ancestral"] = "ddim"
     eta: float = 0.5
     start_gap: int = 0
+    cover: float = 0.0
     compile: bool = False  # by torch.compile: a minute or more at the first batch, then faster on a GPU
 
     def __post_init__(self) -> None:
@@ -45,6 +51,12 @@ class DifFaceOptions(NetworkOptions):
             raise UsageError(f"expected steps >= {_MIN_ANCESTRAL_STEPS} for the ancestral sampler, got {self.steps}")
         if not 0 <= self.eta <= 1:
             raise UsageError(f"expected eta in [0, 1], got {self.eta}")
+        if not 0 <= self.cover <= 10:
+            raise UsageError(f"expected cover in [0, 10], got {self.cover}")
+        if self.cover and (self.sampler == "ancestral" or self.start_gap):
+            raise UsageError(
+                "expected sampler ddim or dpm++ and start_gap 0 with a cover: the authors' spacing has one N"
+            )
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from bfr_models.diffusion.sampling import as_model, get_sampler, truncated_sample
+from bfr_models.diffusion.levels import Level
+from bfr_models.diffusion.own_start import own_chains
+from bfr_models.diffusion.sampling import as_model, get_sampler, truncated_sample, truncated_sample_each
 from bfr_models.diffusion.schedule import (
     fractional_timesteps,
     levels_at,
@@ -55,6 +57,7 @@ class DiffBFR:
         self._device, self._options, self._low_size = device, options, preset.irm_low.sample_size
         self._last_timestep = preset.low_max_timestep
         self._alphas_cumprod = linear_alphas_cumprod()
+        self._sampler = get_sampler(options.sampler, options.eta)
 
         def load(component: str) -> nn.Module:
             config = preset.prior if component == "tem" else getattr(preset, component)
@@ -70,11 +73,10 @@ class DiffBFR:
         options, noise = self._options, RowNoise(batch.seeds, self._device)
         lq = resize(batch.images.to(self._device), self.size).clamp(-1, 1).to(memory_format=torch.channels_last)
         face = lq if self._irm_low is None else self._restore_low(self._irm_low, lq, noise)
-        timesteps: Sequence[float] = truncated_timesteps(options.start_high, options.steps_high)
-        face = self._run(self._irm_high, face, timesteps, noise, condition=torch.cat([face, lq], dim=1))
+        face = self._restore_high(face, lq, noise)
         if self._tem is not None:
             timesteps = fractional_timesteps(options.texture_timestep, options.steps_texture)
-            face = self._run(self._tem, face, timesteps, noise)
+            face = self._run(self._tem, face, self._levels(timesteps), noise)
         return batch.with_images(face.cpu())
 
     def _restore_low(self, network: nn.Module, lq: Tensor, noise: RowNoise) -> Tensor:
@@ -82,19 +84,26 @@ class DiffBFR:
         options, small = self._options, resize(lq, self._low_size).clamp(-1, 1)
         start = options.start_low if options.truncated else self._last_timestep
         image = small if options.truncated else torch.zeros_like(small)  # from pure noise, for the ablation
-        restored = self._run(network, image, truncated_timesteps(start, options.steps), noise, condition=small)
-        return corrected(lq, restored)
+        levels = self._levels(truncated_timesteps(start, options.steps))
+        return corrected(lq, self._run(network, image, levels, noise, condition=small))
+
+    def _restore_high(self, face: Tensor, lq: Tensor, noise: RowNoise) -> Tensor:
+        """The first model's face, restored by the second."""
+        options, highest, steps = self._options, self._options.start_high, self._options.steps_high
+        condition = torch.cat([face, lq], dim=1)
+        if not (options.cover and options.cascade):
+            levels = self._levels(truncated_timesteps(highest, steps))
+            return self._run(self._irm_high, face, levels, noise, condition)
+        chains = own_chains(lq, face, options.cover, highest, steps, self._alphas_cumprod)
+        with autocast(self._device, options.precision):
+            return truncated_sample_each(as_model(self._irm_high, condition), face, chains, self._sampler, noise)
+
+    def _levels(self, timesteps: Sequence[float]) -> list[Level]:
+        return levels_at(timesteps, self._alphas_cumprod)
 
     def _run(
-        self,
-        network: nn.Module,
-        image: Tensor,
-        timesteps: Sequence[float],
-        noise: RowNoise,
-        condition: Tensor | None = None,
+        self, network: nn.Module, image: Tensor, levels: list[Level], noise: RowNoise, condition: Tensor | None = None
     ) -> Tensor:
         """One chain from a noised `image`, in [-1, 1] as its result is."""
-        levels = levels_at(timesteps, self._alphas_cumprod)
-        sampler = get_sampler(self._options.sampler, self._options.eta)
         with autocast(self._device, self._options.precision):
-            return truncated_sample(as_model(network, condition), image, levels, sampler, noise)
+            return truncated_sample(as_model(network, condition), image, levels, self._sampler, noise)

@@ -24,6 +24,10 @@ class DiffBFROptions(NetworkOptions):
     tau = 0.02. As a timestep between two trained ones it need not be whole: 22.5 has the noise of the (geometric)
     mean between 22 and 23, and the network is told 22.5.
 
+    With `cover` above 0 each face has a start of its own in the second chain, for which `start_high` is the highest:
+    the noise there is `cover` times as large as what the first model changed in the coarse face
+    (`bfr_models.diffusion.own_start`). This is ours.
+
     `steps`, `steps_high` and `steps_texture` are the network calls of each chain.
 
     The switches are for ablations: without `cascade` the first model is left out and the second restores the lq face
@@ -39,6 +43,7 @@ class DiffBFROptions(NetworkOptions):
     steps_texture: int = 2
     sampler: Literal["ddim", "dpm++"] = "ddim"
     eta: float = 0.0  # of ddim: 0 deterministic, 1 ancestral
+    cover: float = 0.0
     cascade: bool = True
     texture: bool = True
     truncated: bool = True
@@ -59,6 +64,8 @@ class DiffBFROptions(NetworkOptions):
                 raise UsageError(f"expected {steps} in 1..{int(highest) + 1} ({start} + 1), got {calls}")
         if not 0 <= self.eta <= 1:
             raise UsageError(f"expected eta in [0, 1], got {self.eta}")
+        if not 0 <= self.cover <= 10:
+            raise UsageError(f"expected cover in [0, 10], got {self.cover}")
         if not (self.truncated or self.cascade):
             raise UsageError(
                 "expected cascade where the chain is not truncated: the first model alone knows pure noise"

@@ -144,7 +144,15 @@ def test_every_switch_changes_the_result(tiny: Tiny) -> None:
     assert all(not torch.allclose(a, b, atol=1e-2) for i, a in enumerate(results) for b in results[:i])
 
 
-@pytest.mark.parametrize("options", [{"eta": 1.0}, {"sampler": "dpm++"}], ids=str)
+def test_with_a_cover_the_second_chain_starts_where_the_first_models_change_says(tiny: Tiny) -> None:
+    """A cover beyond every change ends at `start_high`; a smaller one starts lower, and elsewhere for each face."""
+    batch = faces(2)
+    common, highest, own = (tiny.load(cover=cover).restore(batch).images for cover in (0.0, 10.0, 0.3))
+    torch.testing.assert_close(highest, common, rtol=0, atol=1e-5)
+    assert all((own - common).abs().amax(dim=(1, 2, 3)) > 1e-3)
+
+
+@pytest.mark.parametrize("options", [{"eta": 1.0}, {"sampler": "dpm++"}, {"cover": 2.0}], ids=str)
 class TestDraws:
     def test_a_face_does_not_depend_on_its_batch(self, tiny: Tiny, options: dict[str, Any]) -> None:
         method, batch = tiny.load(**options), faces(4)
