@@ -53,10 +53,6 @@ class DifFaceOptions(NetworkOptions):
             raise UsageError(f"expected eta in [0, 1], got {self.eta}")
         if not 0 <= self.cover <= 10:
             raise UsageError(f"expected cover in [0, 10], got {self.cover}")
-        if self.cover and (self.sampler == "ancestral" or self.start_gap):
-            raise UsageError(
-                "expected sampler ddim or dpm++ and start_gap 0 with a cover: the authors' spacing has one N"
-            )
 
 
 @dataclass(frozen=True)
@@ -77,6 +73,8 @@ class PriorPreset(Preset):
             raise UsageError(f"expected start_timestep <= {limit}, as far as the prior of {self.name} is trained")
         if options.sampler == "ancestral" and not self.prior.learn_sigma:
             raise UsageError(f"expected sampler ddim or dpm++: the prior of {self.name} learned no variance")
+        if options.cover and (options.sampler == "ancestral" or options.start_gap):
+            raise UsageError("expected ddim or dpm++ and start_gap 0 with a cover: the authors' spacing has one N")
 
 
 @dataclass(frozen=True)

@@ -69,9 +69,10 @@ class Prior(Component):
 
     Only the last N steps of the chain are ever run, so only they are trained. Where that is a part of it, the lower
     ones come oftener, t = t_max u^1.5, and w(t) = min(snr, SNR_LIMIT) / snr (arXiv 2303.09556): unweighted, the loss
-    would look at grain alone. Of the whole chain t is uniform and w is 1, as the authors have it. Where the variance is learned, too, the
-    variational bound of a step is added, in bits, a thousandth of the chain's, through which the mean learns nothing
-    (improved DDPM, arXiv 2102.09672, eq. 16).
+    would look at grain alone. Of the whole chain t is uniform and w is 1, as the authors have it.
+
+    Where the variance is learned, too, the variational bound of a step is added, in bits, a thousandth of the chain's,
+    through which the mean learns nothing (improved DDPM, arXiv 2102.09672, eq. 16).
     """
 
     SNR_LIMIT = 25.0  # that of t = 56
