@@ -129,7 +129,9 @@ DIFFBFR = (
         "face128",
         128,
         OURS,
-        options=DiffBFROptions(start="estimate", start_low=4, start_high=100, steps_high=4, sampler="dpm++", cover=2.0),
+        options=DiffBFROptions(
+            start="estimate", start_low=4, start_high=100, steps_high=4, sampler="dpm++", cover=3.25
+        ),
         weights={
             "estimator": "difface-face128-estimator_unet",
             "irm_low": "diffbfr-face128-irm_low",
