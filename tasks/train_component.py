@@ -49,7 +49,8 @@ def train_share(run: TrainRun, earlier: str | None, device: str, log: Callable[[
     with tempfile.TemporaryDirectory(prefix="bfr-train-") as scratch:
         folder, given = Path(scratch, "run"), partial(_weights, Path(scratch))
         folder.mkdir()
-        auxiliary = AuxiliaryWeights(given(run.perceptual), given(run.recogniser), given(run.irm_low))
+        frozen = (run.perceptual, run.recogniser, run.irm_low, run.estimator)
+        auxiliary = AuxiliaryWeights(*map(given, frozen))
         component = get_component(run.method, run.component, run.preset, auxiliary)
         found = _checkpoint(destination)
         resume = found is not None and (run.resume or found != earlier)

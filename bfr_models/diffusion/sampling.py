@@ -26,6 +26,9 @@ from bfr_models.diffusion.levels import Level
 Model = Callable[[Tensor, float], Tensor]
 """(x_t, t) -> eps, both (B, C, H, W). A learned variance v follows eps on the channels, (B, 2 C, H, W) in all."""
 
+RowModel = Callable[[Tensor, float | Sequence[float]], Tensor]
+"""A `Model` that also takes a t for each row."""
+
 Noise = Callable[..., Tensor]
 """(*shape of one row) -> (B, *shape); see `bfr_models.rng.RowNoise`."""
 
@@ -122,6 +125,26 @@ def truncated_sample(model: Model, image: Tensor, levels: Sequence[Level], sampl
     return sample(model, x, levels, sampler, noise, clipped())
 
 
+def truncated_sample_each(
+    model: RowModel, images: Tensor, chains: Sequence[Sequence[Level]], sampler: Sampler, noise: Noise
+) -> Tensor:
+    """As `truncated_sample`, each image down levels of its own; all chains have as many."""
+    own = [slice(row, row + 1) for row in range(len(chains))]
+    drawn = noise(*images.shape[1:])
+    x = torch.cat([chain[0].diffuse(images[row], drawn[row]) for row, chain in zip(own, chains, strict=True)])
+    previous: list[tuple[Level, Tensor] | None] = [None] * len(chains)
+    for pairs in zip(*map(pairwise, chains), strict=True):
+        output = model(x, [now.t for now, _ in pairs])
+        draws = noise(*x.shape[1:]) if sampler.draws and pairs[0][1].sigma > 0 else None
+        steps = [
+            Step(sampler, model, now, to, x[row], output[row], None if draws is None else draws[row], clipped(), before)
+            for row, (now, to), before in zip(own, pairs, previous, strict=True)
+        ]
+        x = torch.cat([step.take() for step in steps])
+        previous = [(step.now, step.x_0) for step in steps]
+    return x
+
+
 def ddim(step: Step, eta: float = 0.0) -> Tensor:
     """DDIM eq. 12 and 16. eps is not derived again from an edited x_0, as in the authors' code."""
     now, to = step.now, step.to
@@ -191,13 +214,18 @@ def get_sampler(name: str, eta: float = 0.0) -> Sampler:
     }[name]
 
 
-def as_model(network: torch.nn.Module, condition: Tensor | None = None) -> Model:
+def as_model(network: torch.nn.Module, condition: Tensor | None = None) -> RowModel:
     """A network of (x, (B,) timesteps) as a function of (x, t), in float32; with the channels of `condition`,
     (B, C, H, W), after those of x."""
 
-    def model(x: Tensor, t: float) -> Tensor:
+    def model(x: Tensor, t: float | Sequence[float]) -> Tensor:
         given = x if condition is None else torch.cat([x, condition], dim=1)
-        output: Tensor = network(given, torch.full((len(x),), t, device=x.device, dtype=torch.float32))
+        times = (
+            torch.tensor(t, dtype=torch.float32, device=x.device)
+            if isinstance(t, Sequence)
+            else x.new_full((len(x),), t)
+        )
+        output: Tensor = network(given, times)
         return output.float()  # the samplers add in float32, whatever the network's precision
 
     return model

@@ -12,12 +12,22 @@ Notation: y_0 lq, f(y_0) estimate, N options.start_timestep, eta options.eta.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from bfr_models.diffusion.sampling import XstartHook, as_model, clipped, get_sampler, sample, unedited
+from bfr_models.diffusion.own_start import own_chains
+from bfr_models.diffusion.sampling import (
+    XstartHook,
+    as_model,
+    clipped,
+    get_sampler,
+    sample,
+    truncated_sample_each,
+    unedited,
+)
 from bfr_models.diffusion.schedule import (
     NUM_TRAIN_TIMESTEPS,
     levels_at,
@@ -47,7 +57,10 @@ class DifFace:
     def restore(self, batch: FaceBatch) -> FaceBatch:
         """(B, 3, H, W) in [-1, 1] -> (B, 3, size, size); every draw comes from the face's own seed."""
         noise = RowNoise(batch.seeds, self._device)
-        estimate = self._estimator.estimate(batch.images)
+        lq = self._estimator.resized(batch.images)
+        estimate = self._estimator.estimate(lq)
+        if self._chain.own_starts:
+            return batch.with_images(self._chain.run_each(estimate, lq, noise).cpu())
         x_n = self._chain.diffuse(estimate, noise)
         return batch.with_images(self._chain.reverse(x_n, noise).cpu())
 
@@ -58,12 +71,24 @@ class TruncatedChain:
     def __init__(self, resolved: ResolvedMethod, device: str) -> None:
         preset, options = cast(PriorPreset, resolved.preset), cast(DifFaceOptions, resolved.options)
         start, timesteps = chain_timesteps(options)
-        alphas_cumprod = linear_alphas_cumprod()
-        self._start = levels_at([start], alphas_cumprod)[0]  # not the first call's level where there is a gap
-        self._levels = levels_at(timesteps, alphas_cumprod)
+        self._alphas_cumprod = linear_alphas_cumprod()
+        self._start = levels_at([start], self._alphas_cumprod)[0]  # not the first call's level where there is a gap
+        self._levels = levels_at(timesteps, self._alphas_cumprod)
+        self._options = options
         self._sampler = get_sampler(options.sampler, options.eta)
         self._prior = as_model(load_component(UNet(preset.prior), resolved, "prior", device))
         self._device, self._precision = device, options.precision
+
+    @property
+    def own_starts(self) -> bool:
+        """Whether each face has a start of its own."""
+        return self._options.cover > 0
+
+    def run_each(self, estimate: Tensor, lq: Tensor, noise: RowNoise) -> Tensor:
+        """x_0 in [-1, 1] of f(y_0), each face from the noise that covers its change of y_0; see `DifFaceOptions`."""
+        options = self._options
+        chains = own_chains(lq, estimate, options.cover, options.start_timestep, options.steps, self._alphas_cumprod)
+        return truncated_sample_each(self._predict, estimate, chains, self._sampler, noise)
 
     def diffuse(self, estimate: Tensor, noise: RowNoise) -> Tensor:
         """x_N of f(y_0), (B, 3, H, W) in [-1, 1] on the device (eq. 5)."""
@@ -73,7 +98,7 @@ class TruncatedChain:
         """x_0 in [-1, 1], by the last N steps of the prior (eq. 4)."""
         return sample(self._predict, x_n, self._levels, self._sampler, noise, clipped(x0_hook))
 
-    def _predict(self, x: Tensor, t: float) -> Tensor:
+    def _predict(self, x: Tensor, t: float | Sequence[float]) -> Tensor:
         with autocast(self._device, self._precision):
             return self._prior(x, t)
 

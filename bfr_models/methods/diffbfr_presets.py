@@ -11,18 +11,23 @@ from typing import Any, Literal
 from bfr_models.errors import UsageError
 from bfr_models.methods.difface_presets import PRIOR128, PRIOR512, PriorPreset
 from bfr_models.methods.preset import OURS, S_LAB, NetworkOptions, one_of
-from bfr_models.networks.configs import UNetConfig
+from bfr_models.networks.configs import UNetConfig, UNetEstimatorConfig
 
 
 @dataclass(frozen=True)
 class DiffBFROptions(NetworkOptions):
     """How the three chains are run. Timesteps are of the 1000 that the networks are trained on.
 
-    `start_low` and `start_high` are the paper's N of the two restoring chains: more noise removes more of the
-    degradation, and more of the person. `texture_timestep` is where the texture chain starts, the paper's "fractional
+    The restoring chains start from the degraded face ("lq", the paper's), or from a regression network's estimate of
+    it ("estimate", ours). `start_low` and `start_high` are their N: more noise removes more of the degradation, and
+    more of the person. `texture_timestep` is where the texture chain starts, the paper's "fractional
     time step", which can be read in two ways, and both work. As a fraction tau of the chain it is 1000 tau: 20 is
     tau = 0.02. As a timestep between two trained ones it need not be whole: 22.5 has the noise of the (geometric)
     mean between 22 and 23, and the network is told 22.5.
+
+    With `cover` above 0 each face has a start of its own in the second chain, for which `start_high` is the highest:
+    the noise there is `cover` times as large as what has been changed in the coarse face by then
+    (`bfr_models.diffusion.own_start`). This is ours.
 
     `steps`, `steps_high` and `steps_texture` are the network calls of each chain.
 
@@ -31,6 +36,7 @@ class DiffBFROptions(NetworkOptions):
     timestep from nothing but noise.
     """
 
+    start: Literal["lq", "estimate"] = "lq"
     start_low: int = 8
     start_high: int = 10
     texture_timestep: float = 5.0
@@ -39,6 +45,7 @@ class DiffBFROptions(NetworkOptions):
     steps_texture: int = 2
     sampler: Literal["ddim", "dpm++"] = "ddim"
     eta: float = 0.0  # of ddim: 0 deterministic, 1 ancestral
+    cover: float = 0.0
     cascade: bool = True
     texture: bool = True
     truncated: bool = True
@@ -46,6 +53,7 @@ class DiffBFROptions(NetworkOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        one_of("start", self.start, ("lq", "estimate"))
         one_of("sampler", self.sampler, ("ddim", "dpm++"))
         for start, steps in (
             ("start_low", "steps"),
@@ -59,6 +67,10 @@ class DiffBFROptions(NetworkOptions):
                 raise UsageError(f"expected {steps} in 1..{int(highest) + 1} ({start} + 1), got {calls}")
         if not 0 <= self.eta <= 1:
             raise UsageError(f"expected eta in [0, 1], got {self.eta}")
+        if not 0 <= self.cover <= 10:
+            raise UsageError(f"expected cover in [0, 10], got {self.cover}")
+        if self.cover and not (self.cascade or self.start == "estimate"):
+            raise UsageError("expected cascade or start estimate with a cover: nothing has changed the face before")
         if not (self.truncated or self.cascade):
             raise UsageError(
                 "expected cascade where the chain is not truncated: the first model alone knows pure noise"
@@ -70,7 +82,8 @@ class DiffBFRPreset(PriorPreset):
     """The three networks. The texture model is the `prior`: unconditional, trained on clean faces, DifFace's own.
 
     The first restoring model sees the lq face at a smaller size of its own. The second one is given two images beside
-    x_t: the lq face as corrected by the first, and the lq face itself.
+    x_t: the face as corrected by the first, and the lq face. `estimator` is the network of the start "estimate", which
+    a preset may do without.
 
     Timesteps follow the argument of `DifFacePreset`: noise that hides the same detail has 1/4 of the variance per pixel
     at half the side. `ffhq512` starts its chains at 400 (128 px), 200 and 100 (512 px); with the same detail hidden,
@@ -82,8 +95,11 @@ class DiffBFRPreset(PriorPreset):
     irm_high: UNetConfig = field(kw_only=True)
     low_max_timestep: int = field(kw_only=True)
     high_max_timestep: int = field(kw_only=True)
+    estimator: UNetEstimatorConfig | None = None
 
     def check(self, options: Any) -> None:
+        if options.start == "estimate" and self.estimator is None:
+            raise UsageError(f"expected start lq: {self.name} has no regression network")
         limits = {
             "start_low": self.low_max_timestep,
             "start_high": self.high_max_timestep,
@@ -113,8 +129,11 @@ DIFFBFR = (
         "face128",
         128,
         OURS,
-        options=DiffBFROptions(),
+        options=DiffBFROptions(
+            start="estimate", start_low=4, start_high=100, steps_high=4, sampler="dpm++", cover=3.25
+        ),
         weights={
+            "estimator": "difface-face128-estimator_unet",
             "irm_low": "diffbfr-face128-irm_low",
             "irm_high": "diffbfr-face128-irm_high",
             "tem": "difface-face128-prior",
@@ -125,6 +144,7 @@ DIFFBFR = (
         low_max_timestep=999,
         high_max_timestep=300,
         max_timestep=300,
+        estimator=UNetEstimatorConfig(),
     ),
     DiffBFRPreset(
         "ffhq512",

@@ -26,15 +26,15 @@ class Estimator:
 
     def restore(self, batch: FaceBatch) -> FaceBatch:
         """(B, 3, H, W) in [-1, 1] -> (B, 3, size, size)."""
-        return batch.with_images(self.estimate(batch.images).cpu())
+        return batch.with_images(self.estimate(self.resized(batch.images)).cpu())
+
+    def resized(self, images: Tensor) -> Tensor:
+        """y0 at the network's size on its device; not clipped, because the authors' networks expect the overshoot."""
+        return resize(images.to(self._device), self.size).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def estimate(self, lq: Tensor) -> Tensor:
-        """f(y0) on the method's device; [-1, 1] in and out (the network itself works in [0, 1]).
-
-        A face of another size is resized first and not clipped, because the authors' networks expect the overshoot.
-        """
-        lq = resize(lq.to(self._device), self.size).to(memory_format=torch.channels_last)
+        """f(y0) of `resized` faces; [-1, 1] in and out (the network itself works in [0, 1])."""
         with autocast(self._device, self._precision):
             hq = self._network((lq + 1) / 2)
         return hq.float().clamp(0, 1) * 2 - 1

@@ -36,6 +36,7 @@ def main() -> int:
     parser.add_argument("--perceptual", type=Path, help="SqueezeNet 1.1's weights, for perceptual losses")
     parser.add_argument("--recogniser", type=Path, help="a MobileFace recogniser's weights, for the losses on identity")
     parser.add_argument("--irm-low", type=Path, help="DiffBFR's first model, to train its second behind it")
+    parser.add_argument("--estimator", type=Path, help="the regression network that DiffBFR's chains start from")
     parser.add_argument("--initial", type=Path, help="weights to start from")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--evaluate-every", type=int, default=500)
@@ -45,7 +46,7 @@ def main() -> int:
     parser.add_argument("--compile", action="store_true")
     a = vars(parser.parse_args())
     method, name, preset, data = (a.pop(key) for key in ("method", "component", "preset", "data"))
-    auxiliary = AuxiliaryWeights(a.pop("perceptual"), a.pop("recogniser"), a.pop("irm_low"))
+    auxiliary = AuxiliaryWeights(a.pop("perceptual"), a.pop("recogniser"), a.pop("irm_low"), a.pop("estimator"))
     try:
         component = get_component(method, name, preset, auxiliary)
         with ranks.joined(a.pop("device")) as device:

@@ -65,12 +65,17 @@ class Estimator(Component):
 
 
 class Prior(Component):
-    """DifFace's unconditional diffusion model: mean (eps - eps_theta(x_t, t))^2, t uniform up to t_max.
+    """DifFace's unconditional diffusion model: mean w(t) (eps - eps_theta(x_t, t))^2 over t up to t_max.
 
-    Only the last N steps of the chain are ever run, so only they are trained. Where the variance is learned, too, the
-    variational bound of a step is added, in bits, a thousandth of the chain's, through which the mean learns nothing
-    (improved DDPM, arXiv 2102.09672, eq. 16).
+    Only the last N steps of the chain are ever run, so only they are trained. Where that is a part of it, the lower
+    ones come oftener, t = t_max u^1.5, and w(t) = min(snr, SNR_LIMIT) / snr (arXiv 2303.09556): unweighted, the loss
+    would look at grain alone. Of the whole chain t is uniform and w is 1, as the authors have it.
+
+    Where the variance is learned, too, the variational bound of a step is added, in bits, a thousandth of the chain's,
+    through which the mean learns nothing (improved DDPM, arXiv 2102.09672, eq. 16).
     """
+
+    SNR_LIMIT = 25.0  # that of t = 56
 
     def __init__(self, preset: PriorPreset, auxiliary: AuxiliaryWeights, recipe: Recipe, weights: LossWeights) -> None:
         super().__init__(recipe, weights)
@@ -81,9 +86,10 @@ class Prior(Component):
         return UNet(self.config)
 
     def loss(self, network: nn.Module, gt: Tensor, lq: Tensor, draws: Draws) -> Tensor:
-        t, noise = draws.integers(0, self.t_max + 1), draws(*gt.shape[1:])
+        t, weight = self._timesteps(draws)
+        noise = draws(*gt.shape[1:])
         eps, v = self._predicted(network, gt, t, noise)
-        loss = (eps - noise).pow(2).mean()
+        loss = (weight.to(eps) * (eps - noise).pow(2)).mean()
         return loss if v is None else loss + self._variance_cost(eps.detach() - noise, v, t).mean()
 
     def evaluate(self, network: nn.Module, gt: Tensor, lq: Tensor) -> dict[str, float]:
@@ -100,6 +106,14 @@ class Prior(Component):
         levels = levels_at(truncated_timesteps(self.t_max, 20), self.alphas_cumprod)
         x = levels[0].diffuse(gt, noise(*gt.shape[1:]))
         return [gt, x.clamp(-1, 1), sample(as_model(network), x, levels, get_sampler("ddim", 0.5), noise, clipped())]
+
+    def _timesteps(self, draws: Draws) -> tuple[Tensor, Tensor]:
+        """t, (n,), and w(t), (n, 1, 1, 1)."""
+        if self.t_max == len(self.alphas_cumprod) - 1:
+            return draws.integers(0, self.t_max + 1), torch.ones(1, 1, 1, 1)
+        t = (self.t_max * draws.stratified() ** 1.5).round().long()
+        snr = self.alphas_cumprod[t] / (1 - self.alphas_cumprod[t])
+        return t, (snr.clamp(max=self.SNR_LIMIT) / snr).view(-1, 1, 1, 1)
 
     def _predicted(self, network: nn.Module, gt: Tensor, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor | None]:
         """eps, and the variance v where it is learned, both (B, 3, H, W)."""

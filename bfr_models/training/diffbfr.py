@@ -23,9 +23,11 @@ from torch import Tensor, nn
 
 from bfr_models.diffusion.sampling import Noise, as_model, get_sampler, truncated_sample
 from bfr_models.diffusion.schedule import add_noise, levels_at, linear_alphas_cumprod, truncated_timesteps
+from bfr_models.errors import UsageError
 from bfr_models.methods.diffbfr import corrected
 from bfr_models.methods.diffbfr_presets import DiffBFROptions, DiffBFRPreset
 from bfr_models.networks.configs import UNetConfig
+from bfr_models.networks.estimators import build_estimator
 from bfr_models.networks.unet import UNet
 from bfr_models.pixels import resize
 from bfr_models.rng import RowNoise
@@ -157,9 +159,10 @@ class IrmLow(_ConditionalDenoiser):
 class IrmHigh(_ConditionalDenoiser):
     """The second model: restores the first's enlarged output, given that and the lq face.
 
-    In every eight faces, four start from the clean face, made small, blurred and noised (conditioning augmentation,
-    arXiv 2106.15282); three from the first model's output, or, without its weights, from a small mixture of the clean
-    and the lq face; one from the lq face itself, so that the model also works alone.
+    In every eight faces, two start from the clean face, made small, blurred and noised (conditioning augmentation,
+    arXiv 2106.15282); five from the first model's output, or, without its weights, from a small mixture of the clean
+    and the lq face; one from the lq face itself, so that the model also works alone. With a regression network's
+    weights it is that network's estimate which the first model corrects, as with the method's start "estimate".
     """
 
     def __init__(
@@ -169,43 +172,69 @@ class IrmHigh(_ConditionalDenoiser):
         self.first = IrmLow(preset, NO_AUXILIARY, recipe, weights)  # for its images and its chain; not trained here
         self.first_weights = auxiliary.irm_low
         self.first_network = _frozen(self.first.build(), auxiliary.irm_low) if auxiliary.irm_low else None
+        self.estimator_weights = auxiliary.estimator
+        self.estimator = self._load_estimator(preset, auxiliary.estimator) if auxiliary.estimator else None
 
     @staticmethod
     def stage(preset: DiffBFRPreset, options: DiffBFROptions) -> _Stage:
         return _Stage(preset.irm_high, preset.high_max_timestep, options.start_high, options.steps_high)
 
     def provenance(self) -> dict[str, str]:
-        return {"irm_low_sha256": read_card(self.first_weights)["sha256"]} if self.first_weights else {}
+        given = {"irm_low": self.first_weights, "estimator": self.estimator_weights}
+        return {f"{name}_sha256": read_card(weights)["sha256"] for name, weights in given.items() if weights}
+
+    def _timesteps_around_start(self, draws: Draws) -> Tensor:
+        """Where faces have starts of their own, up to the highest, the lower ones oftener."""
+        if not cast(DiffBFROptions, self.preset.options).cover:
+            return super()._timesteps_around_start(draws)
+        return (2 + (self.start - 2) * draws.uniform() ** 1.5).round().long()
 
     def images(self, gt: Tensor, lq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        y = corrected(lq, self._first_output(lq, self.first.steps, RowNoise(range(len(lq)), lq.device)))
+        start = self._start(lq)
+        y = corrected(start, self._first_output(start, lq, self.first.steps, RowNoise(range(len(lq)), lq.device)))
         return gt, y, torch.cat([y, lq], dim=1)
 
     def training_images(self, gt: Tensor, lq: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
         kind = (draws.numbers + torch.randint(8, (), generator=draws.common)) % 8
-        augmented, restored = (torch.nonzero(mask).flatten() for mask in (kind < 4, (kind > 3) & (kind < 7)))
-        y = lq.clone()
+        augmented, restored = (torch.nonzero(mask).flatten() for mask in (kind < 2, (kind > 1) & (kind < 7)))
+        y, start = lq.clone(), self._start(lq)
         if len(augmented):
             small = resize(gt[augmented], self.preset.irm_low.sample_size).clamp(-1, 1)
-            y[augmented] = corrected(lq[augmented], augment_condition(small, draws.of(augmented)))
+            y[augmented] = corrected(start[augmented], augment_condition(small, draws.of(augmented)))
         if len(restored):
-            y[restored] = corrected(lq[restored], self._imperfect(gt[restored], lq[restored], draws.of(restored)))
+            faces = start[restored]
+            y[restored] = corrected(faces, self._imperfect(gt[restored], faces, lq[restored], draws.of(restored)))
         return gt, y, torch.cat([y, lq], dim=1)
 
-    def _imperfect(self, gt: Tensor, lq: Tensor, draws: Draws) -> Tensor:
+    def _imperfect(self, gt: Tensor, start: Tensor, lq: Tensor, draws: Draws) -> Tensor:
         if self.first_network is None:
-            x_0, y, _ = self.first.images(gt, lq)
+            x_0, y, _ = self.first.images(gt, start)
             return torch.lerp(x_0, y, draws.uniform(1, 1, 1).to(gt))
-        return self._first_output(lq, CONDITION_STEPS, draws)
+        return self._first_output(start, lq, CONDITION_STEPS, draws)
 
     @torch.no_grad()
-    def _first_output(self, lq: Tensor, steps: int, noise: Noise) -> Tensor:
-        """The frozen first model's output; without one, the small lq face."""
-        _, y, condition = self.first.images(lq, lq)
+    def _start(self, lq: Tensor) -> Tensor:
+        """What the method's chains start from."""
+        if self.estimator is None:
+            return lq
+        estimate: Tensor = self.estimator.to(lq.device)((lq + 1) / 2)
+        return (estimate.float() * 2 - 1).clamp(-1, 1)
+
+    @torch.no_grad()
+    def _first_output(self, start: Tensor, lq: Tensor, steps: int, noise: Noise) -> Tensor:
+        """The frozen first model's output; without one, the small start."""
+        _, y, _ = self.first.images(start, start)
         if self.first_network is None:
             return y
-        timesteps = truncated_timesteps(self.first.start, steps)
+        _, _, condition = self.first.images(lq, lq)
+        timesteps = truncated_timesteps(self.first.start, min(steps, self.first.start + 1))
         return run_chain(self.first_network.to(lq.device), y, condition, timesteps, noise)
+
+    @staticmethod
+    def _load_estimator(preset: DiffBFRPreset, weights: Path) -> nn.Module:
+        if preset.estimator is None:
+            raise UsageError(f"expected no estimator, found one: {preset.name} has no regression network")
+        return _frozen(build_estimator(preset.estimator), weights)
 
 
 def run_chain(network: nn.Module, y: Tensor, condition: Tensor, timesteps: list[int], noise: Noise) -> Tensor:

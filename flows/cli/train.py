@@ -38,6 +38,9 @@ def train(
     irm_low: Annotated[
         str | None, typer.Option(help="Weights of DiffBFR's first model, to train its second model on top of it.")
     ] = None,
+    estimator: Annotated[
+        str | None, typer.Option(help="Weights of the regression network that DiffBFR's chains start from.")
+    ] = None,
     initial: Annotated[str | None, typer.Option(help="Weights to start from; any fsspec URL.")] = None,
     seed: Annotated[int, typer.Option(help="Random seed of the training.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the checkpoint in --out.")] = False,

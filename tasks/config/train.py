@@ -36,6 +36,9 @@ class TrainRun(BaseModel):
     perceptual: Url | None = Field(None, description="SqueezeNet 1.1's weights, for perceptual losses")
     recogniser: Url | None = Field(None, description="a MobileFace's weights, for identity losses")
     irm_low: Url | None = Field(None, description="weights of DiffBFR's first model, to train its second on top of it")
+    estimator: Url | None = Field(
+        None, description="weights of the regression network that DiffBFR's chains start from"
+    )
     initial: Url | None = Field(None, description="weights to start from")
     seed: int = Field(0, description="of everything that is random in the training")
     resume: bool = Field(False, description="go on from the checkpoint in `out`")

@@ -50,8 +50,8 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"steps": 0}, r"expected steps in 1\.\.21 \(start_timestep \+ 1\), got 0"),
-            ({"steps": 22}, r"expected steps in 1\.\.21 \(start_timestep \+ 1\), got 22"),
+            ({"steps": 0}, r"expected steps in 1\.\.121 \(start_timestep \+ 1\), got 0"),
+            ({"steps": 122}, r"expected steps in 1\.\.121 \(start_timestep \+ 1\), got 122"),
             ({"start_timestep": 2}, r"expected steps in 1\.\.3 \(start_timestep \+ 1\), got 4"),
             ({"start_timestep": -1}, "expected steps"),
             ({"start_timestep": 301}, "expected start_timestep <= 300"),

@@ -12,8 +12,25 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
 from bfr_models.diffusion.levels import Level
-from bfr_models.diffusion.sampling import Model, Noise, Step, as_model, clipped, get_sampler, sample, truncated_sample
-from bfr_models.diffusion.schedule import abars_at, add_noise, levels_at, linear_alphas_cumprod, truncated_timesteps
+from bfr_models.diffusion.sampling import (
+    Model,
+    Noise,
+    Step,
+    as_model,
+    clipped,
+    get_sampler,
+    sample,
+    truncated_sample,
+    truncated_sample_each,
+)
+from bfr_models.diffusion.schedule import (
+    abars_at,
+    add_noise,
+    fractional_timesteps,
+    levels_at,
+    linear_alphas_cumprod,
+    truncated_timesteps,
+)
 
 SCHEDULE: dict[str, Any] = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
 ABARS = linear_alphas_cumprod()
@@ -284,3 +301,30 @@ def test_a_conditional_network_is_asked_with_the_condition_and_a_fraction() -> N
 
     x, condition = torch.zeros(2, 3, 1, 1), torch.ones(2, 2, 1, 1)
     assert torch.equal(as_model(Network(), condition)(x, 7.5), torch.full((2, 3, 1, 1), 7.5))
+
+
+@pytest.mark.parametrize(("name", "eta"), [("ddim", 0.0), ("ddim", 0.7), ("dpm++", 0.0)])
+def test_rows_with_levels_of_their_own_go_each_as_if_it_were_alone(name: str, eta: float) -> None:
+    starts, draws = [300.0, 22.5, 90.0], normal(9, 3, 3, 8, 8)
+    images = 0.3 * normal(3, 3, 8, 8, seed=1)
+    chains = [levels_at(fractional_timesteps(start, 6), ABARS) for start in starts]
+
+    def row_eps(x: Tensor, t: float | Sequence[float]) -> Tensor:
+        assert isinstance(t, Sequence)
+        return torch.cat([wavy_eps(row[None], own) for row, own in zip(x, t, strict=True)])
+
+    sampler = get_sampler(name, eta)
+    together = truncated_sample_each(row_eps, images, chains, sampler, replay(draws))
+    for row, chain in enumerate(chains):
+        own = slice(row, row + 1)
+        alone = truncated_sample(wavy_eps, images[own], chain, sampler, replay([draw[own] for draw in draws]))
+        assert torch.equal(together[own], alone)
+
+
+def test_a_network_is_asked_with_each_images_own_timestep() -> None:
+    class Network(torch.nn.Module):
+        def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
+            return x + timestep.view(-1, 1, 1, 1)
+
+    asked = as_model(Network())(torch.zeros(2, 3, 1, 1), [7.5, 3])
+    assert torch.equal(asked, torch.tensor([7.5, 3.0]).view(-1, 1, 1, 1).expand(2, 3, 1, 1))

@@ -160,7 +160,7 @@ class TestChain:
         noised, calls = chain_timesteps(by_name["inpaint256"])  # type: ignore[arg-type]
         assert (noised, calls[0], calls[-1], len(calls), by_name["inpaint256"].eta) == (480, 476, 0, 120, 1.0)  # type: ignore[attr-defined]
         noised, calls = chain_timesteps(by_name["face128"])  # type: ignore[arg-type]
-        assert (noised, calls[0]) == (20, 20)
+        assert (noised, calls[0]) == (120, 120)
 
     @pytest.mark.parametrize(
         ("preset", "options", "message"),

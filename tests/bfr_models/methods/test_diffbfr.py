@@ -17,8 +17,9 @@ from bfr_models.diffusion.schedule import linear_alphas_cumprod
 from bfr_models.errors import UsageError
 from bfr_models.methods.diffbfr import DiffBFR, corrected
 from bfr_models.methods.diffbfr_presets import DIFFBFR, DiffBFROptions, DiffBFRPreset
-from bfr_models.networks.configs import UNetConfig
+from bfr_models.networks.configs import UNetConfig, UNetEstimatorConfig
 from bfr_models.networks.unet import UNet
+from bfr_models.networks.unet_estimator import UNetEstimator
 from bfr_models.pixels import resize
 from bfr_models.registry import ResolvedMethod
 from bfr_models.types import FaceBatch
@@ -40,15 +41,19 @@ TINY = DiffBFRPreset(
         sampler="ddim",
         eta=0.0,
     ),
-    weights={name: f"tiny-{name}" for name in ("irm_low", "irm_high", "tem")},
+    weights={name: f"tiny-{name}" for name in ("estimator", "irm_low", "irm_high", "tem")},
     irm_low=replace(PRIOR, sample_size=LOW, condition_channels=3, learn_sigma=False),
     irm_high=replace(PRIOR, condition_channels=6, learn_sigma=False),
     prior=PRIOR,
     low_max_timestep=999,
     high_max_timestep=300,
     max_timestep=300,
+    estimator=UNetEstimatorConfig(channels=(8, 16), blocks=(1, 1), half_channels=8, full_channels=4, coarsest=2),
 )
-SWITCHES = [{}, {"cascade": False}, {"texture": False}, {"truncated": False}, {"cascade": False, "texture": False}]
+SWITCHES = [
+    {}, {"cascade": False}, {"texture": False}, {"truncated": False}, {"cascade": False, "texture": False},
+    {"start": "estimate"}, {"start": "estimate", "cascade": False},
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,11 +70,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
     networks, weights = {}, {}
     torch.manual_seed(5)
     for name, stem in TINY.weights.items():
-        network = UNet(PRIOR if name == "tem" else getattr(TINY, name))
+        network = (
+            UNetEstimator(TINY.estimator)
+            if name == "estimator" and TINY.estimator
+            else UNet(PRIOR if name == "tem" else getattr(TINY, name))
+        )
         with torch.no_grad():  # initial weights make residual networks nearly linear
             for parameter in network.parameters():
                 parameter.add_(0.05 * torch.randn(parameter.shape))
-            network.get_parameter("net.conv_out.weight").mul_(0.5)
+            if isinstance(network, UNet):
+                network.get_parameter("net.conv_out.weight").mul_(0.5)
         sha256 = save_weights(parameters_of(network), {}, folder / f"{stem}.safetensors")
         load_weights(network, folder / f"{stem}.safetensors")  # rounded to the file's half precision
         networks[name], weights[name] = network.double().eval(), {"file": f"{stem}.safetensors", "sha256": sha256}
@@ -109,8 +119,14 @@ def chain(network: nn.Module, y: Tensor, timesteps: list[float], eps: Tensor, co
     return x.clamp(-1, 1)
 
 
+@torch.inference_mode()
 def reference(
-    tiny: Tiny, batch: FaceBatch, cascade: bool = True, texture: bool = True, truncated: bool = True
+    tiny: Tiny,
+    batch: FaceBatch,
+    cascade: bool = True,
+    texture: bool = True,
+    truncated: bool = True,
+    start: str = "lq",
 ) -> Tensor:
     """The three stages in float64, each face's draws from its own generator in the order of the stages."""
     generators = [torch.Generator().manual_seed(seed) for seed in batch.seeds]
@@ -120,11 +136,13 @@ def reference(
 
     lq = batch.images.double()
     face = lq
+    if start == "estimate":
+        face = (tiny.networks["estimator"]((lq + 1) / 2) * 2 - 1).clamp(-1, 1)
     if cascade:
-        small = resize(lq, LOW).clamp(-1, 1)
-        start, y = ([130.0, 87.0, 43.0, 0.0], small) if truncated else ([999.0, 666.0, 333.0, 0.0], 0 * small)
-        low = chain(tiny.networks["irm_low"], y, start, normal(LOW), [small])
-        face = (lq + resize(low - small, SIZE)).clamp(-1, 1)
+        small, y = (resize(image, LOW).clamp(-1, 1) for image in (lq, face))
+        timesteps = [130.0, 87.0, 43.0, 0.0] if truncated else [999.0, 666.0, 333.0, 0.0]
+        low = chain(tiny.networks["irm_low"], y if truncated else 0 * y, timesteps, normal(LOW), [small])
+        face = (face + resize(low - y, SIZE)).clamp(-1, 1)
     face = chain(tiny.networks["irm_high"], face, [50.0, 25.0, 0.0], normal(SIZE), [face, lq])
     return chain(tiny.networks["tem"], face, [22.5, 0.0], normal(SIZE), []) if texture else face
 
@@ -144,7 +162,15 @@ def test_every_switch_changes_the_result(tiny: Tiny) -> None:
     assert all(not torch.allclose(a, b, atol=1e-2) for i, a in enumerate(results) for b in results[:i])
 
 
-@pytest.mark.parametrize("options", [{"eta": 1.0}, {"sampler": "dpm++"}], ids=str)
+def test_with_a_cover_the_second_chain_starts_where_the_first_models_change_says(tiny: Tiny) -> None:
+    """A cover beyond every change ends at `start_high`; a smaller one starts lower, and elsewhere for each face."""
+    batch = faces(2)
+    common, highest, own = (tiny.load(cover=cover).restore(batch).images for cover in (0.0, 10.0, 0.3))
+    torch.testing.assert_close(highest, common, rtol=0, atol=1e-5)
+    assert all((own - common).abs().amax(dim=(1, 2, 3)) > 1e-3)
+
+
+@pytest.mark.parametrize("options", [{"eta": 1.0}, {"sampler": "dpm++"}, {"cover": 2.0}], ids=str)
 class TestDraws:
     def test_a_face_does_not_depend_on_its_batch(self, tiny: Tiny, options: dict[str, Any]) -> None:
         method, batch = tiny.load(**options), faces(4)
@@ -195,6 +221,9 @@ def test_a_face_of_another_size_is_resized_first(tiny: Tiny) -> None:
         ({"sampler": "ancestral"}, "unknown sampler 'ancestral'; known: ddim, dpm++"),
         ({"precision": "int8"}, "unknown precision 'int8'"),
         ({"eta": 1.5}, "expected eta in [0, 1], got 1.5"),
+        ({"cover": 2.0, "cascade": False}, "expected cascade or start estimate with a cover"),
+        ({"cover": 11.0}, "expected cover in [0, 10], got 11.0"),
+        ({"start": "noise"}, "unknown start 'noise'; known: lq, estimate"),
         ({"truncated": False, "cascade": False}, "expected cascade where the chain is not truncated"),
     ],
 )

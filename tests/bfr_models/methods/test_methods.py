@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from bfr_models.degradation.degrade import degrade
+from bfr_models.degradation.presets import get_preset
 from bfr_models.errors import BfrError
-from bfr_models.pixels import to_uint8
+from bfr_models.pixels import to_tensor, to_uint8
 from bfr_models.registry import load_method, methods, resolve_method
 from bfr_models.types import FaceBatch, Restorer
+from tests.support import portrait
 
 SMALL = [(spec.name, preset.name) for spec in methods().values() for preset in spec.presets if preset.size <= 128]
 FEW_STEPS = {
@@ -110,6 +113,19 @@ class TestDifFace:
         assert not torch.equal(
             *(loaded("difface", sampler="ddim", eta=eta).restore(batch).images for eta in (0.0, 1.0))
         )
+
+    def test_with_a_cover_a_face_moves_by_as_much_as_the_estimator_changed_it(self) -> None:
+        """A clean face hardly leaves the estimate, one of which little is left does."""
+        clean = portrait(3, 128)
+        pictures = (clean, degrade(clean, get_preset("difface_extreme"), 3))
+        batch = FaceBatch(("clean", "spoilt"), torch.stack([to_tensor(face) for face in pictures]), (1, 2))
+        estimate = loaded("estimator").restore(batch).images
+        restored = loaded("difface", cover=3.0, start_timestep=200).restore(batch).images
+        moved = (restored - estimate).square().mean(dim=(1, 2, 3)).sqrt()
+        common = loaded("difface", cover=0.0, start_timestep=200).restore(batch).images
+        gone = (common - estimate).square().mean(dim=(1, 2, 3)).sqrt()
+        assert moved[0] < moved[1] < gone[1]
+        assert moved[0] < gone[0] / 2
 
     def test_it_noises_its_own_estimate_and_denoises_from_there(self) -> None:
         """A chain that starts at t = 0 hardly leaves the estimate, which is not the input; one from higher up does."""

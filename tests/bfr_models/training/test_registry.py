@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bfr_models.diffusion.schedule import linear_alphas_cumprod
 from bfr_models.errors import UsageError
 from bfr_models.training.difface import Estimator, Prior
 from bfr_models.training.registry import AT_512, COMPONENTS, PRESETS, build_component, get_component
@@ -68,7 +69,11 @@ def test_a_prior_that_knows_nothing_costs_the_variance_of_the_noise(prior: Prior
     gt = torch.rand(4, 3, 32, 32) * 2 - 1
     tolerance = 5 * math.sqrt(2 / gt.numel())
     assert prior.evaluate(Fixed(0.0), gt, gt)["eps_loss"] == pytest.approx(1, abs=tolerance)
-    assert float(prior.loss(Fixed(0.0), gt, gt, draws_of(4))) == pytest.approx(1, abs=tolerance)
+    t = (300 * draws_of(4).stratified() ** 1.5).round().long()
+    snr = linear_alphas_cumprod()[t] / (1 - linear_alphas_cumprod()[t])
+    weights = (25 / snr).clamp(max=1)
+    assert 0 < float(weights.min()) < float(weights.max()) == 1
+    assert float(prior.loss(Fixed(0.0), gt, gt, draws_of(4))) == pytest.approx(float(weights.mean()), abs=tolerance)
 
 
 def test_a_prior_learns_all_the_timesteps_it_is_used_at_and_no_others(prior: Prior) -> None:
@@ -131,14 +136,11 @@ def test_the_mean_learns_nothing_through_the_variance() -> None:
     prior.loss(network, gt, gt, draws_of(2)).backward()  # type: ignore[no-untyped-call]
     with_it = network.net.conv_out.weight.grad.clone()  # type: ignore[union-attr]
     network.zero_grad()
-    eps = prior._predicted(network, gt, draws_of(2).integers(0, 301), noise_of(2, gt))[0]  # type: ignore[attr-defined]
-    (eps - noise_of(2, gt)).square().mean().backward()  # type: ignore[no-untyped-call]
+    draws = draws_of(2)
+    t, weight = prior._timesteps(draws)  # type: ignore[attr-defined]
+    noise = draws(*gt.shape[1:])
+    eps = prior._predicted(network, gt, t, noise)[0]  # type: ignore[attr-defined]
+    (weight.to(gt) * (eps - noise).square()).mean().backward()  # type: ignore[no-untyped-call]
     alone = network.net.conv_out.weight.grad  # type: ignore[union-attr]
     torch.testing.assert_close(with_it[:3], alone[:3], rtol=1e-4, atol=1e-7)
     assert with_it[3:].abs().max() > 0 and alone[3:].abs().max() == 0
-
-
-def noise_of(count: int, like: Tensor) -> Tensor:
-    draws = draws_of(count)
-    draws.integers(0, 301)
-    return draws(*like.shape[1:])
