@@ -35,6 +35,13 @@ Recogniser = Annotated[
 ]
 Lpips = Annotated[str | None, typer.Option(help="LPIPS backbone: auto (default), vgg, alex, squeeze or none.")]
 Metrics = Annotated[str | None, typer.Option(metavar="NAME,...", help="More metrics: ms_ssim, niqe, lmd.")]
+ResizeBack = Annotated[
+    bool | None,
+    typer.Option(
+        "--resize-back",
+        help="Write aligned faces as DifFace's authors do: the network's, unjudged, at the size of the input.",
+    ),
+]
 Protocol = Annotated[
     str | None, typer.Option(help="Evaluation protocol of the figures: default, vqfr, difface or ntire2025.")
 ]

@@ -28,6 +28,7 @@ from flows.cli.options import (
     PresetName,
     Protocol,
     Recogniser,
+    ResizeBack,
     ShardRows,
     SourceOrFiles,
     asked_for,
@@ -135,6 +136,7 @@ def restore(
     size: Annotated[
         str | None, typer.Option(help="Size of restored faces: the input's (default), or the network's own.")
     ] = None,
+    resize_back: ResizeBack = None,
     grain: Annotated[
         str | None, typer.Option(help="keep (default): restored faces get their photo's grain; clean: they do not.")
     ] = None,

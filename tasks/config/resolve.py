@@ -123,7 +123,8 @@ def _gate(run: RestoreRun, recogniser: NetworkChoice | None) -> IdentityGate | N
 
 
 def _photos(run: RestoreRun) -> PhotoSettings | None:
-    if why := run.why_not_upscaled():  # the input may have been decided since it was asked for
+    # The input may have been decided since these were asked for.
+    if why := run.why_not_upscaled() or run.why_not_resized_back():
         raise UsageError(why)
     if run.input != "photos":
         return None

@@ -103,6 +103,8 @@ class WholeImages:
         pixels, weight = face.decision.pixels, face.decision.weight
         if not face.is_changed or pixels is None:
             return image
+        if face.resized_back is not None:
+            return face.resized_back
         seen = self._exact(row)
         if np.array_equal(pixels, self.crop(row, face).pixels if seen is None else seen):
             return image  # the method has not changed it, and its resized copy would be worse
