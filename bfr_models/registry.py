@@ -120,7 +120,9 @@ def resolve_method(
     changes = dict(options or {})
     if fidelity is not None:
         changes |= fidelity_options(name, chosen.name, chosen.options, fidelity, changes)
-    chosen_options = _with_changes(chosen.options, changes, name)
+    options_of_preset: Any = chosen.options
+    given = _typed(options_of_preset, changes, name)
+    chosen_options = dataclasses.replace(options_of_preset, **chosen.implied(given) | given)
     chosen.check(chosen_options)
     weights = {component: _weight(stem) for component, stem in chosen.weights.items()}
     return ResolvedMethod(name, chosen, chosen_options, weights, chosen.target or spec.target)
@@ -141,8 +143,8 @@ def load_method(resolved: ResolvedMethod, device: str = "cpu") -> Restorer:
     return restorer
 
 
-def _with_changes(options: Any, changes: Mapping[str, object], method: str) -> Any:
-    """The options with the user's changes, each as the type of its default: eta 1 and eta 1.0 are the same setting."""
+def _typed(options: Any, changes: Mapping[str, object], method: str) -> dict[str, Any]:
+    """The user's changes, each as the type of its default: eta 1 and eta 1.0 are the same setting."""
     defaults = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
     typed = {}
     for option, value in changes.items():
@@ -155,7 +157,7 @@ def _with_changes(options: Any, changes: Mapping[str, object], method: str) -> A
         typed[option] = float(value) if expected is float and type(value) is int else value
         if defaults[option] is not None and type(typed[option]) is not expected:
             raise UsageError(f"expected option {option!r} of {method} to be {expected.__name__}, got {value!r}")
-    return dataclasses.replace(options, **typed)
+    return typed
 
 
 def _weight(stem: str) -> dict[str, str]:

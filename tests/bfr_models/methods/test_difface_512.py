@@ -147,6 +147,50 @@ class TestChain:
         noised, calls = chain_timesteps(DifFaceOptions(**{**defaults, **options}))
         assert (noised, calls[:3], len(calls), calls[-1]) == (start, first_calls, count, 0)
 
+    @pytest.mark.parametrize(
+        ("preset", "start", "steps"),
+        [("ffhq512", 400, n) for n in (100, 80, 50, 40, 25, 20, 16, 10)]
+        + [("inpaint256", 480, n) for n in (120, 96, 60, 40)],
+    )
+    def test_fewer_steps_are_those_of_the_authors_respacing(
+        self, tiny: Make, preset: str, start: int, steps: int
+    ) -> None:
+        """ddimR keeps every stride-th timestep of 1000; the noise is that of index `steps`, the calls are below it."""
+        respaced = list(range(0, 1000, start // steps))
+        noised, calls = chain_timesteps(tiny(preset, steps=steps).resolved.options)
+        assert (noised, calls) == (respaced[steps], respaced[:steps][::-1]) and noised == start
+
+    @pytest.mark.parametrize("respacing", [250, 125, 100, 50])
+    def test_fewer_ancestral_steps_are_those_of_the_first_release(self, tiny: Make, respacing: int) -> None:
+        respaced = [round(999 * i / (respacing - 1)) for i in range(respacing)]
+        steps = respacing * 400 // 1000
+        noised, calls = chain_timesteps(tiny("ffhq512", sampler="ancestral", steps=steps).resolved.options)
+        assert (noised, calls) == (respaced[steps], respaced[:steps][::-1])
+
+    @pytest.mark.parametrize(
+        ("options", "gap"),
+        [
+            ({}, 4),
+            ({"steps": 20, "start_gap": 4}, 4),  # given
+            ({"steps": 20, "sampler": "dpm++"}, 4),  # not the authors'
+            ({"steps": 9}, 4),
+            ({"steps": 30}, 13),  # no whole stride
+            ({"steps": 400}, 1),
+            ({"start_timestep": 200}, 2),
+        ],
+    )
+    def test_the_gap_follows_from_the_steps_unless_it_is_given(
+        self, tiny: Make, options: dict[str, Any], gap: int
+    ) -> None:
+        found = tiny("ffhq512", **options).resolved.options
+        assert found.start_gap == gap
+        calls = chain_timesteps(found)[1]
+        assert (calls[0], calls[-1], len(calls)) == (found.start_timestep - gap, 0, found.steps)
+
+    def test_our_own_chains_have_no_gap_with_any_number_of_steps(self, tiny: Make) -> None:
+        found = tiny("face128", sampler="ddim", steps=12).resolved.options
+        assert found.start_gap == 0 and chain_timesteps(found)[1][0] == found.start_timestep
+
     def test_the_presets_have_the_authors_defaults(self) -> None:
         by_name = {preset.name: preset.options for preset in DIFFACE}
         assert list(by_name) == ["face128", "face128-swinir", "ffhq512", "ffhq512-mse", "inpaint256"]
@@ -161,7 +205,9 @@ class TestChain:
     @pytest.mark.parametrize(
         ("preset", "options", "message"),
         [
-            ("ffhq512", {"steps": 398}, r"expected steps in 1\.\.397 \(start_timestep - start_gap \+ 1\), got 398"),
+            ("ffhq512", {"steps": 401}, r"expected steps in 1\.\.400 \(start_timestep - start_gap \+ 1\), got 401"),
+            ("ffhq512", {"steps": 0}, r"expected steps in 1\.\.397 \(start_timestep - start_gap \+ 1\), got 0"),
+            ("ffhq512", {"steps": 398, "start_gap": 4}, r"expected steps in 1\.\.397 "),
             ("ffhq512", {"start_gap": -1}, "expected start_gap >= 0, got -1"),
             ("ffhq512", {"start_timestep": 1000}, "expected start_timestep <= 999"),
             ("ffhq512", {"sampler": "ancestral", "steps": 5}, "expected steps >= 10 for the ancestral sampler, got 5"),
