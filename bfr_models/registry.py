@@ -69,10 +69,15 @@ class ResolvedMethod:
         """What changes the output, as plain data."""
         return {
             "method": self.name,
-            "preset": dataclasses.asdict(self.preset),
-            "options": dataclasses.asdict(self.options),
+            "preset": _as_ever(dataclasses.asdict(self.preset)),
+            "options": _as_ever(dataclasses.asdict(self.options)),
             "weights": {component: dict(weight) for component, weight in self.weights.items()},
         }
+
+    @property
+    def draws_one_stream(self) -> bool:
+        """Whether its faces draw from one stream of the run's seed, and not each from its own."""
+        return getattr(self.options, "noise", None) == "authors"
 
     @cached_property
     def fingerprint(self) -> str:
@@ -141,6 +146,12 @@ def load_method(resolved: ResolvedMethod, device: str = "cpu") -> Restorer:
     module, _, attribute = resolved.target.partition(":")
     restorer: Restorer = getattr(importlib.import_module(module), attribute)(resolved, device)
     return restorer
+
+
+def _as_ever(described: dict[str, Any]) -> dict[str, Any]:
+    """Without an option that is as it was before it could be chosen: so that runs of before go on."""
+    plain = {name: _as_ever(value) if isinstance(value, dict) else value for name, value in described.items()}
+    return {name: value for name, value in plain.items() if (name, value) != ("noise", "rows")}
 
 
 def _typed(options: Any, changes: Mapping[str, object], method: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from bfr_models.diffusion.sampling import XstartHook, as_model, clipped, get_sampler, sample, unedited
+from bfr_models.diffusion.sampling import Noise, XstartHook, as_model, clipped, get_sampler, sample, unedited
 from bfr_models.diffusion.schedule import (
     NUM_TRAIN_TIMESTEPS,
     levels_at,
@@ -30,7 +30,7 @@ from bfr_models.methods.difface_presets import DifFaceOptions, PriorPreset
 from bfr_models.methods.estimator import Estimator
 from bfr_models.networks.unet import UNet
 from bfr_models.registry import ResolvedMethod
-from bfr_models.rng import RowNoise
+from bfr_models.rng import OneStream, RowNoise
 from bfr_models.types import FaceBatch
 
 
@@ -45,8 +45,8 @@ class DifFace:
 
     @torch.inference_mode()
     def restore(self, batch: FaceBatch) -> FaceBatch:
-        """(B, 3, H, W) in [-1, 1] -> (B, 3, size, size); every draw comes from the face's own seed."""
-        noise = RowNoise(batch.seeds, self._device)
+        """(B, 3, H, W) in [-1, 1] -> (B, 3, size, size); what is drawn depends on the face's own seed, or place."""
+        noise = self._chain.noise(batch)
         estimate = self._estimator.estimate(batch.images)
         x_n = self._chain.diffuse(estimate, noise)
         return batch.with_images(self._chain.reverse(x_n, noise).cpu())
@@ -64,12 +64,20 @@ class TruncatedChain:
         self._sampler = get_sampler(options.sampler, options.eta)
         self._prior = as_model(load_component(UNet(preset.prior), resolved, "prior", device))
         self._device, self._precision = device, options.precision
+        # Their code draws once for the start and once for every step, with any eta, and after the last one, too.
+        self._stream = OneStream(1 + len(timesteps), device) if options.noise == "authors" else None
 
-    def diffuse(self, estimate: Tensor, noise: RowNoise) -> Tensor:
+    def noise(self, batch: FaceBatch) -> Noise:
+        """What is drawn for the faces of a batch."""
+        if self._stream is None:
+            return RowNoise(batch.seeds, self._device)
+        return self._stream.noise(batch.seeds, batch.places or (0,) * len(batch))
+
+    def diffuse(self, estimate: Tensor, noise: Noise) -> Tensor:
         """x_N of f(y_0), (B, 3, H, W) in [-1, 1] on the device (eq. 5)."""
         return self._start.diffuse(estimate, noise(*estimate.shape[1:]))
 
-    def reverse(self, x_n: Tensor, noise: RowNoise, x0_hook: XstartHook = unedited) -> Tensor:
+    def reverse(self, x_n: Tensor, noise: Noise, x0_hook: XstartHook = unedited) -> Tensor:
         """x_0 in [-1, 1], by the last N steps of the prior (eq. 4)."""
         return sample(self._predict, x_n, self._levels, self._sampler, noise, clipped(x0_hook))
 

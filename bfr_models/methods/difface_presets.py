@@ -27,6 +27,8 @@ class DifFaceOptions(NetworkOptions):
     `sampler`: "ddim"; "dpm++", deterministic, for 5 to 20 steps; "ancestral", as in the authors' first release, for
     priors with a learned variance. It spaces its timesteps as they did (`respaced_timesteps`): 100 steps from 400 are
     397, 393, ... 0, after noise at 401 if there is a gap, else at 397.
+
+    `noise`: "rows", each face's from a generator of its own; "authors", all faces' from one stream, as in their code.
     """
 
     start_timestep: int = 150
@@ -34,11 +36,13 @@ class DifFaceOptions(NetworkOptions):
     sampler: Literal["ddim", "dpm++", "ancestral"] = "ddim"
     eta: float = 0.5
     start_gap: int = 0
+    noise: Literal["rows", "authors"] = "rows"
     compile: bool = False  # by torch.compile: a minute or more at the first batch, then faster on a GPU
 
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of("sampler", self.sampler, ("ddim", "dpm++", "ancestral"))
+        one_of("noise", self.noise, ("rows", "authors"))
         if self.start_gap < 0:
             raise UsageError(f"expected start_gap >= 0, got {self.start_gap}")
         most = self.start_timestep - self.start_gap + 1

@@ -79,7 +79,7 @@ Keep = Annotated[int | None, typer.Option(min=1, help="Finished generations to k
 Credentials = Annotated[str | None, typer.Option(metavar="BLOCK", help="Prefect block with the object store's keys.")]
 GpuPool = Annotated[str | None, typer.Option(help="Prefect concurrency limit to hold while faces are restored.")]
 
-METHOD_OPTIONS = frozenset({"steps", "sampler", "start_timestep", "eta", "precision"})
+METHOD_OPTIONS = frozenset({"steps", "sampler", "start_timestep", "eta", "noise", "precision"})
 """Flags that set the method's own options, which are not fields of a run model."""
 
 

@@ -23,10 +23,11 @@ from tasks.worker.upscaling import Enlargement
 
 @dataclass
 class Face:
-    """One face of a row. Apart from its pixels, the method gets its `id` and `seed`."""
+    """One face of a row. Apart from its pixels, the method gets its `id`, `seed` and `place`."""
 
     id: str
     seed: int
+    place: int  # of its row in the row's file
     box: tuple[float, float, float, float]  # x0, y0, x1, y1 in the image
     landmarks: list[float] | None = None  # x, y, x, y... in the image
     score: float | None = None  # the detector's

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from bfr_models.errors import UsageError
-from bfr_models.pixels import Uint8Image
-from bfr_models.registry import resolve_method
+from bfr_models.pixels import Uint8Image, to_tensor, to_uint8
+from bfr_models.registry import load_method, resolve_method
+from bfr_models.types import FaceBatch
 from tasks.config.care import choose_care
 from tasks.config.evaluate import EvaluateRun
 from tasks.config.reprocess import ReprocessRun
@@ -117,3 +118,39 @@ class TestResizeBack:
         generation = ReprocessRun(**places, method="passthrough", resize_back=True).generation("there")
         assert generation.resize_back
         assert "resize_back" in _KEPT
+
+
+class TestNoise:
+    CHAIN: ClassVar = {"sampler": "ddim", "steps": 2, "noise": "authors"}
+
+    def test_a_face_takes_its_place_in_its_file_whatever_the_shards_and_batches(self, tmp_path: Path) -> None:
+        pictures = [support.portrait(n, 128) for n in range(5)]
+        for name in ("few", "many"):
+            (tmp_path / name).mkdir()
+        same = {"options": self.CHAIN, "seed": 12345, "size": "network", "max_harm": 1, "recogniser": "none"}
+        rows = run_over(tmp_path / "few", pictures, "difface", shard_rows=4, batch_size=1, **same)
+        others = run_over(tmp_path / "many", pictures, "difface", shard_rows=32, batch_size=3, **same)
+        assert [row["seed"] for row in rows] == [12345] * 5
+        restorer = load_method(resolve_method("difface", options=self.CHAIN))
+        for place, (row, other) in enumerate(zip(rows, others, strict=True)):
+            after = support.decoded(row["restored"]["bytes"])
+            np.testing.assert_allclose(support.decoded(other["restored"]["bytes"]).astype(int), after, atol=1)
+            one = FaceBatch(("x",), to_tensor(pictures[place])[None], (12345,), places=(place,))
+            np.testing.assert_array_equal(to_uint8(restorer.restore(one).images[0]), after)
+
+    def test_it_is_part_of_the_settings_and_runs_of_before_are_what_they_were(self) -> None:
+        plain, asked = (resolve_method("difface", options=options) for options in ({}, {"noise": "authors"}))
+        assert "noise" not in plain.description["options"] and "noise" not in plain.description["preset"]["options"]
+        assert asked.description["options"]["noise"] == "authors" and asked.fingerprint != plain.fingerprint
+
+    def test_photos_and_other_methods_are_refused(self, tmp_path: Path) -> None:
+        for settings in ({"input": "photos"}, {"input": "auto"}):
+            rows = [{"id": "0", "image": {"bytes": support.encoded(photo(1, 2, None, 4)), "path": None}}]
+            support.write_parquet(tmp_path / "src" / "a.parquet", rows)
+            run = support.make_run(tmp_path, "difface", options={"noise": "authors"}, **settings)
+            with pytest.raises(UsageError, match="expected --input faces with --noise authors, found photos"):
+                support.finished_run(run)
+        with pytest.raises(UsageError, match="unknown option 'noise' of diffbfr"):
+            resolve_method("diffbfr", options={"noise": "authors"})
+        with pytest.raises(UsageError, match=r"unknown noise 'author'.*did you mean 'authors'"):
+            resolve_method("difface", options={"noise": "author"})

@@ -46,14 +46,29 @@ Step = Callable[[Tensor, Tensor, int, int, Tensor], Tensor]
 
 
 @torch.inference_mode()
-def reference(tiny: Tiny, batch: FaceBatch, start: int, calls: Sequence[int], step: Step) -> Tensor:
+def reference(
+    tiny: Tiny,
+    batch: FaceBatch,
+    start: int,
+    calls: Sequence[int],
+    step: Step,
+    drawn: Callable[[FaceBatch, int], list[Tensor]] = draws_of,
+) -> Tensor:
     """The authors' procedure in float64."""
     f = tiny.estimator(batch.images.double() / 2 + 0.5).clamp(0, 1)
-    z, *draws = draws_of(batch, 1 + len(calls))
+    z, *draws = drawn(batch, 1 + len(calls))
     x = math.sqrt(abar(start)) * (2 * f - 1) + math.sqrt(1 - abar(start)) * z
     for t, t_prev, noise in zip(calls, [*calls[1:], -1], draws, strict=True):
         x = step(x, tiny.output(x, t), t, t_prev, noise)
     return x.clamp(-1, 1)
+
+
+def draws_of_one_run(batch: FaceBatch, count: int) -> list[Tensor]:
+    """What the authors' script draws: seeded once, then image by image, at every step of each."""
+    with torch.random.fork_rng():
+        torch.manual_seed(12345)
+        images = [[torch.randn_like(image[None]) for _ in range(count)] for image in batch.images]
+    return [torch.cat(draws).double() for draws in zip(*images, strict=True)]
 
 
 def predicted(x: Tensor, eps: Tensor, t: int) -> Tensor:
@@ -100,6 +115,18 @@ class TestParity:
         estimator = load_method(replace(made.resolved, target="bfr_models.methods.estimator:Estimator"))
         expected = raw.clamp(0, 1) * 2 - 1
         np.testing.assert_allclose(estimator.restore(batch).images.numpy(), expected.numpy(), rtol=0, atol=1e-5)
+
+    @pytest.mark.parametrize("eta", [0.5, 0.0])  # without eta they draw all the same
+    def test_with_their_seed_the_pictures_of_a_whole_folder_come_out(self, tiny: Make, eta: float) -> None:
+        made, batch = tiny("ffhq512", noise="authors", steps=10, eta=eta), faces(4)
+        expected = reference(made, batch, 400, range(360, -1, -40), ddim(eta), draws_of_one_run)
+        restorer, turns = made.load(), replace(batch, seeds=(12345,) * 4, places=(0, 1, 2, 3))
+        restored = restorer.restore(turns).images
+        np.testing.assert_allclose(restored.numpy(), expected.numpy(), rtol=0, atol=1e-5)
+        for place in (3, 1):  # any of them alone, later or earlier than the last
+            alone = FaceBatch(("x",), batch.images[place : place + 1], (12345,), places=(place,))
+            found = restorer.restore(alone).images[0]
+            np.testing.assert_allclose(found.numpy(), expected[place].numpy(), rtol=0, atol=1e-5)
 
     def test_the_first_release_sampled_with_the_learned_variance(self, tiny: Make) -> None:
         made, batch = tiny("ffhq512", sampler="ancestral"), faces(2)
