@@ -46,7 +46,7 @@ def jpeg(levels: Tensor, quality: Tensor) -> Tensor:
 def quantisation_tables(quality: Tensor) -> tuple[Tensor, Tensor]:
     """(B,) -> two of (B, 8, 8): the steps of Y, and of Cb and Cr, vertical frequency first."""
     scale = torch.where(quality < 50, 5000 // quality.clamp(min=1), 200 - 2 * quality).view(-1, 1, 1)
-    luma, chroma = (torch.tensor(table, device=quality.device) for table in (_LUMA, _CHROMA))
+    luma, chroma = _tables(quality.device)
     return ((luma * scale + 50) // 100).clamp(1, 255), ((chroma * scale + 50) // 100).clamp(1, 255)
 
 
@@ -91,6 +91,11 @@ def _through_blocks(channels: Tensor, steps: Tensor) -> Tensor:
     kept = (dct @ blocks @ dct.T / steps).round() * steps
     blocks = (dct.T @ kept @ dct + 128).round().clamp(0, 255)
     return blocks.transpose(3, 4).reshape(channels.shape)
+
+
+@lru_cache
+def _tables(device: torch.device) -> tuple[Tensor, Tensor]:
+    return torch.tensor(_LUMA, device=device), torch.tensor(_CHROMA, device=device)
 
 
 @lru_cache
