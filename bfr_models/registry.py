@@ -70,10 +70,15 @@ class ResolvedMethod:
         """What changes the output, as plain data."""
         return {
             "method": self.name,
-            "preset": dataclasses.asdict(self.preset),
-            "options": dataclasses.asdict(self.options),
+            "preset": _as_before(dataclasses.asdict(self.preset), self.name),
+            "options": _as_before(dataclasses.asdict(self.options), self.name),
             "weights": {component: dict(weight) for component, weight in self.weights.items()},
         }
+
+    @property
+    def draws_one_stream(self) -> bool:
+        """Whether its faces draw from one stream of the run's seed, and not each from its own."""
+        return getattr(self.options, "noise", None) == "authors"
 
     @cached_property
     def fingerprint(self) -> str:
@@ -120,10 +125,13 @@ def resolve_method(
             f"expected a preset of {name} for the task {task}, found {chosen.name}, which is for {chosen.task}; use "
             f"{_first(spec, task).name}, or the task {chosen.task}"
         )
-    given = dict(options or {})
-    own = _with_changes(chosen.options, effort_options(name, chosen.name, effort, given), name)
-    dialled = {} if fidelity is None else fidelity_options(name, chosen.name, own, fidelity, given)
-    chosen_options = _with_changes(own, given | dialled, name)
+    asked = dict(options or {})
+    preset_options: Any = chosen.options
+    effortful = effort_options(name, chosen.name, effort, asked)
+    own = dataclasses.replace(preset_options, **_typed(preset_options, effortful, name))
+    dialled = {} if fidelity is None else fidelity_options(name, chosen.name, own, fidelity, asked)
+    given = _typed(own, asked | dialled, name)
+    chosen_options = dataclasses.replace(own, **chosen.implied(effortful | given) | given)
     chosen.check(chosen_options)
     weights = {component: _weight(stem) for component, stem in chosen.weights.items()}
     return ResolvedMethod(name, chosen, chosen_options, weights, chosen.target or spec.target)
@@ -144,8 +152,22 @@ def load_method(resolved: ResolvedMethod, device: str = "cpu") -> Restorer:
     return restorer
 
 
-def _with_changes(options: Any, changes: Mapping[str, object], method: str) -> Any:
-    """The options with the user's changes, each as the type of its default: eta 1 and eta 1.0 are the same setting."""
+_LATER: Mapping[str, Mapping[str, Any]] = {
+    "difface": {"noise": "rows", "cover": 0.0},
+    "diffbfr": {"start": "lq", "cover": 0.0, "estimator": None},
+}
+"""By method, options that came later, at the values that change nothing."""
+
+
+def _as_before(described: dict[str, Any], method: str) -> dict[str, Any]:
+    """Without those options: so that runs from before them go on."""
+    later = _LATER.get(method, {})
+    plain = {name: _as_before(value, method) if isinstance(value, dict) else value for name, value in described.items()}
+    return {name: value for name, value in plain.items() if name not in later or later[name] != value}
+
+
+def _typed(options: Any, changes: Mapping[str, object], method: str) -> dict[str, Any]:
+    """The user's changes, each as the type of its default: eta 1 and eta 1.0 are the same setting."""
     defaults = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
     typed = {}
     for option, value in changes.items():
@@ -158,7 +180,7 @@ def _with_changes(options: Any, changes: Mapping[str, object], method: str) -> A
         typed[option] = float(value) if expected is float and type(value) is int else value
         if defaults[option] is not None and type(typed[option]) is not expected:
             raise UsageError(f"expected option {option!r} of {method} to be {expected.__name__}, got {value!r}")
-    return dataclasses.replace(options, **typed)
+    return typed
 
 
 def _weight(stem: str) -> dict[str, str]:

@@ -15,14 +15,16 @@ class FaceBatch:
 
     `images` is (B, 3, H, W) float32 in [-1, 1], RGB; a resized face may overshoot a little, which the authors' networks
     expect. `seeds` holds one seed per face, derived from (run seed, row id), so that its result does not depend on the
-    batch it travels in. `masks`, for methods that fill holes, is (B, 1, H, W) float32: 1 in the holes, 0 where the
-    image is known.
+    batch it travels in. `places` holds each face's place in its file, for a run whose noise is one stream
+    (`bfr_models.rng.OneStream`); all its seeds are the run's. `masks`, for methods that fill holes, is (B, 1, H, W)
+    float32: 1 in the holes, 0 where the image is known.
     """
 
     ids: tuple[str, ...]
     images: Tensor
     seeds: tuple[int, ...]
     masks: Tensor | None = None
+    places: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         shape = tuple(self.images.shape)
@@ -33,6 +35,8 @@ class FaceBatch:
                 f"expected one id and one seed per image, got {len(self.ids)} ids, "
                 f"{len(self.seeds)} seeds, {shape[0]} images"
             )
+        if self.places is not None and len(self.places) != shape[0]:
+            raise ValueError(f"expected one place per image, got {len(self.places)} of {shape[0]}")
         if self.masks is not None:
             _check_masks(self.masks, (shape[0], 1, *shape[2:]))
 

@@ -46,7 +46,6 @@ def draw(preset: Preset, size: int, rng: np.random.Generator) -> Draw:
     """Draws a degradation for a face of `size` px."""
     scale = size / REFERENCE_SIZE
     factor = scale if preset.scales_downsample else 1.0
-    width = 2 * round(preset.kernel_width * scale / 2 - 0.5) + 1
     isotropic = rng.random() < preset.isotropic_probability
     sigma_x = rng.uniform(*preset.sigma) * scale
     sigma_y = rng.uniform(*preset.sigma_y or preset.sigma) * scale
@@ -54,12 +53,25 @@ def draw(preset: Preset, size: int, rng: np.random.Generator) -> Draw:
     if isotropic:
         sigma_y = sigma_x
     return Draw(
-        kernel=gaussian_kernel(max(width, 3), sigma_x, sigma_y, rotation),
+        kernel=gaussian_kernel(kernel_width(preset, size), sigma_x, sigma_y, rotation),
         downsample=rng.uniform(*preset.downsample) * factor,
         noise=rng.uniform(*preset.noise),
         quality=int(rng.integers(preset.quality[0], preset.quality[1], endpoint=True)),
         enlargement=max(1.0, 1 / factor),
     )
+
+
+def kernel_width(preset: Preset, size: int) -> int:
+    """Of the blur of a face of `size` px."""
+    return max(2 * round(preset.kernel_width * size / REFERENCE_SIZE / 2 - 0.5) + 1, 3)
+
+
+def middle_matrices(to: int, size: int, enlargement: float) -> tuple[Tensor, Tensor]:
+    """(to, size) and (size, to): how `apply` resizes the rows of a face to a picture in the middle of `to` px, and
+    back; its columns likewise."""
+    if enlargement == 1:
+        return _bilinear(to, size), _bilinear(size, to)
+    return _to_middle(to, size, enlargement), _from_middle(size, to, enlargement)
 
 
 def apply(image: Uint8Image, drawn: Draw, rng: np.random.Generator) -> Uint8Image:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from bfr_models.diffusion.own_start import own_chains
 from bfr_models.diffusion.sampling import (
+    Noise,
     XstartHook,
     as_model,
     clipped,
@@ -40,7 +41,7 @@ from bfr_models.methods.difface_presets import DifFaceOptions, PriorPreset
 from bfr_models.methods.estimator import Estimator
 from bfr_models.networks.unet import UNet
 from bfr_models.registry import ResolvedMethod
-from bfr_models.rng import RowNoise
+from bfr_models.rng import OneStream, RowNoise
 from bfr_models.types import FaceBatch
 
 
@@ -55,8 +56,8 @@ class DifFace:
 
     @torch.inference_mode()
     def restore(self, batch: FaceBatch) -> FaceBatch:
-        """(B, 3, H, W) in [-1, 1] -> (B, 3, size, size); every draw comes from the face's own seed."""
-        noise = RowNoise(batch.seeds, self._device)
+        """(B, 3, H, W) in [-1, 1] -> (B, 3, size, size); what is drawn depends on the face's own seed, or place."""
+        noise = self._chain.noise(batch)
         lq = self._estimator.resized(batch.images)
         estimate = self._estimator.estimate(lq)
         if self._chain.own_starts:
@@ -78,23 +79,31 @@ class TruncatedChain:
         self._sampler = get_sampler(options.sampler, options.eta)
         self._prior = as_model(load_component(UNet(preset.prior), resolved, "prior", device))
         self._device, self._precision = device, options.precision
+        # Their code draws once for the start and once for every step, with any eta, and after the last one, too.
+        self._stream = OneStream(1 + len(timesteps), device) if options.noise == "authors" else None
 
     @property
     def own_starts(self) -> bool:
         """Whether each face has a start of its own."""
         return self._options.cover > 0
 
-    def run_each(self, estimate: Tensor, lq: Tensor, noise: RowNoise) -> Tensor:
+    def run_each(self, estimate: Tensor, lq: Tensor, noise: Noise) -> Tensor:
         """x_0 in [-1, 1] of f(y_0), each face from the noise that covers its change of y_0; see `DifFaceOptions`."""
         options = self._options
         chains = own_chains(lq, estimate, options.cover, options.start_timestep, options.steps, self._alphas_cumprod)
         return truncated_sample_each(self._predict, estimate, chains, self._sampler, noise)
 
-    def diffuse(self, estimate: Tensor, noise: RowNoise) -> Tensor:
+    def noise(self, batch: FaceBatch) -> Noise:
+        """What is drawn for the faces of a batch."""
+        if self._stream is None:
+            return RowNoise(batch.seeds, self._device)
+        return self._stream.noise(batch.seeds, batch.places or (0,) * len(batch))
+
+    def diffuse(self, estimate: Tensor, noise: Noise) -> Tensor:
         """x_N of f(y_0), (B, 3, H, W) in [-1, 1] on the device (eq. 5)."""
         return self._start.diffuse(estimate, noise(*estimate.shape[1:]))
 
-    def reverse(self, x_n: Tensor, noise: RowNoise, x0_hook: XstartHook = unedited) -> Tensor:
+    def reverse(self, x_n: Tensor, noise: Noise, x0_hook: XstartHook = unedited) -> Tensor:
         """x_0 in [-1, 1], by the last N steps of the prior (eq. 4)."""
         return sample(self._predict, x_n, self._levels, self._sampler, noise, clipped(x0_hook))
 

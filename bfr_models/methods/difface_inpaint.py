@@ -22,7 +22,6 @@ from bfr_models.methods.difface import TruncatedChain
 from bfr_models.methods.difface_presets import InpaintPreset
 from bfr_models.networks.lama import LaMa
 from bfr_models.registry import ResolvedMethod
-from bfr_models.rng import RowNoise
 from bfr_models.types import FaceBatch
 
 
@@ -48,7 +47,7 @@ class DifFaceInpaint:
         def keep_known(pred_xstart: Tensor) -> Tensor:
             return torch.where(holes, pred_xstart, lq)
 
-        noise = RowNoise(batch.seeds, self._device)
+        noise = self._chain.noise(batch)
         x_n = self._chain.diffuse(self._estimate(lq, holes), noise)
         # The last step gives the edited x_0 as it is, so known pixels need not be put back once more.
         return batch.with_images(self._chain.reverse(x_n, noise, keep_known).cpu())

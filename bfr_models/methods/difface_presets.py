@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from bfr_models.errors import UsageError
 from bfr_models.methods.preset import OURS, S_LAB, NetworkOptions, Preset, Task, one_of
 from bfr_models.networks.configs import LaMaConfig, SwinIRConfig, UNetConfig, UNetEstimatorConfig
 
-_MIN_ANCESTRAL_STEPS = 10  # with fewer, the authors' spacing misses start_timestep by more than 16
+_MIN_RESPACED_STEPS = 10
+"""The fewest that are spaced as in the authors' code. With fewer, `ancestral` misses start_timestep by more than 16,
+and `ddim` begins so far below the noise that some of it stays."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,14 @@ class DifFaceOptions(NetworkOptions):
 
     `start_gap` is the distance from N, where the noise is added, down to the first network call: 0 in the paper's
     equations. The authors' code adds the noise at index 100 of its respaced chain (t = 400) and continues from index 99
-    (t = 396); the presets with their networks do the same.
+    (t = 396): one stride of the chain below. The presets with their networks do the same, with any number of steps
+    (`PriorPreset.implied`): 20 from 400 are 380, 360, ... 0.
 
     `sampler`: "ddim"; "dpm++", deterministic, for 5 to 20 steps; "ancestral", as in the authors' first release, for
     priors with a learned variance. It spaces its timesteps as they did (`respaced_timesteps`): 100 steps from 400 are
     397, 393, ... 0, after noise at 401 if there is a gap, else at 397.
+
+    `noise`: "rows", each face's from a generator of its own; "authors", all faces' from one stream, as in their code.
     """
 
     start_timestep: int = 150
@@ -36,19 +42,21 @@ class DifFaceOptions(NetworkOptions):
     eta: float = 0.5
     start_gap: int = 0
     cover: float = 0.0
+    noise: Literal["rows", "authors"] = "rows"
     compile: bool = False  # by torch.compile: a minute or more at the first batch, then faster on a GPU
 
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of("sampler", self.sampler, ("ddim", "dpm++", "ancestral"))
+        one_of("noise", self.noise, ("rows", "authors"))
         if self.start_gap < 0:
             raise UsageError(f"expected start_gap >= 0, got {self.start_gap}")
         most = self.start_timestep - self.start_gap + 1
         if not 1 <= self.steps <= most:
             why = "start_timestep - start_gap + 1" if self.start_gap else "start_timestep + 1"
             raise UsageError(f"expected steps in 1..{most} ({why}), got {self.steps}")
-        if self.sampler == "ancestral" and self.steps < _MIN_ANCESTRAL_STEPS:
-            raise UsageError(f"expected steps >= {_MIN_ANCESTRAL_STEPS} for the ancestral sampler, got {self.steps}")
+        if self.sampler == "ancestral" and self.steps < _MIN_RESPACED_STEPS:
+            raise UsageError(f"expected steps >= {_MIN_RESPACED_STEPS} for the ancestral sampler, got {self.steps}")
         if not 0 <= self.eta <= 1:
             raise UsageError(f"expected eta in [0, 1], got {self.eta}")
         if not 0 <= self.cover <= 10:
@@ -67,6 +75,20 @@ class PriorPreset(Preset):
     prior: UNetConfig = field(kw_only=True)
     max_timestep: int = field(kw_only=True)
 
+    def implied(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The gap of a preset that has one: the chain's stride, N / steps, with the authors' samplers.
+
+        They respace the whole chain to T' = 1000 steps / N timesteps, whole multiples of the stride, and start at
+        index `steps` of it, which is N (arXiv 2102.09672, section 4).
+        """
+        own = self.options
+        if not isinstance(own, DifFaceOptions) or not own.start_gap:
+            return {}
+        start, steps = given.get("start_timestep", own.start_timestep), given.get("steps", own.steps)
+        if given.get("sampler", own.sampler) == "dpm++" or steps < _MIN_RESPACED_STEPS:
+            return {}
+        return {"start_gap": max(1, round(start / steps))}
+
     def check(self, options: DifFaceOptions) -> None:
         limit = self.max_timestep
         if options.start_timestep > limit:
@@ -75,6 +97,10 @@ class PriorPreset(Preset):
             raise UsageError(f"expected sampler ddim or dpm++: the prior of {self.name} learned no variance")
         if options.cover and (options.sampler == "ancestral" or options.start_gap):
             raise UsageError("expected ddim or dpm++ and start_gap 0 with a cover: the authors' spacing has one N")
+        if options.cover and options.noise == "authors":
+            raise UsageError(
+                "expected a preset of the authors with noise authors, or cover 0: in their code all have one N"
+            )
 
 
 @dataclass(frozen=True)

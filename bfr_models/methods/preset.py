@@ -5,6 +5,7 @@ An options class is a frozen dataclass: its fields are the known options, its de
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -46,6 +47,10 @@ class Preset:
     weights: dict[str, str] = field(default_factory=dict)
     target: str | None = None  # "module:Class" where it is not the method's
     task: ClassVar[Task] = "restore"
+
+    def implied(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Options that follow from those that a user has `given`, unless they are among them."""
+        return {}
 
     def check(self, options: Any) -> None:
         """UsageError for options that this preset's networks cannot do."""

@@ -36,6 +36,13 @@ Recogniser = Annotated[
 ]
 Lpips = Annotated[str | None, typer.Option(help="LPIPS backbone: auto (default), vgg, alex, squeeze or none.")]
 Metrics = Annotated[str | None, typer.Option(metavar="NAME,...", help="More metrics: ms_ssim, niqe, lmd.")]
+ResizeBack = Annotated[
+    bool | None,
+    typer.Option(
+        "--resize-back",
+        help="Write aligned faces as DifFace's authors do: the network's, unjudged, at the size of the input.",
+    ),
+]
 Protocol = Annotated[
     str | None, typer.Option(help="Evaluation protocol of the figures: default, vqfr, difface or ntire2025.")
 ]
@@ -73,7 +80,7 @@ Keep = Annotated[int | None, typer.Option(min=1, help="Finished generations to k
 Credentials = Annotated[str | None, typer.Option(metavar="BLOCK", help="Prefect block with the object store's keys.")]
 GpuPool = Annotated[str | None, typer.Option(help="Prefect concurrency limit to hold while faces are restored.")]
 
-METHOD_OPTIONS = frozenset({"steps", "sampler", "start_timestep", "eta", "precision"})
+METHOD_OPTIONS = frozenset({"steps", "sampler", "start_timestep", "eta", "noise", "precision"})
 """Flags that set the method's own options, which are not fields of a run model."""
 
 

@@ -28,6 +28,7 @@ from flows.cli.options import (
     PresetName,
     Protocol,
     Recogniser,
+    ResizeBack,
     ShardRows,
     SourceOrFiles,
     asked_for,
@@ -59,6 +60,13 @@ def restore(
     sampler: Annotated[str | None, typer.Option(help="Sampler of a diffusion method: ddim or dpm++.")] = None,
     start_timestep: Annotated[int | None, typer.Option(help="Timestep DifFace starts from: the paper's N.")] = None,
     eta: Annotated[float | None, typer.Option(help="Noise per sampling step, from 0 (most faithful) to 1.")] = None,
+    noise: Annotated[
+        str | None,
+        typer.Option(
+            help="rows (default): each row draws its own noise; authors: as DifFace's script, one stream of --seed for "
+            "the rows of each file in their order, so that a face depends on its place there."
+        ),
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="Precision of the networks: fp32, bf16 or fp16.")] = None,
     task: Annotated[
         str | None, typer.Option(help="restore (default), or inpaint: fill the masked holes, change nothing else.")
@@ -142,6 +150,7 @@ def restore(
     size: Annotated[
         str | None, typer.Option(help="Size of restored faces: the input's (default), or the network's own.")
     ] = None,
+    resize_back: ResizeBack = None,
     grain: Annotated[
         str | None, typer.Option(help="keep (default): restored faces get their photo's grain; clean: they do not.")
     ] = None,

@@ -26,14 +26,18 @@ class Care:
     min_gain: float = 0.0
     size: Literal["input", "network"] = "network"  # of a face that is an image by itself
     grain: Literal["keep", "clean"] = "clean"
+    resize_back: bool = False  # to the input's size before rounding, as DifFace's authors do
     warning: str | None = None  # why nothing is judged, if nobody asked for that
 
     @property
     def description(self) -> dict[str, Any]:
-        """What changes the output, as plain data."""
+        """What changes the output, as plain data. Runs that resize nothing back say nothing of it, as those from before
+        it could be asked for."""
         judged = None if self.judge is None else asdict(self.judge)
         gain = None if self.judge is None else self.min_gain
-        return {"judge": judged, "max_harm": self.max_harm, "min_gain": gain, "size": self.size, "grain": self.grain}
+        back = {"resize_back": True} if self.resize_back else {}
+        own = {"judge": judged, "max_harm": self.max_harm, "min_gain": gain, "size": self.size, "grain": self.grain}
+        return own | back
 
 
 def choose_care(run: RestoreRun, method: ResolvedMethod) -> Care:
@@ -42,6 +46,8 @@ def choose_care(run: RestoreRun, method: ResolvedMethod) -> Care:
     if run.task == "inpaint":
         _require_no_limit(run, "only restored faces are judged, not filled holes")
         return Care()
+    if run.resize_back:
+        return Care(size="input", resize_back=True)
     size, judge = run.size or "input", None if run.max_harm == 1 else choose_judge(method)
     if judge is not None:
         limit = MAX_HARM if run.max_harm is None else run.max_harm

@@ -30,6 +30,7 @@ class EvaluateRun(BaseModel):
     size: int | None = Field(
         None, ge=16, le=2048, description="resize faces to this many pixels a side before degrading"
     )
+    resize_back: bool = Field(False, description="write faces at the size of their input, as for `bfr restore`")
     column: str = Field("image", description="column with the images")
     gt_column: str | None = Field(None, description="column with the ground truth")
     recogniser: str = Field("auto", description="network that compares identities, as for `bfr restore`")
@@ -67,7 +68,8 @@ class EvaluateRun(BaseModel):
 
     def restorations(self) -> list[RestoreRun]:
         """One run per method, each into a folder named after it."""
-        common = self.model_dump(include=_SHARED) | AS_PAPERS_DO | {"input": "faces"}
+        written = {"resize_back": True} if self.resize_back else AS_PAPERS_DO
+        common = self.model_dump(include=_SHARED) | written | {"input": "faces"}
         if self.degrade is None:
             common |= {"source": self.source, "column": self.column, "gt_column": self.gt_column}
         else:

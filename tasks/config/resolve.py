@@ -78,6 +78,7 @@ class ResolvedRun:
     def decided(self, run: RestoreRun) -> ResolvedRun:
         """The same names for the run once more of it is decided: where its rows are, whether they are faces or photos,
         and what its destination was begun with."""
+        _require_aligned(run, self.method)
         photos = _photos(run) if self.photos is None else self.photos
         return replace(self, run=run, photos=photos, care=choose_care(run, self.method))
 
@@ -108,9 +109,18 @@ def resolve_run(run: RestoreRun) -> ResolvedRun:
     and for a network that was requested but has no weights here. The detector is resolved once the input is decided
     (`tasks.runs.prepare`)."""
     method = resolve_method(run.method, run.preset, run.options, run.task, run.fidelity, run.effort)
+    _require_aligned(run, method)
     recogniser = choose_recogniser(run.recogniser)
     gate = _gate(run, recogniser)
     return ResolvedRun(run, method, recogniser, gate, _photos(run), _measures(run), choose_care(run, method))
+
+
+def _require_aligned(run: RestoreRun, method: ResolvedMethod) -> None:
+    if method.draws_one_stream and run.input == "photos":
+        raise UsageError(
+            "expected --input faces with --noise authors, found photos: the stream goes from face to face in the order "
+            "in which the authors' own detector finds them; leave --noise out, or give aligned faces"
+        )
 
 
 def _gate(run: RestoreRun, recogniser: NetworkChoice | None) -> IdentityGate | None:
@@ -123,7 +133,8 @@ def _gate(run: RestoreRun, recogniser: NetworkChoice | None) -> IdentityGate | N
 
 
 def _photos(run: RestoreRun) -> PhotoSettings | None:
-    if why := run.why_not_upscaled():  # the input may have been decided since it was asked for
+    # The input may have been decided since these were asked for.
+    if why := run.why_not_upscaled() or run.why_not_resized_back():
         raise UsageError(why)
     if run.input != "photos":
         return None

@@ -74,6 +74,11 @@ class RestoreRun(BaseModel):
     size: Literal["input", "network"] | None = Field(
         None, description="side of a restored face that is an image by itself: the input's (default) or the network's"
     )
+    resize_back: bool = Field(
+        False,
+        description="write aligned faces as DifFace's authors do: every face as the network gives it, unjudged and "
+        "without grain, at the size of its input",
+    )
     grain: Literal["keep", "clean"] | None = Field(
         None,
         description="keep: a restored face gets the grain of its photo; clean: it stays smooth; defaults to keep where "
@@ -189,7 +194,7 @@ class RestoreRun(BaseModel):
             raise ValueError(
                 "expected no --gt-column with --input photos, found one: ground truth is compared face by face"
             )
-        if why := self.why_not_upscaled():
+        if why := self.why_not_upscaled() or self.why_not_resized_back():
             raise ValueError(why)
         if self.background != "lanczos" and self.upscale == 1:
             raise ValueError(f"expected --upscale 2, 4 or auto with --background {self.background}, found 1")
@@ -214,6 +219,25 @@ class RestoreRun(BaseModel):
             f"expected --input photos with --upscale {self.upscale}, found {self.input}: aligned faces are not "
             "enlarged; a preset with a larger size, with --size network, gives larger ones"
         )
+
+    def why_not_resized_back(self) -> str | None:
+        """What is in the way of faces as the authors write them; None if nothing is, or nobody asked for that."""
+        if not self.resize_back:
+            return None
+        if self.input == "photos":
+            return "expected --input faces with --resize-back, found photos: faces are pasted into them at their scale"
+        others = {
+            "--task inpaint": self.task == "inpaint",
+            "--size network": self.size == "network",
+            "--grain keep": self.grain == "keep",
+            f"--max-harm {self.max_harm or 0:g}": self.max_harm not in (None, 1),
+        }
+        if found := [flag for flag, is_given in others.items() if is_given]:
+            return (
+                f"expected no {found[0]} with --resize-back, found both: it writes every face as the network gives it, "
+                "at the size of its input; leave one of them out"
+            )
+        return None
 
     def why_no_such_workers(self) -> str | None:
         """What is wrong with the workers that were asked for; None if nothing is."""

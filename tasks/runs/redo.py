@@ -24,8 +24,8 @@ SCHEMA = pa.schema([("id", pa.string()), ("redo_method", pa.string()), ("redo_fi
 
 _KEPT = (
     "task", "input", "column", "gt_column", "mask_column", "seed", "format", "quality", "keep_input", "recogniser",
-    "min_identity", "max_harm", "min_gain", "size", "grain", "detector", "detector_weights", "min_face", "max_faces",
-    "upscale", "background", "lpips", "metrics", "protocol", "fid", "fid_reference", "keep_embeddings",
+    "min_identity", "max_harm", "min_gain", "size", "resize_back", "grain", "detector", "detector_weights", "min_face",
+    "max_faces", "upscale", "background", "lpips", "metrics", "protocol", "fid", "fid_reference", "keep_embeddings",
 )  # fmt: skip
 """Settings that are those of the run that was reviewed, unless others are given."""
 

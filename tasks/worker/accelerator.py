@@ -87,10 +87,12 @@ def _stacked(faces: Sequence[FaceInFlight]) -> FaceBatch:
         ids=tuple(one.face.id for one in faces),
         images=torch.from_numpy(np.stack([crop.lq.numpy() for crop in crops])),  # torch's would use all cores for it
         seeds=tuple(one.face.seed for one in faces),
+        places=tuple(one.face.place for one in faces),
         masks=torch.stack(masks) if masks else None,
     )
 
 
 def _part(batch: FaceBatch, places: slice) -> FaceBatch:
     masks = None if batch.masks is None else batch.masks[places]
-    return FaceBatch(batch.ids[places], batch.images[places], batch.seeds[places], masks)
+    in_stream = None if batch.places is None else batch.places[places]
+    return FaceBatch(batch.ids[places], batch.images[places], batch.seeds[places], masks, in_stream)

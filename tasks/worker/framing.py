@@ -82,7 +82,7 @@ class WholeImages:
         for row in rows:
             height, width = row.image.pixels.shape[:2]
             box = (0.0, 0.0, float(width), float(height))
-            row.faces = [Face(row.row.id, row.row.seed, box, side=float(max(height, width)))]
+            row.faces = [Face(row.row.id, row.row.seed, row.row.place, box, side=float(max(height, width)))]
 
     def crop(self, row: OpenRow, face: Face) -> Crop:
         return Crop(resize(to_tensor(row.image.pixels)[None], self._size)[0], exact=self._exact(row))
@@ -103,6 +103,8 @@ class WholeImages:
         pixels, weight = face.decision.pixels, face.decision.weight
         if not face.is_changed or pixels is None:
             return image
+        if face.resized_back is not None:
+            return face.resized_back
         seen = self._exact(row)
         if np.array_equal(pixels, self.crop(row, face).pixels if seen is None else seen):
             return image  # the method has not changed it, and its resized copy would be worse
@@ -194,6 +196,7 @@ class FacesInPhotos:
         face = Face(
             id=f"{row.row.id}#face{number}",
             seed=derive_seed(row.row.seed, f"face {number}"),
+            place=row.row.place,
             box=found.box,
             landmarks=found.landmarks.flatten().tolist(),
             score=found.score,

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from bfr_models.errors import RowError
 from bfr_models.faces.types import Matrix
-from bfr_models.pixels import Uint8Image, as_grey, face_tensor, to_uint8
+from bfr_models.pixels import Uint8Image, as_grey, face_tensor, resize, to_uint8
 from tasks.images.codec import DecodedImage, decode
 from tasks.images.masks import InpaintMask, holes_of
 from tasks.runs.outcomes import CHANGED, RESTORED, outcome_word
@@ -21,10 +23,11 @@ from tasks.worker.upscaling import Enlargement
 
 @dataclass
 class Face:
-    """One face of a row. Apart from its pixels, the method gets its `id` and `seed`."""
+    """One face of a row. Apart from its pixels, the method gets its `id`, `seed` and `place`."""
 
     id: str
     seed: int
+    place: int  # of its row in the row's file
     box: tuple[float, float, float, float]  # x0, y0, x1, y1 in the image
     landmarks: list[float] | None = None  # x, y, x, y... in the image
     score: float | None = None  # the detector's
@@ -33,6 +36,7 @@ class Face:
     outcome: str | None = None  # None: not restored yet
     scored: ScoredFace | None = None  # once the method has restored it
     decision: Decision | None = None  # what has become of it then
+    resized_back: Uint8Image | None = None  # the restored face at the image's size, where a run writes that
     sharpness_input: float | None = None
     error: RowError | None = None  # why the method failed on it
 
@@ -128,6 +132,15 @@ def _mask(source: ShardInput, row: Row, image: DecodedImage) -> InpaintMask | No
         return holes_of(decode(source.mask_bytes(row)).pixels, image.pixels.shape[:2])
     except RowError as error:
         raise RowError("bad_mask", f"expected a mask for the picture, found none that fits: {error}") from None
+
+
+def as_pixels(restored: Tensor, row: OpenRow, face: Face, resize_back: bool) -> Uint8Image:
+    """The pixels of a restored face, (3, size, size) in [-1, 1]. With `resize_back` the face gets those at its image's
+    size, too: resized before they are rounded, as in DifFace's code."""
+    if resize_back:
+        height_width = row.image.pixels.shape[0], row.image.pixels.shape[1]
+        face.resized_back = match_greyscale(to_uint8(resize(restored.clamp(-1, 1)[None], height_width)[0]), row.image)
+    return match_greyscale(to_uint8(restored), row.image)
 
 
 def match_greyscale(face: Uint8Image, image: DecodedImage) -> Uint8Image:

@@ -27,6 +27,7 @@ class Row:
     index: int
     id: str
     seed: int
+    place: int = 0  # in its file
     error: RowError | None = None
 
     def failed(self, error: RowError) -> Row:
@@ -96,7 +97,11 @@ def _read(shard: Shard, job: Job) -> ShardInput:
     if shard.picked is not None:
         table, ids = take_rows(table, shard.picked), [ids[row] for row in shard.picked]
         unread = {place: unread[row] for place, row in enumerate(shard.picked) if row in unread}
-    rows = [Row(i, row_id, derive_seed(job.seed, row_id)) for i, row_id in enumerate(ids)]
+    one_stream = job.method.draws_one_stream
+    rows = [
+        Row(i, row_id, job.seed if one_stream else derive_seed(job.seed, row_id), shard.numbers[i])
+        for i, row_id in enumerate(ids)
+    ]
     fetch = Fetcher(shard.dataset, addresses(table[job.columns.image]))
     failures = {index: RowError("unreadable", why) for index, why in unread.items()}
     return ShardInput(rows, job.columns, table, fetch).without(failures)
@@ -105,5 +110,5 @@ def _read(shard: Shard, job: Job) -> ShardInput:
 def _unread(shard: Shard, columns: Columns, why: str) -> ShardInput:
     """The shard with all rows rejected, without reading any of them."""
     failure = RowError("worker_killed", why)
-    rows = [Row(i, place, 0, failure) for i, place in enumerate(shard.places)]
+    rows = [Row(i, place, 0, error=failure) for i, place in enumerate(shard.places)]
     return ShardInput(rows, columns, None, Fetcher(shard.dataset))

@@ -26,7 +26,6 @@ from bfr_models.errors import RowError
 from bfr_models.faces.detectors import load_detector
 from bfr_models.metrics.fidelity import sharpness
 from bfr_models.metrics.frechet import FeatureSource
-from bfr_models.pixels import to_uint8
 from bfr_models.upscalers.lanczos import enlarge
 from bfr_models.upscalers.realesrgan import RealESRGAN
 from tasks.images.codec import encode, notes_on
@@ -39,7 +38,7 @@ from tasks.worker.decide import Case, load_decide
 from tasks.worker.framing import FacesInPhotos, Framing, HolesInImages, WholeImages
 from tasks.worker.in_flight import FaceInFlight, Results, RowInFlight, StoppedError, all_faces
 from tasks.worker.job import Job
-from tasks.worker.open_rows import match_greyscale, open_row
+from tasks.worker.open_rows import as_pixels, open_row
 from tasks.worker.output import Done
 from tasks.worker.pipeline import Batch, Lane, Line, Stage, turn
 from tasks.worker.read_shard import Row, ShardInput
@@ -244,7 +243,7 @@ class RestoreRows:
         if not is_finite(restored):
             one.face.fail(RowError("method_failed", "the method gave pixels that are not finite"))
             return None
-        pixels = match_greyscale(to_uint8(restored), row.image.image)
+        pixels = as_pixels(restored, row.image, one.face, self._job.care.resize_back)
         with stage("align"):
             one.lq = crop.pixels
             native = self._framing.native(row.image, one.face) if self._decide.needs_crops else one.lq

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bfr_models.rng import RowNoise, derive_seed
+from bfr_models.rng import OneStream, RowNoise, derive_seed
 
 SEEDS = st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=5)
 
@@ -61,3 +61,14 @@ def test_other_random_numbers_of_the_process_change_nothing() -> None:
 def test_a_gpu_starts_from_the_same_noise() -> None:
     drawn = RowNoise([1, 2], "cuda")(3, 8, 8)
     assert drawn.is_cuda and torch.equal(drawn.cpu(), RowNoise([1, 2])(3, 8, 8))
+
+
+@given(st.integers(0, 2**64 - 1), st.lists(st.integers(0, 6), min_size=1, max_size=5))
+def test_the_images_of_one_stream_go_on_where_those_before_them_stopped(seed: int, places: list[int]) -> None:
+    everything = torch.randn(7, 3, 2, 16, generator=torch.Generator().manual_seed(seed))  # (image, draw, ...)
+    stream = OneStream(3)
+    noise = stream.noise([seed] * len(places), places)
+    for draw in range(3):
+        assert torch.equal(noise(2, 16), everything[places, draw])
+    (again,) = stream.noise([seed], [places[0]])(2, 16)
+    assert torch.equal(again, everything[places[0], 0])

@@ -50,14 +50,29 @@ Step = Callable[[Tensor, Tensor, int, int, Tensor], Tensor]
 
 
 @torch.inference_mode()
-def reference(tiny: Tiny, batch: FaceBatch, start: int, calls: Sequence[int], step: Step) -> Tensor:
+def reference(
+    tiny: Tiny,
+    batch: FaceBatch,
+    start: int,
+    calls: Sequence[int],
+    step: Step,
+    drawn: Callable[[FaceBatch, int], list[Tensor]] = draws_of,
+) -> Tensor:
     """The authors' procedure in float64."""
     f = tiny.estimator(batch.images.double() / 2 + 0.5).clamp(0, 1)
-    z, *draws = draws_of(batch, 1 + len(calls))
+    z, *draws = drawn(batch, 1 + len(calls))
     x = math.sqrt(abar(start)) * (2 * f - 1) + math.sqrt(1 - abar(start)) * z
     for t, t_prev, noise in zip(calls, [*calls[1:], -1], draws, strict=True):
         x = step(x, tiny.output(x, t), t, t_prev, noise)
     return x.clamp(-1, 1)
+
+
+def draws_of_one_run(batch: FaceBatch, count: int) -> list[Tensor]:
+    """What the authors' script draws: seeded once, then image by image, at every step of each."""
+    with torch.random.fork_rng():
+        torch.manual_seed(12345)
+        images = [[torch.randn_like(image[None]) for _ in range(count)] for image in batch.images]
+    return [torch.cat(draws).double() for draws in zip(*images, strict=True)]
 
 
 def predicted(x: Tensor, eps: Tensor, t: int) -> Tensor:
@@ -105,6 +120,18 @@ class TestParity:
         expected = raw.clamp(0, 1) * 2 - 1
         np.testing.assert_allclose(estimator.restore(batch).images.numpy(), expected.numpy(), rtol=0, atol=1e-5)
 
+    @pytest.mark.parametrize("eta", [0.5, 0.0])  # without eta they draw all the same
+    def test_with_their_seed_the_pictures_of_a_whole_folder_come_out(self, tiny: Make, eta: float) -> None:
+        made, batch = tiny("ffhq512", noise="authors", steps=10, eta=eta), faces(4)
+        expected = reference(made, batch, 400, range(360, -1, -40), ddim(eta), draws_of_one_run)
+        restorer, turns = made.load(), replace(batch, seeds=(12345,) * 4, places=(0, 1, 2, 3))
+        restored = restorer.restore(turns).images
+        np.testing.assert_allclose(restored.numpy(), expected.numpy(), rtol=0, atol=1e-5)
+        for place in (3, 1):  # any of them alone, later or earlier than the last
+            alone = FaceBatch(("x",), batch.images[place : place + 1], (12345,), places=(place,))
+            found = restorer.restore(alone).images[0]
+            np.testing.assert_allclose(found.numpy(), expected[place].numpy(), rtol=0, atol=1e-5)
+
     def test_the_first_release_sampled_with_the_learned_variance(self, tiny: Make) -> None:
         made, batch = tiny("ffhq512", sampler="ancestral"), faces(2)
         calls = [round(999 * i / 249) for i in range(100)][::-1]
@@ -151,6 +178,50 @@ class TestChain:
         noised, calls = chain_timesteps(DifFaceOptions(**{**defaults, **options}))
         assert (noised, calls[:3], len(calls), calls[-1]) == (start, first_calls, count, 0)
 
+    @pytest.mark.parametrize(
+        ("preset", "start", "steps"),
+        [("ffhq512", 400, n) for n in (100, 80, 50, 40, 25, 20, 16, 10)]
+        + [("inpaint256", 480, n) for n in (120, 96, 60, 40)],
+    )
+    def test_fewer_steps_are_those_of_the_authors_respacing(
+        self, tiny: Make, preset: str, start: int, steps: int
+    ) -> None:
+        """ddimR keeps every stride-th timestep of 1000; the noise is that of index `steps`, the calls are below it."""
+        respaced = list(range(0, 1000, start // steps))
+        noised, calls = chain_timesteps(tiny(preset, steps=steps).resolved.options)
+        assert (noised, calls) == (respaced[steps], respaced[:steps][::-1]) and noised == start
+
+    @pytest.mark.parametrize("respacing", [250, 125, 100, 50])
+    def test_fewer_ancestral_steps_are_those_of_the_first_release(self, tiny: Make, respacing: int) -> None:
+        respaced = [round(999 * i / (respacing - 1)) for i in range(respacing)]
+        steps = respacing * 400 // 1000
+        noised, calls = chain_timesteps(tiny("ffhq512", sampler="ancestral", steps=steps).resolved.options)
+        assert (noised, calls) == (respaced[steps], respaced[:steps][::-1])
+
+    @pytest.mark.parametrize(
+        ("options", "gap"),
+        [
+            ({}, 4),
+            ({"steps": 20, "start_gap": 4}, 4),  # given
+            ({"steps": 20, "sampler": "dpm++"}, 4),  # not the authors'
+            ({"steps": 9}, 4),
+            ({"steps": 30}, 13),  # no whole stride
+            ({"steps": 400}, 1),
+            ({"start_timestep": 200}, 2),
+        ],
+    )
+    def test_the_gap_follows_from_the_steps_unless_it_is_given(
+        self, tiny: Make, options: dict[str, Any], gap: int
+    ) -> None:
+        found = tiny("ffhq512", **options).resolved.options
+        assert found.start_gap == gap
+        calls = chain_timesteps(found)[1]
+        assert (calls[0], calls[-1], len(calls)) == (found.start_timestep - gap, 0, found.steps)
+
+    def test_our_own_chains_have_no_gap_with_any_number_of_steps(self, tiny: Make) -> None:
+        found = tiny("face128", sampler="ddim", steps=12).resolved.options
+        assert found.start_gap == 0 and chain_timesteps(found)[1][0] == found.start_timestep
+
     def test_the_presets_have_the_authors_defaults(self) -> None:
         by_name = {preset.name: preset.options for preset in DIFFACE}
         assert list(by_name) == ["face128", "face128-swinir", "ffhq512", "ffhq512-mse", "inpaint256"]
@@ -165,7 +236,9 @@ class TestChain:
     @pytest.mark.parametrize(
         ("preset", "options", "message"),
         [
-            ("ffhq512", {"steps": 398}, r"expected steps in 1\.\.397 \(start_timestep - start_gap \+ 1\), got 398"),
+            ("ffhq512", {"steps": 401}, r"expected steps in 1\.\.400 \(start_timestep - start_gap \+ 1\), got 401"),
+            ("ffhq512", {"steps": 0}, r"expected steps in 1\.\.397 \(start_timestep - start_gap \+ 1\), got 0"),
+            ("ffhq512", {"steps": 398, "start_gap": 4}, r"expected steps in 1\.\.397 "),
             ("ffhq512", {"start_gap": -1}, "expected start_gap >= 0, got -1"),
             ("ffhq512", {"start_timestep": 1000}, "expected start_timestep <= 999"),
             ("ffhq512", {"sampler": "ancestral", "steps": 5}, "expected steps >= 10 for the ancestral sampler, got 5"),
