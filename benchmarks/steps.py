@@ -65,11 +65,12 @@ VARIANTS: Mapping[str, Mapping[str, Options]] = {
         "4 calls, ddim, eta 0.5": _ddim(4, 0.5),
     },
     "diffbfr": {
-        "1 + 1 + 1 calls": _diffbfr("ddim", 1, 1, 1),
-        "2 + 2 + 2 calls, ddim": _diffbfr("ddim", 2, 2, 2),
-        "4 + 4 + 4 calls, ddim": _diffbfr("ddim", 4, 4, 4),
-        "4 + 4 + 4 calls, dpm++": _diffbfr("dpm++", 4, 4, 4),
-        "6 + 6 + 6 calls, ddim": _diffbfr("ddim", 6, 6, 6),
+        "1 + 1 + 1 calls": _diffbfr("dpm++", 1, 1, 1),
+        "2 + 2 + 2 calls, dpm++": _diffbfr("dpm++", 2, 2, 2),
+        "2 + 4 + 2 calls, dpm++": _diffbfr("dpm++", 2, 4, 2),
+        "2 + 8 + 2 calls, dpm++": _diffbfr("dpm++", 2, 8, 2),
+        "4 + 8 + 4 calls, dpm++": _diffbfr("dpm++", 4, 8, 4),
+        "2 + 4 + 2 calls, ddim": _diffbfr("ddim", 2, 4, 2),
     },
     "clr_face": {
         "1 call": {"steps": 1},
