@@ -76,18 +76,21 @@ class PriorPreset(Preset):
     max_timestep: int = field(kw_only=True)
 
     def implied(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The gap of a preset that has one: the chain's stride, N / steps, with the authors' samplers.
+        """No cover with the noise of the authors, in whose code all faces have one N. And the gap of a preset that has
+        one: the chain's stride, N / steps, with the authors' samplers.
 
         They respace the whole chain to T' = 1000 steps / N timesteps, whole multiples of the stride, and start at
         index `steps` of it, which is N (arXiv 2102.09672, section 4).
         """
         own = self.options
-        if not isinstance(own, DifFaceOptions) or not own.start_gap:
+        if not isinstance(own, DifFaceOptions):
             return {}
+        implied: dict[str, Any] = {"cover": 0.0} if given.get("noise") == "authors" else {}
         start, steps = given.get("start_timestep", own.start_timestep), given.get("steps", own.steps)
-        if given.get("sampler", own.sampler) == "dpm++" or steps < _MIN_RESPACED_STEPS:
-            return {}
-        return {"start_gap": max(1, round(start / steps))}
+        is_respaced = given.get("sampler", own.sampler) != "dpm++" and steps >= _MIN_RESPACED_STEPS
+        if own.start_gap and is_respaced:
+            implied["start_gap"] = max(1, round(start / steps))
+        return implied
 
     def check(self, options: DifFaceOptions) -> None:
         limit = self.max_timestep

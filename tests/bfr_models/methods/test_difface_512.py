@@ -233,6 +233,11 @@ class TestChain:
         noised, calls = chain_timesteps(by_name["face128"])  # type: ignore[arg-type]
         assert (noised, calls[0]) == (120, 120)
 
+    def test_with_the_authors_noise_all_faces_start_at_one_timestep(self) -> None:
+        assert resolve_method("difface", options={"noise": "authors"}).options.cover == 0
+        with pytest.raises(UsageError, match="expected cover 0 with noise authors"):
+            resolve_method("difface", options={"noise": "authors", "cover": 1.0})
+
     @pytest.mark.parametrize(
         ("preset", "options", "message"),
         [
