@@ -101,9 +101,7 @@ class PriorPreset(Preset):
         if options.cover and (options.sampler == "ancestral" or options.start_gap):
             raise UsageError("expected ddim or dpm++ and start_gap 0 with a cover: the authors' spacing has one N")
         if options.cover and options.noise == "authors":
-            raise UsageError(
-                "expected a preset of the authors with noise authors, or cover 0: in their code all have one N"
-            )
+            raise UsageError("expected cover 0 with noise authors: in their code all faces have one N")
 
 
 @dataclass(frozen=True)
