@@ -4,8 +4,6 @@ photograph, restored and written back as a file."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from itertools import zip_longest
 from typing import Any
 
 from prefect import flow
@@ -21,11 +19,7 @@ from tasks.engine.ray_session import joined_ray
 from tasks.export_run import export_run
 from tasks.make_demo_faces import make_demo_faces, make_demo_photo
 from tasks.pack_pictures import files_of_run
-from tasks.plan_shards import finished_plan
-from tasks.restore_shards import early_workers, has_room
-from tasks.runs.prepare import prepare_run
 from tasks.runs.record import RunRecord
-from tasks.storage.store import Store
 
 METHODS = ("difface", "diffbfr", "clr_face")
 
@@ -50,26 +44,11 @@ def _demo(out: str, methods: list[str] | None, restore: Callable[[RestoreRun], R
     runs = [_run(out, method) for method in methods or METHODS]
     for run in runs:
         resolve_run(run)  # report an unknown name before any work starts
-    with ExitStack() as early:
-        early.enter_context(_workers_of(runs[0]))
-        make_demo_faces(f"{out}/lq")
-        records = {}
-        for run, following in zip_longest(runs, runs[1:]):
-            if following is not None:
-                early.enter_context(_workers_of(following))
-            records[run.method] = restore(run)
+    make_demo_faces(f"{out}/lq")
+    records = {run.method: restore(run) for run in runs}
     photo = _restore_photo(out, restore)
     compared = compare_runs("Two portraits", runs, list(records.values()), f"{out}/report", photo)
     return {"runs": records, "files": f"{out}/files", "report": compared["report"]}
-
-
-def _workers_of(run: RestoreRun) -> AbstractContextManager[object]:
-    """Starts a run's workers, which load while another run is at work; does nothing if there is no room for both, or if
-    the run is finished."""
-    resolved, store = prepare_run(run), Store(run.destination)
-    if finished_plan(resolved, store) is not None or not has_room(resolved):
-        return nullcontext()
-    return early_workers(resolved)
 
 
 def _restore_photo(out: str, restore: Callable[[RestoreRun], RunRecord]) -> RestoreRun:

@@ -48,17 +48,6 @@ def early_workers(resolved: ResolvedRun) -> Iterator[Pool]:
             _begun.clear()
 
 
-def has_room(resolved: ResolvedRun) -> bool:
-    """Whether this process's own cluster has CPUs for the run's workers, beside those that are at work in it."""
-    if not cluster_is_own():
-        return False
-    from tasks.engine.ray_cluster import cluster_nodes
-
-    nodes = cluster_nodes()
-    share, _ = crew_of(resolved.run, nodes)
-    return not share.gpus and share.room(nodes, {}) > 0
-
-
 def begin_shards(pool: Pool, shards: Iterable[Shard]) -> None:
     """Gives early workers that are ready the first of a run's shards; `restore_shards` finds them begun."""
     for shard in islice(shards, pool.free_slots()):

@@ -76,8 +76,7 @@ class PriorPreset(Preset):
     max_timestep: int = field(kw_only=True)
 
     def implied(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """No cover with the noise of the authors, in whose code all faces have one N. And the gap of a preset that has
-        one: the chain's stride, N / steps, with the authors' samplers.
+        """The gap of a preset that has one: the chain's stride, N / steps, with the authors' samplers.
 
         They respace the whole chain to T' = 1000 steps / N timesteps, whole multiples of the stride, and start at
         index `steps` of it, which is N (arXiv 2102.09672, section 4).
@@ -85,12 +84,9 @@ class PriorPreset(Preset):
         own = self.options
         if not isinstance(own, DifFaceOptions):
             return {}
-        implied: dict[str, Any] = {"cover": 0.0} if given.get("noise") == "authors" else {}
         start, steps = given.get("start_timestep", own.start_timestep), given.get("steps", own.steps)
         is_respaced = given.get("sampler", own.sampler) != "dpm++" and steps >= _MIN_RESPACED_STEPS
-        if own.start_gap and is_respaced:
-            implied["start_gap"] = max(1, round(start / steps))
-        return implied
+        return {"start_gap": max(1, round(start / steps))} if own.start_gap and is_respaced else {}
 
     def check(self, options: DifFaceOptions) -> None:
         limit = self.max_timestep
@@ -101,7 +97,10 @@ class PriorPreset(Preset):
         if options.cover and (options.sampler == "ancestral" or options.start_gap):
             raise UsageError("expected ddim or dpm++ and start_gap 0 with a cover: the authors' spacing has one N")
         if options.cover and options.noise == "authors":
-            raise UsageError("expected cover 0 with noise authors: in their code all faces have one N")
+            raise UsageError(
+                f"expected noise rows, found authors: the faces of {self.name} have starts of their own, which the "
+                "authors' have not; choose a preset of theirs, ffhq512, or set the options cover 0 and start_timestep"
+            )
 
 
 @dataclass(frozen=True)
@@ -118,6 +117,11 @@ class DifFacePreset(EstimatorPreset, PriorPreset):
 class InpaintPreset(PriorPreset):
     task: ClassVar[Task] = "inpaint"
     estimator: LaMaConfig = field(default_factory=LaMaConfig)
+
+    def check(self, options: DifFaceOptions) -> None:
+        super().check(options)
+        if options.cover:
+            raise UsageError(f"expected cover 0 for {self.name}, got {options.cover}: a hole has no change to go by")
 
 
 ESTIMATOR128 = SwinIRConfig(

@@ -56,9 +56,14 @@ def restore(
             metavar="0..1", help="How close to the input: 1 is closest, 0 restores most freely; 0.5 is the preset."
         ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Network calls per face, for diffusion methods.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Network calls per face, for diffusion methods; of DiffBFR's first chain.")
+    ] = None,
     sampler: Annotated[str | None, typer.Option(help="Sampler of a diffusion method: ddim or dpm++.")] = None,
-    start_timestep: Annotated[int | None, typer.Option(help="Timestep DifFace starts from: the paper's N.")] = None,
+    start_timestep: Annotated[
+        int | None,
+        typer.Option(help="Timestep DifFace starts from, the paper's N; the highest one where faces have their own."),
+    ] = None,
     eta: Annotated[float | None, typer.Option(help="Noise per sampling step, from 0 (most faithful) to 1.")] = None,
     noise: Annotated[
         str | None,

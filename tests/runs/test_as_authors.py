@@ -121,7 +121,7 @@ class TestResizeBack:
 
 
 class TestNoise:
-    CHAIN: ClassVar = {"sampler": "ddim", "steps": 2, "noise": "authors"}
+    CHAIN: ClassVar = {"sampler": "ddim", "steps": 2, "start_timestep": 20, "cover": 0.0, "noise": "authors"}
 
     def test_a_face_takes_its_place_in_its_file_whatever_the_shards_and_batches(self, tmp_path: Path) -> None:
         pictures = [support.portrait(n, 128) for n in range(5)]
@@ -139,7 +139,10 @@ class TestNoise:
             np.testing.assert_array_equal(to_uint8(restorer.restore(one).images[0]), after)
 
     def test_it_is_part_of_the_settings_and_runs_of_before_are_what_they_were(self) -> None:
-        plain, asked = (resolve_method("difface", options=options) for options in ({}, {"noise": "authors"}))
+        plain, asked = (
+            resolve_method("difface", options=options)
+            for options in ({"cover": 0.0}, {"cover": 0.0, "noise": "authors"})
+        )
         assert "noise" not in plain.description["options"] and "noise" not in plain.description["preset"]["options"]
         assert asked.description["options"]["noise"] == "authors" and asked.fingerprint != plain.fingerprint
 
@@ -147,7 +150,7 @@ class TestNoise:
         for settings in ({"input": "photos"}, {"input": "auto"}):
             rows = [{"id": "0", "image": {"bytes": support.encoded(photo(1, 2, None, 4)), "path": None}}]
             support.write_parquet(tmp_path / "src" / "a.parquet", rows)
-            run = support.make_run(tmp_path, "difface", options={"noise": "authors"}, **settings)
+            run = support.make_run(tmp_path, "difface", options={"noise": "authors", "cover": 0.0}, **settings)
             with pytest.raises(UsageError, match="expected --input faces with --noise authors, found photos"):
                 support.finished_run(run)
         with pytest.raises(UsageError, match="unknown option 'noise' of diffbfr"):

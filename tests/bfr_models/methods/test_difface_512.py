@@ -233,10 +233,11 @@ class TestChain:
         noised, calls = chain_timesteps(by_name["face128"])  # type: ignore[arg-type]
         assert (noised, calls[0]) == (120, 120)
 
-    def test_with_the_authors_noise_all_faces_start_at_one_timestep(self) -> None:
-        assert resolve_method("difface", options={"noise": "authors"}).options.cover == 0
-        with pytest.raises(UsageError, match="expected cover 0 with noise authors"):
-            resolve_method("difface", options={"noise": "authors", "cover": 1.0})
+    def test_the_authors_noise_is_of_one_start_for_all_faces(self) -> None:
+        with pytest.raises(UsageError, match="expected noise rows, found authors: the faces of face128 have starts"):
+            resolve_method("difface", options={"noise": "authors"})
+        own = {"noise": "authors", "cover": 0.0, "start_timestep": 20}
+        assert resolve_method("difface", options=own).options.start_timestep == 20
 
     @pytest.mark.parametrize(
         ("preset", "options", "message"),
