@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from bfr_models.errors import UsageError
@@ -27,7 +27,7 @@ class Care:
     size: Literal["input", "network"] = "network"  # of a face that is an image by itself
     grain: Literal["keep", "clean"] = "clean"
     resize_back: bool = False  # to the input's size before rounding, as DifFace's authors do
-    warning: str | None = None  # why nothing is judged, if nobody asked for that
+    warning: str | None = None  # why nothing is judged, or not as it should be, if nobody asked for that
 
     @property
     def description(self) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def choose_care(run: RestoreRun, method: ResolvedMethod) -> Care:
     size, judge = run.size or "input", None if run.max_harm == 1 else choose_judge(method)
     if judge is not None:
         limit = MAX_HARM if run.max_harm is None else run.max_harm
-        return Care(judge, limit, run.min_gain, size, run.grain or "keep")
+        return Care(judge, limit, run.min_gain, size, run.grain or "keep", warning=_uncalibrated(method, limit))
     if run.max_harm == 1 or method.name == CHANGES_NOTHING:
         return Care(size=size, grain=run.grain or "clean")
     unknown = f"no judge here knows the networks of {method.name} {method.preset.name}"
@@ -61,6 +61,18 @@ def choose_care(run: RestoreRun, method: ResolvedMethod) -> Care:
         "use a preset face128 as it comes with the package, or say with --max-harm 1 that this is wanted"
     )
     return Care(size=size, grain=run.grain or "clean", warning=warning)
+
+
+def _uncalibrated(method: ResolvedMethod, limit: float) -> str | None:
+    """The judge has seen what its networks draw with their presets' own options."""
+    own: Any = method.preset.options
+    no_matter = {name: getattr(own, name) for name in ("precision", "compile") if hasattr(own, name)}
+    if replace(method.options, **no_matter) == own:
+        return None
+    return (
+        f"the judge was calibrated with the own options of {method.name} {method.preset.name}: with others more than "
+        f"{limit:.0%} of the faces may come out worse; look at some of them before you keep them"
+    )
 
 
 def _require_no_limit(run: RestoreRun, why: str) -> None:

@@ -161,6 +161,25 @@ def test_a_face_that_the_method_has_not_changed_is_not_resampled(tmp_path: Path)
     assert not any("judge" in warning for warning in record["warnings"])
 
 
+@pytest.mark.parametrize(
+    ("settings", "is_calibrated"),
+    [
+        ({}, True),
+        ({"options": {"precision": "bf16"}}, True),
+        ({"options": {"steps": 2}}, False),
+        ({"effort": "draft"}, False),
+    ],
+)
+def test_other_options_than_the_preset_s_are_judged_with_a_warning(
+    settings: dict[str, Any], is_calibrated: bool, tmp_path: Path
+) -> None:
+    care = resolve_run(support.make_run(tmp_path, "difface", **settings)).care
+    assert care.judge is not None
+    assert (
+        care.warning is None if is_calibrated else "was calibrated with the own options of difface" in str(care.warning)
+    )
+
+
 def test_networks_that_no_judge_knows_replace_every_face_with_a_warning(method: str, tmp_path: Path) -> None:
     record, (row,) = run_over(tmp_path, [support.portrait(1)], method)
     assert row["faces"][0]["outcome"] == "restored" and record["care"]["max_harm"] == 1
