@@ -160,7 +160,7 @@ _LATER: Mapping[str, Mapping[str, Any]] = {
 
 
 def _as_before(described: dict[str, Any], method: str) -> dict[str, Any]:
-    """Without those options: so that runs from before them go on."""
+    """Leaves those options out, so that runs from before they existed can go on."""
     later = _LATER.get(method, {})
     plain = {name: _as_before(value, method) if isinstance(value, dict) else value for name, value in described.items()}
     return {name: value for name, value in plain.items() if name not in later or later[name] != value}

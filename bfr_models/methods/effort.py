@@ -17,14 +17,12 @@ STANDARD = "standard"
 
 Options = Mapping[str, Any]
 
-_DIFFACE: Mapping[str, Options] = {"draft": {"steps": 1}, "best": {}}
 OPTIONS: Mapping[tuple[str, str], Mapping[str, Options]] = {
-    ("difface", "face128"): _DIFFACE,
-    ("difface", "face128-swinir"): _DIFFACE,
+    ("difface", "face128"): {"draft": {"steps": 1}, "best": {}},
     ("diffbfr", "face128"): {"draft": {"steps": 1, "steps_high": 1, "steps_texture": 1}, "best": {}},
     ("clr_face", "face128"): {"draft": {"steps": 1}, "best": {}},
 }
-"""By method and preset. Those of 512 px have none: their weights are not here to measure with."""
+"""By method and preset. All others were not measured."""
 
 
 def effort_options(method: str, preset: str, effort: str, given: Options) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class Prior(Component):
     """DifFace's unconditional diffusion model: mean w(t) (eps - eps_theta(x_t, t))^2 over t up to t_max.
 
     Only the last N steps of the chain are ever run, so only they are trained. Where that is a part of it, the lower
-    ones come oftener, t = t_max u^1.5, and w(t) = min(snr, SNR_LIMIT) / snr (arXiv 2303.09556): unweighted, the loss
+    ones come more often, t = t_max u^1.5, and w(t) = min(snr, SNR_LIMIT) / snr (arXiv 2303.09556): unweighted, the loss
     would look at grain alone. Of the whole chain t is uniform and w is 1, as the authors have it.
 
     Where the variance is learned, too, the variational bound of a step is added, in bits, a thousandth of the chain's,

@@ -21,7 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bfr_models.diffusion.sampling import Noise, as_model, get_sampler, truncated_sample
+from bfr_models.diffusion.own_start import own_chains
+from bfr_models.diffusion.sampling import Noise, as_model, get_sampler, truncated_sample, truncated_sample_each
 from bfr_models.diffusion.schedule import add_noise, levels_at, linear_alphas_cumprod, truncated_timesteps
 from bfr_models.errors import UsageError
 from bfr_models.methods.diffbfr import corrected
@@ -169,6 +170,7 @@ class IrmHigh(_ConditionalDenoiser):
         self, preset: DiffBFRPreset, auxiliary: AuxiliaryWeights, recipe: Recipe, weights: LossWeights
     ) -> None:
         super().__init__(preset, auxiliary, recipe, weights)
+        self.cover = cast(DiffBFROptions, preset.options).cover
         self.first = IrmLow(preset, NO_AUXILIARY, recipe, weights)  # for its images and its chain; not trained here
         self.first_weights = auxiliary.irm_low
         self.first_network = _frozen(self.first.build(), auxiliary.irm_low) if auxiliary.irm_low else None
@@ -184,8 +186,8 @@ class IrmHigh(_ConditionalDenoiser):
         return {f"{name}_sha256": read_card(weights)["sha256"] for name, weights in given.items() if weights}
 
     def _timesteps_around_start(self, draws: Draws) -> Tensor:
-        """Where faces have starts of their own, up to the highest, the lower ones oftener."""
-        if not cast(DiffBFROptions, self.preset.options).cover:
+        """Where faces have starts of their own, up to the highest, the lower ones more often."""
+        if not self.cover:
             return super()._timesteps_around_start(draws)
         return (2 + (self.start - 2) * draws.uniform() ** 1.5).round().long()
 
@@ -211,6 +213,14 @@ class IrmHigh(_ConditionalDenoiser):
             x_0, y, _ = self.first.images(gt, start)
             return torch.lerp(x_0, y, draws.uniform(1, 1, 1).to(gt))
         return self._first_output(start, lq, CONDITION_STEPS, draws)
+
+    def _restore(self, network: nn.Module, y: Tensor, condition: Tensor) -> Tensor:
+        if not self.cover:
+            return super()._restore(network, y, condition)
+        _, lq = condition.chunk(2, dim=1)
+        chains = own_chains(lq, y, self.cover, self.start, self.steps, self.alphas_cumprod)
+        noise = RowNoise(range(len(y)), y.device)
+        return truncated_sample_each(as_model(network, condition), y, chains, get_sampler("dpm++"), noise)
 
     @torch.no_grad()
     def _start(self, lq: Tensor) -> Tensor:
