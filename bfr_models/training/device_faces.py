@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -41,14 +42,25 @@ def pack(data: Path, file: Path, size: int, side: int) -> int:
     return file.stat().st_size
 
 
+def facts_of(file: Path) -> dict[str, Any]:
+    """What `pack` says of its faces. UsageError for a file that is missing, or that it has not made."""
+    if not file.is_file():
+        raise UsageError(f"expected faces that were packed, found no file at {file}; pack them first: --pack FACES")
+    try:
+        metadata = pq.read_schema(file).metadata or {}
+    except pa.ArrowInvalid:  # not Parquet
+        metadata = {}
+    if _FACTS not in metadata:
+        raise UsageError(f"expected faces that were packed, found others at {file}; pack them first: --pack FACES")
+    facts: dict[str, Any] = json.loads(metadata[_FACTS])
+    return facts
+
+
 class DeviceFaces:
     """All faces of a packed file, (n, 3, S, S) uint8 on the device, and random views of them."""
 
     def __init__(self, file: Path, size: int, augmentation: Augmentation, device: torch.device | str) -> None:
-        metadata = pq.read_schema(file).metadata or {}
-        if _FACTS not in metadata:
-            raise UsageError(f"expected faces that were packed, found others at {file}; pack them first: --pack {file}")
-        self.description = json.loads(metadata[_FACTS])
+        self.description = facts_of(file)
         (packed,) = local_files(file)
         cells = [cell for cell, _ in encoded_images(packed, "image")]
         side = Image.open(io.BytesIO(cells[0])).width

@@ -1,4 +1,4 @@
-"""The drill for a short loan of a GPU, on the CPU: its loop, its checkpoints, what it draws on the device."""
+"""A short training, for a GPU at hand for minutes, on the CPU: loop, checkpoints, what it draws on the device."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from PIL import Image
 from bfr_models.errors import UsageError
 from bfr_models.pixels import to_tensor, to_uint8
 from bfr_models.registry import load_method, resolve_method
+from bfr_models.training.component import AuxiliaryWeights
 from bfr_models.training.data import Augmentation, augment, read_faces
 from bfr_models.training.device_faces import DeviceFaces, pack
 from bfr_models.training.draws import BatchDraws
-from bfr_models.training.drill import GRACE, Drill, Training
+from bfr_models.training.short_training import COMPONENTS, GRACE, Settings, Training, _usable, main
 from bfr_models.types import FaceBatch
 from bfr_models.weights.files import ASSETS, read_card
 from tests import support
@@ -45,11 +46,11 @@ def packed(source: Path) -> Path:
     return file
 
 
-def drill_of(packed: Path, out: Path, **changes: Any) -> Drill:
+def settings_of(packed: Path, out: Path, **changes: Any) -> Settings:
     out.mkdir(exist_ok=True)
     defaults = {"batch_size": 4, "device": "cpu", "compile": False, "checkpoint_minutes": 0.0, "minutes": 60.0}
     component = changes.pop("component", "difface/prior")
-    return Drill(component, packed, out, **{"ends_at": time.time() + 3600, **defaults, **changes})
+    return Settings(component, packed, out, **{"ends_at": time.time() + 3600, **defaults, **changes})
 
 
 class TestFaces:
@@ -90,9 +91,17 @@ class TestFaces:
             distance = ((a_sorted <= everything).float().mean(1) - (b_sorted <= everything).float().mean(1)).abs().max()
             assert distance < np.sqrt(-0.5 * np.log(0.001 / 2) * 2 / count)
 
-    def test_a_file_that_was_not_packed_is_refused(self, source: Path) -> None:
-        with pytest.raises(UsageError, match="expected faces that were packed"):
-            DeviceFaces(source, 128, STILL, "cpu")
+    def test_a_file_that_was_not_packed_is_refused(self, source: Path, tmp_path: Path) -> None:
+        other = tmp_path / "faces.jpg"
+        other.write_bytes(b"no Parquet")
+        for file, found in (
+            (source, "others"),
+            (other, "others"),
+            (tmp_path / "none", "no file"),
+            (tmp_path, "no file"),
+        ):
+            with pytest.raises(UsageError, match=f"expected faces that were packed, found {found} at {file}"):
+                DeviceFaces(file, 128, STILL, "cpu")
 
     def test_packed_images_have_all_of_their_colours(self, packed: Path) -> None:
         cell = pq.read_table(packed)["image"][0].as_py()
@@ -120,7 +129,7 @@ class TestTraining:
         self, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         out = tmp_path / "out"
-        Training(drill_of(packed, out, steps=20, rate=20.0)).run()
+        Training(settings_of(packed, out, steps=20, rate=20.0)).run()
         name = "difface-face128-prior"
         assert sorted(path.name for path in out.iterdir()) == [f"{name}.json", f"{name}.safetensors"]
         weights = out / f"{name}.safetensors"
@@ -137,36 +146,75 @@ class TestTraining:
         batch = FaceBatch(("a",), to_tensor(support.portrait(1, 128))[None], (1,))
         assert torch.isfinite(load_method(resolved).restore(batch).images).all()
 
-        again = Training(drill_of(packed, out, steps=2))
+        again = Training(settings_of(packed, out, steps=2))
         assert again.state.step == 20
         again.run()
         curve = read_card(weights)["curve"]["loss"]
         assert read_card(weights)["steps"] == 22 and curve[:20] == card["curve"]["loss"] and len(curve) == 22
 
     def test_what_is_aged_on_cpus_alone_is_degraded_without_that(self, packed: Path, tmp_path: Path) -> None:
-        training = Training(drill_of(packed, tmp_path / "out", component="diffbfr/irm_low"))
+        training = Training(settings_of(packed, tmp_path / "out", component="diffbfr/irm_low"))
         kinds = {"gfpgan", "difface", "gfpgan_extreme", "difface_extreme"}
         assert set(training.recipe.degradations) == kinds
         assert torch.isfinite(training._loss(training.state.network))
 
+    def test_the_second_model_is_trained_behind_what_its_chain_goes_through(self, packed: Path, tmp_path: Path) -> None:
+        names = {"estimator": "difface-face128-estimator_unet", "irm_low": "diffbfr-face128-irm_low"}
+        auxiliary = AuxiliaryWeights(**{name: ASSETS / f"{file}.safetensors" for name, file in names.items()})
+        Training(
+            settings_of(packed, tmp_path / "out", component="diffbfr/irm_high", auxiliary=auxiliary, steps=1)
+        ).run()
+        card = read_card(tmp_path / "out" / "diffbfr-face128-irm_high.safetensors")
+        for name, file in names.items():
+            assert card[f"{name}_sha256"] == read_card(ASSETS / f"{file}.safetensors")["sha256"]
+
     def test_it_ends_in_time_and_leaves_nothing_where_there_was_none(self, packed: Path, tmp_path: Path) -> None:
-        Training(drill_of(packed, tmp_path / "out", ends_at=time.time() + GRACE - 1)).run()
+        Training(settings_of(packed, tmp_path / "out", ends_at=time.time() + GRACE - 1)).run()
         assert not list((tmp_path / "out").iterdir())
 
     def test_the_rate_warms_up_and_falls_with_the_time(self, packed: Path, tmp_path: Path) -> None:
-        training = Training(drill_of(packed, tmp_path / "out", steps=1000))
+        training = Training(settings_of(packed, tmp_path / "out", steps=1000))
         rates = []
         for step in (0, 99, 500, 875, 999):
             training.state.step = step
             rates.append(training._learning_rate() / training.recipe.learning_rate)
         assert rates == pytest.approx([1 / 200, 0.5, 1, 0.5, 0.004])
 
+    def test_each_component_gets_the_frozen_networks_that_its_loss_can_use(self) -> None:
+        every = AuxiliaryWeights(Path("perceptual"), Path("recogniser"), Path("irm_low"), Path("estimator"))
+        used = {component: set(_usable(every, component).given()) for component in COMPONENTS}
+        assert used == {
+            "difface/estimator_unet": {"perceptual"},
+            "difface/prior": set(),
+            "diffbfr/irm_low": {"perceptual", "recogniser"},
+            "diffbfr/irm_high": {"perceptual", "recogniser", "irm_low", "estimator"},
+        }
+        assert _usable(AuxiliaryWeights(estimator=Path("estimator")), "diffbfr/irm_low") == AuxiliaryWeights()
+
+    @pytest.mark.parametrize(
+        ("words", "told"),
+        [
+            ("--initial difface/pror=a", "unknown component of --initial 'difface/pror'"),
+            ("--initial difface/pror=a", "did you mean 'difface/prior'?"),
+            ("--initial difface/prior", "expected --initial COMPONENT=FILE, found 'difface/prior'"),
+            ("--data none.parquet", "found no file at none.parquet; pack them first: --pack FACES"),
+        ],
+    )
+    def test_a_mistake_is_told_before_any_process_starts(
+        self, words: str, told: str, packed: Path, tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    ) -> None:  # fmt: skip
+        out = tmp_path / "out"
+        monkeypatch.setattr(sys, "argv", ["short_training", "--data", str(packed), "--out", str(out), *words.split()])
+        assert main() == 2
+        assert told in capsys.readouterr().err and not out.exists()
+
     @pytest.mark.long
     def test_the_command_trains_components_side_by_side_with_few_packages(self, packed: Path, tmp_path: Path) -> None:
         (tmp_path / "sitecustomize.py").write_text(f"import sys\nfor name in {ABSENT}:\n    sys.modules[name] = None\n")
         out = tmp_path / "out"
         words = f"--data {packed} --out {out} --minutes 5 --steps 1 --batch-size 2 --device cpu --no-compile"
-        command = [sys.executable, "-m", "bfr_models.training.drill", *words.split()]
+        command = [sys.executable, "-m", "bfr_models.training.short_training", *words.split()]
         path = f"{tmp_path}:{support.ROOT}"
         done = subprocess.run(
             command, env={"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}, check=False, capture_output=True
