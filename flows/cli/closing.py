@@ -16,6 +16,8 @@ from tasks.runs.outcomes import written_words
 
 Result = Mapping[str, Any]
 
+MENDABLE = frozenset({"missing", "undecodable", "too_large", "too_small", "bad_mask", "bad_gt"})
+"""Codes of files that cannot be used as they are: to try them again, as they are, would change nothing."""
 SCORES = ("identity_similarity", "identity_similarity_gt", "psnr", "ssim")
 
 
@@ -83,11 +85,12 @@ def _next(record: Result) -> Iterator[str]:
     arguments = record["arguments"]
     source, destination = arguments["source"], arguments["destination"]
     has_files = source.startswith(f"{destination}/")  # it was given files
-    if record["rejects"] and has_files:
-        yield "mend the files that the report names as rejected, and run the same command again; the others stay done"
-    elif record["rejects"]:
-        codes = ",".join(record["rejects"])
-        yield f"look at {destination}/rejected; what may pass is tried again with --retry-rejected {codes}"
+    mendable = [code for code in record["rejects"] if has_files and code in MENDABLE]
+    if mendable:
+        named = ", ".join(mendable)
+        yield f"mend the files that the report names as {named}, and run the same command again; the others stay done"
+    if others := [code for code in record["rejects"] if code not in mendable]:
+        yield f"look at {destination}/rejected; what may pass is tried again with --retry-rejected {','.join(others)}"
     if has_files:
         yield f"bfr review {destination}        # look at the faces and decide"
         yield f"bfr export {destination} DIR    # the same files, restored"

@@ -34,7 +34,7 @@ def test_a_terminal_gets_a_box_and_commands_in_one_line_each(width: int) -> None
     lines = rest.splitlines()
     assert "report: /archive/restored/report/index.html" in lines
     assert "next:   bfr export /archive/restored DIR    # the same files, restored" in lines
-    assert any(line.startswith("next:   mend the files that the report names as rejected") for line in lines)
+    assert any(line.startswith("next:   mend the files that the report names as undecodable, ") for line in lines)
     assert "│" not in rest
 
 
@@ -46,3 +46,30 @@ def test_a_log_gets_lines() -> None:
         "1,200 rows in = 1,199 written (9 restored, 1,190 kept as they were) + 1 rejected, 40 shards, 61.5 s"
     )
     assert "rejected as undecodable: 1" in lines and not any("╭" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("rejects", "mended", "again"),
+    [
+        (("undecodable", "bad_mask"), "undecodable, bad_mask", None),
+        (("method_failed", "worker_killed"), None, "method_failed,worker_killed"),
+        (("missing", "no_face"), "missing", "no_face"),
+    ],
+)
+def test_files_that_cannot_be_read_are_to_be_mended_and_other_rows_tried_again(
+    rejects: tuple[str, ...], mended: str | None, again: str | None
+) -> None:
+    told = io.StringIO()
+    closing(Console(file=told, soft_wrap=True), RECORD | {"rejects": dict.fromkeys(rejects, 1)})
+    start, retry = "next:   mend the files that the report names as ", " --retry-rejected "
+    lines = told.getvalue().splitlines()
+    assert [line.removeprefix(start).partition(", and")[0] for line in lines if line.startswith(start)] == (
+        [mended] if mended else []
+    )
+    assert [line.partition(retry)[2] for line in lines if retry in line] == ([again] if again else [])
+
+
+def test_rows_of_a_dataset_are_tried_again() -> None:
+    told = io.StringIO()
+    closing(Console(file=told, soft_wrap=True), RECORD | {"arguments": {"source": "/a", "destination": "/b"}})
+    assert "tried again with --retry-rejected undecodable\n" in told.getvalue() and "mend" not in told.getvalue()
