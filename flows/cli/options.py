@@ -137,13 +137,20 @@ def settings_from(context: typer.Context, model: type[BaseModel], config: Path |
 
 def _qualities(given: Iterable[str]) -> dict[str, str]:
     """`--quality` takes a word, which is the effort, and a number, which is the format's quality."""
+    chosen: dict[str, str] = {}
     for word in given:
         if word not in EFFORTS and not word.isdigit():
             raise UsageError(
                 f"expected --quality {', '.join(EFFORTS)}, or 1 to 100 for webp and jpeg, found {word!r}"
                 f"{did_you_mean(word, EFFORTS)}"
             )
-    return {"effort" if word in EFFORTS else "quality": word for word in given}
+        name = "effort" if word in EFFORTS else "quality"
+        if name in chosen:
+            raise UsageError(
+                f"expected --quality with one word and one number at most, found {chosen[name]} and {word}"
+            )
+        chosen[name] = word
+    return chosen
 
 
 def _as_field(model: type[BaseModel], name: str, value: Any) -> Any:

@@ -129,8 +129,8 @@ def restore(
         list[str] | None,
         typer.Option(
             metavar="draft|standard|best|1..100",
-            help="Network calls a face gets, standard by default; or, as a number, the quality of webp and jpeg, 95 by "
-            "default. May be given twice.",
+            help="Network calls a face gets, standard by default (in a --config file: effort); or, as a number, the "
+            "quality of webp and jpeg, 95 by default (in a file: quality). May be given once as each.",
         ),
     ] = None,
     keep_input: Annotated[bool | None, typer.Option("--keep-input", help="Copy the input image to the output.")] = None,

@@ -216,6 +216,14 @@ def test_quality_is_a_word_a_number_or_both(flags: tuple[str, ...], effort: str,
     assert (run.effort, run.quality) == (effort, quality)
 
 
+@pytest.mark.parametrize(("first", "second"), [("draft", "best"), ("60", "70")])
+def test_two_qualities_of_one_kind_are_refused(first: str, second: str, restore: Bfr) -> None:
+    refused = restore("--method", "difface", "--quality", first, "--quality", second)
+    assert refused.exit_code == 2
+    told = f"expected --quality with one word and one number at most, found {first} and {second}"
+    assert told in refused.stderr
+
+
 def test_another_word_for_quality_is_refused_with_those_that_are_known(restore: Bfr) -> None:
     refused = restore("--method", "difface", "--quality", "standart")
     assert refused.exit_code == 2
