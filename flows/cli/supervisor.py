@@ -82,9 +82,9 @@ def supervise(command: Callable[[], None]) -> None:
 def _end_at_once() -> None:
     """Ends the driver, whose exit code is told: taking down what torch and Prefect have built would take a second."""
     if is_driver():
-        with suppress(OSError):
-            sys.stdout.flush()
-            sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # its other end is gone, or it was closed
+                stream.flush()
         os._exit(0)
 
 

@@ -162,3 +162,10 @@ def test_a_command_ends_once_the_last_handler_is_through() -> None:
     command = Command(f"import atexit; sys.slow = {slow}; {said_last}; print('up', flush=True); sys.exit(3)")
     assert command.wait() == 3
     assert command.said.split() == ["up", "good-bye"]
+
+
+def test_what_is_left_to_say_is_said_beside_a_stream_that_is_closed() -> None:
+    said_last = "atexit.register(lambda: (sys.stdout.close(), sys.stderr.write('good-bye')))"
+    command = Command(f"import atexit; {said_last}; print('up', flush=True); sys.exit(3)")
+    assert command.wait() == 3
+    assert command.said.split() == ["up", "good-bye"]
