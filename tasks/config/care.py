@@ -31,8 +31,7 @@ class Care:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What changes the output, as plain data. Runs that resize nothing back say nothing of it, as those from before
-        it could be asked for."""
+        """What changes the output, as plain data. `resize_back` is there only if asked for: older runs lack the key."""
         judged = None if self.judge is None else asdict(self.judge)
         gain = None if self.judge is None else self.min_gain
         back = {"resize_back": True} if self.resize_back else {}
