@@ -5,6 +5,7 @@ faces. The loop (`bfr_models.training.loop`) knows the rest, and `bfr_models.tra
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,10 @@ class AuxiliaryWeights:
 
     def given(self) -> list[str]:
         return [file.name for file in fields(self) if getattr(self, file.name) is not None]
+
+    def only(self, names: Collection[str]) -> AuxiliaryWeights:
+        """Those of these names."""
+        return AuxiliaryWeights(**{name: getattr(self, name) for name in self.given() if name in names})
 
 
 NO_AUXILIARY = AuxiliaryWeights()

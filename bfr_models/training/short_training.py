@@ -32,11 +32,10 @@ from torch import Tensor, nn
 from bfr_models.degradation.batched import BatchedDegradation
 from bfr_models.degradation.presets import get_preset
 from bfr_models.errors import BfrError, UsageError, unknown
+from bfr_models.training import registry
 from bfr_models.training.component import NO_AUXILIARY, AuxiliaryWeights, Recipe
 from bfr_models.training.device_faces import DeviceFaces, facts_of, pack
 from bfr_models.training.draws import BatchDraws
-from bfr_models.training.registry import COMPONENTS as KNOWN
-from bfr_models.training.registry import get_component
 from bfr_models.training.state import State
 from bfr_models.weights.files import read_card
 from bfr_models.weights.tensors import load_weights, parameters_of, save_weights
@@ -65,7 +64,7 @@ class Settings:
     seed: int = 0
     checkpoint_minutes: float = 2.0
     initial: Path | None = None
-    auxiliary: AuxiliaryWeights = NO_AUXILIARY
+    auxiliary: AuxiliaryWeights = NO_AUXILIARY  # of all components; each takes what its loss can use
 
     @property
     def name(self) -> str:
@@ -83,7 +82,8 @@ class Training:
     def __post_init__(self) -> None:
         settings = self.settings
         method, name = settings.component.split("/")
-        self.component = get_component(method, name, PRESET, settings.auxiliary)
+        auxiliary = settings.auxiliary.only(registry.COMPONENTS[method, name].auxiliary)
+        self.component = registry.get_component(method, name, PRESET, auxiliary)
         self.recipe = _without_ageing(self.component.recipe, settings)
         recipe = self.recipe
         self.faces = DeviceFaces(settings.data, recipe.size, recipe.augmentation, settings.device)
@@ -233,13 +233,6 @@ def _pairs(given: list[str]) -> dict[str, Path]:
     return pairs
 
 
-def _usable(auxiliary: AuxiliaryWeights, component: str) -> AuxiliaryWeights:
-    """The weights that the component's loss can use: the command takes those of all components."""
-    method, name = component.split("/")
-    used = KNOWN[method, name].auxiliary
-    return AuxiliaryWeights(**{each: getattr(auxiliary, each) for each in auxiliary.given() if each in used})
-
-
 def _side_by_side(arguments: argparse.Namespace, ends_at: float) -> int:
     """A process for each component, with this one's arguments; the number of those that failed."""
     command = [sys.executable, "-m", __spec__.name, *sys.argv[1:], "--ends-at", str(ends_at), "--only"]
@@ -300,8 +293,7 @@ def main() -> int:
         if only is None:
             return min(1, _side_by_side(arguments, ends_at))
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // len(components)))
-        a |= {"initial": initial.get(only), "auxiliary": _usable(auxiliary, only)}
-        Training(Settings(only, ends_at=ends_at, **a)).run()
+        Training(Settings(only, ends_at=ends_at, initial=initial.get(only), auxiliary=auxiliary, **a)).run()
     except BfrError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

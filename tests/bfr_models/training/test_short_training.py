@@ -19,11 +19,12 @@ from PIL import Image
 from bfr_models.errors import UsageError
 from bfr_models.pixels import to_tensor, to_uint8
 from bfr_models.registry import load_method, resolve_method
-from bfr_models.training.component import AuxiliaryWeights
+from bfr_models.training.component import NO_AUXILIARY, AuxiliaryWeights
 from bfr_models.training.data import Augmentation, augment, read_faces
 from bfr_models.training.device_faces import DeviceFaces, pack
 from bfr_models.training.draws import BatchDraws
-from bfr_models.training.short_training import COMPONENTS, GRACE, Settings, Training, _usable, main
+from bfr_models.training.perceptual import PerceptualDistance
+from bfr_models.training.short_training import GRACE, Settings, Training, main
 from bfr_models.types import FaceBatch
 from bfr_models.weights.files import ASSETS, read_card
 from tests import support
@@ -180,16 +181,16 @@ class TestTraining:
             rates.append(training._learning_rate() / training.recipe.learning_rate)
         assert rates == pytest.approx([1 / 200, 0.5, 1, 0.5, 0.004])
 
-    def test_each_component_gets_the_frozen_networks_that_its_loss_can_use(self) -> None:
-        every = AuxiliaryWeights(Path("perceptual"), Path("recogniser"), Path("irm_low"), Path("estimator"))
-        used = {component: set(_usable(every, component).given()) for component in COMPONENTS}
-        assert used == {
-            "difface/estimator_unet": {"perceptual"},
-            "difface/prior": set(),
-            "diffbfr/irm_low": {"perceptual", "recogniser"},
-            "diffbfr/irm_high": {"perceptual", "recogniser", "irm_low", "estimator"},
-        }
-        assert _usable(AuxiliaryWeights(estimator=Path("estimator")), "diffbfr/irm_low") == AuxiliaryWeights()
+    def test_a_component_takes_the_frozen_networks_that_its_loss_can_use(self, packed: Path, tmp_path: Path) -> None:
+        squeezenet = tmp_path / "squeezenet.pth"
+        torch.save(PerceptualDistance().state_dict(), squeezenet)
+        auxiliary = AuxiliaryWeights(perceptual=squeezenet, estimator=tmp_path / "not-its.safetensors")
+        with_it, without = (
+            Training(settings_of(packed, tmp_path / "out", component="diffbfr/irm_low", auxiliary=each))
+            for each in (auxiliary, NO_AUXILIARY)
+        )
+        without.state.network.load_state_dict(with_it.state.network.state_dict())
+        assert with_it._loss(with_it.state.network) > without._loss(without.state.network)
 
     @pytest.mark.parametrize(
         ("words", "told"),
