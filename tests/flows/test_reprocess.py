@@ -77,7 +77,7 @@ def test_an_empty_source_is_an_error_not_an_empty_dataset(ask: Ask, tmp_path: Pa
     name = reprocess_without_prefect(run := ask())["generation"]
     for path in (tmp_path / "src").iterdir():
         path.unlink()
-    with pytest.raises(UsageError, match="expected files at .*, found nothing"):
+    with pytest.raises(UsageError, match=r"expected files at .*, found nothing"):
         reprocess_without_prefect(run)
     support.assert_whole(folder(run, name), 5)
 

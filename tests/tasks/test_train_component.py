@@ -41,7 +41,7 @@ def lines(store: Store, name: str) -> list[dict[str, Any]]:
 def test_what_cannot_be_trained_is_told_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="expected a batch of as many faces in each part of each share, 3 x 1 in all"):
         train_component(training(str(tmp_path / "out"), str(tmp_path), workers=3))
-    with pytest.raises(UsageError, match="expected files at .*, found nothing"):
+    with pytest.raises(UsageError, match=r"expected files at .*, found nothing"):
         train_component(training(str(tmp_path / "out"), str(tmp_path), workers=2))
 
 
