@@ -12,9 +12,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import subprocess
 import sys
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tests.faults.fault_proxy import FaultProxy  # noqa: E402
-from tests.support import portrait  # noqa: E402
+from tests.support import infra_server, portrait  # noqa: E402
 
 PORT, SIDE, SHARD_ROWS = 18492, 256, 32
 
@@ -54,16 +52,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", default="2,10", help="of the two runs")
     args = parser.parse_args()
-    script = str(ROOT / "infra" / "s3-server.sh")
-    with tempfile.TemporaryDirectory(prefix="bfr-s3-") as scratch:
-        started = subprocess.run(  # noqa: S603
-            [script, "start", f"{scratch}/s3", str(PORT)], check=True, capture_output=True, text=True
-        )
-        try:
-            os.environ |= dict(word.split("=", 1) for word in started.stdout.split())
-            few, many = (cost_of(int(shards)) for shards in args.shards.split(","))
-        finally:
-            subprocess.run([script, "stop", f"{scratch}/s3"], check=True)  # noqa: S603
+    with infra_server("s3-server.sh", PORT) as said:
+        os.environ |= dict(word.split("=", 1) for word in said.split())
+        few, many = (cost_of(int(shards)) for shards in args.shards.split(","))
     text = header() + " ".join(__doc__.split("\n\n")[2].split()) + "\n\n" + table(few, many)
     (ROOT / "benchmarks" / "results" / "s3_requests.md").write_text(text)
     print(text)

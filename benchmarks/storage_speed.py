@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +26,9 @@ from header import header
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+
+from tests.support import infra_server  # noqa: E402
+
 PORT, SHARD_ROWS = 18490, 8
 PLACES = ("local disk", "S3")
 Pair = dict[str, float]
@@ -39,16 +41,9 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--shards", type=int, default=3, help=f"of {SHARD_ROWS} rows, for each half of a pair")
     args = parser.parse_args()
-    script = str(ROOT / "infra" / "s3-server.sh")
-    with tempfile.TemporaryDirectory(prefix="bfr-speed-") as scratch:
-        started = subprocess.run(  # noqa: S603
-            [script, "start", f"{scratch}/s3", str(PORT)], check=True, capture_output=True, text=True
-        )
-        try:
-            os.environ |= dict(word.split("=", 1) for word in started.stdout.split())
-            pairs = measure(Path(scratch), args.data, args.pairs, args.shards)
-        finally:
-            subprocess.run([script, "stop", f"{scratch}/s3"], check=True)  # noqa: S603
+    with tempfile.TemporaryDirectory(prefix="bfr-speed-") as scratch, infra_server("s3-server.sh", PORT) as said:
+        os.environ |= dict(word.split("=", 1) for word in said.split())
+        pairs = measure(Path(scratch), args.data, args.pairs, args.shards)
     text = table(pairs, args.shards)
     (ROOT / "benchmarks" / "results" / "storage_speed.md").write_text(text)
     print(text)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from bfr_models.registry import methods
 from tasks.config.environment import prepare_environment
 from tests import support
 from tests.generations import Ask
-from tests.support import ROOT, free_ports
+from tests.support import ROOT, free_ports, infra_server
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -96,7 +94,7 @@ def ceph() -> Iterator[tuple[str, int]]:
     if not shutil.which("radosgw"):
         pytest.skip("no radosgw: apt-get install ceph-mon ceph-osd ceph-mgr radosgw ceph-common")
     port = free_ports(3)
-    with _server("s3-server.sh", port):
+    with infra_server("s3-server.sh", port):
         yield "127.0.0.1", port
 
 
@@ -105,19 +103,5 @@ def postgres() -> Iterator[str]:
     """The address of a PostgreSQL database, as Prefect's server wants it."""
     if not shutil.which("pg_ctlcluster"):
         pytest.skip("no PostgreSQL: apt-get install postgresql")
-    with _server("postgres-server.sh", free_ports(1)) as said:
+    with infra_server("postgres-server.sh", free_ports(1)) as said:
         yield said.partition("=")[2]
-
-
-@contextmanager
-def _server(name: str, port: int) -> Iterator[str]:
-    """A server of `infra` in a folder of its own; yields what it prints once started."""
-    folder, script = tempfile.mkdtemp(prefix="bfr-server-"), str(ROOT / "infra" / name)
-    try:
-        started = subprocess.run(
-            [script, "start", folder, str(port)], check=True, timeout=120, stdout=subprocess.PIPE, text=True
-        )
-        yield started.stdout.strip()
-    finally:
-        subprocess.run([script, "stop", folder], check=False, timeout=60)
-        shutil.rmtree(folder, ignore_errors=True)

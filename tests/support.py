@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 import json
 import random
+import shutil
 import socket
+import subprocess
 import sys
-from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -202,3 +205,17 @@ def free_ports(count: int) -> int:
                 stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
             return first
     raise OSError("no free ports")
+
+
+@contextmanager
+def infra_server(name: str, port: int) -> Iterator[str]:
+    """A server of `infra` in a folder of its own; yields what it prints once started."""
+    folder, script = tempfile.mkdtemp(prefix="bfr-server-"), str(ROOT / "infra" / name)
+    try:
+        started = subprocess.run(
+            [script, "start", folder, str(port)], check=True, timeout=120, stdout=subprocess.PIPE, text=True
+        )
+        yield started.stdout.strip()
+    finally:
+        subprocess.run([script, "stop", folder], check=False, timeout=60)
+        shutil.rmtree(folder, ignore_errors=True)

@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bfr_models.diffusion.guidance import Guidance, keep_unmasked
 from bfr_models.diffusion.levels import Level
+from bfr_models.diffusion.own_start import coarse_change
 from bfr_models.diffusion.sampling import Guide, Model, get_sampler, sample
 from bfr_models.diffusion.sde import VPSDE
 from bfr_models.methods._loading import autocast, load_component
@@ -117,8 +117,8 @@ class CLRFace:
 
     def _own_start(self, degraded: Tensor, estimate: Tensor) -> float:
         """The time whose noise covers the IRN's change of the face: sigma / alpha = cover * rms(change)."""
-        change = F.adaptive_avg_pool2d(estimate - degraded, COARSE).square().mean().sqrt()
-        time = self._sde.time_of(self._options.cover * float(change))
+        (change,) = coarse_change(degraded, estimate, COARSE)
+        time = self._sde.time_of(self._options.cover * change)
         return min(max(time, SHORTEST), self._options.start_time)
 
     def _with_residual(self, image: Tensor, recovered: Tensor, estimate: Tensor) -> Tensor:
