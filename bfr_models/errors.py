@@ -5,7 +5,8 @@ BfrError                 exit 1  a run failed; finished work is kept, and the sa
 └── RowError             -       one row cannot be restored: it goes to `rejected/` and the run continues
 """
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
 
@@ -47,3 +48,12 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The one error for an unknown name: it lists the known ones, and says which of them it looks like."""
     names = list(known)
     return UsageError(f"unknown {kind} {name!r}; known: {', '.join(names)}{did_you_mean(name, names)}")
+
+
+def exit_code_of(command: Callable[[], int]) -> int:
+    """What the command returns, or what its BfrError stands for; that is said on standard error."""
+    try:
+        return command()
+    except BfrError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code

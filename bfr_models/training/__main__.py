@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bfr_models.errors import BfrError
+from bfr_models.errors import exit_code_of
 from bfr_models.training import ranks
 from bfr_models.training.component import AuxiliaryWeights
 from bfr_models.training.data import read_faces
@@ -20,6 +20,10 @@ from bfr_models.training.registry import get_component
 
 
 def main() -> int:
+    return exit_code_of(_train)
+
+
+def _train() -> int:
     parser = argparse.ArgumentParser(prog="python -m bfr_models.training", description=__doc__)
     parser.add_argument("method")
     parser.add_argument("component")
@@ -47,16 +51,12 @@ def main() -> int:
     a = vars(parser.parse_args())
     method, name, preset, data = (a.pop(key) for key in ("method", "component", "preset", "data"))
     auxiliary = AuxiliaryWeights(a.pop("perceptual"), a.pop("recogniser"), a.pop("irm_low"), a.pop("estimator"))
-    try:
-        component = get_component(method, name, preset, auxiliary)
-        with ranks.joined(a.pop("device")) as device:
-            run = TrainingRun(name=f"{method}-{preset}-{name}", device=device, **a)
-            recipe = run.recipe(component.recipe)
-            faces = read_faces(data, recipe.size, batch_size=recipe.batch_size)
-            train(component, faces, run, print if ranks.rank() == 0 else lambda _: None)
-    except BfrError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    component = get_component(method, name, preset, auxiliary)
+    with ranks.joined(a.pop("device")) as device:
+        run = TrainingRun(name=f"{method}-{preset}-{name}", device=device, **a)
+        recipe = run.recipe(component.recipe)
+        faces = read_faces(data, recipe.size, batch_size=recipe.batch_size)
+        train(component, faces, run, print if ranks.rank() == 0 else lambda _: None)
     return 0
 
 

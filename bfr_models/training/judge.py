@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bfr_models.errors import BfrError
+from bfr_models.errors import exit_code_of
 from bfr_models.faces.dlib_models import DlibRecogniser
 from bfr_models.judge.decision import JUDGE, KINDS, harm_of, is_in_doubt, raw_probabilities
 from bfr_models.judge.features import bands
@@ -265,21 +265,21 @@ def _counts(pairs: Sequence[Pair]) -> dict[str, int]:
 
 
 def main() -> int:
+    return exit_code_of(_train)
+
+
+def _train() -> int:
     parser = argparse.ArgumentParser(prog="python -m bfr_models.training.judge", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="Parquet of aligned faces: a file or a folder")
     parser.add_argument("--retinaface", type=Path, required=True, help="RetinaFace with a MobileNet body")
     parser.add_argument("--out", type=Path, required=True)
     a = parser.parse_args()
-    try:
-        people = read_people(a.data, SIDES[1])
-        prepare_pairs(people, a.retinaface, a.out / "pairs")
-        train, held_out = (read_pairs(a.out / "pairs", part) for part in ITEMS)
-        network = fit(examples_of(train))
-        card = card_of(network, train, held_out, examples_of(held_out))
-        save_weights(parameters_of(network), card, a.out / f"{JUDGE}.safetensors")
-    except BfrError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    people = read_people(a.data, SIDES[1])
+    prepare_pairs(people, a.retinaface, a.out / "pairs")
+    train, held_out = (read_pairs(a.out / "pairs", part) for part in ITEMS)
+    network = fit(examples_of(train))
+    card = card_of(network, train, held_out, examples_of(held_out))
+    save_weights(parameters_of(network), card, a.out / f"{JUDGE}.safetensors")
     return 0
 
 

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from bfr_models.degradation.batched import BatchedDegradation
 from bfr_models.degradation.presets import get_preset
-from bfr_models.errors import BfrError, UsageError, unknown
+from bfr_models.errors import UsageError, exit_code_of, unknown
 from bfr_models.training import registry
 from bfr_models.training.component import NO_AUXILIARY, AuxiliaryWeights, Recipe
 from bfr_models.training.device_faces import DeviceFaces, facts_of, pack
@@ -276,27 +276,27 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
+    return exit_code_of(_run)
+
+
+def _run() -> int:
     arguments = _parser().parse_args()
     a = dict(vars(arguments))
     packed, side, components, only = (a.pop(name) for name in ("pack", "side", "components", "only"))
     auxiliary = AuxiliaryWeights(**{each.name: a.pop(each.name) for each in fields(AuxiliaryWeights)})
     ends_at = a.pop("ends_at") or time.time() + 60 * arguments.minutes
-    try:
-        if packed is not None:
-            print(f"{arguments.data}: {pack(packed, arguments.data, SIZE, side) / 2**20:.1f} MiB")
-            return 0
-        if arguments.out is None:
-            raise UsageError("expected --out, a folder for the weights, found none")
-        initial = _pairs(a.pop("initial"))
-        facts_of(arguments.data)  # refused here, before any process starts
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        if only is None:
-            return min(1, _side_by_side(arguments, ends_at))
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // len(components)))
-        Training(Settings(only, ends_at=ends_at, initial=initial.get(only), auxiliary=auxiliary, **a)).run()
-    except BfrError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    if packed is not None:
+        print(f"{arguments.data}: {pack(packed, arguments.data, SIZE, side) / 2**20:.1f} MiB")
+        return 0
+    if arguments.out is None:
+        raise UsageError("expected --out, a folder for the weights, found none")
+    initial = _pairs(a.pop("initial"))
+    facts_of(arguments.data)  # refused here, before any process starts
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if only is None:
+        return min(1, _side_by_side(arguments, ends_at))
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // len(components)))
+    Training(Settings(only, ends_at=ends_at, initial=initial.get(only), auxiliary=auxiliary, **a)).run()
     return 0
 
 
