@@ -120,7 +120,7 @@ def read(path: Path, limit: int | None, recogniser: DlibRecogniser) -> Faces:
 
 
 def faces_of(rows: Sequence[Mapping[str, Any]], recogniser: DlibRecogniser) -> Faces:
-    """Of rows with an image and a person, or None for somebody of whom there is no other face."""
+    """Rows have an image and a person; None stands for someone who has no second face here."""
     originals = [np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")) for row in rows]
     clean = np.stack([to_uint8(resize(to_tensor(face)[None], SIZE)[0].clamp(-1, 1)) for face in originals])
     people = np.array([row["person"] or str(number) for number, row in enumerate(rows)])

@@ -115,7 +115,7 @@ class Stages:
         self._framing = FacesInPhotos(self._restorer.size, load_detector(detector, "cpu"), settings, "png", enlarge)
 
     def run(self, photo: bytes, watch: Stopwatch) -> int:
-        """The number of its faces, all of which are replaced, whatever the judge says."""
+        """How many faces it has. All of them are replaced; no judge is asked."""
         framing, decide = self._framing, self._decide
         image = watch("decode", lambda: decode(photo))
         row = OpenRow(Row(0, "photo", 0), image)

@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(VARIANTS))
     parser.add_argument("--degradations", default=DEGRADATIONS)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--limit", type=int, help="use only so many faces, from all of the data")
+    parser.add_argument("--limit", type=int, help="use only N faces, spread over the data")
     parser.add_argument("--out", type=Path, default=RESULTS / "steps.md")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -12,7 +12,7 @@ from bfr_models.networks.configs import LaMaConfig, SwinIRConfig, UNetConfig, UN
 
 _MIN_RESPACED_STEPS = 10
 """The fewest that are spaced as in the authors' code. With fewer, `ancestral` misses start_timestep by more than 16,
-and `ddim` begins so far below the noise that some of it stays."""
+and the first call of `ddim` is so far below the added noise that some of it is never removed."""
 
 
 @dataclass(frozen=True)
