@@ -105,7 +105,7 @@ class BatchedDegradation:
 
 
 def _edges_repeated(images: Tensor, sizes: Tensor) -> Tensor:
-    """(B, C, S, S): each image fills its first size x size pixels; its last row and column are repeated to the edges."""
+    """(B, C, S, S): each fills its first size x size pixels; its last row and column are repeated to the edges."""
     batch, channels, side, _ = images.shape
     places = torch.minimum(torch.arange(side, device=images.device), sizes[:, None] - 1)
     rows = images.gather(2, places[:, None, :, None].expand(batch, channels, side, side))
