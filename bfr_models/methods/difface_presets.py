@@ -135,10 +135,16 @@ ESTIMATOR128 = SwinIRConfig(
     upsampler="residual",
 )
 PRIOR128 = UNetConfig(
-    sample_size=128, channels=(48, 64, 96, 96), attention_levels=(3,), head_dim=16, norm_groups=16, unshuffle=2
+    sample_size=128,
+    channels=(48, 64, 96, 96),
+    layers_per_block=(1, 1, 2, 3),
+    attention_levels=(2, 3),
+    head_dim=16,
+    norm_groups=16,
+    unshuffle=2,
 )
 
-# The authors' networks. Levels with attention are those of 32, 16 and 8 px, here of 16 and 8 px.
+# The authors' networks. Levels with attention are those of 32, 16 and 8 px, above and in PRIOR256 of 16 and 8 px.
 ESTIMATOR512 = SwinIRConfig()
 PRIOR512 = UNetConfig(
     sample_size=512,

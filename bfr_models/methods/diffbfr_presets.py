@@ -110,9 +110,11 @@ class DiffBFRPreset(PriorPreset):
                 raise UsageError(f"expected {start} <= {limit}, as far as that network of {self.name} is trained")
 
 
-# Both restoring models have the prior's shape, so that training can start from its weights: even at 64 px, 100 steps
-# from there are worth more than 500 from scratch. At 64 px the coarsest level would be one of 4 px, and is left out.
-IRM_LOW128 = replace(PRIOR128, sample_size=64, channels=(48, 64, 96), attention_levels=(), condition_channels=3)
+# Both restoring models have the shape of our first, shallower prior, whose weights they were trained from: even at
+# 64 px, 100 steps from there are worth more than 500 from scratch. At 64 px its coarsest level, which alone had
+# attention, would be one of 4 px, and is left out.
+IRM_HIGH128 = replace(PRIOR128, layers_per_block=1, attention_levels=(3,), condition_channels=6)
+IRM_LOW128 = replace(IRM_HIGH128, sample_size=64, channels=(48, 64, 96), attention_levels=(), condition_channels=3)
 # SR3's network for 128 px, without its dropout.
 IRM_LOW512 = UNetConfig(
     sample_size=128,
@@ -139,7 +141,7 @@ DIFFBFR = (
             "tem": "difface-face128-prior",
         },
         irm_low=IRM_LOW128,
-        irm_high=replace(PRIOR128, condition_channels=6),
+        irm_high=IRM_HIGH128,
         prior=PRIOR128,
         low_max_timestep=999,
         high_max_timestep=300,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,11 @@ from bfr_models.networks.swinir import SwinIR
 from bfr_models.networks.unet import UNet
 from bfr_models.rng import RowNoise
 from bfr_models.training.component import AuxiliaryWeights, Component, LossWeights, Recipe, psnr
+from bfr_models.training.deepen import deepen
 from bfr_models.training.draws import Draws
 from bfr_models.training.identity_loss import IdentityLoss
+from bfr_models.weights.files import check_weight
+from bfr_models.weights.tensors import read_checkpoint
 
 
 class Estimator(Component):
@@ -84,6 +88,14 @@ class Prior(Component):
 
     def build(self) -> nn.Module:
         return UNet(self.config)
+
+    def initialise(self, network: nn.Module, weights: Path) -> None:
+        """From its own weights, or from those of a shallower prior of its widths (see `deepen`)."""
+        given = read_checkpoint(weights)
+        if given.keys() == dict(network.named_parameters()).keys():
+            return super().initialise(network, weights)
+        check_weight(weights)
+        return deepen(cast(UNet, network), given)
 
     def loss(self, network: nn.Module, gt: Tensor, lq: Tensor, draws: Draws) -> Tensor:
         t, weight = self._timesteps(draws)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -85,8 +86,9 @@ class _ConditionalDenoiser(Component):
         return UNet(self.config)
 
     def initialise(self, network: nn.Module, weights: Path) -> None:
-        """From its own weights, or from those of an unconditional prior of its shape (see `widen`)."""
-        prior, given = UNet(self.preset.prior), read_checkpoint(weights)
+        """From its own weights, or from those of an unconditional prior of the second model's shape (see `widen`)."""
+        shape = replace(self.preset.irm_high, condition_channels=0, learn_sigma=self.preset.prior.learn_sigma)
+        prior, given = UNet(shape), read_checkpoint(weights)
         same_layers = given.keys() == dict(prior.named_parameters()).keys()
         if not same_layers or given[_FIRST].shape != prior.get_parameter(_FIRST).shape:
             return super().initialise(network, weights)
