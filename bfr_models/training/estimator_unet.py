@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,8 +20,9 @@ from bfr_models.training.perceptual import load_perceptual_distance
 
 
 class UNetRegression(Component):
-    """L1 between f(y) and x, more of it where eyes, nose and mouth are, and from step `PERCEPTUAL_FROM` a perceptual
-    distance of crops at random places, so that none of the lattice of its strides is worth drawing."""
+    """L1 between f(y) and x, more of it where eyes, nose and mouth are, and beside it a perceptual distance of crops at
+    random places, so that none of the lattice of its strides is worth drawing: from step `PERCEPTUAL_FROM` of a fresh
+    network, at once of one that starts from weights."""
 
     PERCEPTUAL_FROM = 1000
     CROP = 96  # px of 128
@@ -37,6 +39,10 @@ class UNetRegression(Component):
 
     def build(self) -> nn.Module:
         return UNetEstimator(self.config)
+
+    def initialise(self, network: nn.Module, weights: Path) -> None:
+        super().initialise(network, weights)
+        self._steps = self.PERCEPTUAL_FROM
 
     def loss(self, network: nn.Module, gt: Tensor, lq: Tensor, draws: Draws) -> Tensor:
         restored = network((lq + 1) / 2).float() * 2 - 1
