@@ -4,7 +4,7 @@
 
 Faces of 128 px, degraded by the papers' presets and by their extreme forms, each with three seeds, and restored by
 every method with every face replaced. The data are clean aligned faces with a column `person`; whoever is there twice
-can be recognised. Writes results/claims.md and, of some faces, results/faces.jpg; `--sheets DIR` writes 24 faces of
+can be recognised. Writes results/claims.md and, of some faces, results/claims.jpg; `--sheets DIR` writes 24 faces of
 each preset, twice as large, the six among them that the methods spoil most.
 
     dB          against the clean face
@@ -21,6 +21,7 @@ All with 95 % intervals over people (bootstrap), whose faces and seeds are not i
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from header import header
@@ -42,6 +44,7 @@ from bfr_models.metrics.fidelity import psnr
 from bfr_models.metrics.paired import bootstrap_interval
 from bfr_models.pixels import Uint8Image, resize, to_tensor, to_uint8
 from bfr_models.registry import load_method, resolve_method
+from bfr_models.training.data import HELD_OUT_FRACTION
 from bfr_models.training.judge_distances import Distances
 from bfr_models.types import FaceBatch, Restorer
 
@@ -87,7 +90,10 @@ class Figures:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="Parquet of clean aligned faces, with `person`")
+    parser.add_argument(
+        "--data", type=Path, required=True, action="append", help="Parquet of clean aligned faces, with `person`"
+    )
+    parser.add_argument("--held-out", action="store_true", help="of what was trained on: only people held out from it")
     parser.add_argument("--retinaface", type=Path, required=True, help="RetinaFace with a MobileNet body")
     parser.add_argument("--limit", type=int, help="use only the first N faces")
     parser.add_argument("--presets", default=",".join(PRESETS))
@@ -96,7 +102,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     recogniser, distances = DlibRecogniser(), Distances(args.retinaface)
-    faces = read(args.data, args.limit, recogniser)
+    faces = faces_of(rows_of(args.data, held_out=args.held_out)[: args.limit], recogniser)
     methods = {name: load_method(resolve_method(name, "face128")) for name in METHODS}
     presets = args.presets.split(",")
     found, damaged = {}, {}
@@ -106,7 +112,7 @@ def main() -> None:
     args.out.write_text(header() + "\n".join(report(found, faces)).rstrip() + "\n")
     few = np.linspace(0, len(faces.clean) - 1, 6).astype(int)
     strips = [sheet(found[preset], damaged[preset], faces, few, 1) for preset in presets[:2]]
-    Image.fromarray(np.concatenate(strips)).save(args.out.with_name("faces.jpg"), quality=88)
+    Image.fromarray(np.concatenate(strips)).save(args.out.with_suffix(".jpg"), quality=88)
     if args.sheets:
         args.sheets.mkdir(parents=True, exist_ok=True)
         for preset in presets:
@@ -115,8 +121,14 @@ def main() -> None:
             Image.fromarray(large).save(args.sheets / f"{args.out.stem}-{preset}.png")
 
 
-def read(path: Path, limit: int | None, recogniser: DlibRecogniser) -> Faces:
-    return faces_of(pq.read_table(path, columns=["image", "person"]).to_pylist()[:limit], recogniser)
+def rows_of(files: Sequence[Path], *, held_out: bool) -> list[dict[str, Any]]:
+    """All faces, or those of people whom no training has seen (`bfr_models.training.data.read_faces`)."""
+    rows = pa.concat_tables([pq.read_table(file, columns=["image", "person"]) for file in files]).to_pylist()
+    return [row for row in rows if not held_out or _digest(row)[0] / 256 < HELD_OUT_FRACTION]
+
+
+def _digest(row: Mapping[str, Any]) -> bytes:
+    return hashlib.sha256(row["person"].encode() if row["person"] else row["image"]["bytes"]).digest()
 
 
 def faces_of(rows: Sequence[Mapping[str, Any]], recogniser: DlibRecogniser) -> Faces:

@@ -18,15 +18,12 @@ seconds are a face's, in batches of 8 on one thread.
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import claims
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from header import header
 
@@ -36,7 +33,6 @@ from bfr_models.faces.dlib_models import DlibRecogniser
 from bfr_models.metrics.paired import bootstrap_interval
 from bfr_models.pixels import Uint8Image, to_tensor
 from bfr_models.registry import load_method, resolve_method
-from bfr_models.training.data import HELD_OUT_FRACTION
 from bfr_models.training.judge_distances import Distances
 from bfr_models.training.perceptual import PerceptualDistance, load_perceptual_distance
 
@@ -108,14 +104,9 @@ def main() -> None:
 
 def held_out(files: Sequence[Path], limit: int | None) -> claims.Faces:
     """The faces that no training has seen, at the method's size, and whose they are."""
-    rows = pa.concat_tables([pq.read_table(file, columns=["image", "person"]) for file in files]).to_pylist()
-    kept = [row for row in rows if _digest(row)[0] / 256 < HELD_OUT_FRACTION]
+    kept = claims.rows_of(files, held_out=True)
     places = np.linspace(0, len(kept) - 1, min(limit or len(kept), len(kept))).astype(int)
     return claims.faces_of([kept[place] for place in places], DlibRecogniser())
-
-
-def _digest(row: Mapping[str, Any]) -> bytes:
-    return hashlib.sha256(row["person"].encode() if row["person"] else row["image"]["bytes"]).digest()
 
 
 class Scores:
