@@ -26,7 +26,7 @@ class DiffBFROptions(NetworkOptions):
     mean between 22 and 23, and the network is told 22.5.
 
     With `cover` above 0 each face has a start of its own in the second chain, for which `start_high` is the highest:
-    the noise there is `cover` times as large as what has been changed in the coarse face by then
+    the noise there grows with `cover` and with the square of what has been changed in the coarse face by then
     (`bfr_models.diffusion.own_start`). This is ours.
 
     `steps`, `steps_high` and `steps_texture` are the network calls of each chain.
@@ -67,8 +67,8 @@ class DiffBFROptions(NetworkOptions):
                 raise UsageError(f"expected {steps} in 1..{int(highest) + 1} ({start} + 1), got {calls}")
         if not 0 <= self.eta <= 1:
             raise UsageError(f"expected eta in [0, 1], got {self.eta}")
-        if not 0 <= self.cover <= 10:
-            raise UsageError(f"expected cover in [0, 10], got {self.cover}")
+        if not 0 <= self.cover <= 20:
+            raise UsageError(f"expected cover in [0, 20], got {self.cover}")
         if self.cover and not (self.cascade or self.start == "estimate"):
             raise UsageError("expected cascade or start estimate with a cover: nothing has changed the face before")
         if not (self.truncated or self.cascade):
@@ -132,7 +132,7 @@ DIFFBFR = (
         128,
         OURS,
         options=DiffBFROptions(
-            start="estimate", start_low=4, start_high=100, steps_high=4, sampler="dpm++", cover=3.25
+            start="estimate", start_low=4, start_high=100, steps_high=4, sampler="dpm++", cover=5.0
         ),
         weights={
             "estimator": "difface-face128-estimator_unet",

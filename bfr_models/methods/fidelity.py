@@ -49,7 +49,7 @@ class Dial:
 _STEPS = {"start_timestep": "steps"}
 _DIFFBFR_STEPS = {"start_low": "steps", "start_high": "steps_high", "texture_timestep": "steps_texture"}
 _DIFFACE128 = Dial(
-    free={"start_timestep": 250, "cover": 8.0}, faithful={"start_timestep": 3, "cover": 0.25}, calls=_STEPS
+    free={"start_timestep": 250, "cover": 12.0}, faithful={"start_timestep": 3, "cover": 0.4}, calls=_STEPS
 )
 # The authors' networks continue a little below the noise that they start from (`start_gap`), so not from 2.
 _DIFFACE512 = Dial(free={"start_timestep": 800}, faithful={"start_timestep": 40}, calls=_STEPS)
@@ -60,8 +60,8 @@ DIALS: Mapping[tuple[str, str], Dial] = {
     ("difface", "ffhq512"): _DIFFACE512,
     ("difface", "ffhq512-mse"): _DIFFACE512,
     ("diffbfr", "face128"): Dial(
-        free={"start_low": 60, "start_high": 250, "cover": 8.0, "texture_timestep": 22.0},
-        faithful={"start_low": 1, "start_high": 3, "cover": 0.25, "texture_timestep": 1.0},
+        free={"start_low": 60, "start_high": 250, "cover": 12.0, "texture_timestep": 22.0},
+        faithful={"start_low": 1, "start_high": 3, "cover": 0.4, "texture_timestep": 1.0},
         calls=_DIFFBFR_STEPS,
     ),
     ("diffbfr", "ffhq512"): Dial(

@@ -33,12 +33,12 @@ def test_grain_is_no_change_and_a_shift_of_a_part_is() -> None:
     assert coarse_change(before, after, 32) == pytest.approx([0, 0, 0.2 / math.sqrt(2)], abs=1e-6)
 
 
-def test_each_face_starts_where_the_noise_covers_its_change_within_the_bounds() -> None:
+def test_each_face_starts_where_the_noise_covers_the_square_of_its_change_within_the_bounds() -> None:
     before = torch.zeros(4, 3, 128, 128)
     after = before + torch.tensor([0.0, 0.05, 0.1, 0.9]).view(-1, 1, 1, 1)
     chains = own_chains(before, after, cover=2.0, highest=100, steps=4, alphas_cumprod=ABARS)
     starts = [chain[0] for chain in chains]
     assert starts[0].t == 3  # four calls need as many timesteps
-    assert [start.sigma / start.alpha for start in starts[1:3]] == pytest.approx([0.1, 0.2], rel=1e-6)
+    assert [start.sigma / start.alpha for start in starts[1:3]] == pytest.approx([0.05, 0.2], rel=1e-6)
     assert starts[3].t == 100
     assert all(len(chain) == 5 and chain[-2].t == 0 and chain[-1].sigma == 0 for chain in chains)

@@ -222,7 +222,7 @@ def test_a_face_of_another_size_is_resized_first(tiny: Tiny) -> None:
         ({"precision": "int8"}, "unknown precision 'int8'"),
         ({"eta": 1.5}, "expected eta in [0, 1], got 1.5"),
         ({"cover": 2.0, "cascade": False}, "expected cascade or start estimate with a cover"),
-        ({"cover": 11.0}, "expected cover in [0, 10], got 11.0"),
+        ({"cover": 21.0}, "expected cover in [0, 20], got 21.0"),
         ({"start": "noise"}, "unknown start 'noise'; known: lq, estimate"),
         ({"truncated": False, "cascade": False}, "expected cascade where the chain is not truncated"),
     ],
