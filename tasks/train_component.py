@@ -35,7 +35,7 @@ def train_component(run: TrainRun) -> dict[str, Any]:
     if run.workers == 1:
         share(local_device() if run.device == "auto" else run.device, say)
     else:
-        with joined_ray():
+        with joined_ray(environments=True):
             from tasks.engine.ray_training import train_on_ray
 
             train_on_ray(share, run.workers, run.device)

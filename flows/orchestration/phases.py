@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from traceback import walk_tb
 from typing import Any, TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.settings import get_current_settings
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, get_current_settings, temporary_settings
 
 from bfr_models.errors import BfrError
-from flows.orchestration.early_server import NoApiError, await_server
+from flows.orchestration.early_server import NoApiError, await_server, is_embedded
 from flows.orchestration.interruption import heed_interruption
 from tasks.storage.redaction import redact_error, redact_text
 
@@ -44,7 +45,8 @@ def with_fallback(with_prefect: Callable[[], Result], without: Callable[[], Resu
     try:
         await_server()
         embed_server()
-        return with_prefect()
+        with _no_needless_heartbeats():
+            return with_prefect()
     except Exception as error:
         is_prefects = isinstance(error, NoApiError) or raised_by_prefect(error)
         if isinstance(error, BfrError) or not is_prefects:
@@ -53,6 +55,14 @@ def with_fallback(with_prefect: Callable[[], Result], without: Callable[[], Resu
         reason = redact_text(str(error) if isinstance(error, NoApiError) else f"{type(error).__name__}: {error}")
         _log.warning("Prefect failed (%s); continuing without it", reason)
         return without()
+
+
+def _no_needless_heartbeats() -> AbstractContextManager[object]:
+    """With a server of this process alone, nobody looks for those of a flow run; Prefect takes up to a second to end
+    the thread that sends them."""
+    if not is_embedded(get_current_settings().api.url or ""):
+        return nullcontext()
+    return temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
 
 
 def raised_by_prefect(error: Exception) -> bool:

@@ -14,11 +14,11 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
-import ray._private.node
 from ray._private.state import available_resources_per_node, state
 
 from bfr_models.errors import BfrError, UsageError
 from tasks.config.ray_place import require_ray_place
+from tasks.engine.ray_own_head import own_head
 from tasks.engine.ray_token import OPEN_CLUSTER, is_open, prepare_token
 from tasks.engine.scaling import Node
 from tasks.storage.http_errors import causes
@@ -28,8 +28,9 @@ _log = logging.getLogger(__name__)
 KILL_TIMEOUT = 2.0  # seconds for Ray to end its actors
 
 
-def connect_ray() -> bool:
-    """Connects to RAY_ADDRESS or starts a local cluster; False if this process is connected already.
+def connect_ray(environments: bool = False) -> bool:
+    """Connects to RAY_ADDRESS or starts a local cluster, which makes runtime environments only if it is told so; False
+    if this process is connected already.
 
     `ray.init` installs a SIGTERM handler of its own. The previous one is put back, because the flow needs the signal to
     end in good order.
@@ -41,7 +42,7 @@ def connect_ray() -> bool:
     address = os.environ.get("RAY_ADDRESS")
     require_ray_place()
     try:
-        _init(address)
+        _init(address, environments)
     except Exception as error:  # a bare one too: of a machine that is too busy
         raise _cannot_connect(address, error) from error
     finally:
@@ -51,41 +52,16 @@ def connect_ray() -> bool:
     return True
 
 
-def _init(address: str | None) -> None:
+def _init(address: str | None, environments: bool) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address:
         with _native_lines_dropped():
             ray.init(address=address, **quiet)
         return
-    with _own_head():  # a small object store: images go through storage, only orders and records through Ray
+    with own_head(environments):  # a small object store: images go through storage, only orders and records through Ray
         # No workers in advance, one for each CPU: the run asks for those that it needs at once.
         config = {"prestart_worker_first_driver": False}
         ray.init("local", include_dashboard=False, object_store_memory=256 * 2**20, _system_config=config, **quiet)
-
-
-class _OwnHead(ray._private.node.Node):  # type: ignore[misc]  # untyped
-    """The head of a cluster for one command, without those of its processes that nobody here asks: the dashboard's,
-    which Ray starts even if there is to be none, and waits for; the autoscaler's; that of logs for the driver."""
-
-    def start_api_server(self, **_: object) -> None:
-        pass
-
-    def start_monitor(self) -> None:
-        pass
-
-    def start_log_monitor(self) -> None:
-        pass
-
-
-@contextmanager
-def _own_head() -> Iterator[None]:
-    """Ray has no settings for what `_OwnHead` leaves out."""
-    original = ray._private.node.Node
-    ray._private.node.Node = _OwnHead
-    try:
-        yield
-    finally:
-        ray._private.node.Node = original
 
 
 @contextmanager

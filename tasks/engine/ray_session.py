@@ -18,9 +18,9 @@ def cluster_is_own() -> bool:
 
 
 @contextmanager
-def joined_ray() -> Iterator[None]:
+def joined_ray(environments: bool = False) -> Iterator[None]:
     """Joins the cluster that the environment names, or starts one that ends with the block. Around several runs, it is
-    theirs together."""
+    theirs together. `environments`: whether one that it starts makes runtime environments, as Ray Train asks for."""
     if _joined:
         yield
         return
@@ -29,7 +29,7 @@ def joined_ray() -> Iterator[None]:
     from tasks.engine.ray_head import RayHead
 
     say(f"joining Ray at {os.environ['RAY_ADDRESS']}" if ray_is_elsewhere() else "starting Ray")
-    connected_here, head = connect_ray(), RayHead()
+    connected_here, head = connect_ray(environments), RayHead()
     _joined.append(connected_here and not ray_is_elsewhere())
     try:
         yield

@@ -174,7 +174,7 @@ def test_a_driver_that_is_terminated_says_so_leaves_nothing_running_and_can_go_o
     wait_for_commits(tmp_path / "dst", process, 2)
     children = psutil.Process(process.pid).children(recursive=True)
     addresses = listening(children)
-    assert {"gcs_server", "raylet"} <= set(addresses) and len(addresses) >= 5, addresses
+    assert {"gcs_server", "raylet"} <= set(addresses) and len(addresses) >= 4, addresses  # and workers, and a driver
     assert set().union(*addresses.values()) <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, addresses
     began = time.monotonic()
     process.terminate()

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
 
 from bfr_models.errors import BfrError
 from flows.orchestration import early_server
@@ -47,6 +47,14 @@ def test_an_api_that_is_dead_is_known_in_seconds(
     monkeypatch.setattr(early_server, "_LISTENER_SECONDS", 0.1)
     assert with_fallback(lambda: pytest.fail("Prefect was asked"), lambda: "done") == "done"
     assert "nothing answers at PREFECT_API_URL=http://127.0.0.1:9/api" in caplog.text
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_heartbeats_are_sent_to_a_server_that_outlives_the_run(ours: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere they only delay its end."""
+    monkeypatch.setenv(early_server._MARK, str(get_current_settings().api.url) if ours else "")
+    every = with_fallback(lambda: get_current_settings().flows.heartbeat_frequency, lambda: pytest.fail("it was asked"))
+    assert (every is None) == ours
 
 
 def test_a_failure_of_what_the_project_called_is_not_prefects(capsys: pytest.CaptureFixture[str]) -> None:
