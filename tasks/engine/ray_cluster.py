@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import ray
@@ -18,7 +18,6 @@ from ray._private.state import available_resources_per_node, state
 
 from bfr_models.errors import BfrError, UsageError
 from tasks.config.ray_place import require_ray_place
-from tasks.engine.ray_own_head import own_head
 from tasks.engine.ray_token import OPEN_CLUSTER, is_open, prepare_token
 from tasks.engine.scaling import Node
 from tasks.storage.http_errors import causes
@@ -26,6 +25,7 @@ from tasks.storage.http_errors import causes
 _log = logging.getLogger(__name__)
 
 KILL_TIMEOUT = 2.0  # seconds for Ray to end its actors
+LEAN_VERSION = "2.60."  # of Ray: the one whose insides `tasks.engine.ray_own_head` knows
 
 
 def connect_ray(environments: bool = False) -> bool:
@@ -58,10 +58,20 @@ def _init(address: str | None, environments: bool) -> None:
         with _native_lines_dropped():
             ray.init(address=address, **quiet)
         return
-    with own_head(environments):  # a small object store: images go through storage, only orders and records through Ray
-        # No workers in advance, one for each CPU: the run asks for those that it needs at once.
+    with _own_head(environments):
+        # A small object store: images go through storage, only orders and records through Ray. And no workers in
+        # advance, one for each CPU: the run asks for those that it needs at once.
         config = {"prestart_worker_first_driver": False}
         ray.init("local", include_dashboard=False, object_store_memory=256 * 2**20, _system_config=config, **quiet)
+
+
+def _own_head(environments: bool) -> AbstractContextManager[None]:
+    """A cluster of what the run needs alone; of another version of Ray, Ray's own, which takes two seconds longer."""
+    if not ray.__version__.startswith(LEAN_VERSION):
+        return nullcontext()
+    from tasks.engine.ray_own_head import own_head  # imports what other versions may not have
+
+    return own_head(environments)
 
 
 @contextmanager

@@ -21,8 +21,10 @@ from pathlib import Path
 from tasks.config.environment import prepare_environment
 prepare_environment()
 import ray
-from tasks.engine.ray_cluster import connect_ray
-connect_ray(environments="environments" in sys.argv)
+from tasks.engine import ray_cluster
+if "another version" in sys.argv:
+    ray_cluster.LEAN_VERSION = "1.0."
+ray_cluster.connect_ray(environments="environments" in sys.argv)
 processes = ray._private.worker._global_node.all_processes
 raylet = processes["raylet"][0].process.pid
 children = Path(f"/proc/{raylet}/task/{raylet}/children").read_text().split()
@@ -63,6 +65,12 @@ def test_ray_of_ones_own_is_what_runs_workers_and_no_more(started: Callable[...,
     """Ray by itself starts a dashboard, an autoscaler and a log monitor as well, whatever it is told, and a raylet two
     agents, in whose places are processes that do nothing."""
     assert started(PROCESSES) == ["gcs_server raylet", "cat cat", "a worker"]
+
+
+def test_another_version_of_ray_starts_in_its_own_way(started: Callable[..., list[str]]) -> None:
+    processes, _, result = started(PROCESSES, "another version")
+    assert "gcs_server" in processes and "raylet" in processes and "log_monitor" in processes
+    assert result == "a worker"
 
 
 def test_what_is_in_the_agents_places_ends_with_a_raylet_that_is_killed(started: Callable[..., list[str]]) -> None:
