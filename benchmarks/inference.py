@@ -3,10 +3,11 @@
     python benchmarks/inference.py --methods estimator,difface
 
 Images per second of each method's preset, by precision and batch size, with the floating-point operations of a face.
-The share is of what the machine reaches in a large matrix product of the same precision. All variants take turns, and
+The share is of what the machine reaches in a large matrix product of the same precision, which need not be the most: in
+float32 MKL's product is slower on an AMD CPU than oneDNN's convolutions. All variants and the product take turns, and
 the fastest of a few rounds counts, so that other work on the machine costs them alike. `plain` is the script that the
-field ships: one face at a time in float32, contiguous. "PSNR" is of a face by the variant against that of `plain`, in
-dB: 60 is less than a third of a grey level.
+field ships: one face at a time in float32, contiguous; but its memory is kept for the next call, as a method's is.
+"PSNR" is of a face by the variant against that of `plain`, in dB: 60 is less than a third of a grey level.
 
 `--compile` adds the networks as torch.compile makes them (the option `compile`), in batches of the largest size, and a
 table of the seconds from a new process to its first batch of faces: with an empty compile cache, with the cache that
@@ -69,7 +70,7 @@ def main() -> None:
         _run(_variant(args.methods, args.preset, args.precisions, int(args.batches), "cpu", compiled=args.compile))
         return
     device = local_device()
-    peaks = {precision: _peak(precision, device) for precision in args.precisions.split(",")}
+    peaks = dict.fromkeys(args.precisions.split(","), 0.0)
     lines = ["| method | precision | faces a call | GFLOP a face | faces/s | times plain | share of a product | PSNR |"]
     lines.append("|---|---|---|---|---|---|---|---|")
     for name in args.methods.split(","):
@@ -86,6 +87,7 @@ def main() -> None:
         for _ in range(args.rounds):
             for variant in variants:
                 _run(variant)
+            peaks = {precision: max(peak, _peak(precision, device)) for precision, peak in peaks.items()}
         for variant in variants:
             lines.append(_line(variant, variants[0], peaks[variant.precision]))
             print(lines[-1], flush=True)
