@@ -117,10 +117,10 @@ class TestDifFace:
     def test_with_a_cover_a_face_moves_by_as_much_as_the_estimator_changed_it(self) -> None:
         """A clean face hardly leaves the estimate, one of which little is left does."""
         clean = portrait(3, 128)
-        pictures = (clean, degrade(clean, get_preset("difface_extreme"), 3))
+        pictures = (clean, degrade(clean, get_preset("difface_extreme"), 4))
         batch = FaceBatch(("clean", "spoilt"), torch.stack([to_tensor(face) for face in pictures]), (1, 2))
         estimate = loaded("estimator").restore(batch).images
-        restored = loaded("difface", cover=3.0, start_timestep=200).restore(batch).images
+        restored = loaded("difface", cover=5.0, start_timestep=200).restore(batch).images
         moved = (restored - estimate).square().mean(dim=(1, 2, 3)).sqrt()
         common = loaded("difface", cover=0.0, start_timestep=200).restore(batch).images
         gone = (common - estimate).square().mean(dim=(1, 2, 3)).sqrt()

@@ -73,7 +73,7 @@ class TestDepths:
 
     def test_the_shipped_prior_loads_strictly_into_the_generalised_network(self) -> None:
         network = UNet(PRIOR128)
-        assert trainable(network) == 3_163_724
+        assert trainable(network) == 5_026_796
         load_weights(network, require_weight(DIFFACE[0].weights["prior"]))
 
     @torch.inference_mode()
