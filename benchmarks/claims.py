@@ -4,8 +4,9 @@
 
 Faces of 128 px, degraded by the papers' presets and by their extreme forms, each with three seeds, and restored by
 every method with every face replaced. The data are clean aligned faces with a column `person`; whoever is there twice
-can be recognised. Writes results/claims.md and, of some faces, results/claims.jpg; `--sheets DIR` writes 24 faces of
-each preset, twice as large, the six among them that the methods spoil most.
+can be recognised. `--held-out` takes what was trained on, and of it the people whom no training has seen. Writes
+results/claims.md and, of some faces, results/claims.jpg; `--sheets DIR` writes 24 faces of each preset, twice as large,
+the six among them that the methods spoil most.
 
     dB          against the clean face
     features    distance of a face detector's features (RetinaFace, MobileNet 0.25), in which no network was trained

@@ -6,7 +6,7 @@ Images per second of each method's preset, by precision and batch size, with the
 The share is of what the machine reaches in a large matrix product of the same precision, which need not be the most: in
 float32 MKL's product is slower on an AMD CPU than oneDNN's convolutions. All variants and the product take turns, and
 the fastest of a few rounds counts, so that other work on the machine costs them alike. `plain` is the script that the
-field ships: one face at a time in float32, contiguous; but its memory is kept for the next call, as a method's is.
+field ships: one face at a time in float32, contiguous; but its memory is kept and its blocks are ours, as a method's.
 "PSNR" is of a face by the variant against that of `plain`, in dB: 60 is less than a third of a grey level.
 
 `--compile` adds the networks as torch.compile makes them (the option `compile`), in batches of the largest size, and a

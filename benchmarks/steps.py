@@ -3,8 +3,8 @@
     python benchmarks/steps.py --data TRAIN.parquet --data MORE.parquet --retinaface RETINAFACE.pth \\
         --perceptual SQUEEZENET.pth
 
-Takes faces of people whom no network was trained on (`bfr_models.training.data`), never those that claims are made
-with; degrades them on the papers' scale, and restores each by every variant with the same seed. All else is the
+Takes faces of people whom no network was trained on (`bfr_models.training.data`), never the test faces that claims are
+made with; degrades them on the papers' scale, and restores each by every variant with the same seed. All else is the
 preset's `face128`. Writes results/steps.md.
 
     features      distance to the clean face by a face detector's features (RetinaFace), in which nothing was trained

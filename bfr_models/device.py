@@ -6,11 +6,10 @@ import ctypes
 import sys
 from functools import cache
 
-_KEPT = {
-    -1: 512 * 2**20,  # M_TRIM_THRESHOLD: bytes that may be free at the end of the heap
-    -3: 64 * 2**20,  # M_MMAP_THRESHOLD: tensors up to this size are on the heap
-    -8: 1,  # M_ARENA_MAX: one heap for all threads, because only the first is kept
-}
+_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD, _M_ARENA_MAX = -3, -1, -8
+_LARGEST_KEPT = 32 * 2**20
+"""Bytes: more than a small network's largest tensor, less than a large photo. The most that every glibc takes."""
+_FREE_AT_END = 512 * 2**20
 
 
 def local_device() -> str:
@@ -22,13 +21,15 @@ def local_device() -> str:
 
 @cache
 def keep_freed_memory() -> None:
-    """Has this process keep the memory that a network's call frees, half a gigabyte at most, for the next call.
+    """Has this process keep the memory that a network's call frees for the next: what it holds stays near its peak.
 
     By default, glibc hands large tensors back to the system, which clears every page before it gives it out again: a
-    seventh of a small network's time. Threads that have allocated before keep the heaps that they have. Without glibc
-    nothing changes.
+    seventh of a small network's time. Threads that have allocated before keep the heaps that they have; others share
+    the first one, because no other is kept. For restoring alone: a method calls it when it loads. Without glibc nothing
+    changes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        for parameter, value in _KEPT.items():
-            mallopt(parameter, value)
+    # The first to be set ends glibc's own adapting: the others only help if it was taken.
+    if mallopt is not None and mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT) == 1:
+        mallopt(_M_TRIM_THRESHOLD, _FREE_AT_END)
+        mallopt(_M_ARENA_MAX, 1)

@@ -1,4 +1,4 @@
-"""Where a face's own chain starts: its noise is to cover what a first network changed in the face.
+"""Where a face's own chain starts: at the noise that a first network's change of the face calls for.
 
     sigma / alpha = cover * c^2 / TYPICAL,    c = rms(pool(f(y) - y))        pool: the mean over squares of COARSE px
 
@@ -23,14 +23,14 @@ COARSE = 4
 """Side in px of the squares that the change of an image is pooled over."""
 
 TYPICAL = 0.1
-"""The change whose cover is `cover` times itself: 13 of 255 grey levels, as of a face severely degraded."""
+"""The change that calls for noise `cover` times as large: 13 of 255 grey levels, as of a face severely degraded."""
 
 
 def own_chains(
     before: Tensor, after: Tensor, cover: float, highest: float, steps: int, alphas_cumprod: Tensor
 ) -> list[list[Level]]:
     """The levels of each image's chain, of `steps` network calls from at most the timestep `highest`: from the noise
-    that covers the change from `before` to `after`, (B, 3, S, S) each."""
+    that the change from `before` to `after`, (B, 3, S, S) each, calls for."""
     changes = coarse_change(before, after, after.shape[-1] // COARSE)
     noises = [cover * change**2 / TYPICAL for change in changes]
     starts = [min(max(timestep_of(noise, alphas_cumprod), steps - 1), highest) for noise in noises]

@@ -88,7 +88,7 @@ class TruncatedChain:
         return self._options.cover > 0
 
     def run_each(self, estimate: Tensor, lq: Tensor, noise: Noise) -> Tensor:
-        """x_0 in [-1, 1] of f(y_0), each face from the noise that covers its change of y_0; see `DifFaceOptions`."""
+        """x_0 in [-1, 1] of f(y_0), each face from the noise that its change of y_0 calls for; see `DifFaceOptions`."""
         options = self._options
         chains = own_chains(lq, estimate, options.cover, options.start_timestep, options.steps, self._alphas_cumprod)
         return truncated_sample_each(self._predict, estimate, chains, self._sampler, noise)

@@ -110,9 +110,8 @@ class DiffBFRPreset(PriorPreset):
                 raise UsageError(f"expected {start} <= {limit}, as far as that network of {self.name} is trained")
 
 
-# Both restoring models have the shape of our first, shallower prior, whose weights they were trained from: even at
-# 64 px, 100 steps from there are worth more than 500 from scratch. At 64 px its coarsest level, which alone had
-# attention, would be one of 4 px, and is left out.
+# Both restoring models have the shape of our first, shallower prior, whose weights they were trained from. At 64 px its
+# coarsest level, which alone had attention, would be one of 4 px, and is left out.
 IRM_HIGH128 = replace(PRIOR128, layers_per_block=1, attention_levels=(3,), condition_channels=6)
 IRM_LOW128 = replace(IRM_HIGH128, sample_size=64, channels=(48, 64, 96), attention_levels=(), condition_channels=3)
 # SR3's network for 128 px, without its dropout.

@@ -1,12 +1,15 @@
 """What stays in float32 when a network runs in half precision: its norms, in residual blocks with all that follows them
 up to the next convolution, and its time embedding.
 
-Autocast alone does not ensure that. On a CPU it computes norms in bfloat16; on CUDA it computes them in float32 but
-hands float32 on, so that activations and additions after them move twice the bytes; and on both it computes the time
-embedding, on which every layer depends, in half precision.
+Autocast alone does not ensure that. On a CPU it computes norms in bfloat16, and everywhere the time embedding, on which
+every layer depends, in half precision. What follows a norm in float32 moves twice the bytes, which on a GPU is for a
+compiler to fuse (the option `compile`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +40,7 @@ class _Linear32(nn.Linear):
 
 
 class _ResidualBlock(nn.Module):
-    """diffusers' ResnetBlock2D without what our networks never use: dropout, resampling, a scale of its output.
+    """diffusers' ResnetBlock2D without what our networks never use (`_is_plain_block`).
 
     From a norm to the next convolution everything is in float32 and in place, and is rounded once: nearer to the exact
     result than rounding after every step, and faster on a CPU.
@@ -88,13 +91,34 @@ class _Attention(nn.Module):
         return h.view(*h.shape[:2], self.heads, -1).transpose(1, 2)
 
 
-_OF_DIFFUSERS = {"ResnetBlock2D": _ResidualBlock, "Attention": _Attention}
+def _is_plain_block(module: Any) -> bool:
+    return (
+        isinstance(module.nonlinearity, nn.SiLU)
+        and module.time_embedding_norm in ("default", "scale_shift")
+        and module.output_scale_factor == 1
+        and not (module.up or module.down or module.skip_time_act or module.dropout.p)
+    )
+
+
+def _is_plain_attention(module: Any) -> bool:
+    return (
+        isinstance(module.group_norm, nn.GroupNorm)
+        and module.residual_connection
+        and module.rescale_output_factor == 1
+        and not (module.is_cross_attention or module.spatial_norm or module.norm_q or module.norm_k)
+    )
+
+
+_OF_DIFFUSERS: dict[str, tuple[type[nn.Module], Callable[[Any], bool]]] = {
+    "ResnetBlock2D": (_ResidualBlock, _is_plain_block),
+    "Attention": (_Attention, _is_plain_attention),
+}
 """By name, because not every worker needs diffusers."""
 
 
 def keep_float32(network: nn.Module) -> nn.Module:
     """Makes autocast leave the norms and the time embedding of `network`, in evaluation mode, alone. Parameter names do
-    not change, nor does any result outside autocast."""
+    not change, nor, but for rounding, does any result outside autocast."""
     for name, module in network.named_modules():
         if isinstance(module, nn.GroupNorm):
             module.__class__ = _GroupNorm32
@@ -102,6 +126,8 @@ def keep_float32(network: nn.Module) -> nn.Module:
             module.__class__ = _LayerNorm32
         elif isinstance(module, nn.Linear) and ("time_embedding." in name or name.endswith("time_emb_proj")):
             module.__class__ = _Linear32
-        elif replacement := _OF_DIFFUSERS.get(type(module).__name__):
-            module.__class__ = replacement
+        elif type(module).__name__ in _OF_DIFFUSERS:
+            replacement, is_plain = _OF_DIFFUSERS[type(module).__name__]
+            if is_plain(module):
+                module.__class__ = replacement
     return network

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -41,14 +41,19 @@ def _source(name: str, network: UNet, shallow: Mapping[str, Tensor]) -> str | No
     block = _BLOCK.match(name)
     if block is None:
         return name
-    resnets = f"net.{block['way']}_blocks.{block['level']}.resnets."
-    here, there = (len({n[len(resnets) :].split(".")[0] for n in names if n.startswith(resnets)})
-                   for names in (dict(network.named_parameters()), shallow))  # fmt: skip
-    index, added = int(block["index"]), here - there
+    level = f"net.{block['way']}_blocks.{block['level']}."
+    there = _depth(shallow, level)
+    index, added = int(block["index"]), _depth(dict(network.named_parameters()), level) - there
     if block["way"] == "up" and index > 0:  # the first one comes from the coarser level, the others end at their skips
         index = index - added if index > added else there
-    prefix = f"net.{block['way']}_blocks.{block['level']}.{block['kind']}.{index}."
+    prefix = f"{level}{block['kind']}.{index}."
     return prefix + name[block.end() :] if index < there and any(n.startswith(prefix) for n in shallow) else None
+
+
+def _depth(names: Iterable[str], level: str) -> int:
+    """How many residual blocks a level has."""
+    resnets = f"{level}resnets."
+    return len({name.removeprefix(resnets).partition(".")[0] for name in names if name.startswith(resnets)})
 
 
 def _begin_as_identity(name: str, parameter: Tensor) -> None:

@@ -7,7 +7,8 @@ learns that. There x_t is made of y, and the target is the eps that leads from x
 predicts is also compared with the true one by `IdentityLoss`.
 
 Train in this order: `tem` (or take DifFace's prior as it is); `irm_low`; `irm_high`, with the first model's weights as
-`--irm-low`. Both may start from the prior's weights (`--initial`) where their shapes allow. Nothing is trained jointly.
+`--irm-low`. Both may start (`--initial`) from their own weights, and from a prior's of the second model's shape: at
+512 px from DifFace's; at 128 px the prior that ships is a deeper one. Nothing is trained jointly.
 """
 
 from __future__ import annotations

@@ -60,9 +60,10 @@ def with_fallback(with_prefect: Callable[[], Result], without: Callable[[], Resu
 def _no_needless_heartbeats() -> AbstractContextManager[object]:
     """With a server of this process alone, nobody looks for those of a flow run; Prefect takes up to a second to end
     the thread that sends them."""
-    if not is_embedded(get_current_settings().api.url or ""):
-        return nullcontext()
-    return temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+    api = get_current_settings().api.url  # none: of a server that `embed_server` started
+    if api is None or is_embedded(api):
+        return temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+    return nullcontext()
 
 
 def raised_by_prefect(error: Exception) -> bool:

@@ -71,7 +71,9 @@ def _own_head(environments: bool) -> AbstractContextManager[None]:
         return nullcontext()
     from tasks.engine.ray_own_head import own_head  # imports what other versions may not have
 
-    return own_head(environments)
+    # The user's settings by which Ray gives every job an environment.
+    asked = os.environ.get("RAY_RUNTIME_ENV_HOOK") or os.environ.get("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0") != "0"
+    return own_head(environments or bool(asked))
 
 
 @contextmanager

@@ -65,7 +65,7 @@ class OwnHead(ray._private.node.Node):  # type: ignore[misc]  # untyped
         """Returns once the raylet is known: Ray itself looks after 0.1 s, and then once a second."""
         super().start_ray_processes()
         until = time.monotonic() + KNOWN_SECONDS
-        while not self.get_gcs_client().get_all_node_info() and time.monotonic() < until:
+        while not self.get_gcs_client().get_all_node_info(timeout=KNOWN_SECONDS) and time.monotonic() < until:
             time.sleep(0.01)
 
 

@@ -1,4 +1,4 @@
-"""Starts of a face's own: the noise covers what a first network changed."""
+"""Starts of a face's own: the noise that a first network's change calls for."""
 
 from __future__ import annotations
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from bfr_models.methods.difface_presets import PRIOR128
@@ -50,8 +52,19 @@ def squared_error(a: Tensor, b: Tensor) -> float:
 @torch.inference_mode()
 def test_in_float32_they_compute_what_diffusers_do(config: UNetConfig) -> None:
     diffusers, ours = both(UNet(config))
+    assert not {"ResnetBlock2D", "Attention"} & {type(module).__name__ for module in ours.modules()}
     x, t = inputs(config)
     torch.testing.assert_close(ours(x, t), diffusers(x, t), rtol=0, atol=1e-5)
+
+
+def test_blocks_of_which_more_is_asked_stay_as_they_are() -> None:
+    blocks = nn.Sequential(
+        ResnetBlock2D(in_channels=8, groups=8, output_scale_factor=2.0),
+        ResnetBlock2D(in_channels=8, groups=8, up=True),
+        Attention(8, heads=1, norm_num_groups=8, residual_connection=True, cross_attention_dim=4),
+        Attention(8, heads=1, residual_connection=True),
+    )
+    assert [type(block).__name__ for block in keep_float32(blocks)] == ["ResnetBlock2D"] * 2 + ["Attention"] * 2
 
 
 def test_a_vqgan_and_its_gradient_are_the_same_too() -> None:

@@ -46,7 +46,9 @@ def test_the_first_model_can_start_from_a_prior_of_another_size(tmp_path: Path) 
 
 def test_a_network_of_fewer_levels_starts_from_the_finest_of_the_prior(tmp_path: Path) -> None:
     deep = replace(PRIOR, channels=(16, 32, 32))
-    preset = replace(TINY, prior=deep, irm_low=replace(TINY.irm_low, channels=(16, 32)))
+    preset = replace(
+        TINY, prior=deep, irm_high=replace(deep, condition_channels=6), irm_low=replace(TINY.irm_low, channels=(16, 32))
+    )
     prior, component = randomised(deep, 1), irm_low(preset)
     network = component.build()
     component.initialise(network, saved(prior, tmp_path / "prior.safetensors"))
@@ -58,7 +60,7 @@ def test_a_network_of_fewer_levels_starts_from_the_finest_of_the_prior(tmp_path:
 
 
 def test_a_prior_of_another_shape_is_refused(tmp_path: Path) -> None:
-    wider = replace(TINY, prior=replace(PRIOR, channels=(32, 32)))
+    wider = replace(TINY, irm_high=replace(TINY.irm_high, channels=(32, 32)))
     component, path = irm_low(wider), saved(randomised(PRIOR, 1), tmp_path / "prior.safetensors")
     with pytest.raises(BfrError, match=r"prior\.safetensors: net\.conv_in\.weight: expected shape"):
         component.initialise(component.build(), path)

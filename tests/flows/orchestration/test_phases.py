@@ -57,6 +57,13 @@ def test_heartbeats_are_sent_to_a_server_that_outlives_the_run(ours: bool, monke
     assert (every is None) == ours
 
 
+def test_a_server_that_starts_late_gets_no_heartbeats_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.orchestration.phases.embed_server", lambda: None)
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        assert get_current_settings().api.url is None
+        assert with_fallback(lambda: get_current_settings().flows.heartbeat_frequency, lambda: 0.0) is None
+
+
 def test_a_failure_of_what_the_project_called_is_not_prefects(capsys: pytest.CaptureFixture[str]) -> None:
     def fail() -> Any:
         return Store("/nowhere").read("x")
