@@ -22,7 +22,6 @@ All with 95 % intervals over people (bootstrap), whose faces and seeds are not i
 from __future__ import annotations
 
 import argparse
-import hashlib
 import io
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,7 +44,7 @@ from bfr_models.metrics.fidelity import psnr
 from bfr_models.metrics.paired import bootstrap_interval
 from bfr_models.pixels import Uint8Image, resize, to_tensor, to_uint8
 from bfr_models.registry import load_method, resolve_method
-from bfr_models.training.data import HELD_OUT_FRACTION
+from bfr_models.training.data import is_held_out
 from bfr_models.training.judge_distances import Distances
 from bfr_models.types import FaceBatch, Restorer
 
@@ -123,13 +122,9 @@ def main() -> None:
 
 
 def rows_of(files: Sequence[Path], *, held_out: bool) -> list[dict[str, Any]]:
-    """All faces, or those of people whom no training has seen (`bfr_models.training.data.read_faces`)."""
+    """All faces, or those of people whom no training has seen (`bfr_models.training.data.is_held_out`)."""
     rows = pa.concat_tables([pq.read_table(file, columns=["image", "person"]) for file in files]).to_pylist()
-    return [row for row in rows if not held_out or _digest(row)[0] / 256 < HELD_OUT_FRACTION]
-
-
-def _digest(row: Mapping[str, Any]) -> bytes:
-    return hashlib.sha256(row["person"].encode() if row["person"] else row["image"]["bytes"]).digest()
+    return [row for row in rows if not held_out or is_held_out(row["person"], row["image"]["bytes"])]
 
 
 def faces_of(rows: Sequence[Mapping[str, Any]], recogniser: DlibRecogniser) -> Faces:

@@ -106,6 +106,11 @@ class _Lane:
     people: set[str] = field(default_factory=set)
 
 
+def is_held_out(person: str | None, encoded: bytes, share: float = HELD_OUT_FRACTION) -> bool:
+    """Whether a face is kept from training: by the name of its person, or else by its encoded picture."""
+    return hashlib.sha256(person.encode() if person else encoded).digest()[0] / 256 < share
+
+
 def read_faces(
     data: Path | Sequence[FaceFile], size: int, column: str = "image", *, source: str = "", batch_size: int = 1
 ) -> Faces:
@@ -130,7 +135,7 @@ def read_faces(
     for row, cell, person, file in _rows(files, rows, column, bounds[mine[0]], bounds[mine[-1] + 1]):
         lane = lanes[bisect(bounds, row) - 1]
         face = decode_face(cell, size * OVERSAMPLING, file.name)
-        if hashlib.sha256(person.encode() if person else cell).digest()[0] / 256 >= HELD_OUT_FRACTION:
+        if not is_held_out(person, cell):
             kept.add(face)
             lane.train += 1
             continue

@@ -21,9 +21,9 @@ def deepen(network: UNet, shallow: Mapping[str, Tensor]) -> None:
     Levels and widths are the same. The blocks that `shallow` does not have change nothing at first: the last layer of
     their branch is zero, and on the way up, where a skip connection is concatenated, their shortcut leaves it out.
     """
-    used = set()
-    for name, parameter in network.named_parameters():
-        source = _source(name, network, shallow)
+    parameters, used = dict(network.named_parameters()), set()
+    for name, parameter in parameters.items():
+        source = _source(name, parameters, shallow)
         if source is None:
             _begin_as_identity(name, parameter)
         elif source not in shallow or shallow[source].shape != parameter.shape:
@@ -36,14 +36,14 @@ def deepen(network: UNet, shallow: Mapping[str, Tensor]) -> None:
         raise UsageError(f"expected initial weights of a shallower network, found {unused[:3]} beside its layers")
 
 
-def _source(name: str, network: UNet, shallow: Mapping[str, Tensor]) -> str | None:
+def _source(name: str, deep: Iterable[str], shallow: Iterable[str]) -> str | None:
     """What the parameter is called in the shallow network; None in a block that it does not have."""
     block = _BLOCK.match(name)
     if block is None:
         return name
     level = f"net.{block['way']}_blocks.{block['level']}."
     there = _depth(shallow, level)
-    index, added = int(block["index"]), _depth(dict(network.named_parameters()), level) - there
+    index, added = int(block["index"]), _depth(deep, level) - there
     if block["way"] == "up" and index > 0:  # the first one comes from the coarser level, the others end at their skips
         index = index - added if index > added else there
     prefix = f"{level}{block['kind']}.{index}."

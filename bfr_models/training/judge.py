@@ -27,7 +27,7 @@ from bfr_models.judge.features import bands
 from bfr_models.judge.network import MEMBERS, JudgeNetwork, features
 from bfr_models.pixels import Uint8Image
 from bfr_models.registry import load_method, resolve_method
-from bfr_models.training.data import decode_face, encoded_images, local_files
+from bfr_models.training.data import decode_face, encoded_images, is_held_out, local_files
 from bfr_models.training.judge_calibration import EQUAL, calibrate, harm_curve, reliability, strictest
 from bfr_models.training.judge_distances import SIDES, Distances
 from bfr_models.training.judge_pairs import Pair, make_pairs
@@ -66,10 +66,9 @@ def read_people(path: Path, side: int) -> dict[str, People]:
     names: dict[str, list[str]] = {part: [] for part in ITEMS}
     for file in local_files(path):
         for data, person in encoded_images(file, "image"):
-            digest = hashlib.sha256(person.encode() if person else data)
-            part = "held_out" if digest.digest()[0] / 256 < HELD_OUT else "train"
+            part = "held_out" if is_held_out(person, data, HELD_OUT) else "train"
             faces[part].append(decode_face(data, side, file.name))
-            names[part].append(person or digest.hexdigest()[:16])
+            names[part].append(person or hashlib.sha256(data).hexdigest()[:16])
     return {part: People(np.stack(faces[part]), tuple(names[part])) for part in ITEMS}
 
 

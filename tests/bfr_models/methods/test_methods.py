@@ -115,7 +115,7 @@ class TestDifFace:
         )
 
     def test_with_a_cover_a_face_moves_the_more_the_estimator_changed_it(self) -> None:
-        """Clean faces hardly leave the estimate, those of which little is left do."""
+        """A clean face stays close to its estimate; a badly damaged one moves away from it."""
         clean = [portrait(number, 128) for number in range(4)]
         spoilt = [degrade(face, get_preset("difface_extreme"), number) for number, face in enumerate(clean)]
         images = torch.stack([to_tensor(face) for face in (*clean, *spoilt)])
