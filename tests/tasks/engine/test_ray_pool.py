@@ -82,7 +82,8 @@ def test_a_node_that_is_killed_half_way_takes_its_workers_and_loses_nothing(
 
     run = ray_run(tmp_path, options={"pids": str(pids), "seconds": 0.2}).model_copy(update={"actors": 2})
     restore(run, kill_after_two)
-    assert len(list(pids.iterdir())) >= 4 and sorted(done) == sorted(set(done)) and len(done) == 6
+    # The first two, and at least one in their place: the second replacement may come when nothing is left to do.
+    assert len(list(pids.iterdir())) >= 3 and sorted(done) == sorted(set(done)) and len(done) == 6
     assert support.finished_run(run)["totals"]["restored"] == 24
     assert_whole_but_for_leftovers(run)
     assert support.restored_images(tmp_path / "dst") == undisturbed(tmp_path)
