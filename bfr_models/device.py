@@ -19,6 +19,11 @@ def local_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def kind_of(device: str) -> str:
+    """ "cuda" of "cuda:0"."""
+    return device.partition(":")[0]
+
+
 @cache
 def keep_freed_memory() -> None:
     """Has this process keep the memory that a network's call frees for the next: what it holds stays near its peak.

@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 
 import torch
 
+from bfr_models.device import kind_of
 from bfr_models.errors import RowError
 
 START = {"cpu": 2, "cuda": 4}  # small: it costs one slow batch, where too large a first guess costs a failed one
@@ -26,7 +27,7 @@ class BatchSize:
     """
 
     def __init__(self, asked: int | Literal["auto"], device: str) -> None:
-        kind = device.partition(":")[0]
+        kind = kind_of(device)
         self.now = START[kind] if asked == "auto" else asked
         self._most = MOST[kind] if asked == "auto" else asked
         self._fastest = 0.0  # faces per second
