@@ -2,8 +2,8 @@
 
 On a CPU one thread of a worker, this one's, computes with several of OpenMP's, and every other with one. For libgomp
 counts the teams of all threads: as soon as those have more members than there are cores, they sleep between any two
-operations instead of waiting awake, which takes a third of a small network's speed. A thread keeps its team from its
-first operation that is shared out, so that one thread loads the networks, too.
+operations instead of waiting awake, which takes a fifth to a third of a small network's speed. A thread keeps its team
+from its first operation that is shared out, so that one thread loads the networks, too.
 """
 
 from __future__ import annotations
