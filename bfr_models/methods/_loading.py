@@ -7,7 +7,7 @@ from pathlib import PurePath
 import torch
 from torch import nn
 
-from bfr_models.device import keep_freed_memory, kind_of
+from bfr_models.device import keep_freed_memory, kind_of, precision_on
 from bfr_models.errors import BfrError, UsageError
 from bfr_models.networks.precision import keep_float32
 from bfr_models.registry import ResolvedMethod
@@ -55,4 +55,5 @@ def require_cpp_compiler() -> None:
 
 def autocast(device: str, precision: str) -> torch.autocast:
     """Mixed precision for the networks; norms, time embedding and samplers stay in float32. 'fp32' switches it off."""
-    return torch.autocast(kind_of(device), _DTYPES.get(precision), enabled=precision in _DTYPES)
+    chosen = precision_on(device, precision)
+    return torch.autocast(kind_of(device), _DTYPES.get(chosen), enabled=chosen in _DTYPES)

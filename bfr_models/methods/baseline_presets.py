@@ -20,7 +20,7 @@ ESTIMATOR = (
         "face128",
         128,
         OURS,
-        options=EstimatorOptions(),
+        options=EstimatorOptions(precision="auto"),
         weights={"estimator": "difface-face128-estimator_unet"},
         estimator=UNetEstimatorConfig(),
     ),

@@ -181,7 +181,7 @@ DIFFACE = (
         OURS,
         # With less cover severely degraded faces of people held out come out a little nearer to the clean ones; with
         # this one the prior moves them by a third of the estimator's error, and they are still nearer than its own.
-        options=DifFaceOptions(start_timestep=120, steps=4, sampler="dpm++", cover=5.0),
+        options=DifFaceOptions(precision="auto", start_timestep=120, steps=4, sampler="dpm++", cover=5.0),
         weights={"estimator": "difface-face128-estimator_unet", "prior": "difface-face128-prior"},
         estimator=UNetEstimatorConfig(),
         prior=PRIOR128,

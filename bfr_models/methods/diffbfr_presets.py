@@ -130,7 +130,9 @@ DIFFBFR = (
         "face128",
         128,
         OURS,
-        options=DiffBFROptions(start="estimate", start_low=4, start_high=100, steps_high=4, sampler="dpm++", cover=5.0),
+        options=DiffBFROptions(
+            precision="auto", start="estimate", start_low=4, start_high=100, steps_high=4, sampler="dpm++", cover=5.0
+        ),
         weights={
             "estimator": "difface-face128-estimator_unet",
             "irm_low": "diffbfr-face128-irm_low",

@@ -1,6 +1,7 @@
 """Batch sizes: as requested or found by trial, smaller where memory runs out; and calls that fail for some items only.
 
-Faces do not influence each other within a batch: the size is a matter of speed and memory, not of the output.
+Faces do not influence each other within a batch: the size is a matter of speed and memory, not of the output, except
+for last digits, which in bf16 may be a grey level.
 """
 
 from __future__ import annotations

@@ -32,6 +32,11 @@ def loaded(method: str, preset: str | None = None, **options: object) -> Restore
     return load_method(resolve_method(method, preset, {**FEW_STEPS.get(method, {}), **options}))
 
 
+def in_float32(method: str) -> dict[str, object]:
+    """The options for it, of a method that has networks."""
+    return {} if method == "passthrough" else {"precision": "fp32"}
+
+
 def faces(n: int, size: int, first_seed: int = 0) -> FaceBatch:
     """Smooth patterns with some noise, each its own, each with its own seed."""
     generator = torch.Generator().manual_seed(n)
@@ -77,7 +82,7 @@ def test_a_face_does_not_depend_on_its_batch(method: str, preset: str) -> None:
     clipped chain does not amplify: 1e-5 allowed. A written level then changes only where a pixel lies that close to
     the border between two levels, 2 / 255 apart: on a share of at most 2 x 1e-5 / (2 / 255) of the pixels.
     """
-    restorer, tolerance = loaded(method, preset), 1e-5
+    restorer, tolerance = loaded(method, preset, **in_float32(method)), 1e-5
     batch = faces(4, restorer.size)
     together = restorer.restore(batch).images
     alone = torch.cat([restorer.restore(single).images for single in one_by_one(batch)])
@@ -147,6 +152,26 @@ def test_half_precision_stays_within_a_grey_level_on_average(precision: str) -> 
     assert (full - half).abs().mean() <= 2 / 255
 
 
+@pytest.mark.parametrize(("has_amx", "precision"), [(True, "bf16"), (False, "fp32")])
+@pytest.mark.parametrize("method", ["estimator", "difface", "diffbfr"])
+def test_a_small_preset_computes_in_what_the_cpu_multiplies_by_itself(
+    method: str, has_amx: bool, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = faces(1, 128)
+    monkeypatch.setattr("bfr_models.device.multiplies_bf16", lambda: has_amx)
+    own, asked = (loaded(method, **options).restore(batch).images for options in ({}, {"precision": precision}))
+    assert torch.equal(own, asked)
+
+
+@pytest.mark.parametrize("method", ["estimator", "difface", "diffbfr"])
+def test_in_bf16_a_face_moves_by_a_grey_level_with_its_batch(method: str) -> None:
+    """What is rounded to 2^-9 between two layers is on the other side of the border where sums differ in their last
+    digits."""
+    restorer, batch = loaded(method, precision="bf16"), faces(4, 128)
+    alone = torch.cat([restorer.restore(single).images for single in one_by_one(batch)])
+    assert (restorer.restore(batch).images - alone).abs().max() <= 2 * 2 / 255
+
+
 def test_weights_other_than_the_planned_ones_are_refused() -> None:
     resolved = resolve_method("estimator")
     planned = {"estimator": {**resolved.weights["estimator"], "sha256": "0" * 64}}
@@ -159,7 +184,7 @@ def test_weights_other_than_the_planned_ones_are_refused() -> None:
 @every_method
 def test_a_gpu_restores_what_a_cpu_does(method: str, preset: str) -> None:
     """TF32 convolutions keep 11 bits: 2^-11 per layer, a grey level in the end, where the draws are the same."""
-    restorer = loaded(method, preset)
+    restorer = loaded(method, preset, **in_float32(method))
     batch = faces(2, restorer.size)
     on_gpu = load_method(resolve_method(method, preset, FEW_STEPS.get(method)), "cuda").restore(batch).images
     assert on_gpu.device.type == "cpu"
