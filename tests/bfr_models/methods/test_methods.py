@@ -120,7 +120,7 @@ class TestDifFace:
         spoilt = [degrade(face, get_preset("difface_extreme"), number) for number, face in enumerate(clean)]
         images = torch.stack([to_tensor(face) for face in (*clean, *spoilt)])
         batch = FaceBatch(tuple(map(str, range(8))), images, tuple(range(8)))
-        estimate = loaded("estimator").restore(batch).images
+        estimate = loaded("estimator", self_ensemble=True).restore(batch).images
         restored = loaded("difface", cover=5.0, start_timestep=200).restore(batch).images
         moved = (restored - estimate).square().mean(dim=(1, 2, 3)).sqrt()
         common = loaded("difface", cover=0.0, start_timestep=200).restore(batch).images
@@ -131,11 +131,23 @@ class TestDifFace:
     def test_it_noises_its_own_estimate_and_denoises_from_there(self) -> None:
         """A chain that starts at t = 0 hardly leaves the estimate, which is not the input; one from higher up does."""
         batch = faces(1, 128)
-        estimate = loaded("estimator").restore(batch).images
+        estimate = loaded("estimator", self_ensemble=True).restore(batch).images
         near, far = (loaded("difface", start_timestep=n, steps=1).restore(batch).images for n in (0, 100))
         moved, gone = ((images - estimate).square().mean().sqrt() for images in (near, far))
         assert moved < gone / 2
         assert moved < (near - batch.images).square().mean().sqrt() / 2
+
+
+def test_the_mirror_image_of_a_face_has_the_mirror_image_of_its_self_ensembled_estimate() -> None:
+    """It is the mean of both estimates, each as the network made it."""
+    batch = faces(2, 128)
+    mirrored = batch.with_images(batch.images.flip(-1))
+    mean, other = (loaded("estimator", self_ensemble=True).restore(each).images for each in (batch, mirrored))
+    one, two = (loaded("estimator").restore(each).images for each in (batch, mirrored))
+    assert (one - two.flip(-1)).abs().max() > 0.05
+    torch.testing.assert_close(mean, other.flip(-1), rtol=0, atol=1e-5)
+    inside = (one.abs() < 1) & (two.flip(-1).abs() < 1)  # neither was clipped
+    torch.testing.assert_close(mean[inside], ((one + two.flip(-1)) / 2)[inside], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
