@@ -3,11 +3,11 @@
     python benchmarks/peers.py --data faces512.parquet --method estimator --faces 102
 
 `loop` is what a public script does: one picture at a time, decoded by Pillow, restored in float32, written as a PNG.
-`ray data` reads the Parquet file, restores batches in float32 in a pool of one actor (`map_batches`), and writes
-Parquet; it needs pandas (`pip install 'ray[data]'`), and is left out without, with a line that says so. `bfr` computes
-as its preset does, in bf16 on a CPU with AMX; it judges nothing and scores nothing here, as they do not. Wall and CPU
-seconds are of whole processes, from start to end; memory is the highest sum over all of them, in which what they share
-counts once. On a machine that does other things, too, believe the CPU seconds. Writes results/peers.md.
+`ray data` reads the Parquet file, restores batches in a pool of one actor (`map_batches`), and writes Parquet; it needs
+pandas (`pip install 'ray[data]'`), and is left out without, with a line that says so. `bfr` judges nothing and scores
+nothing here, as they do not. Wall and CPU seconds are of whole processes, from start to end; memory is the highest sum
+over all of them, in which what they share counts once. On a machine that does other things, too, believe the CPU
+seconds. Writes results/peers.md.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Restored:
     def __init__(self, method: str) -> None:
         from bfr_models.registry import load_method, resolve_method
 
-        self._restorer = load_method(resolve_method(method, PRESET, {"precision": "fp32"}), "cpu")
+        self._restorer = load_method(resolve_method(method, PRESET), "cpu")
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Rows with an `image` and an `id` each, as Ray Data gives them; the images restored."""

@@ -54,15 +54,19 @@ def _diffbfr(sampler: str, *steps: int) -> Options:
 # With one or two calls all of DifFace's samplers without noise are the same: the last step gives x_0.
 VARIANTS: Mapping[str, Mapping[str, Options]] = {
     "difface": {
+        "1 call, one estimate": {"steps": 1, "self_ensemble": False},
         "1 call": {"steps": 1},
         "2 calls": {"steps": 2},
+        "4 calls, dpm++, one estimate": {"steps": 4, "self_ensemble": False},
         **{f"{n} calls, dpm++": {"steps": n} for n in (4, 8, 16)},
         **{f"{n} calls, ddim": _ddim(n, 0.0) for n in (4, 16)},
         "4 calls, ddim, eta 0.5": _ddim(4, 0.5),
     },
     "diffbfr": {
+        "1 + 1 + 1 calls, one estimate": {**_diffbfr("dpm++", 1, 1, 1), "self_ensemble": False},
         "1 + 1 + 1 calls": _diffbfr("dpm++", 1, 1, 1),
         "2 + 2 + 2 calls, dpm++": _diffbfr("dpm++", 2, 2, 2),
+        "2 + 4 + 2 calls, dpm++, one estimate": {**_diffbfr("dpm++", 2, 4, 2), "self_ensemble": False},
         "2 + 4 + 2 calls, dpm++": _diffbfr("dpm++", 2, 4, 2),
         "2 + 8 + 2 calls, dpm++": _diffbfr("dpm++", 2, 8, 2),
         "4 + 8 + 4 calls, dpm++": _diffbfr("dpm++", 4, 8, 4),

@@ -153,8 +153,9 @@ def load_method(resolved: ResolvedMethod, device: str = "cpu") -> Restorer:
 
 
 _LATER: Mapping[str, Mapping[str, Any]] = {
-    "difface": {"noise": "rows", "cover": 0.0},
-    "diffbfr": {"start": "lq", "cover": 0.0, "estimator": None},
+    "estimator": {"self_ensemble": False},
+    "difface": {"noise": "rows", "cover": 0.0, "self_ensemble": False},
+    "diffbfr": {"start": "lq", "cover": 0.0, "estimator": None, "self_ensemble": False},
 }
 """By method, options that came later, at the values that change nothing."""
 

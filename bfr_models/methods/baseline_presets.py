@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bfr_models.methods.difface_presets import ESTIMATOR128, ESTIMATOR512, EstimatorPreset
-from bfr_models.methods.preset import OURS, S_LAB, NetworkOptions, Preset
+from bfr_models.methods.preset import OURS, S_LAB, EstimateOptions, Preset
 from bfr_models.networks.configs import UNetEstimatorConfig
 
 
 @dataclass(frozen=True)
-class EstimatorOptions(NetworkOptions):
+class EstimatorOptions(EstimateOptions):
     compile: bool = False  # as in DifFaceOptions
 
 
@@ -20,7 +20,7 @@ ESTIMATOR = (
         "face128",
         128,
         OURS,
-        options=EstimatorOptions(precision="auto"),
+        options=EstimatorOptions(),
         weights={"estimator": "difface-face128-estimator_unet"},
         estimator=UNetEstimatorConfig(),
     ),

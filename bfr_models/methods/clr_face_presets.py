@@ -156,8 +156,7 @@ CLR_FACE = (
         128,
         OURS,
         # From a higher start, mildly degraded faces come out less like themselves. The residual is there because so
-        # small an autoencoder loses much. In float32 everywhere: with AMX bf16 is a sixth faster, because faces go one
-        # by one, but other codes are chosen here and there, which moves pixels by up to 22 grey levels.
+        # small an autoencoder loses much.
         options=CLRFaceOptions(
             start_time=0.2, cover=1.0, steps=4, guidance=0.1, guide_to=0.01, guide_every=1, residual=1.0
         ),

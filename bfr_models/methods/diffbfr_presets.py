@@ -10,20 +10,20 @@ from typing import Any, Literal
 
 from bfr_models.errors import UsageError
 from bfr_models.methods.difface_presets import PRIOR128, PRIOR512, PriorPreset
-from bfr_models.methods.preset import OURS, S_LAB, NetworkOptions, one_of
+from bfr_models.methods.preset import OURS, S_LAB, EstimateOptions, one_of
 from bfr_models.networks.configs import UNetConfig, UNetEstimatorConfig
 
 
 @dataclass(frozen=True)
-class DiffBFROptions(NetworkOptions):
+class DiffBFROptions(EstimateOptions):
     """How the three chains are run. Timesteps are of the 1000 that the networks are trained on.
 
-    The restoring chains start from the degraded face ("lq", the paper's), or from a regression network's estimate of
-    it ("estimate", ours). `start_low` and `start_high` are their N: more noise removes more of the degradation, and
-    more of the person. `texture_timestep` is where the texture chain starts, the paper's "fractional
-    time step", which can be read in two ways, and both work. As a fraction tau of the chain it is 1000 tau: 20 is
-    tau = 0.02. As a timestep between two trained ones it need not be whole: 22.5 has the noise of the (geometric)
-    mean between 22 and 23, and the network is told 22.5.
+    The restoring chains start from the degraded face ("lq", the paper's, for which `self_ensemble` means nothing), or
+    from a regression network's estimate of it ("estimate", ours). `start_low` and `start_high` are their N: more noise
+    removes more of the degradation, and more of the person. `texture_timestep` is where the texture chain starts, the
+    paper's "fractional time step", which can be read in two ways, and both work. As a fraction tau of the chain it is
+    1000 tau: 20 is tau = 0.02. As a timestep between two trained ones it need not be whole: 22.5 has the noise of the
+    (geometric) mean between 22 and 23, and the network is told 22.5.
 
     With `cover` above 0 each face has a start of its own in the second chain, for which `start_high` is the highest:
     the noise there grows with `cover` and with the square of what has been changed in the coarse face by then
@@ -131,7 +131,13 @@ DIFFBFR = (
         128,
         OURS,
         options=DiffBFROptions(
-            precision="auto", start="estimate", start_low=4, start_high=100, steps_high=4, sampler="dpm++", cover=5.0
+            self_ensemble=True,
+            start="estimate",
+            start_low=4,
+            start_high=100,
+            steps_high=4,
+            sampler="dpm++",
+            cover=3.5,
         ),
         weights={
             "estimator": "difface-face128-estimator_unet",

@@ -18,8 +18,11 @@ STANDARD = "standard"
 Options = Mapping[str, Any]
 
 OPTIONS: Mapping[tuple[str, str], Mapping[str, Options]] = {
-    ("difface", "face128"): {"draft": {"steps": 1}, "best": {}},
-    ("diffbfr", "face128"): {"draft": {"steps": 1, "steps_high": 1, "steps_texture": 1}, "best": {}},
+    ("difface", "face128"): {"draft": {"steps": 1, "self_ensemble": False}, "best": {}},
+    ("diffbfr", "face128"): {
+        "draft": {"steps": 1, "steps_high": 1, "steps_texture": 1, "self_ensemble": False},
+        "best": {},
+    },
     ("clr_face", "face128"): {"draft": {"steps": 1}, "best": {}},
 }
 """By method and preset. All others were not measured."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bfr_models.methods._loading import autocast, load_component
 from bfr_models.methods.difface_presets import EstimatorPreset
+from bfr_models.methods.preset import EstimateOptions
 from bfr_models.networks.estimators import build_estimator
 from bfr_models.pixels import resize
 from bfr_models.registry import ResolvedMethod
@@ -20,7 +21,7 @@ class Estimator:
 
     def __init__(self, resolved: ResolvedMethod, device: str) -> None:
         self.size = resolved.preset.size
-        self._device, self._precision = device, resolved.options.precision
+        self._device, self._options = device, cast(EstimateOptions, resolved.options)
         config = cast(EstimatorPreset, resolved.preset).estimator
         self._network = load_component(build_estimator(config), resolved, "estimator", device)
 
@@ -35,6 +36,8 @@ class Estimator:
     @torch.inference_mode()
     def estimate(self, lq: Tensor) -> Tensor:
         """f(y0) of `resized` faces; [-1, 1] in and out (the network itself works in [0, 1])."""
-        with autocast(self._device, self._precision):
-            hq = self._network((lq + 1) / 2)
-        return hq.float().clamp(0, 1) * 2 - 1
+        with autocast(self._device, self._options.precision):
+            hq = self._network((lq + 1) / 2).float()
+            if self._options.self_ensemble:
+                hq = (hq + self._network((lq.flip(-1) + 1) / 2).float().flip(-1)) / 2
+        return hq.clamp(0, 1) * 2 - 1

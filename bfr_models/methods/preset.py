@@ -37,6 +37,18 @@ class NetworkOptions:
 
 
 @dataclass(frozen=True)
+class EstimateOptions(NetworkOptions):
+    """Of methods that begin with a regression network's estimate f(y).
+
+    With `self_ensemble` the estimate is the mean of f(y) and of the mirror image of f(mirror image of y) (arXiv
+    1511.02228), for a second call. What the network draws by chance differs in the two: the mean is nearer to the
+    person, and smoother, which a chain behind it makes up for.
+    """
+
+    self_ensemble: bool = False
+
+
+@dataclass(frozen=True)
 class Preset:
     """One size of one method. `weights` names the file of each component (`bfr_models.weights.files`)."""
 

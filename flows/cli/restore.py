@@ -76,7 +76,7 @@ def restore(
         str | None,
         typer.Option(
             help="Precision of the networks: fp32, bf16, fp16, or auto: bf16 on a CPU that multiplies it by itself "
-            "(AMX), else fp32. auto is face128's own, but for CLR-Face; all other presets are fp32."
+            "(AMX), else fp32. Default: fp32."
         ),
     ] = None,
     task: Annotated[

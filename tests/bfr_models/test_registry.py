@@ -41,7 +41,7 @@ class TestRefusals:
             resolve_method("passthrough", "hd")
 
     def test_an_unknown_option_lists_those_of_the_method(self) -> None:
-        known = "precision, start_timestep, steps, sampler, eta"
+        known = "precision, self_ensemble, start_timestep, steps, sampler, eta"
         with pytest.raises(UsageError, match=f"unknown option 'step' of difface; known: {known}"):
             resolve_method("difface", options={"step": 5})
         with pytest.raises(UsageError, match="unknown option 'eta' of passthrough; known: none"):

@@ -121,9 +121,7 @@ class TestResizeBack:
 
 
 class TestNoise:
-    CHAIN: ClassVar = {
-        "sampler": "ddim", "steps": 2, "start_timestep": 20, "cover": 0.0, "noise": "authors", "precision": "fp32",
-    }  # fmt: skip
+    CHAIN: ClassVar = {"sampler": "ddim", "steps": 2, "start_timestep": 20, "cover": 0.0, "noise": "authors"}
 
     def test_a_face_takes_its_place_in_its_file_whatever_the_shards_and_batches(self, tmp_path: Path) -> None:
         pictures = [support.portrait(n, 128) for n in range(5)]

@@ -158,7 +158,7 @@ def test_bytes_depend_on_neither_batches_nor_shards(settings: dict[str, Any], tm
 def test_a_diffusion_gives_equal_bytes_for_equal_batches_and_nearly_equal_ones_for_others(tmp_path: Path) -> None:
     """A convolution sums in an order that may depend on the batch, so other batches may differ in the last bit."""
     support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(8))
-    options = {"steps": 2, "precision": "fp32"}
+    options = {"steps": 2}
     restored(tmp_path, "difface", options=options, batch_size=4, max_harm=1)
     first = support.restored_images(tmp_path / "dst")
     for name, settings in (("same", {"shard_rows": 8, "batch_size": 4}), ("other", {"shard_rows": 8, "batch_size": 3})):
@@ -204,8 +204,8 @@ def test_a_run_records_what_made_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("method", "options", "precisions"), [
-    ("estimator", {}, {"bf16": 4}),
-    ("estimator", {"precision": "fp32"}, {"fp32": 4}),
+    ("estimator", {"precision": "auto"}, {"bf16": 4}),
+    ("estimator", {}, {"fp32": 4}),
     ("passthrough", {}, {}),
 ])  # fmt: skip
 def test_a_run_says_what_its_networks_computed_in(

@@ -32,11 +32,6 @@ def loaded(method: str, preset: str | None = None, **options: object) -> Restore
     return load_method(resolve_method(method, preset, {**FEW_STEPS.get(method, {}), **options}))
 
 
-def in_float32(method: str) -> dict[str, object]:
-    """The options for it, of a method that has networks."""
-    return {} if method == "passthrough" else {"precision": "fp32"}
-
-
 def faces(n: int, size: int, first_seed: int = 0) -> FaceBatch:
     """Smooth patterns with some noise, each its own, each with its own seed."""
     generator = torch.Generator().manual_seed(n)
@@ -82,7 +77,7 @@ def test_a_face_does_not_depend_on_its_batch(method: str, preset: str) -> None:
     clipped chain does not amplify: 1e-5 allowed. A written level then changes only where a pixel lies that close to
     the border between two levels, 2 / 255 apart: on a share of at most 2 x 1e-5 / (2 / 255) of the pixels.
     """
-    restorer, tolerance = loaded(method, preset, **in_float32(method)), 1e-5
+    restorer, tolerance = loaded(method, preset), 1e-5
     batch = faces(4, restorer.size)
     together = restorer.restore(batch).images
     alone = torch.cat([restorer.restore(single).images for single in one_by_one(batch)])
@@ -125,7 +120,7 @@ class TestDifFace:
         spoilt = [degrade(face, get_preset("difface_extreme"), number) for number, face in enumerate(clean)]
         images = torch.stack([to_tensor(face) for face in (*clean, *spoilt)])
         batch = FaceBatch(tuple(map(str, range(8))), images, tuple(range(8)))
-        estimate = loaded("estimator").restore(batch).images
+        estimate = loaded("estimator", self_ensemble=True).restore(batch).images
         restored = loaded("difface", cover=5.0, start_timestep=200).restore(batch).images
         moved = (restored - estimate).square().mean(dim=(1, 2, 3)).sqrt()
         common = loaded("difface", cover=0.0, start_timestep=200).restore(batch).images
@@ -136,11 +131,23 @@ class TestDifFace:
     def test_it_noises_its_own_estimate_and_denoises_from_there(self) -> None:
         """A chain that starts at t = 0 hardly leaves the estimate, which is not the input; one from higher up does."""
         batch = faces(1, 128)
-        estimate = loaded("estimator").restore(batch).images
+        estimate = loaded("estimator", self_ensemble=True).restore(batch).images
         near, far = (loaded("difface", start_timestep=n, steps=1).restore(batch).images for n in (0, 100))
         moved, gone = ((images - estimate).square().mean().sqrt() for images in (near, far))
         assert moved < gone / 2
         assert moved < (near - batch.images).square().mean().sqrt() / 2
+
+
+def test_the_mirror_image_of_a_face_has_the_mirror_image_of_its_self_ensembled_estimate() -> None:
+    """It is the mean of both estimates, each as the network made it."""
+    batch = faces(2, 128)
+    mirrored = batch.with_images(batch.images.flip(-1))
+    mean, other = (loaded("estimator", self_ensemble=True).restore(each).images for each in (batch, mirrored))
+    one, two = (loaded("estimator").restore(each).images for each in (batch, mirrored))
+    assert (one - two.flip(-1)).abs().max() > 0.05
+    torch.testing.assert_close(mean, other.flip(-1), rtol=0, atol=1e-5)
+    inside = (one.abs() < 1) & (two.flip(-1).abs() < 1)  # neither was clipped
+    torch.testing.assert_close(mean[inside], ((one + two.flip(-1)) / 2)[inside], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -154,12 +161,14 @@ def test_half_precision_stays_within_a_grey_level_on_average(precision: str) -> 
 
 @pytest.mark.parametrize(("has_amx", "precision"), [(True, "bf16"), (False, "fp32")])
 @pytest.mark.parametrize("method", ["estimator", "difface", "diffbfr"])
-def test_a_small_preset_computes_in_what_the_cpu_multiplies_by_itself(
+def test_auto_is_what_the_cpu_multiplies_by_itself(
     method: str, has_amx: bool, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = faces(1, 128)
     monkeypatch.setattr("bfr_models.device.multiplies_bf16", lambda: has_amx)
-    own, asked = (loaded(method, **options).restore(batch).images for options in ({}, {"precision": precision}))
+    own, asked = (
+        loaded(method, **options).restore(batch).images for options in ({"precision": "auto"}, {"precision": precision})
+    )
     assert torch.equal(own, asked)
 
 
@@ -184,7 +193,7 @@ def test_weights_other_than_the_planned_ones_are_refused() -> None:
 @every_method
 def test_a_gpu_restores_what_a_cpu_does(method: str, preset: str) -> None:
     """TF32 convolutions keep 11 bits: 2^-11 per layer, a grey level in the end, where the draws are the same."""
-    restorer = loaded(method, preset, **in_float32(method))
+    restorer = loaded(method, preset)
     batch = faces(2, restorer.size)
     on_gpu = load_method(resolve_method(method, preset, FEW_STEPS.get(method)), "cuda").restore(batch).images
     assert on_gpu.device.type == "cpu"
