@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD, _M_ARENA_MAX = -3, -1, -8
 _LARGEST_KEPT = 32 * 2**20
 """Bytes: more than a small network's largest tensor, less than a large photo. The most that every glibc takes."""
 _FREE_AT_END = 512 * 2**20
+_CPUINFO = Path("/proc/cpuinfo")  # of Linux
 
 
 def local_device() -> str:
@@ -17,6 +20,30 @@ def local_device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def kind_of(device: str) -> str:
+    """ "cuda" of "cuda:0"."""
+    return device.partition(":")[0]
+
+
+@cache
+def multiplies_bf16() -> bool:
+    """Whether this machine's CPU multiplies matrices of bfloat16 by itself: Intel's AMX, and a Linux that lets it.
+
+    AVX-512 knows bfloat16 too, but was not measured without AMX.
+    """
+    with suppress(OSError):
+        return "amx_bf16" in _CPUINFO.read_text().split()
+    return False
+
+
+def precision_on(device: str, precision: str) -> str:
+    """What a network's `precision` is on a device of this machine: "auto" is bf16 on a CPU that multiplies that by
+    itself, else fp32."""
+    if precision != "auto":
+        return precision
+    return "bf16" if kind_of(device) == "cpu" and multiplies_bf16() else "fp32"
 
 
 @cache

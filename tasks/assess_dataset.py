@@ -35,11 +35,11 @@ from tasks.config.assess import AssessRun
 from tasks.config.code import installed, running_code
 from tasks.config.resolve import ResolvedRun
 from tasks.datasets.writer import encode_table
-from tasks.engine.daemon_threads import DaemonThreads
 from tasks.runs.layout import REPORT
 from tasks.runs.selected_rows import CHANGED
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
+from tasks.worker.daemon_threads import DaemonThreads
 
 if TYPE_CHECKING:
     from tasks.assessment.assessor import Assessor

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
+from bfr_models.device import multiplies_bf16
 from bfr_models.errors import UsageError
 from bfr_models.faces.detectors import choose_detector
 from bfr_models.faces.recognisers import RECOGNISERS, choose_recogniser
@@ -85,7 +86,10 @@ def judge_node(node: Node, code: Code, weights: Mapping[str, str]) -> Iterator[C
     yield _same_weights(weights, facts["weights"])
     yield _gpus_of(node)
     memory = f"{facts['memory'] / 2**30:.1f} GiB"
-    yield Check("processors", "ok", f"{facts['cores']} cores, {memory}; Ray may use {node.cpus:g} CPUs")
+    found = (
+        f"{facts['cores']} cores, {memory}; {_own_precision(facts.get('bf16', False))}; Ray may use {node.cpus:g} CPUs"
+    )
+    yield Check("processors", "ok", found)
     yield _enough_disk(facts["disk"], "free for Ray's session files")
     yield _same_time(*node.skew)
     if facts["store"] is None:
@@ -150,7 +154,12 @@ def _store_access(done: Mapping[str, Any]) -> Check:
 
 
 def _python() -> Check:
-    return Check("machine", "ok", f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}")
+    machine = f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}"
+    return Check("machine", "ok", f"{machine}; {_own_precision(multiplies_bf16())}")
+
+
+def _own_precision(has_bf16: bool) -> str:
+    return f"--precision auto is {'bf16 (AMX)' if has_bf16 else 'fp32 (no AMX)'} on its CPU"
 
 
 def _disk() -> Check:

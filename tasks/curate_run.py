@@ -39,11 +39,11 @@ from tasks.curation.selection import (
 )
 from tasks.datasets.conditions import check_conditions, rows_where
 from tasks.datasets.writer import encode_table
-from tasks.engine.daemon_threads import DaemonThreads
 from tasks.runs.finished_run import FinishedRun, open_run
 from tasks.runs.layout import CURATION, CURATION_UNFINISHED, REPORT
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
+from tasks.worker.daemon_threads import DaemonThreads
 
 if TYPE_CHECKING:
     from tasks.curation.duplicates import Duplicates

@@ -68,6 +68,7 @@ def _rows(store: Store, shard: Shard, record: commits.Record, row_id: str) -> It
         "generation": record["generation"],
         "attempt": record["attempt"],
         "process": record["process"],
+        "precision": record.get("precision"),
         "committed": record["committed"],
         "shard_seconds": record["seconds"],
         "source": redact(shard.source),

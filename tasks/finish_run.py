@@ -151,6 +151,7 @@ def _run_record(
             "accelerator_seconds": round(totals.accelerator_seconds, 3),
             "wall_seconds": round((now - started).total_seconds(), 3),
         },
+        "precisions": dict(totals.precisions.most_common()),  # what the networks computed in, by rows
         "timings": totals.timings.to_json(),
         "warnings": list(_warnings(resolved, store, sizes)),
         "rejects": dict(totals.rejects.most_common()),

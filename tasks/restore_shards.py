@@ -12,7 +12,7 @@ from bfr_models.device import local_device
 from bfr_models.errors import BfrError
 from tasks.config.environment import ray_is_elsewhere
 from tasks.config.resolve import ResolvedRun
-from tasks.engine.daemon_threads import DISPATCHER
+from tasks.engine.busy_exit import DISPATCHER
 from tasks.engine.dispatch import Dispatch
 from tasks.engine.pool import STOP_SECONDS, Pool
 from tasks.engine.ray_session import cluster_is_own, joined_ray

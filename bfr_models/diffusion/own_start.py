@@ -39,7 +39,7 @@ def own_chains(
 
 def coarse_change(before: Tensor, after: Tensor, places: int) -> list[float]:
     """rms of the pooled difference of each pair, (B, C, H, W)."""
-    change = F.adaptive_avg_pool2d((after - before).float(), places)
+    change = F.adaptive_avg_pool2d((after - before).double(), places)
     rms: list[float] = change.square().mean(dim=(1, 2, 3)).sqrt().tolist()
     return rms
 

@@ -7,7 +7,7 @@ from pathlib import PurePath
 import torch
 from torch import nn
 
-from bfr_models.device import keep_freed_memory
+from bfr_models.device import keep_freed_memory, kind_of, precision_on
 from bfr_models.errors import BfrError, UsageError
 from bfr_models.networks.precision import keep_float32
 from bfr_models.registry import ResolvedMethod
@@ -26,7 +26,7 @@ def load_component(network: nn.Module, resolved: ResolvedMethod, component: str,
             f"{weight['file']}: expected sha256 {weight['sha256']} as when the run was planned, found {sha256}; "
             "install the same version everywhere"
         )
-    if _kind(device) == "cpu":
+    if kind_of(device) == "cpu":
         keep_freed_memory()
     network = keep_float32(network.requires_grad_(False).eval())
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -35,7 +35,7 @@ def load_component(network: nn.Module, resolved: ResolvedMethod, component: str,
 
 def _compiled(network: nn.Module, device: str) -> nn.Module:
     """UsageError without the compiler that torch's own needs: else every face would fail, each by itself."""
-    if _kind(device) == "cpu":
+    if kind_of(device) == "cpu":
         require_cpp_compiler()
     return torch.compile(network)  # type: ignore[return-value]
 
@@ -55,9 +55,5 @@ def require_cpp_compiler() -> None:
 
 def autocast(device: str, precision: str) -> torch.autocast:
     """Mixed precision for the networks; norms, time embedding and samplers stay in float32. 'fp32' switches it off."""
-    return torch.autocast(_kind(device), _DTYPES.get(precision), enabled=precision in _DTYPES)
-
-
-def _kind(device: str) -> str:
-    """ "cuda" of "cuda:0"."""
-    return device.partition(":")[0]
+    chosen = precision_on(device, precision)
+    return torch.autocast(kind_of(device), _DTYPES.get(chosen), enabled=chosen in _DTYPES)

@@ -183,7 +183,7 @@ DIFFACE = (
         OURS,
         # With less cover a recogniser finds a little more of the person in severely degraded faces; with this one the
         # prior moves them by a third of the estimator's error, and they are nearer to the clean ones than its own.
-        options=DifFaceOptions(start_timestep=120, steps=4, sampler="dpm++", cover=3.5, self_ensemble=True),
+        options=DifFaceOptions(self_ensemble=True, start_timestep=120, steps=4, sampler="dpm++", cover=3.5),
         weights={"estimator": "difface-face128-estimator_unet", "prior": "difface-face128-prior"},
         estimator=UNetEstimatorConfig(),
         prior=PRIOR128,

@@ -131,8 +131,8 @@ DIFFBFR = (
         128,
         OURS,
         options=DiffBFROptions(
-            start="estimate",
             self_ensemble=True,
+            start="estimate",
             start_low=4,
             start_high=100,
             steps_high=4,

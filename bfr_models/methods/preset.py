@@ -30,10 +30,10 @@ class NoOptions:
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"  # of their products; `bfr_models.device.precision_on`
 
     def __post_init__(self) -> None:
-        one_of("precision", self.precision, ("fp32", "bf16", "fp16"))
+        one_of("precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
 
 
 @dataclass(frozen=True)

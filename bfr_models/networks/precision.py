@@ -1,5 +1,5 @@
 """What stays in float32 when a network runs in half precision: its norms, in residual blocks with all that follows them
-up to the next convolution, and its time embedding.
+up to the next convolution. And its time embedding, which is computed in float64.
 
 Autocast alone does not ensure that. On a CPU it computes norms in bfloat16, and everywhere the time embedding, on which
 every layer depends, in half precision. What follows a norm in float32 moves twice the bytes, which on a GPU is for a
@@ -33,10 +33,13 @@ class _LayerNorm32(nn.LayerNorm):
             return F.layer_norm(x.float(), self.normalized_shape, self.weight, self.bias, self.eps).to(x.dtype)
 
 
-class _Linear32(nn.Linear):
+class _Linear64(nn.Linear):
+    """In float64, rounded once: a product's last digits depend on the number of its rows, and what follows in half
+    precision makes a grey level of them. So a face is the same whatever its companions."""
+
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            return F.linear(x.float(), self.weight, self.bias)
+            return F.linear(x.double(), self.weight.double(), self.bias.double()).float()
 
 
 class _ResidualBlock(nn.Module):
@@ -125,7 +128,7 @@ def keep_float32(network: nn.Module) -> nn.Module:
         elif isinstance(module, nn.LayerNorm):
             module.__class__ = _LayerNorm32
         elif isinstance(module, nn.Linear) and ("time_embedding." in name or name.endswith("time_emb_proj")):
-            module.__class__ = _Linear32
+            module.__class__ = _Linear64
         elif type(module).__name__ in _OF_DIFFUSERS:
             replacement, is_plain = _OF_DIFFUSERS[type(module).__name__]
             if is_plain(module):

@@ -20,7 +20,7 @@ from flows.cli.supervisor import INTERRUPTED, KEPT, STOP_SECONDS, is_driver, sec
 from flows.orchestration.interruption import interruptible, is_interrupted
 from flows.progress import output
 from tasks.config.environment import prepare_environment
-from tasks.engine.daemon_threads import end_if_busy
+from tasks.engine.busy_exit import end_if_busy
 from tasks.engine.spot_notice import watch_for_notice
 from tasks.storage.redaction import redact_text
 from tasks.storage.refusals import refusal

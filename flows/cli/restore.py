@@ -72,7 +72,13 @@ def restore(
             "the rows of each file in their order, so that a face depends on its place there."
         ),
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="Precision of the networks: fp32, bf16 or fp16.")] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="Precision of the networks: fp32, bf16, fp16, or auto: bf16 on a CPU that multiplies it by itself "
+            "(AMX), else fp32. Default: fp32."
+        ),
+    ] = None,
     task: Annotated[
         str | None, typer.Option(help="restore (default), or inpaint: fill the masked holes, change nothing else.")
     ] = None,

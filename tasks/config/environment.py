@@ -39,9 +39,21 @@ def prepare_environment() -> None:
         defaults |= _token_of_our_own() | _place_for_ray()
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    wait_briefly()
     _hide_prefect()
     _never_proxy_loopback()
     _pass_over_missing_certificates()
+
+
+def wait_briefly() -> None:
+    """Has OpenMP's threads wait awake for each other for less than a millisecond, not for 20. Call before torch is
+    imported, since GNU's OpenMP reads it then.
+
+    That is as fast on a machine that does nothing else; where other processes take a thread's core, its team would wait
+    that long in each of some thousand operations of a network.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def expect_imports() -> None:

@@ -20,6 +20,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from bfr_models.device import multiplies_bf16
 from bfr_models.errors import BfrError
 from bfr_models.weights.files import ASSETS, cache_folder, read_card
 from tasks.config.code import running_code
@@ -73,6 +74,7 @@ def facts_here(place: str | None = None, prefect: str | None = None) -> Facts:
         "torch": importlib.metadata.version("torch"),
         "gpus": _gpus(),
         "cores": os.cpu_count() or 1,
+        "bf16": multiplies_bf16(),
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "disk": shutil.disk_usage(tempfile.gettempdir()).free,
         "store": _try_store(place) if place else None,

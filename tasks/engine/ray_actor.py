@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from tasks.config.environment import expect_imports
+from tasks.config.environment import expect_imports, wait_briefly
 from tasks.engine.pool import IN_HAND
 from tasks.engine.same_code import introduce
 from tasks.engine.worker_log import Line, WorkerLog, relay
@@ -35,6 +35,7 @@ class WorkerActor:
         """Loads the method, if its code is the driver's; returns which code it is, and where it runs."""
         introduction = introduce(self._job)
         expect_imports()
+        wait_briefly()
         from tasks.worker.shard_worker import ShardWorker
 
         self._worker = ShardWorker(replace(self._job, threads=threads))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial
 
-from tasks.engine.daemon_threads import DaemonThreads
 from tasks.engine.pool import IN_HAND, STOP_SECONDS, Outcome, cannot_load
 from tasks.runs.commits import Record
+from tasks.worker.daemon_threads import DaemonThreads
 from tasks.worker.job import Job, Order
 
 

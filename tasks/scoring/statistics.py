@@ -71,6 +71,7 @@ class Totals:
     changed: int | None = 0  # rows with a restored face; None: commits of earlier versions do not say
     faces: int = 0
     accelerator_seconds: float = 0.0
+    precisions: Counter[str] = field(default_factory=Counter)  # of the networks, by rows
     rejects: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)  # of faces
     sides: Summary = field(default_factory=lambda: Summary(SIDE_BIN))  # of faces, px of the picture
@@ -88,6 +89,8 @@ class Totals:
         self.changed = self.changed + record["changed"] if known else None
         self.faces += record["faces"]
         self.accelerator_seconds += record["accelerator_seconds"]
+        if precision := record.get("precision"):
+            self.precisions[precision] += record["rows"]
         self.timings.add(record)
         self.examples.add(record)
         for name, summary in record.get("distributions", {}).items():  # earlier versions have none

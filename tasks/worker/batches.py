@@ -1,6 +1,7 @@
 """Batch sizes: as requested or found by trial, smaller where memory runs out; and calls that fail for some items only.
 
-Faces do not influence each other within a batch: the size is a matter of speed and memory, not of the output.
+Faces do not influence each other within a batch: the size is a matter of speed and memory, not of the output, except
+for last digits, which in bf16 may be a grey level.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Literal, TypeVar
 
 import torch
 
+from bfr_models.device import kind_of
 from bfr_models.errors import RowError
 
 START = {"cpu": 2, "cuda": 4}  # small: it costs one slow batch, where too large a first guess costs a failed one
@@ -26,7 +28,7 @@ class BatchSize:
     """
 
     def __init__(self, asked: int | Literal["auto"], device: str) -> None:
-        kind = device.partition(":")[0]
+        kind = kind_of(device)
         self.now = START[kind] if asked == "auto" else asked
         self._most = MOST[kind] if asked == "auto" else asked
         self._fastest = 0.0  # faces per second

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from bfr_models.device import precision_on
 from bfr_models.metrics.frechet import FeatureSource
 from bfr_models.metrics.summary import Summary
 from tasks.config.code import running_code
@@ -122,6 +123,7 @@ def shard_output(
         "fingerprint": job.method.fingerprint,
         "settings": job.settings,
         "code": running_code(),
+        "precision": _precision(job),
         "source": redact(shard.source),
         "rows": len(source.rows),
         "ids": digest_of_ids(row.id for row in source.rows),
@@ -138,6 +140,12 @@ def shard_output(
         "embedding_sums": _embedding_sums(job, shard, results),
         "accelerator_seconds": round(sum(row["seconds"] for row in values), 3),
     }
+
+
+def _precision(job: Job) -> str | None:
+    """What the networks computed in here, which is each machine's own choice for "auto"; None without any."""
+    asked = getattr(job.method.options, "precision", None)
+    return None if asked is None else precision_on(job.device, asked)
 
 
 def _embedding_sums(job: Job, shard: Shard, results: Sequence[Done]) -> dict[str, str]:

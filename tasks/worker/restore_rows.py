@@ -20,7 +20,6 @@ from functools import partial
 
 import cv2
 import pyarrow as pa
-import torch
 
 from bfr_models.errors import RowError
 from bfr_models.faces.detectors import load_detector
@@ -57,10 +56,11 @@ BATCH_BYTES = BYTES_PER_THREAD // 4  # so that there is room for what the stages
 class RestoreRows:
     """Holds the networks of a job, and the line. Several threads may call `restore` at once."""
 
-    def __init__(self, job: Job, stop: threading.Event, clocks: Clocks) -> None:
-        """Loads the networks. Once `stop` is set, `restore` raises StoppedError instead of another batch."""
+    def __init__(self, job: Job, stop: threading.Event, clocks: Clocks, threads: int) -> None:
+        """Loads the networks; on a CPU the method computes with so many threads. Once `stop` is set, `restore` raises
+        StoppedError instead of another batch."""
         self._job, self._stop = job, stop
-        self._accelerator = Accelerator(job, self._heed_stop)
+        self._accelerator = Accelerator(job, self._heed_stop, threads)
         self._size = self._accelerator.side
         self._scorer = load_scorer(job.recogniser, job.measures, job.device, job.min_identity)
         self._decide = load_decide(job.care)
@@ -68,15 +68,13 @@ class RestoreRows:
         self._turn = threading.Lock()  # of the shard whose rows are put in
         self._tiles = 0  # of photos that are enlarged
         self._threads = min(MOST_CODECS, job.threads or os.cpu_count() or 1)
-        threads = torch.get_num_threads()
-        self._line = Line[RowInFlight](self._stages(threads), self._bytes_in_flight, self._end, clocks)
-        use_threads(threads)  # of all threads but the line's
+        self._line = Line[RowInFlight](self._stages(), self._bytes_in_flight, self._end, clocks)
 
-    def _stages(self, threads: int) -> list[Stage[RowInFlight]]:
-        one_thread = partial(use_threads, 1)  # each: they are many, and their tensors small
+    def _stages(self) -> list[Stage[RowInFlight]]:
+        one_thread = partial(use_threads, 1)
         cv2.setNumThreads(1)
         codecs = Lane("codecs", self._threads, one_thread)
-        accelerator = Lane("accelerator", 2, partial(use_threads, threads))
+        accelerator = Lane("accelerator", 2, one_thread)
         networks = Lane("networks", 1, one_thread)
         # One of the accelerator's threads puts the next batch together while the other waits for the last.
         faces = Batch[RowInFlight](lambda: self._accelerator.batch_size, lambda row: len(row.faces), BATCH_BYTES)
@@ -103,7 +101,7 @@ class RestoreRows:
         job, size = self._job, self._size
         if job.photos is None:
             return HolesInImages(size) if job.columns.mask else WholeImages(size, job.care.size)
-        detector = load_detector(job.photos.detector, job.device)
+        detector = self._accelerator.compute(partial(load_detector, job.photos.detector, job.device))
         if job.photos.background is None:
             return FacesInPhotos(size, detector, job.photos, job.format, enlarge)
         background = RealESRGAN(job.photos.background, job.device, self._on_tile)
@@ -128,8 +126,9 @@ class RestoreRows:
         return self._scorer.inception.source if self._scorer.inception else None
 
     def close(self) -> None:
-        """Ends the line's threads, once all rows are out of it."""
+        """Ends the line's threads, once all rows are out of it, and the accelerator's."""
         self._line.close()
+        self._accelerator.close()
 
     def restore(self, source: ShardInput, rows: Sequence[Row]) -> list[Done]:
         """The results of some rows of a shard, in no particular order. Rows that have an error are passed through."""
@@ -185,7 +184,11 @@ class RestoreRows:
                 row.reject(error)
 
     def _detect(self, rows: Sequence[RowInFlight]) -> None:
-        self._framing.find([row.image for row in rows])
+        find = partial(self._framing.find, [row.image for row in rows])
+        if self._framing.is_network:
+            self._accelerator.detect(find)
+        else:
+            find()
         for row in rows:
             if row.image.error:
                 row.reject(row.image.error)

@@ -36,6 +36,7 @@ from tasks.runs.shards import Shard
 from tasks.runs.single_writer import learn_conditions
 from tasks.storage.refusals import refusal
 from tasks.storage.store import Store
+from tasks.worker.accelerator import use_threads
 from tasks.worker.in_flight import StoppedError
 from tasks.worker.job import Job, Order
 from tasks.worker.output import shard_output
@@ -65,15 +66,16 @@ class ShardWorker:
 
     def load(self) -> None:
         """Loads the networks. Not in the constructor: from there, Ray would report an error as a dead actor."""
-        if self._job.threads:
-            torch.set_num_threads(self._job.threads)
+        self._threads = torch.get_num_threads()
+        use_threads(1)  # in this thread and new ones, see `tasks.worker.accelerator`
         self._clocks = Clocks(self._job.traced)
-        self._rows = RestoreRows(self._job, self._stop, self._clocks)
+        self._rows = RestoreRows(self._job, self._stop, self._clocks, self._job.threads or self._threads)
 
     def close(self) -> None:
         """Calls of `run` raise StoppedError soon, and the threads end."""
         self._stop.set()
         self._rows.close()
+        use_threads(self._threads)
 
     @property
     def batches(self) -> int:

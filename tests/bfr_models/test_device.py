@@ -3,8 +3,11 @@
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from bfr_models.device import multiplies_bf16, precision_on
 
 FAULTS = """
 import resource, threading
@@ -31,3 +34,25 @@ def test_tensors_take_the_memory_of_those_before_them() -> None:
     """In any thread, and without the system, which would clear its 28,000 pages one by one."""
     done = subprocess.run([sys.executable, "-c", FAULTS], check=True, capture_output=True, text=True)
     assert int(done.stdout) <= 100
+
+
+@pytest.mark.parametrize(("flags", "found"), [("fpu amx_bf16 avx512_bf16", True), ("fpu avx512_bf16", False)])
+def test_a_cpu_with_amx_multiplies_bf16_by_itself(
+    flags: str, found: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\nbogomips\t: 1\n")
+    monkeypatch.setattr("bfr_models.device._CPUINFO", tmp_path / "cpuinfo")
+    assert multiplies_bf16.__wrapped__() is found
+
+
+def test_without_linux_it_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bfr_models.device._CPUINFO", tmp_path / "none")
+    assert not multiplies_bf16.__wrapped__()
+
+
+def test_auto_is_a_matter_of_the_device_and_what_was_asked_for_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bfr_models.device.multiplies_bf16", lambda: True)
+    assert [precision_on(device, "auto") for device in ("cpu", "cuda", "cuda:1")] == ["bf16", "fp32", "fp32"]
+    assert [precision_on("cpu", asked) for asked in ("fp32", "fp16")] == ["fp32", "fp16"]
+    monkeypatch.setattr("bfr_models.device.multiplies_bf16", lambda: False)
+    assert precision_on("cpu", "auto") == "fp32"

@@ -59,7 +59,7 @@ class TestRefusals:
             ({"eta": 1.5}, r"expected eta in \[0, 1\], got 1\.5"),
             ({"eta": float("nan")}, r"expected eta in \[0, 1\], got nan"),
             ({"sampler": "euler"}, r"unknown sampler 'euler'; known: ddim, dpm\+\+"),
-            ({"precision": "int8"}, "unknown precision 'int8'; known: fp32, bf16, fp16"),
+            ({"precision": "int8"}, "unknown precision 'int8'; known: auto, fp32, bf16, fp16"),
             ({"steps": "many"}, "expected option 'steps' of difface to be int, got 'many'"),
             ({"steps": 7.5}, r"expected option 'steps' of difface to be int, got 7\.5"),
             ({"compile": 1}, "expected option 'compile' of difface to be bool, got 1"),

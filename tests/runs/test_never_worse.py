@@ -167,6 +167,7 @@ def test_a_face_that_the_method_has_not_changed_is_not_resampled(tmp_path: Path)
     [
         ({}, True),
         ({"options": {"precision": "bf16"}}, True),
+        ({"options": {"precision": "auto"}}, True),
         ({"options": {"steps": 2}}, False),
         ({"effort": "draft"}, False),
     ],

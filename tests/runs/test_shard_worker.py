@@ -16,6 +16,7 @@ from bfr_models.pixels import resize, to_tensor, to_uint8
 from bfr_models.rng import derive_seed
 from tasks.config.resolve import resolve_run
 from tasks.datasets.image_column import IMAGE
+from tasks.explain_row import explain_row
 from tests import faulty_methods, support
 from tests.support import restored
 
@@ -200,3 +201,19 @@ def test_a_run_records_what_made_it(tmp_path: Path) -> None:
     assert (record["state"], record["seed"], record["method"]["name"]) == ("complete", 5, "passthrough")
     assert record["recogniser"] == {"name": "mean colours", "sha256": "0" * 64}
     assert (tmp_path / "dst" / "report" / "index.html").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("method", "options", "precisions"), [
+    ("estimator", {"precision": "auto"}, {"bf16": 4}),
+    ("estimator", {}, {"fp32": 4}),
+    ("passthrough", {}, {}),
+])  # fmt: skip
+def test_a_run_says_what_its_networks_computed_in(
+    method: str, options: dict[str, str], precisions: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bfr_models.device.multiplies_bf16", lambda: True)
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(4))
+    record, _ = restored(tmp_path, method, preset="face128", options=options, max_harm=1.0)
+    assert record["precisions"] == precisions
+    (row,) = explain_row(str(tmp_path / "dst"), "a.parquet#0")
+    assert row["precision"] == next(iter(precisions), None)

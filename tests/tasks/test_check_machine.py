@@ -25,7 +25,8 @@ WEIGHTS = {"a": "1" * 64, "b": "2" * 64}
 CODE = {"bfr": "0123456789abcdef", "torch": "2.13.0"}
 GOOD: dict[str, Any] = {
     "code": CODE, "weights": WEIGHTS, "torch": "2.13.0", "gpus": ["NVIDIA H200, 580.1, 141 GiB"], "cores": 16,
-    "memory": 2**37, "disk": 2**40, "prefect": "", "store": {"read": True, "write": True, "create": True, "why": ""},
+    "bf16": True, "memory": 2**37, "disk": 2**40, "prefect": "",
+    "store": {"read": True, "write": True, "create": True, "why": ""},
 }  # fmt: skip
 NODE = Node("f" * 56, "one", "10.0.0.1", 16.0, 1.0, GOOD, (0.1, 0.2))
 

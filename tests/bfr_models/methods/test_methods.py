@@ -159,6 +159,28 @@ def test_half_precision_stays_within_a_grey_level_on_average(precision: str) -> 
     assert (full - half).abs().mean() <= 2 / 255
 
 
+@pytest.mark.parametrize(("has_amx", "precision"), [(True, "bf16"), (False, "fp32")])
+@pytest.mark.parametrize("method", ["estimator", "difface", "diffbfr"])
+def test_auto_is_what_the_cpu_multiplies_by_itself(
+    method: str, has_amx: bool, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = faces(1, 128)
+    monkeypatch.setattr("bfr_models.device.multiplies_bf16", lambda: has_amx)
+    own, asked = (
+        loaded(method, **options).restore(batch).images for options in ({"precision": "auto"}, {"precision": precision})
+    )
+    assert torch.equal(own, asked)
+
+
+@pytest.mark.parametrize("method", ["estimator", "difface", "diffbfr"])
+def test_in_bf16_a_face_moves_by_a_grey_level_with_its_batch(method: str) -> None:
+    """What is rounded to 2^-9 between two layers is on the other side of the border where sums differ in their last
+    digits."""
+    restorer, batch = loaded(method, precision="bf16"), faces(4, 128)
+    alone = torch.cat([restorer.restore(single).images for single in one_by_one(batch)])
+    assert (restorer.restore(batch).images - alone).abs().max() <= 2 * 2 / 255
+
+
 def test_weights_other_than_the_planned_ones_are_refused() -> None:
     resolved = resolve_method("estimator")
     planned = {"estimator": {**resolved.weights["estimator"], "sha256": "0" * 64}}

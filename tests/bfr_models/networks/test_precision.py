@@ -101,3 +101,19 @@ def test_a_face_comes_out_the_same_alone_and_among_others(dtype: torch.dtype, sh
         together = ours(x, t).float()
         alone = torch.cat([ours(x[row : row + 1], t[row : row + 1]) for row in range(8)])
     assert squared_error(alone, together) < share * float(together.var())
+
+
+@torch.inference_mode()
+def test_with_one_thread_a_face_is_the_same_to_the_bit_in_batches_of_several_in_half_precision() -> None:
+    """Several threads share the pixels of a norm's mean, each batch in its own way; one face alone takes other paths."""
+    config, threads = replace(PRIOR128, sample_size=64), torch.get_num_threads()
+    _, ours = both(UNet(config))
+    x, t = inputs(config, faces=8)
+    torch.set_num_threads(1)
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            together = ours(x, t)
+            in_pairs = torch.cat([ours(x[row : row + 2], t[row : row + 2]) for row in range(0, 8, 2)])
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(in_pairs, together)

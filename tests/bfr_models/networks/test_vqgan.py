@@ -60,7 +60,8 @@ def test_gradients_pass_straight_through_the_codes(vqgan: VQGAN) -> None:
     (gradient,) = torch.autograd.grad(made.image.square().sum(), made.latent, retain_graph=True)
     start = made.quantised.detach().requires_grad_()
     (direct,) = torch.autograd.grad(vqgan.decode(start).square().sum(), start)
-    torch.testing.assert_close(gradient, direct, rtol=1e-4, atol=1e-5)
+    # float32 rounds each of a sum's terms: what is left of them may be small
+    torch.testing.assert_close(gradient, direct, rtol=0, atol=1e-5 * float(direct.abs().max()))
 
 
 def test_saving_memory_gives_the_same_gradients(vqgan: VQGAN) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tasks.config import environment
-from tasks.config.environment import prepare_environment
+from tasks.config.environment import prepare_environment, wait_briefly
 
 
 @pytest.mark.parametrize("name", ["no_proxy", "NO_PROXY"])
@@ -77,3 +77,18 @@ def test_a_folder_of_somebody_else_is_no_home(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     prepare_environment()
     assert Path(os.environ["HOME"]).parent == tmp_path and not Path(os.environ["HOME"]).is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("own", "count"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, None)]
+)
+def test_threads_wait_briefly_unless_the_user_has_said_how(
+    own: dict[str, str], count: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that it is put back afterwards
+        monkeypatch.delenv(name)
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    wait_briefly()
+    assert os.environ.get("GOMP_SPINCOUNT") == count

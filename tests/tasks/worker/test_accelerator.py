@@ -1,0 +1,65 @@
+"""Which of a worker's threads compute with how many of OpenMP's, and how the accelerator's ends."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tasks.config.resolve import resolve_run
+from tasks.worker import accelerator, restore_rows
+from tasks.worker.job import Order, make_job
+from tasks.worker.shard_worker import ShardWorker
+from tests import support
+
+
+def test_one_thread_loads_and_calls_the_method_with_a_team_and_all_others_compute_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = defaultdict[str, set[tuple[str, int]]](set)
+
+    def noting(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*arguments: Any) -> Any:
+            seen[name].add((threading.current_thread().name, torch.get_num_threads()))
+            return call(*arguments)
+
+        return noted
+
+    def load(*arguments: Any) -> Any:
+        restorer = load_method(*arguments)
+        restorer.restore = noting("restore", restorer.restore)
+        return restorer
+
+    load_method = accelerator.load_method
+    monkeypatch.setattr(accelerator, "load_method", noting("load", load))
+    monkeypatch.setattr(accelerator, "_stacked", noting("stack", accelerator._stacked))
+    for name in ("load_scorer", "load_decide", "open_row", "encode"):
+        monkeypatch.setattr(restore_rows, name, noting(name, getattr(restore_rows, name)))
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(8))
+    run = support.make_run(tmp_path, batch_size=2, shard_rows=8)
+    (shard,) = support.plan_run(run).todo
+    worker, before = ShardWorker(make_job(resolve_run(run), "cpu", threads=3)), torch.get_num_threads()
+    worker.load()
+    worker.run(Order(shard))
+    worker.close()
+    assert seen.pop("load") == seen.pop("restore") == {("accelerator", 3)}
+    assert set(seen) == {"stack", "load_scorer", "load_decide", "open_row", "encode"}
+    assert {threads for noted in seen.values() for _, threads in noted} == {1}
+    assert torch.get_num_threads() == before, "what comes after the worker has the cores to itself"
+
+
+def test_its_thread_ends_with_the_worker(tmp_path: Path) -> None:
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(4))
+    others = set(threading.enumerate())
+    worker = ShardWorker(make_job(resolve_run(support.make_run(tmp_path)), "cpu", threads=1))
+    worker.load()
+    (own,) = (thread for thread in set(threading.enumerate()) - others if thread.name == "accelerator")
+    assert own.daemon
+    worker.close()
+    own.join(30)
+    assert not own.is_alive()
