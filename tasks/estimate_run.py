@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 from bfr_models.device import local_device
@@ -44,9 +45,9 @@ def estimate_run(resolved: ResolvedRun) -> dict[str, Any]:
         return facts | {"seconds": 0.0, "bytes": 0}
     worker = ShardWorker(make_job(resolved, local_device(), None))
     worker.load()
-    worker.sample(todo[0], 1)  # warm-up, not timed: the first call of a network is slow
-    sample = worker.sample(todo[0], SAMPLE_ROWS)
-    worker.close()
+    with closing(worker):
+        worker.sample(todo[0], 1)  # warm-up, not timed: the first call of a network is slow
+        sample = worker.sample(todo[0], SAMPLE_ROWS)
     sizes = face_sizes(sample.sides, resolved.method.preset.size)
     if run.task == "restore" and (warning := too_small(resolved.method, sizes)):
         facts["warnings"].append(warning)

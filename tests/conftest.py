@@ -22,8 +22,8 @@ from tests.support import ROOT, free_ports, infra_server
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before anything imports Prefect: a home of its own, which child processes inherit."""
-    prepare_environment()
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin on a busy machine take five times as long
+    prepare_environment()
     os.environ["PREFECT_HOME"] = home = tempfile.mkdtemp(prefix="bfr-prefect-")
     os.environ.pop("PREFECT_API_URL", None)
     os.environ["RAY_AUTH_TOKEN_PATH"] = os.path.join(home, "ray_token")

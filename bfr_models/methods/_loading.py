@@ -54,6 +54,6 @@ def require_cpp_compiler() -> None:
 
 
 def autocast(device: str, precision: str) -> torch.autocast:
-    """Mixed precision for the networks; norms, time embedding and samplers stay in float32. 'fp32' switches it off."""
+    """Mixed precision for the networks, but for what `keep_float32` keeps; samplers are outside. 'fp32': none."""
     chosen = precision_on(device, precision)
     return torch.autocast(kind_of(device), _DTYPES.get(chosen), enabled=chosen in _DTYPES)

@@ -87,8 +87,8 @@ class DiffBFRPreset(PriorPreset):
 
     Timesteps follow the argument of `DifFacePreset`: noise that hides the same detail has 1/4 of the variance per pixel
     at half the side. `ffhq512` starts its chains at 400 (128 px), 200 and 100 (512 px); with the same detail hidden,
-    that is 262 at 64 px, 53 and 22 at 128 px. `face128` ships with lower starts, 8, 10 and 5, because from
-    higher ones held-out faces come out sharper but further from the person.
+    that is 262 at 64 px, 53 and 22 at 128 px. `face128` starts lower, at 4, by the damage of the face, and at 5,
+    because from higher ones held-out faces come out sharper but further from the person.
     """
 
     irm_low: UNetConfig = field(kw_only=True)

@@ -227,7 +227,7 @@ class IrmHigh(_ConditionalDenoiser):
 
     @torch.no_grad()
     def _start(self, lq: Tensor) -> Tensor:
-        """What the method's chains start from."""
+        """What the method's chains start from, but for its second estimate (`self_ensemble`)."""
         if self.estimator is None:
             return lq
         estimate: Tensor = self.estimator.to(lq.device)((lq + 1) / 2)

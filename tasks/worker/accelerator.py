@@ -39,7 +39,7 @@ class Accelerator:
         """`threads`: how many compute on a CPU. `heed_stop` raises if there are to be no more batches."""
         self._thread: DaemonThreads[Any] | None = None
         if kind_of(job.device) == "cpu":
-            self._thread = DaemonThreads(1, "accelerator", partial(use_threads, threads))
+            self._thread = DaemonThreads(1, partial(use_threads, threads))
         self._restorer = self.compute(partial(load_method, job.method, job.device))
         self._batch_size = BatchSize(job.batch_size, job.device)
         self._heed_stop, self._lock = heed_stop, threading.Lock()
@@ -58,7 +58,7 @@ class Accelerator:
     def close(self) -> None:
         """Ends the thread, once it is idle; what it is asked for afterwards is cancelled."""
         if self._thread is not None:
-            self._thread.close(patience=0)
+            self._thread.close(patience=0.1)
 
     def compute(self, call: Callable[[], Result]) -> Result:
         """The call's result; it is made where networks are called."""

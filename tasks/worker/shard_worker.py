@@ -69,7 +69,11 @@ class ShardWorker:
         self._threads = torch.get_num_threads()
         use_threads(1)  # in this thread and new ones, see `tasks.worker.accelerator`
         self._clocks = Clocks(self._job.traced)
-        self._rows = RestoreRows(self._job, self._stop, self._clocks, self._job.threads or self._threads)
+        try:
+            self._rows = RestoreRows(self._job, self._stop, self._clocks, self._job.threads or self._threads)
+        except BaseException:
+            use_threads(self._threads)
+            raise
 
     def close(self) -> None:
         """Calls of `run` raise StoppedError soon, and the threads end."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from bfr_models.errors import UsageError
 from bfr_models.types import FaceBatch
 from tests.bfr_models.methods.conftest import SIZE, Tiny
 from tests.bfr_models.methods.test_difface_512 import abar, draws_of
@@ -97,6 +98,12 @@ def test_a_face_does_not_depend_on_its_batch(tiny: Make) -> None:
         only = slice(row, row + 1)
         alone = FaceBatch(batch.ids[only], batch.images[only], batch.seeds[only], batch.masks[only])
         torch.testing.assert_close(restorer.restore(alone).images[0], together[row], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("option", [{"cover": 2.0}, {"self_ensemble": True}], ids=str)
+def test_what_goes_by_an_estimate_is_refused(tiny: Make, option: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match=f"expected {next(iter(option))} .* for inpaint256"):
+        tiny("inpaint256", start_gap=0, **option)
 
 
 class TestMasks:

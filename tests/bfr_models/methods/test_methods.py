@@ -173,7 +173,7 @@ def test_auto_is_what_the_cpu_multiplies_by_itself(
 
 
 @pytest.mark.parametrize("method", ["estimator", "difface", "diffbfr"])
-def test_in_bf16_a_face_moves_by_a_grey_level_with_its_batch(method: str) -> None:
+def test_in_bf16_a_face_moves_by_two_grey_levels_at_most_with_its_batch(method: str) -> None:
     """What is rounded to 2^-9 between two layers is on the other side of the border where sums differ in their last
     digits."""
     restorer, batch = loaded(method, precision="bf16"), faces(4, 128)

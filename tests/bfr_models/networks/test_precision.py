@@ -105,7 +105,8 @@ def test_a_face_comes_out_the_same_alone_and_among_others(dtype: torch.dtype, sh
 
 @torch.inference_mode()
 def test_with_one_thread_a_face_is_the_same_to_the_bit_in_batches_of_several_in_half_precision() -> None:
-    """Several threads share the pixels of a norm's mean, each batch in its own way; one face takes other paths."""
+    """Several threads share the pixels of a norm's mean, each batch in its own way; one face takes other paths.
+    Where a processor's kernels differ between two faces and eight as well, there is nothing to be had."""
     config, threads = replace(PRIOR128, sample_size=64), torch.get_num_threads()
     _, ours = both(UNet(config))
     x, t = inputs(config, faces=8)

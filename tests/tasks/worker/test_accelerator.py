@@ -13,6 +13,7 @@ import torch
 
 from tasks.config.resolve import resolve_run
 from tasks.worker import accelerator, restore_rows
+from tasks.worker.daemon_threads import WORKER
 from tasks.worker.job import Order, make_job
 from tasks.worker.shard_worker import ShardWorker
 from tests import support
@@ -44,13 +45,18 @@ def test_one_thread_loads_and_calls_the_method_with_a_team_and_all_others_comput
     run = support.make_run(tmp_path, batch_size=2, shard_rows=8)
     (shard,) = support.plan_run(run).todo
     worker, before = ShardWorker(make_job(resolve_run(run), "cpu", threads=3)), torch.get_num_threads()
-    worker.load()
-    worker.run(Order(shard))
-    worker.close()
-    assert seen.pop("load") == seen.pop("restore") == {("accelerator", 3)}
+    torch.set_num_threads(2)
+    try:
+        worker.load()
+        worker.run(Order(shard))
+        worker.close()
+        after = torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+    assert seen.pop("load") == seen.pop("restore") == {(WORKER, 3)}
     assert set(seen) == {"stack", "load_scorer", "load_decide", "open_row", "encode"}
     assert {threads for noted in seen.values() for _, threads in noted} == {1}
-    assert torch.get_num_threads() == before, "what comes after the worker has the cores to itself"
+    assert after == 2, "what comes after the worker has the cores to itself"
 
 
 def test_its_thread_ends_with_the_worker(tmp_path: Path) -> None:
@@ -58,7 +64,7 @@ def test_its_thread_ends_with_the_worker(tmp_path: Path) -> None:
     others = set(threading.enumerate())
     worker = ShardWorker(make_job(resolve_run(support.make_run(tmp_path)), "cpu", threads=1))
     worker.load()
-    (own,) = (thread for thread in set(threading.enumerate()) - others if thread.name == "accelerator")
+    (own,) = (thread for thread in set(threading.enumerate()) - others if thread.name == WORKER)
     assert own.daemon
     worker.close()
     own.join(30)
