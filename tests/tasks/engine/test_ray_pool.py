@@ -126,20 +126,20 @@ def test_a_worker_that_is_killed_half_way_is_replaced_and_its_shards_are_done_on
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("fault", "reason"), [("kills", "the worker died"), ("hangs", "no result in 2 s")])
+@pytest.mark.parametrize(("fault", "reason"), [("kills", "the worker died"), ("hangs", "no result in 5 s")])
 def test_a_row_that_ends_every_worker_is_rejected_and_all_others_are_restored(
     fault: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_pool, "MIN_TRIAL_DEADLINE", 1.0)
+    monkeypatch.setattr(ray_pool, "MIN_TRIAL_DEADLINE", 4.0)  # on a busy machine a good row takes more than one
     rows = [row | {"id": fault if i == 1 else f"row-{i}"} for i, row in enumerate(support.make_rows(6))]
     support.write_parquet(tmp_path / "src" / "a.parquet", rows, group_rows=2)
-    run = ray_run(tmp_path, shard_rows=2, shard_timeout=2.0 if fault == "hangs" else None)
+    run = ray_run(tmp_path, shard_rows=2, shard_timeout=5.0 if fault == "hangs" else None)
     record = support.finished_run(run)
     assert record["rejects"] == {"worker_killed": 1} and record["totals"]["restored"] == 5
     support.assert_whole(tmp_path / "dst", 6)
     (rejected,) = support.read_table(tmp_path / "dst" / "rejected").to_pylist()
     assert rejected["id"] == fault and "this row ended it 2 times" in rejected["detail"]
-    assert reason in rejected["detail"] or "no result in 1 s" in rejected["detail"]
+    assert reason in rejected["detail"] or "no result in 4 s" in rejected["detail"]
     assert rejected["image"]["bytes"] == rows[1]["image"]["bytes"]
     rows[1]["id"] = "well"
     support.write_parquet(tmp_path / "src" / "a.parquet", rows, group_rows=2)
