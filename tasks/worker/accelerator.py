@@ -36,7 +36,8 @@ class Accelerator:
     """Two threads may call `restore`: one puts its batch together while the other waits for the method."""
 
     def __init__(self, job: Job, heed_stop: Callable[[], None], threads: int) -> None:
-        """`threads`: how many compute on a CPU. `heed_stop` raises if there are to be no more batches."""
+        """`threads` is the number of threads that compute on a CPU. `heed_stop` raises if there are to be no more
+        batches."""
         self._thread: DaemonThreads[Any] | None = None
         if kind_of(job.device) == "cpu":
             self._thread = DaemonThreads(1, partial(use_threads, threads))

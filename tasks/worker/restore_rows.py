@@ -57,8 +57,8 @@ class RestoreRows:
     """Holds the networks of a job, and the line. Several threads may call `restore` at once."""
 
     def __init__(self, job: Job, stop: threading.Event, clocks: Clocks, threads: int) -> None:
-        """Loads the networks; on a CPU the method computes with so many threads. Once `stop` is set, `restore` raises
-        StoppedError instead of another batch."""
+        """Loads the networks. `threads` is the number of threads that the method computes with on a CPU. Once `stop` is
+        set, `restore` raises StoppedError instead of another batch."""
         self._job, self._stop = job, stop
         self._accelerator = Accelerator(job, self._heed_stop, threads)
         self._size = self._accelerator.side
