@@ -84,11 +84,19 @@ class Accelerator:
         with turn(self._lock):
             self._heed_stop()
             began = time.perf_counter()
-            restored = call_or_bisect(partial(self._call, batch), range(len(faces)), "method_failed")
+            restored = self._in_parts(batch)
             seconds = time.perf_counter() - began
             self._batch_size.note(len(faces), seconds)
             self.batches += 1
         return restored, seconds
+
+    def _in_parts(self, batch: FaceBatch) -> list[Tensor | RowError]:
+        """What fitted when the batch was put together may not any more: another may have run out of memory since."""
+        restored, most = list[Tensor | RowError](), self._batch_size.most
+        while (first := len(restored)) < len(batch):
+            places = range(first, min(first + most, len(batch)))
+            restored += call_or_bisect(partial(self._call, batch), places, "method_failed")
+        return restored
 
     def _call(self, batch: FaceBatch, places: Sequence[int]) -> list[Tensor]:
         some = batch if len(places) == len(batch) else _part(batch, slice(places[0], places[-1] + 1))

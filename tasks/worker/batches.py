@@ -21,7 +21,8 @@ WORTH = 1.1
 
 
 class BatchSize:
-    """`now` is the size of the next batch. A requested size stays, unless it does not fit.
+    """`now` is the size of the next batch, `most` the largest that it may grow to. A requested size stays, unless it
+    does not fit.
 
     `auto` starts small and doubles as long as that is faster, then goes back one step and stays. The first call of each
     size is not timed: in it, the device allocates memory and chooses algorithms.
@@ -30,28 +31,28 @@ class BatchSize:
     def __init__(self, asked: int | Literal["auto"], device: str) -> None:
         kind = kind_of(device)
         self.now = START[kind] if asked == "auto" else asked
-        self._most = MOST[kind] if asked == "auto" else asked
+        self.most = MOST[kind] if asked == "auto" else asked
         self._fastest = 0.0  # faces per second
         self._is_warm = False
 
     def note(self, faces: int, seconds: float) -> None:
         """Records how long a call with this many faces took."""
-        if faces != self.now or self.now >= self._most:  # an incomplete batch says nothing about the full one
+        if faces != self.now or self.now >= self.most:  # an incomplete batch says nothing about the full one
             return
         if not self._is_warm:
             self._is_warm = True
             return
         if faces / seconds < WORTH * self._fastest:
-            self.now = self._most = self.now // 2
+            self.now = self.most = self.now // 2
             return
         self._fastest = faces / seconds
-        self.now = min(2 * self.now, self._most)
+        self.now = min(2 * self.now, self.most)
         self._is_warm = False
 
     def too_large(self, faces: int) -> None:
         """Records that a call with this many faces ran out of memory."""
-        self._most = max(1, faces // 2)
-        self.now = min(self.now, self._most)
+        self.most = max(1, faces // 2)
+        self.now = min(self.now, self.most)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -11,10 +11,15 @@ from typing import Any
 import pytest
 import torch
 
+from bfr_models.methods.passthrough import Passthrough
+from bfr_models.types import FaceBatch
 from tasks.config.resolve import resolve_run
 from tasks.worker import accelerator, restore_rows
 from tasks.worker.daemon_threads import WORKER
+from tasks.worker.framing import Crop
+from tasks.worker.in_flight import FaceInFlight
 from tasks.worker.job import Order, make_job
+from tasks.worker.open_rows import Face
 from tasks.worker.shard_worker import ShardWorker
 from tests import support
 
@@ -57,6 +62,32 @@ def test_one_thread_loads_and_calls_the_method_with_a_team_and_all_others_comput
     assert set(seen) == {"stack", "load_scorer", "load_decide", "open_row", "encode"}
     assert {threads for noted in seen.values() for _, threads in noted} == {1}
     assert after == 2, "what comes after the worker has the cores to itself"
+
+
+def test_a_batch_put_together_before_memory_ran_out_is_restored_in_parts_that_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def bounded(self: Any, batch: FaceBatch) -> FaceBatch:
+        sizes.append(len(batch))
+        if len(batch) > 3:
+            raise torch.OutOfMemoryError
+        return batch
+
+    monkeypatch.setattr(Passthrough, "restore", bounded)
+    run = support.make_run(tmp_path, "passthrough", batch_size=8)
+    restores = accelerator.Accelerator(make_job(resolve_run(run), "cpu", threads=1), lambda: None, threads=1)
+    side = restores.side
+    crop = Crop(torch.zeros(3, side, side))
+    faces = [FaceInFlight(Face(str(n), n, n, (0, 0, side, side)), crop) for n in range(8)]
+    waiting = faces[:7]  # while the first batch is in the method
+    for batch in (faces, waiting):
+        restored, _ = restores.restore(batch)
+        assert [tuple(face.shape) for face in restored] == [tuple(crop.lq.shape)] * len(batch)
+    restores.close()
+    first, second = [8, 4, 2, 2, 4, 2, 2], [2, 2, 2, 1]
+    assert sizes == [*first, *second]
 
 
 def test_its_thread_ends_with_the_worker(tmp_path: Path) -> None:
