@@ -76,6 +76,14 @@ class ResolvedMethod:
         }
 
     @property
+    def coarse(self) -> ResolvedMethod:
+        """What restores at half the side where another network draws the rest; else the method itself."""
+        if self.preset.detail is None:
+            return self
+        preset = dataclasses.replace(self.preset, size=self.preset.size // 2, detail=None)
+        return dataclasses.replace(self, preset=preset)
+
+    @property
     def draws_one_stream(self) -> bool:
         """Whether its faces draw from one stream of the run's seed, and not each from its own."""
         return getattr(self.options, "noise", None) == "authors"
@@ -148,10 +156,15 @@ def _first(spec: MethodSpec, task: presets.Task | None) -> presets.Preset:
 def load_method(resolved: ResolvedMethod, device: str = "cpu") -> Restorer:
     """Imports the method and loads its networks onto `device`."""
     module, _, attribute = resolved.target.partition(":")
-    restorer: Restorer = getattr(importlib.import_module(module), attribute)(resolved, device)
-    return restorer
+    restorer: Restorer = getattr(importlib.import_module(module), attribute)(resolved.coarse, device)
+    if resolved.preset.detail is None:
+        return restorer
+    from bfr_models.methods.detailed import Detailed
+
+    return Detailed(restorer, resolved, device)
 
 
+_LATER_IN_ALL: Mapping[str, Any] = {"detail": None}
 _LATER: Mapping[str, Mapping[str, Any]] = {
     "estimator": {"self_ensemble": False},
     "difface": {"noise": "rows", "cover": 0.0, "self_ensemble": False},
@@ -162,7 +175,7 @@ _LATER: Mapping[str, Mapping[str, Any]] = {
 
 def _as_before(described: dict[str, Any], method: str) -> dict[str, Any]:
     """Leaves those options out, so that runs from before they existed can go on."""
-    later = _LATER.get(method, {})
+    later = {**_LATER_IN_ALL, **_LATER.get(method, {})}
     plain = {name: _as_before(value, method) if isinstance(value, dict) else value for name, value in described.items()}
     return {name: value for name, value in plain.items() if name not in later or later[name] != value}
 

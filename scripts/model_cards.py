@@ -21,12 +21,12 @@ def main() -> None:
 
 
 def render() -> str:
-    cards = [json.loads(path.read_text()) for path in sorted(ASSETS.glob("*-face128-*.json"))]
+    cards = [json.loads(path.read_text()) for path in sorted(ASSETS.glob("*-face[0-9]*-*.json"))]
     total = sum(card["bytes"] for card in cards) / 2**20
     lines = [
-        "# The weights of `face128`",
+        "# The weights of `face128` and `face256`",
         "",
-        f"{len(cards)} networks, {total:.1f} MiB in fp16, trained by `bfr train` on openly licensed faces at 128 px. "
+        f"{len(cards)} networks, {total:.1f} MiB in fp16, trained by `bfr train` on openly licensed faces. "
         "Each has a card (JSON) that is checked before use; this page is made of them. Are restored faces those of the "
         "training set? [Memorisation](../../benchmarks/results/memorisation.md). How good are they, by the papers' "
         "claims? [Claims](../../benchmarks/results/claims.md). `lpips-heads` and `niqe-pristine` are others' and have "

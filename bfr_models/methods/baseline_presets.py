@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bfr_models.methods.difface_presets import ESTIMATOR128, ESTIMATOR512, EstimatorPreset
-from bfr_models.methods.preset import OURS, S_LAB, EstimateOptions, Preset
+from bfr_models.methods.preset import OURS, S_LAB, EstimateOptions, Preset, at_256
 from bfr_models.networks.configs import UNetEstimatorConfig
 
 
@@ -15,15 +15,17 @@ class EstimatorOptions(EstimateOptions):
 
 
 PASSTHROUGH = (Preset("face128", 128, OURS), Preset("ffhq512", 512, OURS))
+_ESTIMATOR128 = EstimatorPreset(
+    "face128",
+    128,
+    OURS,
+    options=EstimatorOptions(),
+    weights={"estimator": "difface-face128-estimator_unet"},
+    estimator=UNetEstimatorConfig(),
+)
 ESTIMATOR = (
-    EstimatorPreset(
-        "face128",
-        128,
-        OURS,
-        options=EstimatorOptions(),
-        weights={"estimator": "difface-face128-estimator_unet"},
-        estimator=UNetEstimatorConfig(),
-    ),
+    _ESTIMATOR128,
+    at_256(_ESTIMATOR128),
     EstimatorPreset(
         "face128-swinir",
         128,

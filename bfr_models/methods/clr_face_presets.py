@@ -12,7 +12,7 @@ from typing import Literal
 from bfr_models.diffusion.times import times_from
 from bfr_models.errors import UsageError
 from bfr_models.methods.difface_presets import ESTIMATOR512
-from bfr_models.methods.preset import OURS, NetworkOptions, Preset, one_of
+from bfr_models.methods.preset import OURS, NetworkOptions, Preset, at_256, one_of
 from bfr_models.networks.configs import (
     LatentMaskConfig,
     MobileFaceConfig,
@@ -150,36 +150,38 @@ class CLRFacePreset(Preset):
                 )
 
 
-CLR_FACE = (
-    CLRFacePreset(
-        "face128",
-        128,
-        OURS,
-        # From a higher start, mildly degraded faces come out less like themselves. The residual is there because so
-        # small an autoencoder loses much.
-        options=CLRFaceOptions(
-            start_time=0.2, cover=1.0, steps=4, guidance=0.1, guide_to=0.01, guide_every=1, residual=1.0
-        ),
-        # The IRN is DifFace's estimator.
-        weights={name: f"clr_face-face128-{name}" for name in ("vqgan", "score", "mask", "recogniser")}
-        | {"irn": "difface-face128-estimator_unet"},
-        vqgan=VQGANConfig((48, 96), 1, codes=4096, norm_groups=16, mid_attention=False, unshuffle=2),
-        score=UNetConfig(
-            sample_size=32,
-            channels=(48, 64, 96),
-            attention_levels=(2,),
-            head_dim=16,
-            norm_groups=16,
-            condition_channels=3,
-        ),
-        irn=UNetEstimatorConfig(),
-        mask=LatentMaskConfig(channels=32),
-        recogniser=MobileFaceConfig(
-            stem=32,
-            stages=((48, 96, 96, 3, 8), (96, 192, 192, 4, 8), (96, 384, 192, 2, 8)),
-            head=256,
-        ),
+_FACE128 = CLRFacePreset(
+    "face128",
+    128,
+    OURS,
+    # From a higher start, mildly degraded faces come out less like themselves. The residual is there because so
+    # small an autoencoder loses much.
+    options=CLRFaceOptions(
+        start_time=0.2, cover=1.0, steps=4, guidance=0.1, guide_to=0.01, guide_every=1, residual=1.0
     ),
+    # The IRN is DifFace's estimator.
+    weights={name: f"clr_face-face128-{name}" for name in ("vqgan", "score", "mask", "recogniser")}
+    | {"irn": "difface-face128-estimator_unet"},
+    vqgan=VQGANConfig((48, 96), 1, codes=4096, norm_groups=16, mid_attention=False, unshuffle=2),
+    score=UNetConfig(
+        sample_size=32,
+        channels=(48, 64, 96),
+        attention_levels=(2,),
+        head_dim=16,
+        norm_groups=16,
+        condition_channels=3,
+    ),
+    irn=UNetEstimatorConfig(),
+    mask=LatentMaskConfig(channels=32),
+    recogniser=MobileFaceConfig(
+        stem=32,
+        stages=((48, 96, 96, 3, 8), (96, 192, 192, 4, 8), (96, 384, 192, 2, 8)),
+        head=256,
+    ),
+)
+CLR_FACE = (
+    _FACE128,
+    at_256(_FACE128),
     CLRFacePreset(
         "ffhq512",
         512,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from bfr_models.errors import UsageError
-from bfr_models.methods.preset import OURS, S_LAB, EstimateOptions, Preset, Task, one_of
+from bfr_models.methods.preset import OURS, S_LAB, EstimateOptions, Preset, Task, at_256, one_of
 from bfr_models.networks.configs import LaMaConfig, SwinIRConfig, UNetConfig, UNetEstimatorConfig
 
 _MIN_RESPACED_STEPS = 10
@@ -176,19 +176,21 @@ _FFHQ512 = DifFacePreset(
     prior=PRIOR512,
     max_timestep=999,
 )
+_FACE128 = DifFacePreset(
+    "face128",
+    128,
+    OURS,
+    # With less cover a recogniser finds a little more of the person in severely degraded faces; with this one the
+    # prior moves them by a third of the estimator's error, and they are nearer to the clean ones than its own.
+    options=DifFaceOptions(self_ensemble=True, start_timestep=120, steps=4, sampler="dpm++", cover=3.5),
+    weights={"estimator": "difface-face128-estimator_unet", "prior": "difface-face128-prior"},
+    estimator=UNetEstimatorConfig(),
+    prior=PRIOR128,
+    max_timestep=300,
+)
 DIFFACE = (
-    DifFacePreset(
-        "face128",
-        128,
-        OURS,
-        # With less cover a recogniser finds a little more of the person in severely degraded faces; with this one the
-        # prior moves them by a third of the estimator's error, and they are nearer to the clean ones than its own.
-        options=DifFaceOptions(self_ensemble=True, start_timestep=120, steps=4, sampler="dpm++", cover=3.5),
-        weights={"estimator": "difface-face128-estimator_unet", "prior": "difface-face128-prior"},
-        estimator=UNetEstimatorConfig(),
-        prior=PRIOR128,
-        max_timestep=300,
-    ),
+    _FACE128,
+    at_256(_FACE128),
     DifFacePreset(
         "face128-swinir",  # our first estimator
         128,

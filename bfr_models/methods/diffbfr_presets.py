@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from bfr_models.errors import UsageError
 from bfr_models.methods.difface_presets import PRIOR128, PRIOR512, PriorPreset
-from bfr_models.methods.preset import OURS, S_LAB, EstimateOptions, one_of
+from bfr_models.methods.preset import OURS, S_LAB, EstimateOptions, at_256, one_of
 from bfr_models.networks.configs import UNetConfig, UNetEstimatorConfig
 
 
@@ -125,34 +125,36 @@ IRM_LOW512 = UNetConfig(
     scale_shift=False,
 )
 
-DIFFBFR = (
-    DiffBFRPreset(
-        "face128",
-        128,
-        OURS,
-        options=DiffBFROptions(
-            self_ensemble=True,
-            start="estimate",
-            start_low=4,
-            start_high=100,
-            steps_high=4,
-            sampler="dpm++",
-            cover=3.5,
-        ),
-        weights={
-            "estimator": "difface-face128-estimator_unet",
-            "irm_low": "diffbfr-face128-irm_low",
-            "irm_high": "diffbfr-face128-irm_high",
-            "tem": "difface-face128-prior",
-        },
-        irm_low=IRM_LOW128,
-        irm_high=IRM_HIGH128,
-        prior=PRIOR128,
-        low_max_timestep=999,
-        high_max_timestep=300,
-        max_timestep=300,
-        estimator=UNetEstimatorConfig(),
+_FACE128 = DiffBFRPreset(
+    "face128",
+    128,
+    OURS,
+    options=DiffBFROptions(
+        self_ensemble=True,
+        start="estimate",
+        start_low=4,
+        start_high=100,
+        steps_high=4,
+        sampler="dpm++",
+        cover=3.5,
     ),
+    weights={
+        "estimator": "difface-face128-estimator_unet",
+        "irm_low": "diffbfr-face128-irm_low",
+        "irm_high": "diffbfr-face128-irm_high",
+        "tem": "difface-face128-prior",
+    },
+    irm_low=IRM_LOW128,
+    irm_high=IRM_HIGH128,
+    prior=PRIOR128,
+    low_max_timestep=999,
+    high_max_timestep=300,
+    max_timestep=300,
+    estimator=UNetEstimatorConfig(),
+)
+DIFFBFR = (
+    _FACE128,
+    at_256(_FACE128),
     DiffBFRPreset(
         "ffhq512",
         512,

@@ -17,15 +17,18 @@ STANDARD = "standard"
 
 Options = Mapping[str, Any]
 
-OPTIONS: Mapping[tuple[str, str], Mapping[str, Options]] = {
-    ("difface", "face128"): {"draft": {"steps": 1, "self_ensemble": False}, "best": {}},
-    ("diffbfr", "face128"): {
+_OWN: Mapping[str, Mapping[str, Options]] = {
+    "difface": {"draft": {"steps": 1, "self_ensemble": False}, "best": {}},
+    "diffbfr": {
         "draft": {"steps": 1, "steps_high": 1, "steps_texture": 1, "self_ensemble": False},
         "best": {},
     },
-    ("clr_face", "face128"): {"draft": {"steps": 1}, "best": {}},
+    "clr_face": {"draft": {"steps": 1}, "best": {}},
 }
-"""By method and preset. All others were not measured."""
+OPTIONS: Mapping[tuple[str, str], Mapping[str, Options]] = {
+    (method, preset): efforts for method, efforts in _OWN.items() for preset in ("face128", "face256")
+}
+"""By method and preset: those of `face256` begin with the same chains. All others were not measured."""
 
 
 def effort_options(method: str, preset: str, effort: str, given: Options) -> dict[str, Any]:

@@ -51,25 +51,30 @@ _DIFFBFR_STEPS = {"start_low": "steps", "start_high": "steps_high", "texture_tim
 _DIFFACE128 = Dial(
     free={"start_timestep": 250, "cover": 12.0}, faithful={"start_timestep": 3, "cover": 0.4}, calls=_STEPS
 )
+_DIFFBFR128 = Dial(
+    free={"start_low": 60, "start_high": 250, "cover": 12.0, "texture_timestep": 22.0},
+    faithful={"start_low": 1, "start_high": 3, "cover": 0.4, "texture_timestep": 1.0},
+    calls=_DIFFBFR_STEPS,
+)
+_CLR_FACE128 = Dial(free={"start_time": 0.6, "cover": 4.0}, faithful={"start_time": 0.01, "cover": 0.25})
 # The authors' networks continue a little below the noise that they start from (`start_gap`), so not from 2.
 _DIFFACE512 = Dial(free={"start_timestep": 800}, faithful={"start_timestep": 40}, calls=_STEPS)
 
 DIALS: Mapping[tuple[str, str], Dial] = {
     ("difface", "face128"): _DIFFACE128,
+    ("difface", "face256"): _DIFFACE128,
     ("difface", "face128-swinir"): Dial(free={"start_timestep": 90}, faithful={"start_timestep": 2}, calls=_STEPS),
     ("difface", "ffhq512"): _DIFFACE512,
     ("difface", "ffhq512-mse"): _DIFFACE512,
-    ("diffbfr", "face128"): Dial(
-        free={"start_low": 60, "start_high": 250, "cover": 12.0, "texture_timestep": 22.0},
-        faithful={"start_low": 1, "start_high": 3, "cover": 0.4, "texture_timestep": 1.0},
-        calls=_DIFFBFR_STEPS,
-    ),
+    ("diffbfr", "face128"): _DIFFBFR128,
+    ("diffbfr", "face256"): _DIFFBFR128,
     ("diffbfr", "ffhq512"): Dial(
         free={"start_low": 900, "start_high": 450, "texture_timestep": 225.0},
         faithful={"start_low": 40, "start_high": 20, "texture_timestep": 10.0},
         calls=_DIFFBFR_STEPS,
     ),
-    ("clr_face", "face128"): Dial(free={"start_time": 0.6, "cover": 4.0}, faithful={"start_time": 0.01, "cover": 0.25}),
+    ("clr_face", "face128"): _CLR_FACE128,
+    ("clr_face", "face256"): _CLR_FACE128,
     ("clr_face", "ffhq512"): Dial(free={"start_time": 0.8}, faithful={"start_time": 0.1}),
 }
 """By method and preset. Those of 512 px keep the ratios of those of 128 px, as far as the chains allow."""

@@ -6,10 +6,11 @@ An options class is a frozen dataclass: its fields are the known options, its de
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, TypeVar
 
 from bfr_models.errors import unknown
+from bfr_models.networks.configs import DetailConfig
 
 OURS = "Apache-2.0"
 S_LAB = "S-Lab License 1.0, non-commercial"
@@ -58,6 +59,7 @@ class Preset:
     options: object = NoOptions()
     weights: dict[str, str] = field(default_factory=dict)
     target: str | None = None  # "module:Class" where it is not the method's
+    detail: DetailConfig | None = None  # of a network that draws the faces of half the side at all of it
     task: ClassVar[Task] = "restore"
 
     def implied(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,3 +68,13 @@ class Preset:
 
     def check(self, options: Any) -> None:
         """UsageError for options that this preset's networks cannot do."""
+
+
+P = TypeVar("P", bound=Preset)
+
+
+def at_256(face128: P) -> P:
+    """A preset's faces at 256 px: its own networks restore what 128 px hold, and one more, which all methods share,
+    draws what is finer."""
+    weights = face128.weights | {"detail": "difface-face256-detail"}
+    return replace(face128, name="face256", size=2 * face128.size, weights=weights, detail=DetailConfig())

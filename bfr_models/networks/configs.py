@@ -42,6 +42,16 @@ class UNetEstimatorConfig:
 
 
 @dataclass(frozen=True)
+class DetailConfig:
+    """A convolutional U-Net behind a pixel-unshuffle of 4, which draws a restored face at twice its side."""
+
+    channels: tuple[int, ...] = (48, 96)  # per level, from a quarter of the side down
+    blocks: tuple[int, ...] = (1, 2)  # residual blocks of a level, on the way down and again on the way up
+    half_channels: int = 16  # of the tail, at half of the side
+    full_channels: int = 8  # and at full size
+
+
+@dataclass(frozen=True)
 class UNetConfig:
     """A diffusion U-Net of the guided-diffusion family."""
 

@@ -29,17 +29,17 @@ class UNetEstimator(nn.Module):
     def __init__(self, config: UNetEstimatorConfig) -> None:
         super().__init__()
         widths, depths, half, full = config.channels, config.blocks, config.half_channels, config.full_channels
-        self.first = _conv(48, widths[0], gain=4)  # levels around 0.5 spread by about a quarter
-        self.down = nn.ModuleList(_conv(i, o, 4, stride=2) for i, o in pairwise(widths))
-        self.encoder = nn.ModuleList(_blocks(width, depth) for width, depth in zip(widths, depths, strict=True))
+        self.first = conv(48, widths[0], gain=4)  # levels around 0.5 spread by about a quarter
+        self.down = nn.ModuleList(conv(i, o, 4, stride=2) for i, o in pairwise(widths))
+        self.encoder = nn.ModuleList(residual_blocks(width, depth) for width, depth in zip(widths, depths, strict=True))
         # Faces are aligned: what belongs where is learned once, at the coarsest level.
         self.place = nn.Parameter(torch.zeros(1, widths[-1], config.coarsest, config.coarsest))
-        self.decoder = nn.ModuleList(_blocks(width, depth) for width, depth in zip(widths, depths, strict=True))
-        self.up = nn.ModuleList(_conv(o, 4 * i, 1) for i, o in pairwise(widths))
-        self.to_half = _conv(widths[0], 4 * half, 1)
-        self.at_half = nn.Sequential(_conv(half + 12, half), _Block(half))
-        self.to_full = _conv(half, 4 * full, 1)
-        self.at_full = nn.Sequential(_conv(full + 3, full), nn.SiLU(), _conv(full, 3 + len(SMOOTHINGS), gain=0))
+        self.decoder = nn.ModuleList(residual_blocks(width, depth) for width, depth in zip(widths, depths, strict=True))
+        self.up = nn.ModuleList(conv(o, 4 * i, 1) for i, o in pairwise(widths))
+        self.to_half = conv(widths[0], 4 * half, 1)
+        self.at_half = nn.Sequential(conv(half + 12, half), _Block(half))
+        self.to_full = conv(half, 4 * full, 1)
+        self.at_full = nn.Sequential(conv(full + 3, full), nn.SiLU(), conv(full, 3 + len(SMOOTHINGS), gain=0))
 
     def forward(self, lq: Tensor) -> Tensor:
         centred = lq - 0.5
@@ -60,7 +60,7 @@ class UNetEstimator(nn.Module):
         drawn = self.at_full(torch.cat([x, centred.to(x.dtype)], dim=1))
         hq = lq + drawn[:, :3]
         for gate, smoothing in zip(drawn[:, 3:].split(1, dim=1), SMOOTHINGS, strict=True):
-            hq = hq + gate * (_smooth(lq, smoothing) - lq)
+            hq = hq + gate * (smooth(lq, smoothing) - lq)
         return hq
 
 
@@ -70,18 +70,18 @@ class _Block(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.SiLU(), _conv(channels, channels, gain=2**0.5), nn.SiLU(), _conv(channels, channels, gain=0.3)
+            nn.SiLU(), conv(channels, channels, gain=2**0.5), nn.SiLU(), conv(channels, channels, gain=0.3)
         )
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.layers(x)
 
 
-def _smooth(x: Tensor, width: int) -> Tensor:
+def smooth(x: Tensor, width: int) -> Tensor:
     return F.interpolate(F.avg_pool2d(x, width), x.shape[-2:], mode="bilinear")
 
 
-def _conv(channels: int, out: int, kernel: int = 3, *, stride: int = 1, gain: float = 1.0) -> nn.Conv2d:
+def conv(channels: int, out: int, kernel: int = 3, *, stride: int = 1, gain: float = 1.0) -> nn.Conv2d:
     """A convolution whose output has `gain` times the standard deviation of its input at first."""
     conv = nn.Conv2d(channels, out, kernel, stride, padding=(kernel - 1) // 2)
     nn.init.normal_(conv.weight, std=gain / (channels * kernel**2) ** 0.5)
@@ -89,5 +89,5 @@ def _conv(channels: int, out: int, kernel: int = 3, *, stride: int = 1, gain: fl
     return conv
 
 
-def _blocks(channels: int, count: int) -> nn.Sequential:
+def residual_blocks(channels: int, count: int) -> nn.Sequential:
     return nn.Sequential(*(_Block(channels) for _ in range(count)))

@@ -1,7 +1,8 @@
 """Trains the judge: `python -m bfr_models.training.judge --data FACES --retinaface WEIGHTS --out DIR`.
 
 First the pairs are made, by the networks as they are (an hour on one core; what is made is kept in DIR/pairs and not
-made again), then the judge learns from them, is calibrated on people held out, and is written with its card.
+made again; `--share 1/2` makes every second file of them and nothing else, for several processes side by side), then
+the judge learns from them, is calibrated on people held out, and is written with its card.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,9 +35,10 @@ from bfr_models.training.judge_pairs import Pair, make_pairs
 from bfr_models.weights.tensors import parameters_of, save_weights
 
 TURNS = (  # of the methods, by batches of faces: those oftener whose faces differ most from the others'
-    ("estimator", "face128"), ("diffbfr", "face128"), ("estimator", "face128-swinir"), ("difface", "face128"),
-    ("estimator", "face128"), ("clr_face", "face128"), ("difface", "face128-swinir"), ("estimator", "face128"),
-    ("difface", "face128"), ("diffbfr", "face128"),
+    ("estimator", "face128"), ("diffbfr", "face128"), ("estimator", "face256"),
+    ("difface", "face128"), ("estimator", "face128-swinir"), ("difface", "face256"),
+    ("estimator", "face128"), ("clr_face", "face128"), ("diffbfr", "face256"),
+    ("difface", "face128"), ("difface", "face128-swinir"), ("clr_face", "face256"),
 )  # fmt: skip
 HELD_OUT = 0.12  # of the people: never learnt from, the calibration is theirs
 ITEMS = {"train": (5472, 2880), "held_out": (2112, 576)}
@@ -60,6 +62,27 @@ MADE_OF = (
 )
 
 
+class Share(NamedTuple):
+    """One of `of` equal shares, counted from 1."""
+
+    number: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> Share:
+        number, _, of = text.partition("/")
+        share = cls(int(number), int(of))
+        if not 1 <= share.number <= share.of:
+            raise ValueError(text)
+        return share
+
+    def has(self, index: int) -> bool:
+        return index % self.of == self.number - 1
+
+
+ALL = Share(1, 1)
+
+
 def read_people(path: Path, side: int) -> dict[str, People]:
     """Aligned faces of a Parquet file or a folder of them, by part: people are held out by name, else by picture."""
     faces: dict[str, list[Uint8Image]] = {part: [] for part in ITEMS}
@@ -72,8 +95,9 @@ def read_people(path: Path, side: int) -> dict[str, People]:
     return {part: People(np.stack(faces[part]), tuple(names[part])) for part in ITEMS}
 
 
-def prepare_pairs(people: dict[str, People], retinaface: Path, folder: Path) -> None:
-    """Makes the pairs of both parts, as files in `folder`; those that are there already stay."""
+def prepare_pairs(people: dict[str, People], retinaface: Path, folder: Path, share: Share) -> None:
+    """Makes the pairs of both parts, as files in `folder`; those that are there already stay. Identity is learnt, but
+    not measured of people held out."""
     loaded = {turn: load_method(resolve_method(*turn)) for turn in set(TURNS)}
     methods = [(" ".join(turn), loaded[turn]) for turn in TURNS]
     distances, recogniser = Distances(retinaface), DlibRecogniser()
@@ -82,11 +106,11 @@ def prepare_pairs(people: dict[str, People], retinaface: Path, folder: Path) -> 
         own = people[part]
         for first in range(0, of_any + of_light, CHUNK):
             file = folder / f"{part}-{first:06d}.pairs"
-            if file.exists():
+            if file.exists() or not share.has(first // CHUNK):
                 continue
-            items = range(first, first + CHUNK)
-            is_light = first >= of_any
-            made = make_pairs(own.faces, own.names, methods, distances, [recogniser], items, seed, is_light)
+            items, is_light = range(first, first + CHUNK), first >= of_any
+            recognisers = [recogniser] if part == "train" else []
+            made = make_pairs(own.faces, own.names, methods, distances, recognisers, items, seed, is_light)
             partial = file.with_suffix(".partial")
             torch.save([_plain(pair) for pair in made], partial)
             partial.replace(file)
@@ -272,9 +296,12 @@ def _train() -> int:
     parser.add_argument("--data", type=Path, required=True, help="Parquet of aligned faces: a file or a folder")
     parser.add_argument("--retinaface", type=Path, required=True, help="RetinaFace with a MobileNet body")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--share", type=Share.parse, default=ALL, help="make this share of the pairs alone: 1/2, 2/2")
     a = parser.parse_args()
     people = read_people(a.data, SIDES[1])
-    prepare_pairs(people, a.retinaface, a.out / "pairs")
+    prepare_pairs(people, a.retinaface, a.out / "pairs", a.share)
+    if a.share != ALL:
+        return 0
     train, held_out = (read_pairs(a.out / "pairs", part) for part in ITEMS)
     network = fit(examples_of(train))
     card = card_of(network, train, held_out, examples_of(held_out))

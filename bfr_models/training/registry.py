@@ -15,7 +15,7 @@ from bfr_models.methods.clr_face_presets import CLR_FACE
 from bfr_models.methods.difface_presets import DIFFACE, DifFacePreset
 from bfr_models.methods.diffbfr_presets import DIFFBFR
 from bfr_models.methods.preset import Preset
-from bfr_models.training import clr_face, difface, diffbfr, estimator_unet
+from bfr_models.training import clr_face, detail, difface, diffbfr, estimator_unet
 from bfr_models.training import clr_face_guidance as guidance
 from bfr_models.training.component import NO_AUXILIARY, AuxiliaryWeights, Component, Recipe
 from bfr_models.training.component import LossWeights as Loss
@@ -57,6 +57,9 @@ COMPONENTS = {
     ("difface", "estimator"): Spec(difface.Estimator,         MIXED,  8000,  16,  4e-4,
                                    Loss(perceptual=0.01, identity=0.15), LOOKS),
     ("difface", "estimator_unet"): Spec(estimator_unet.UNetRegression, ARCHIVE, 6000, 12, 5e-4,
+                                   Loss(perceptual=0.02), ("perceptual",), warmup=100,
+                                   augmentation=OLD_PRINTS),
+    ("difface", "detail"):    Spec(detail.Detail,             ARCHIVE, 4000,  12,  5e-4,
                                    Loss(perceptual=0.02), ("perceptual",), warmup=100,
                                    augmentation=OLD_PRINTS),
     ("difface", "prior"):     Spec(difface.Prior,             CLEAN,  8000,  16,  4e-4, augmentation=OLD_PRINTS),
@@ -116,6 +119,10 @@ def get_component(method: str, component: str, preset: str, auxiliary: Auxiliary
     by_name = {p.name: p for p in PRESETS[method]}
     if preset not in by_name:
         raise unknown(f"preset of {method}", preset, list(by_name))
+    if by_name[preset].detail is not None and component != "detail":
+        raise UsageError(
+            f"expected the component detail for {preset}, found {component}: its other networks are those of face128"
+        )
     if useless := [name for name in auxiliary.given() if name not in spec.auxiliary]:
         allowed = ", ".join(spec.auxiliary) or "its own loss"
         raise UsageError(f"expected for {method} {component} only {allowed}, found {', '.join(useless)}")

@@ -17,7 +17,7 @@ from bfr_models.errors import BfrError, UsageError
 from bfr_models.weights.catalogue import entry_of
 
 ASSETS = Path(__file__).parents[1] / "assets"
-SHIPPED = "face128"  # the presets whose weights come with the package
+SHIPPED = ("face128", "face256")  # presets whose weights come with the package
 
 Card = dict[str, Any]
 
@@ -96,7 +96,7 @@ def _remedy(path: Path) -> str:
 
 def is_in_package(stem: str) -> bool:
     """Whether weights come with the package."""
-    return f"-{SHIPPED}-" in stem
+    return any(f"-{preset}-" in stem for preset in SHIPPED)
 
 
 def how_to_get(stem: str) -> str:
@@ -107,7 +107,7 @@ def how_to_get(stem: str) -> str:
         preset, _, component = rest.partition("-")
         return (
             f"found none; `bfr train {method} {component} --preset {preset}` makes such a file and its card: put them "
-            "there; weights of face128 come with the package"
+            "there; weights of face128 and face256 come with the package"
         )
     terms = f"{entry.licence}, non-commercial use only" if entry.non_commercial else entry.licence
     if entry.by_hand:
