@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from bfr_models.networks.configs import DetailConfig
 from bfr_models.networks.detail import DetailNetwork
-from bfr_models.networks.unet_estimator import smooth
+from bfr_models.networks.drawing_unet import smooth
 
 TINY = DetailConfig(channels=(8, 12), blocks=(1, 1), half_channels=4, full_channels=4)
 
