@@ -12,12 +12,21 @@ import torch
 from bfr_models.degradation.degrade import degrade
 from bfr_models.degradation.presets import get_preset
 from bfr_models.errors import BfrError
+from bfr_models.networks.configs import DetailConfig
+from bfr_models.networks.detail import DetailNetwork
 from bfr_models.pixels import to_tensor, to_uint8
 from bfr_models.registry import load_method, methods, resolve_method
 from bfr_models.types import FaceBatch, Restorer
+from bfr_models.weights.files import require_weight
+from bfr_models.weights.tensors import load_weights
 from tests.support import portrait
 
-SMALL = [(spec.name, preset.name) for spec in methods().values() for preset in spec.presets if preset.size <= 128]
+SMALL = [
+    (spec.name, preset.name)
+    for spec in methods().values()
+    for preset in spec.presets
+    if preset.size <= 128 or preset.detail is not None
+]
 FEW_STEPS = {
     "difface": {"steps": 4},
     "diffbfr": {"steps": 2, "steps_high": 2, "steps_texture": 2},
@@ -100,6 +109,17 @@ def test_passthrough_takes_a_face_of_any_size(size: int) -> None:
     restored = loaded("passthrough", "face128").restore(batch).images
     assert restored.shape[-1] == 128
     assert torch.equal(restored, batch.images) == (size == 128)
+
+
+@pytest.mark.parametrize("method", ["estimator", "difface"])
+def test_face256_draws_on_what_the_method_makes_of_the_face_at_half_the_side(method: str) -> None:
+    batch = faces(2, 256)
+    coarse = loaded(method, "face128").restore(batch).images
+    network = DetailNetwork(DetailConfig())
+    load_weights(network, require_weight("difface-face256-detail"))
+    with torch.inference_mode():
+        drawn = network((batch.images + 1) / 2, (coarse + 1) / 2).clamp(0, 1) * 2 - 1
+    torch.testing.assert_close(loaded(method, "face256").restore(batch).images, drawn, rtol=0, atol=1e-5)
 
 
 class TestDifFace:
