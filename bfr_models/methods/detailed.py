@@ -1,34 +1,54 @@
-"""Any method of small faces at twice their side: it restores, and a network that all of them share draws the finest
-octave (`bfr_models.networks.detail`). Ours; no paper has it."""
+"""Any method of small faces at twice their side. Ours; no paper has it.
+
+    c = f(y_2), e = r(y_2)              y_2 is the face at half the side, f the method, r the regression network
+    x = g(y, e) + up(c - e)
+
+g draws the finest octave (`bfr_models.networks.detail`). It knows the faces of the regression network, behind which it
+was trained: a sharper one, as a diffusion chain's is, it takes for the start of more than there is. What the method has
+changed of the estimate is enlarged and added.
+"""
 
 from __future__ import annotations
 
 from typing import cast
 
 import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
 
 from bfr_models.methods._loading import autocast, load_component
+from bfr_models.methods.estimator import Estimator
 from bfr_models.networks.configs import DetailConfig
 from bfr_models.networks.detail import DetailNetwork
+from bfr_models.networks.estimators import build_estimator
 from bfr_models.pixels import resize
 from bfr_models.registry import ResolvedMethod
 from bfr_models.types import FaceBatch, Restorer
 
 
 class Detailed:
-    """x = g(y, f(y at half the side)), where f is the method."""
+    """A method behind which the networks of the finest octave are."""
 
-    def __init__(self, coarse: Restorer, resolved: ResolvedMethod, device: str) -> None:
-        self.size = resolved.preset.size
-        self._coarse, self._device, self._precision = coarse, device, resolved.options.precision
+    def __init__(self, method: Restorer, resolved: ResolvedMethod, device: str) -> None:
         config = cast(DetailConfig, resolved.preset.detail)
+        self.size = resolved.preset.size
+        self._method, self._device, self._precision = method, device, resolved.options.precision
         self._network = load_component(DetailNetwork(config), resolved, "detail", device)
+        self._estimator = load_component(build_estimator(config.estimator), resolved, "detail_estimator", device)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: a guided method needs gradients
     def restore(self, batch: FaceBatch) -> FaceBatch:
         """(B, 3, H, W) in [-1, 1] -> (B, 3, size, size)"""
-        lq = resize(batch.images.to(self._device), self.size).to(memory_format=torch.channels_last)
-        coarse = self._coarse.restore(batch).images.to(self._device, memory_format=torch.channels_last)
+        lq = (resize(batch.images.to(self._device), self.size) + 1) / 2
+        coarse = (self._method.restore(batch).images.to(self._device) + 1) / 2
         with autocast(self._device, self._precision):
-            drawn = self._network((lq + 1) / 2, (coarse + 1) / 2).float()
+            estimate = coarse if isinstance(self._method, Estimator) else self._estimate(lq)
+            drawn = self._network(lq.to(memory_format=torch.channels_last), estimate).float()
+        drawn = drawn + interpolate(coarse - estimate, lq.shape[-2:], mode="bicubic")
         return batch.with_images((drawn.clamp(0, 1) * 2 - 1).cpu())
+
+    def _estimate(self, lq: Tensor) -> Tensor:
+        """The regression network's face, (B, 3, size / 2, size / 2) in [0, 1]."""
+        half = resize(lq, self.size // 2).to(memory_format=torch.channels_last)
+        estimate: Tensor = self._estimator(half)
+        return estimate.float().clamp(0, 1)

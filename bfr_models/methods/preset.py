@@ -76,5 +76,8 @@ P = TypeVar("P", bound=Preset)
 def at_256(face128: P) -> P:
     """A preset's faces at 256 px: its own networks restore what 128 px hold, and one more, which all methods share,
     draws what is finer."""
-    weights = face128.weights | {"detail": "difface-face256-detail"}
+    weights = face128.weights | {
+        "detail": "difface-face256-detail",
+        "detail_estimator": "difface-face128-estimator_unet",
+    }
     return replace(face128, name="face256", size=2 * face128.size, weights=weights, detail=DetailConfig())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -49,6 +49,7 @@ class DetailConfig:
     blocks: tuple[int, ...] = (1, 2)  # residual blocks of a level, on the way down and again on the way up
     half_channels: int = 16  # of the tail, at half of the side
     full_channels: int = 8  # and at full size
+    estimator: UNetEstimatorConfig = field(default_factory=UNetEstimatorConfig)  # whose faces it knows
 
 
 @dataclass(frozen=True)

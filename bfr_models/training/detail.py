@@ -24,8 +24,8 @@ class Detail(Component):
     """L1 between g(y, c) and x, more of it where eyes, nose and mouth are, and a perceptual distance, both of a crop at
     a random place: what the finest octave lacks is seen there.
 
-    The coarse face c is the regression network's, moved towards the true one by up to `NEARER` of its error: a
-    diffusion chain behind the estimate knows the face better than the estimate does, and is to be believed.
+    The coarse face c is the regression network's, moved towards the true one by up to `NEARER` of its error: what it
+    shows is to be believed.
     """
 
     CROP = 128  # px of 256
@@ -44,7 +44,8 @@ class Detail(Component):
         return DetailNetwork(self.config)
 
     def prepare(self, network: nn.Module, gt: Tensor) -> None:
-        estimator, path = build_estimator(self.preset.estimator), require_weight(self.preset.weights["estimator"])
+        estimator = build_estimator(self.config.estimator)
+        path = require_weight(self.preset.weights["detail_estimator"])
         self._built_on = {path.name: load_weights(estimator, path)}
         self._estimator = estimator.requires_grad_(False).eval().to(gt.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -111,15 +111,17 @@ def test_passthrough_takes_a_face_of_any_size(size: int) -> None:
     assert torch.equal(restored, batch.images) == (size == 128)
 
 
-@pytest.mark.parametrize("method", ["estimator", "difface"])
-def test_face256_draws_on_what_the_method_makes_of_the_face_at_half_the_side(method: str) -> None:
+@pytest.mark.parametrize("method", ["estimator", "difface", "clr_face"])
+def test_face256_draws_on_the_estimate_and_adds_what_the_method_changed_of_it(method: str) -> None:
     batch = faces(2, 256)
-    coarse = loaded(method, "face128").restore(batch).images
+    estimate, coarse = (loaded(name, "face128").restore(batch).images for name in ("estimator", method))
     network = DetailNetwork(DetailConfig())
     load_weights(network, require_weight("difface-face256-detail"))
     with torch.inference_mode():
-        drawn = network((batch.images + 1) / 2, (coarse + 1) / 2).clamp(0, 1) * 2 - 1
-    torch.testing.assert_close(loaded(method, "face256").restore(batch).images, drawn, rtol=0, atol=1e-5)
+        drawn = network((batch.images + 1) / 2, (estimate + 1) / 2) * 2 - 1
+    changed = torch.nn.functional.interpolate(coarse - estimate, 256, mode="bicubic")
+    restored = loaded(method, "face256").restore(batch).images
+    torch.testing.assert_close(restored, (drawn + changed).clamp(-1, 1), rtol=0, atol=1e-5)
 
 
 class TestDifFace:

@@ -28,8 +28,8 @@ from tests.small_trainings import TINY, UNET
 SIZE = 64
 CARD = {"parameters": 0, "licence": "Apache-2.0"}
 PRESET: DifFacePreset = replace(
-    TINY, name="tiny256", size=SIZE, estimator=UNET, weights={"estimator": "tiny-estimator"},
-    detail=DetailConfig(channels=(8, 12), blocks=(1, 1), half_channels=4, full_channels=4),
+    TINY, name="tiny256", size=SIZE, weights={"detail_estimator": "tiny-estimator"},
+    detail=DetailConfig(channels=(8, 12), blocks=(1, 1), half_channels=4, full_channels=4, estimator=UNET),
 )  # fmt: skip
 
 
