@@ -1,4 +1,7 @@
-"""Servers for the whole session (Ray, Prefect, Ceph, PostgreSQL), and the method that misbehaves."""
+"""Servers for the whole session (Ray, Prefect, Ceph, PostgreSQL), and the method that misbehaves.
+
+Properties are checked without a deadline: a busy machine is no failure.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,16 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from bfr_models.registry import methods
 from tasks.config.environment import prepare_environment
 from tests import support
 from tests.generations import Ask
 from tests.support import ROOT, free_ports, infra_server
+
+settings.register_profile("no deadline", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("no deadline")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 import pytest
@@ -67,6 +68,19 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """The dispatcher waits for nothing."""
     monkeypatch.setattr("tasks.engine.dispatch.PAUSE_SECONDS", 0.0)
     monkeypatch.setattr("tasks.engine.dispatch.POLL_SECONDS", 0.01)
+
+
+@pytest.fixture
+def own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries have a clock of their own, which goes on while they wait, and only then."""
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=sleep)
+    for module in ("tenacity", "tenacity.nap", "tasks.storage.retry", "tasks.storage.waits"):
+        monkeypatch.setattr(f"{module}.time", clock)
 
 
 @pytest.fixture(scope="module")
