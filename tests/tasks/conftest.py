@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import fsspec
 import pytest
-from moto.server import ThreadedMotoServer
 
 from tests import support
+from tests.s3_server import s3_server
 from tests.tasks.curation.curated import HOSTILE, ROWS
 from tests.tiled_photos import find_tiles
 
@@ -87,19 +87,13 @@ def own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 def bucket() -> Iterator[str]:
     """A new bucket of an S3 server in this process. The servers of all modules share their buckets."""
     name = uuid.uuid4().hex
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            host, port = server.get_host_and_port()
-            patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-            patch.setenv("AWS_ACCESS_KEY_ID", "test")
-            patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-            patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-            fsspec.filesystem("s3", skip_instance_cache=True).mkdir(name)
-            yield f"s3://{name}"
-    finally:
-        server.stop()  # its thread is no daemon: pytest would wait for it for ever
+    with s3_server() as (host, port), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        fsspec.filesystem("s3", skip_instance_cache=True).mkdir(name)
+        yield f"s3://{name}"
 
 
 @pytest.fixture(params=["local", "memory", "s3"])

@@ -31,7 +31,7 @@ def about(server: str, name: str, what: str) -> list[dict[str, Any]]:
 
 def logged(server: str, name: str, part: str) -> bool:
     """Whether a line with this in it is in the run's log, which is sent in batches."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 240
     while not any(part in line["message"] for line in about(server, name, "logs")):
         if time.monotonic() > deadline:
             return False
@@ -41,7 +41,7 @@ def logged(server: str, name: str, part: str) -> bool:
 
 def event(server: str, name: str, fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """The event of that name that fits, once it has arrived; the server is the session's, other runs' are there too."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 240
     asked = {"filter": {"event": {"name": [name]}}}
     while True:
         for found in httpx.post(f"{server}/events/filter", json=asked).json()["events"]:

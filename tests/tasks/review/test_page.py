@@ -174,7 +174,7 @@ def test_200_faces_from_the_keyboard_killed_resumed_and_exported(run: Path, brow
         anna.page.wait_for_function(
             "() => document.getElementById('notice').textContent.startsWith('The session is over')"
         )
-        server.wait(timeout=20)
+        server.wait(timeout=120)
     reviews = read_reviews(store).current
     assert {3 * key.row + key.face: one.verdict for key, one in reviews.items()} == decided
     assert decided == {face: KEYS[key_for(face)] for face in range(PHOTOS * FACES)}
