@@ -113,9 +113,8 @@ def test_a_terminal_that_is_closed_ends_it(ended: list[psutil.Process]) -> None:
 
 def test_timeout_which_signals_twice_at_once_is_one_wish() -> None:
     """When its time is over, and also when it gets a signal itself."""
-    takes_its_time = (
-        "print('up', flush=True)\n    try: time.sleep(60)\n    except KeyboardInterrupt: time.sleep(1); print('good-bye')"
-    )
+    waits = "try: time.sleep(60)\n    except KeyboardInterrupt: time.sleep(1); print('good-bye')"
+    takes_its_time = f"print('up', flush=True)\n    {waits}"
     code = START.format(command=takes_its_time, stop_seconds=60)
     with subprocess.Popen(
         ["timeout", "300", sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)},

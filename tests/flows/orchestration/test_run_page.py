@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,17 @@ from flows import restore_dataset as recipe
 from flows.orchestration import run_page as page
 from tests import support
 
+# With the server's time on a busy machine.
+post = partial(httpx.post, timeout=120)
+
 
 def about(server: str, name: str, what: str) -> list[dict[str, Any]]:
     """Logs or artifacts of the flow run of that name."""
-    (run,) = httpx.post(f"{server}/flow_runs/filter", json={"flow_runs": {"name": {"any_": [name]}}}).json()
+    (run,) = post(f"{server}/flow_runs/filter", json={"flow_runs": {"name": {"any_": [name]}}}).json()
     mine = {"logs": {"flow_run_id": {"any_": [run["id"]]}}} if what == "logs" else {
         "flow_runs": {"id": {"any_": [run["id"]]}}
     }  # fmt: skip
-    found: list[dict[str, Any]] = httpx.post(f"{server}/{what}/filter", json=mine).json()
+    found: list[dict[str, Any]] = post(f"{server}/{what}/filter", json=mine).json()
     return found
 
 
@@ -44,7 +48,7 @@ def event(server: str, name: str, fits: Callable[[dict[str, Any]], bool]) -> dic
     deadline = time.monotonic() + 240
     asked = {"filter": {"event": {"name": [name]}}}
     while True:
-        for found in httpx.post(f"{server}/events/filter", json=asked).json()["events"]:
+        for found in post(f"{server}/events/filter", json=asked).json()["events"]:
             if fits(found):
                 return dict(found)
         assert time.monotonic() < deadline, f"no event {name}"

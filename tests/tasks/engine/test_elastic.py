@@ -93,9 +93,9 @@ def test_a_node_that_joins_is_used_and_one_that_is_about_to_go_is_left(
     ray_cluster: str, joined: list[Node], tmp_path: Path, faulty: str, caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """By default there is a worker per node: one, then two, then one again."""
+    """By default there is a worker per node: one, then two, then one again. Then it is stopped, with shards left."""
     monkeypatch.setattr(ray_pool, "RESIZE_SECONDS", 0.3)
-    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(4) * 120)  # more than are done: it is stopped
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(4) * 120)
     pids = tmp_path / "pids"
     pids.mkdir()
     run = support.make_run(tmp_path, "faulty", engine="ray", options={"pids": str(pids), "seconds": 1.0})

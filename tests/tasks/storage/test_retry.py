@@ -136,7 +136,7 @@ def test_a_store_that_does_not_answer_is_named_every_ten_seconds(
     lines = [record.getMessage() for record in caplog.records if record.name == waits.LOGGER]
     assert 3 <= len(lines) <= 10
     assert re.fullmatch(
-        r"waiting for the store \(tried \d+ times in (1\d|20) s, for at most (8\d|90) s more\): EndpointConnectionError: "
-        r'Could not connect to the endpoint URL: "http://10.0.0.1/bucket"',
+        r"waiting for the store \(tried \d+ times in (1\d|20) s, for at most (8\d|90) s more\): "
+        r'EndpointConnectionError: Could not connect to the endpoint URL: "http://10.0.0.1/bucket"',
         lines[0],
     )
