@@ -25,7 +25,8 @@ def test_a_head_that_is_gone_is_waited_for_said_and_then_an_error(
         assert head.answers()
     assert not head.answers()
     head.check()
-    assert caplog.records[0].message.startswith(f"waiting for the Ray cluster's head at {address} (no answer for ")
+    lines = [record.message for record in caplog.records if record.name == waits.LOGGER]
+    assert lines[0].startswith(f"waiting for the Ray cluster's head at {address} (no answer for ")
     monkeypatch.setattr(ray_head, "LOST_SECONDS", 0.0)
     with pytest.raises(BfrError, match=f"expected an answer of the Ray cluster's head at {address}, found none for"):
         head.check()
