@@ -129,7 +129,7 @@ def test_a_run_that_was_killed_is_closed_in_prefect_by_the_next_one(start: Start
 
 def states_of_runs(since: datetime) -> list[StateType | None]:
     """Of the flow runs since then, the oldest first."""
-    those = FlowRunFilter(start_time=FlowRunFilterStartTime(after_=since))
+    those = FlowRunFilter(start_time=FlowRunFilterStartTime.model_validate({"after_": since}))
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(flow_run_filter=those, sort=FlowRunSort.START_TIME_ASC)
     return [run.state_type for run in runs]
