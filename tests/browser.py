@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 CHROMIUM = shutil.which("chromium")
+PATIENCE = 240_000  # ms for a page to do anything, on a busy machine
 
 
 @contextmanager
@@ -22,7 +23,7 @@ def chromium() -> Iterator[Any]:
         pytest.skip("no chromium: `apt-get install chromium`")
     playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: `pip install playwright`")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=PATIENCE)
         try:
             yield browser
         finally:
@@ -42,6 +43,7 @@ def violations(page: Any) -> list[str]:
 def watched_page(browser: Any, path: Path, **options: Any) -> tuple[Any, list[str]]:
     """A file in a page of its own, and the list of what goes wrong: errors, and requests to anywhere."""
     page, troubles = browser.new_context(**options).new_page(), list[str]()
+    page.set_default_timeout(PATIENCE)
     page.on("console", lambda message: troubles.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: troubles.append(str(error)))
     page.on(

@@ -27,11 +27,12 @@ class FaultyOptions:
     pids: str = ""  # a folder where each process that loads the method leaves its id
     load_error: str = ""
     ill: str = ""  # a file; while it is there, rows whose ids say `heals` fail
+    hold: str = ""  # a file; while it is there, rows whose ids say `waits` are not done
 
 
 class Faulty:
     """Mirrors faces, unless a row's id says `raises`, `nan`, `shrinks`, `kills`, `hangs`, `spins`, `eats`,
-    `heals` or `warns`."""
+    `heals`, `waits` or `warns`."""
 
     size = SIZE
 
@@ -50,6 +51,8 @@ class Faulty:
             raise RuntimeError("not this face")
         if Path(self._options.ill or "/nowhere").exists() and any("heals" in name for name in batch.ids):
             raise RuntimeError("not yet")
+        while Path(self._options.hold or "/nowhere").exists() and any("waits" in name for name in batch.ids):
+            time.sleep(0.05)
         if any("hangs" in name for name in batch.ids):
             time.sleep(10**6)
         while any("spins" in name for name in batch.ids):  # in PyTorch's own code

@@ -17,11 +17,12 @@ ACTION = '{"action": "terminate", "time": "2026-11-21T12:00:00Z"}'
 
 @dataclass
 class Metadata:
-    """`address` is host:port; `taken` gives the notice; `ill` answers 503."""
+    """`address` is host:port; `taken` gives the notice; `ill` answers 503. `answers` is how many it has given."""
 
     address: str
     taken: bool = False
     ill: bool = False
+    answers: int = 0
 
     @property
     def environment(self) -> dict[str, str]:
@@ -49,6 +50,7 @@ def metadata_server() -> Iterator[Metadata]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body.encode())
+            metadata.answers += 1
 
         def log_message(self, *_: Any) -> None: ...
 

@@ -199,7 +199,7 @@ def now() -> datetime:
 
 def free_ports(count: int) -> int:
     """The first of consecutive ports that are free now, chosen at random so that parallel test runs rarely collide."""
-    for first in range(random.randrange(20000, 30000, 10), 32000, 10):  # Ray's workers take those below
+    for first in range(random.SystemRandom().randrange(20000, 30000, 10), 32000, 10):  # Ray's workers take those below
         with ExitStack() as stack, suppress(OSError):
             for port in range(first, first + count):
                 stack.enter_context(socket.socket()).bind(("127.0.0.1", port))

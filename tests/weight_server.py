@@ -96,10 +96,6 @@ def endless(_: Server, request: BaseHTTPRequestHandler) -> None:
         request.wfile.write(bytes(2**16))
 
 
-def hang(_: Server, request: BaseHTTPRequestHandler) -> None:
-    time.sleep(1)
-
-
 def hang_half_way(server: Server, request: BaseHTTPRequestHandler) -> None:
     cut_half_way(server, request)
     time.sleep(30)

@@ -11,8 +11,8 @@ import os
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from threading import Lock
 from types import TracebackType
@@ -38,20 +38,29 @@ class Clock:
         """Ends the stage that it is in, and returns its name; None between stages."""
         with self._lock:
             before = self._stage
-            self._count()
+            self._count(time.perf_counter())
             self._stage = to
             return before
 
     def take(self) -> dict[str, float]:
         """The seconds in each stage since the last call."""
-        with self._lock:
-            self._count()
+        with self.stopped() as up_to:
+            return up_to(time.perf_counter())
+
+    @contextmanager
+    def stopped(self) -> Iterator[Callable[[float], dict[str, float]]]:
+        """It is in one stage meanwhile; gives what takes the seconds in each stage up to a moment of that time."""
+
+        def up_to(now: float) -> dict[str, float]:
+            self._count(now)
             taken, self._seconds = self._seconds, defaultdict(float)
             return taken
 
-    def _count(self) -> None:
+        with self._lock:
+            yield up_to
+
+    def _count(self, now: float) -> None:
         """Adds the time up to now to the stage that it is in; a span that goes on is cut in two."""
-        now = time.perf_counter()
         if self._stage is not None:
             self._seconds[self._stage] += now - self._since
             if self._traced:
@@ -97,7 +106,7 @@ class Clocks:
     def in_hand(self) -> Iterator[None]:
         """A shard is in the worker's hands, and this thread's clock runs; without any, the worker is idle."""
         with self._lock:
-            self._idle += self._rest() if not self._in_hand else 0.0
+            self._idle += self._rest(time.perf_counter()) if not self._in_hand else 0.0
             self._in_hand += 1
         try:
             with self.running("shard"):
@@ -110,13 +119,14 @@ class Clocks:
     def timings(self) -> dict[str, Any]:
         """What a commit record says: who worked, from when to when, and the seconds in each stage, since the last
         record. Of that time the accelerator worked, waited, or was idle."""
-        with self._lock:
-            now = time.perf_counter()
-            idle, self._idle = self._idle + (0.0 if self._in_hand else self._rest()), 0.0
+        with self._lock, ExitStack() as stopped:
+            clocks = [stopped.enter_context(clock.stopped()) for same in self._clocks.values() for clock in same]
+            now = time.perf_counter()  # for all of them: else a thread that is held up counts more than there was
+            idle, self._idle = self._idle + (0.0 if self._in_hand else self._rest(now)), 0.0
             began, self._taken = self._taken, now
             seconds = defaultdict[str, float](float)
-            for clock in (clock for clocks in self._clocks.values() for clock in clocks):
-                for name, more in clock.take().items():
+            for up_to in clocks:
+                for name, more in up_to(now).items():
                     seconds[name] += more
         seconds[IDLE] = idle
         seconds[WAIT] = max(0.0, now - began - idle - seconds[METHOD])
@@ -139,10 +149,10 @@ class Clocks:
         ]
         return {"worker": self._worker, "pid": os.getpid(), "spans": spans}
 
-    def _rest(self) -> float:
+    def _rest(self, now: float) -> float:
         """Seconds without a shard, up to now."""
-        since, self._rested = self._rested, time.perf_counter()
-        return self._rested - since
+        since, self._rested = self._rested, now
+        return now - since
 
 
 class _Stage:

@@ -7,21 +7,17 @@ from collections.abc import Iterator
 
 import fsspec
 import pytest
-from moto.server import ThreadedMotoServer
 
 from tests.faults.fault_proxy import FaultProxy
+from tests.s3_server import s3_server
 
 Address = tuple[str, int]
 
 
 @pytest.fixture(scope="session")
 def moto() -> Iterator[Address]:
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    try:
-        yield server.get_host_and_port()
-    finally:
-        server.stop()  # its thread is no daemon: pytest would wait for it for ever
+    with s3_server() as address:
+        yield address
 
 
 @pytest.fixture(params=["moto", pytest.param("ceph", marks=pytest.mark.s3)])

@@ -101,7 +101,7 @@ def nemesis(moto: tuple[str, int], faulty: str, tmp_path: Path, monkeypatch: pyt
 @pytest.mark.long
 def test_faults_at_random_points_cost_no_row_and_no_byte(nemesis: QuickNemesis) -> None:
     driver = nemesis.start(source_url(nemesis, ""), "s3://nemesis/undisturbed")
-    driver.wait(60)
+    driver.wait(300)
     assert driver.poll() == 0, nemesis.log.read_text()
     expected = support.restored_images_at("s3://nemesis/undisturbed")
     nemesis.rng = random.Random(SEED)

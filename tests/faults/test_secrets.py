@@ -189,6 +189,6 @@ def test_a_password_is_redacted_whole_whatever_it_is_made_of(password: str) -> N
 
 
 def test_a_long_message_of_a_stranger_is_redacted_in_no_time() -> None:
-    began = time.monotonic()
+    began = time.thread_time()
     assert redact_text("a" * 10**6 + " https://me:pw@host/a?sig=1").endswith("a https://host/a")
-    assert time.monotonic() - began < 5
+    assert time.thread_time() - began < 5

@@ -104,7 +104,7 @@ def test_two_drivers_at_once_over_a_bad_store_share_the_work(proxy: FaultProxy, 
     for driver in drivers:
         driver.start()
     for driver in drivers:
-        driver.join(120)
+        driver.join(600)
     proxy.choose = never
     to_the_end(run)
     vacuum_run(run.destination)
@@ -169,7 +169,7 @@ def test_a_store_without_conditions_is_found_out_and_has_one_driver(
         monkeypatch.setattr(engine, "make_job", make)
         thread = threading.Thread(target=meanwhile)
         thread.start()
-        thread.join(60)
+        thread.join(300)
         return make(*arguments, **named)
 
     monkeypatch.setattr(engine, "make_job", second_driver)

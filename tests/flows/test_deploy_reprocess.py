@@ -31,6 +31,9 @@ from tasks.config.reprocess import ReprocessRun
 from tasks.config.resolve import resolve_run
 from tests import support
 
+# With the server's time on a busy machine.
+post, get = partial(httpx.post, timeout=120), partial(httpx.get, timeout=120)
+
 Ask = Callable[..., ReprocessRun]
 
 
@@ -41,7 +44,7 @@ def ask(tmp_path: Path) -> Ask:
 
 
 def deployment(server: str, made: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = httpx.get(f"{server}/deployments/{made['id']}").json()
+    found: dict[str, Any] = get(f"{server}/deployments/{made['id']}").json()
     return found
 
 
@@ -58,9 +61,9 @@ def test_a_deployment_has_a_schedule_a_form_and_one_run_at_a_time(prefect_server
     assert set(found["tags"]) == {"bfr", "passthrough"} and found["enforce_parameter_schema"]
     form = found["parameter_openapi_schema"]["definitions"]["ReprocessRun"]["properties"]
     assert form["max_identity_drop"]["maximum"] == 2 and "description" in form["keep_generations"]
-    limits = httpx.post(f"{prefect_server}/v2/concurrency_limits/filter", json={}).json()
+    limits = post(f"{prefect_server}/v2/concurrency_limits/filter", json={}).json()
     assert {limit["name"]: limit["limit"] for limit in limits}["gpus"] == 1
-    assert httpx.get(f"{prefect_server}/work_pools/{made['work_pool']}").json()["type"] == "process"
+    assert get(f"{prefect_server}/work_pools/{made['work_pool']}").json()["type"] == "process"
 
 
 def test_the_form_is_validated_by_the_server(prefect_server: str, ask: Ask) -> None:
@@ -68,7 +71,7 @@ def test_the_form_is_validated_by_the_server(prefect_server: str, ask: Ask) -> N
     for wrong in ({"method": 1}, {"max_identity_drop": -1}, {"quality": 101}, {"colour": "red"}):
         run = ask().model_dump(mode="json", exclude_none=True) | wrong
         asked = {"parameters": {"run": run}, "state": {"type": "SCHEDULED"}}
-        answer = httpx.post(f"{prefect_server}/deployments/{made['id']}/create_flow_run", json=asked)
+        answer = post(f"{prefect_server}/deployments/{made['id']}/create_flow_run", json=asked)
         assert answer.status_code == 409, wrong
 
 
@@ -79,9 +82,9 @@ def test_the_same_command_again_changes_the_deployment(prefect_server: str, ask:
     found = deployment(prefect_server, second)
     assert [schedule["schedule"]["interval"] for schedule in found["schedules"]] == [90]
     assert found["parameters"]["run"]["seed"] == 1
-    limits = httpx.post(f"{prefect_server}/v2/concurrency_limits/filter", json={}).json()
+    limits = post(f"{prefect_server}/v2/concurrency_limits/filter", json={}).json()
     assert {limit["name"]: limit["limit"] for limit in limits}["cards"] == 2, "what is there stays as it is"
-    watches = httpx.post(f"{prefect_server}/automations/filter", json={}).json()
+    watches = post(f"{prefect_server}/automations/filter", json={}).json()
     assert [watch["name"] for watch in watches].count(WATCH) == 1
     with pytest.raises(UsageError, match=r"expected no other deployment for .*dst, found reprocess/"):
         deploy(ask(), interval=60, name="another")
@@ -114,7 +117,7 @@ def test_what_is_auto_is_chosen_where_it_is_deployed(
 
 
 def test_what_is_wrong_is_said_before_anything_is_made(prefect_server: str, ask: Ask) -> None:
-    before = httpx.post(f"{prefect_server}/deployments/count", json={}).json()
+    before = post(f"{prefect_server}/deployments/count", json={}).json()
     for schedule in ({}, {"cron": "* * * * *", "interval": 5.0}):
         with pytest.raises(UsageError, match="expected --cron or --interval"):
             deploy(ask(), **schedule)
@@ -128,8 +131,8 @@ def test_what_is_wrong_is_said_before_anything_is_made(prefect_server: str, ask:
         deploy(ask(source="s3://key:secret@bucket/x"), interval=60)
     with pytest.raises(UsageError, match="expected a Prefect block bfr-store-credentials/nobody, found none"):
         deploy(ask(credentials="nobody"), interval=60, work_pool="not-made")
-    assert httpx.get(f"{prefect_server}/work_pools/not-made").status_code == 404
-    assert httpx.post(f"{prefect_server}/deployments/count", json={}).json() == before
+    assert get(f"{prefect_server}/work_pools/not-made").status_code == 404
+    assert post(f"{prefect_server}/deployments/count", json={}).json() == before
 
 
 def test_without_a_server_there_is_no_schedule(ask: Ask) -> None:
@@ -147,7 +150,7 @@ def test_runs_share_the_gpus_by_a_limit(prefect_server: str, ask: Ask) -> None:
     deploy(ask(gpu_pool="shared"), interval=3600)
 
     def taken() -> float:
-        return float(httpx.get(f"{prefect_server}/v2/concurrency_limits/shared").json()["active_slots"])
+        return float(get(f"{prefect_server}/v2/concurrency_limits/shared").json()["active_slots"])
 
     with share_of("shared"):
         assert taken() == 1

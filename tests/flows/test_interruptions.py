@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import signal
-import socket
 import sqlite3
 import subprocess
 import threading
@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterStartTime
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.server.api.server import SubprocessASGIServer
@@ -31,12 +33,22 @@ ROWS, SHARDS = 16, 8
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
+def options(folder: Path) -> dict[str, Any]:
+    """Those of the method."""
+    return {"seconds": 0.1, "hold": str(folder / "hold")}
+
+
 @pytest.fixture
 def start(tmp_path: Path, plugin_path: str, prefect_server: str) -> Iterator[Start]:
-    """Starts `bfr restore` over a small dataset, with a method that takes its time."""
-    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(ROWS), group_rows=2)
-    settings = "{method: faulty, options: {seconds: 0.2}, shard_rows: 2, actors: 1, gpus_per_actor: 0}"
-    (tmp_path / "run.yaml").write_text(settings)
+    """Starts `bfr restore` over a small dataset, with a method that takes its time, and that waits with the second half
+    of the rows until the file `hold` is gone."""
+    rows = [
+        row | {"id": f"{'waits' if i >= ROWS // 2 else 'row'}-{i}"} for i, row in enumerate(support.make_rows(ROWS))
+    ]
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows, group_rows=2)
+    (tmp_path / "hold").touch()
+    settings = {"method": "faulty", "options": options(tmp_path), "shard_rows": 2, "actors": 1, "gpus_per_actor": 0}
+    (tmp_path / "run.yaml").write_text(json.dumps(settings))
     started: list[subprocess.Popen[str]] = []
 
     def start(**environment: str) -> subprocess.Popen[str]:
@@ -62,10 +74,10 @@ def start(tmp_path: Path, plugin_path: str, prefect_server: str) -> Iterator[Sta
 
 
 def wait_for_commits(destination: Path, process: subprocess.Popen[str], count: int) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while len(list(destination.glob("commits/*.json"))) < count:
         assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, "no commits in two minutes"
+        assert time.monotonic() < deadline, "no commits in 400 s"
         time.sleep(0.02)
     assert len(list(destination.glob("commits/*.json"))) < SHARDS
 
@@ -84,10 +96,11 @@ def test_a_driver_that_is_killed_resumes_with_the_same_command(
     wait_for_commits(tmp_path / "dst", first, 2)
     first.kill()
     assert first.wait() == -signal.SIGKILL
+    (tmp_path / "hold").unlink()
     done = support.snapshot(tmp_path / "dst" / "commits")
     (tmp_path / "dst" / "data" / "orphan-000000000000.parquet").write_bytes(b"of an attempt that was cut off")
     second = start(RAY_ADDRESS=ray_cluster)
-    output, errors = second.communicate(timeout=120)
+    output, errors = second.communicate(timeout=400)
     assert second.returncode == 0, errors
     assert "16 rows in = 16 written (16 restored, 0 kept as they were) + 0 rejected" in output
     assert done.items() <= support.snapshot(tmp_path / "dst" / "commits").items(), "what was done was done again"
@@ -97,32 +110,29 @@ def test_a_driver_that_is_killed_resumes_with_the_same_command(
 
 @pytest.mark.long
 def test_a_run_that_was_killed_is_closed_in_prefect_by_the_next_one(start: Start, tmp_path: Path) -> None:
-    (tmp_path / "run.yaml").write_text("{method: faulty, options: {seconds: 0.2}, shard_rows: 2, engine: local}")
+    settings = {"method": "faulty", "options": options(tmp_path), "shard_rows": 2, "engine": "local"}
+    (tmp_path / "run.yaml").write_text(json.dumps(settings))
     began = datetime.now(UTC)
     first = start()
     wait_for_commits(tmp_path / "dst", first, 1)
     (driver,) = psutil.Process(first.pid).children()
     driver.kill()
-    _, errors = first.communicate(timeout=20)
+    _, errors = first.communicate(timeout=120)
     assert first.returncode == 1 and "ended by SIGKILL" in errors
     assert states_of_runs(began) == [StateType.RUNNING]
+    (tmp_path / "hold").unlink()
     second = start()
-    _, errors = second.communicate(timeout=120)
+    _, errors = second.communicate(timeout=400)
     assert second.returncode == 0, errors
     assert states_of_runs(began) == [StateType.CRASHED, StateType.COMPLETED]
 
 
 def states_of_runs(since: datetime) -> list[StateType | None]:
     """Of the flow runs since then, the oldest first."""
+    those = FlowRunFilter(start_time=FlowRunFilterStartTime.model_validate({"after_": since}))
     with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs(sort=FlowRunSort.START_TIME_ASC)
-    return [run.state_type for run in runs if run.start_time and run.start_time >= since]
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+        runs = client.read_flow_runs(flow_run_filter=those, sort=FlowRunSort.START_TIME_ASC)
+    return [run.state_type for run in runs]
 
 
 def listening(processes: list[psutil.Process]) -> dict[str, set[str]]:
@@ -143,9 +153,9 @@ def doomed_prefect(prefect_server: str, tmp_path: Path) -> Iterator[SubprocessAS
     there = str(get_current_settings().server.database.connection_url.get_secret_value())
     with closing(sqlite3.connect(there.partition(":///")[2])) as old, closing(sqlite3.connect(copy)) as new:
         old.backup(new)
-    server = SubprocessASGIServer(port=free_port())
+    server = SubprocessASGIServer(port=support.free_ports(1))
     with temporary_settings({PREFECT_SERVER_DATABASE_CONNECTION_URL: f"sqlite+aiosqlite:///{copy}"}):
-        server.start(timeout=120)
+        server.start(timeout=400)
     yield server
     server.stop()
 
@@ -159,7 +169,8 @@ def test_a_prefect_server_that_is_killed_half_way_costs_nothing(
     wait_for_commits(tmp_path / "dst", driver, 2)
     assert set().union(*listening([psutil.Process(doomed_prefect.server_process.pid)]).values()) == {"127.0.0.1"}
     doomed_prefect.server_process.kill()
-    output, errors = driver.communicate(timeout=200)
+    (tmp_path / "hold").unlink()
+    output, errors = driver.communicate(timeout=400)
     assert driver.returncode == 0, errors
     assert "16 rows in = 16 written (16 restored, 0 kept as they were) + 0 rejected" in output
     support.assert_whole(tmp_path / "dst", ROWS)
@@ -178,14 +189,15 @@ def test_a_driver_that_is_terminated_says_so_leaves_nothing_running_and_can_go_o
     assert set().union(*addresses.values()) <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, addresses
     began = time.monotonic()
     process.terminate()
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
-    assert time.monotonic() - began < 12
+    assert time.monotonic() - began < 40
     assert "interrupted" in errors and "what is done is kept" in errors and "Traceback" not in errors and not output
-    _, alive = psutil.wait_procs(children, timeout=15)
+    _, alive = psutil.wait_procs(children, timeout=60)
     assert not alive
     assert not (tmp_path / "dst" / "run.json").exists()
-    restore_without_prefect(support.make_run(tmp_path, faulty, options={"seconds": 0.2}, shard_rows=2))
+    (tmp_path / "hold").unlink()
+    restore_without_prefect(support.make_run(tmp_path, faulty, options=options(tmp_path), shard_rows=2))
     support.assert_whole(tmp_path / "dst", ROWS)
 
 
@@ -195,7 +207,7 @@ def test_with_the_defaults_ctrl_c_on_a_terminal_ends_all_that_the_command_starte
     engine: str, start: Start, plugin_path: str, tmp_path: Path
 ) -> None:
     """Prefect's server is the embedded one: the one thing that every other test here has of its own."""
-    settings = f"{{method: faulty, options: {{seconds: 0.2}}, shard_rows: 2, gpus_per_actor: 0, engine: {engine}}}"
+    settings = f"{{method: faulty, options: {{seconds: 0.5}}, shard_rows: 2, gpus_per_actor: 0, engine: {engine}}}"
     (tmp_path / "run.yaml").write_text(settings)
     pid, terminal = pty.fork()
     if not pid:
@@ -207,7 +219,7 @@ def test_with_the_defaults_ctrl_c_on_a_terminal_ends_all_that_the_command_starte
     said: list[bytes] = []
     reader = threading.Thread(target=read_all, args=(terminal, said), daemon=True)
     reader.start()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while not list((tmp_path / "dst").glob("commits/*.json")):
         assert time.monotonic() < deadline, b"".join(said)
         time.sleep(0.05)
@@ -216,10 +228,10 @@ def test_with_the_defaults_ctrl_c_on_a_terminal_ends_all_that_the_command_starte
     began = time.monotonic()
     os.write(terminal, b"\x03")
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130
-    assert time.monotonic() - began < 12
-    _, alive = psutil.wait_procs(processes, timeout=1)
+    assert time.monotonic() - began < 40
+    _, alive = psutil.wait_procs(processes, timeout=60)
     assert not alive
-    reader.join(5)
+    reader.join(60)
     text = b"".join(said).decode()
     assert "stopping..." in text and "Prefect failed" not in text and "Traceback" not in text
 
@@ -240,9 +252,9 @@ def test_a_method_that_never_ends_in_a_thread_of_the_driver_is_left_behind(start
     time.sleep(2)  # two more shards at most, then all hangs
     began = time.monotonic()
     process.terminate()
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
-    assert time.monotonic() - began < 12
+    assert time.monotonic() - began < 40
     assert "interrupted" in errors and "what is done is kept" in errors and "Traceback" not in errors
 
 
@@ -253,7 +265,7 @@ def test_a_spot_machine_that_is_taken_away_ends_the_command_as_a_signal_does(sta
         process = start(BFR_SPOT="aws", **metadata.environment)
         wait_for_commits(tmp_path / "dst", process, 1)
         metadata.taken = True
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert f"this machine is about to be taken away: {ACTION}" in errors
     assert "interrupted" in errors and "what is done is kept" in errors and "Traceback" not in errors

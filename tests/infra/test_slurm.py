@@ -12,7 +12,9 @@ from tests.infra.files import INFRA
 
 COMMANDS = {
     "ray": 'echo "ray $*" >> "$CALLS"; if [[ $1 == start ]]; then exec sleep 5; fi',
-    "bfr": 'echo "bfr $* at $RAY_ADDRESS mode $(stat -c %a "$RAY_AUTH_TOKEN_PATH")" >> "$CALLS"; exit "$CODE"',
+    # It ends once both parts of the cluster have been started, which go on by themselves.
+    "bfr": 'until (($(grep -c "^ray start" "$CALLS") == 2)); do sleep 0.02; done; '
+    'echo "bfr $* at $RAY_ADDRESS mode $(stat -c %a "$RAY_AUTH_TOKEN_PATH")" >> "$CALLS"; exit "$CODE"',
     "srun": 'while [[ $1 == --* ]]; do shift; done; exec "$@"',
     "scontrol": 'if [[ $1 == show ]]; then printf "%s\\n" n1 n2 n3; else echo "scontrol $*" >> "$CALLS"; fi',
     "getent": 'echo "10.0.0.1 STREAM n1"',
@@ -31,7 +33,7 @@ def calls(tmp_path: Path, code: int, **variables: str) -> list[str]:
         "CODE": str(code), "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-3]", "SLURM_CPUS_PER_TASK": "16",
     }  # fmt: skip
     command = [str(INFRA / "slurm/restore.sbatch"), "s3://scans", "s3://restored", "--method", "difface"]
-    done = subprocess.run(["bash", *command], env=environment | variables, check=False, timeout=20)
+    done = subprocess.run(["bash", *command], env=environment | variables, check=False, timeout=120)
     assert done.returncode == code
     assert not list(tmp_path.glob(".bfr-*")), "the token outlives its job"
     return (tmp_path / "calls").read_text().splitlines()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 import pytest
-from moto.server import ThreadedMotoServer
 
 from tests import support
+from tests.s3_server import s3_server
 from tests.tasks.curation.curated import HOSTILE, ROWS
 from tests.tiled_photos import find_tiles
 
@@ -69,23 +70,30 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.engine.dispatch.POLL_SECONDS", 0.01)
 
 
+@pytest.fixture
+def own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries have a clock of their own, which goes on while they wait, and only then."""
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=sleep)
+    for module in ("tenacity", "tenacity.nap", "tasks.storage.retry", "tasks.storage.waits"):
+        monkeypatch.setattr(f"{module}.time", clock)
+
+
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     """A new bucket of an S3 server in this process. The servers of all modules share their buckets."""
     name = uuid.uuid4().hex
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            host, port = server.get_host_and_port()
-            patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-            patch.setenv("AWS_ACCESS_KEY_ID", "test")
-            patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-            patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-            fsspec.filesystem("s3", skip_instance_cache=True).mkdir(name)
-            yield f"s3://{name}"
-    finally:
-        server.stop()  # its thread is no daemon: pytest would wait for it for ever
+    with s3_server() as (host, port), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        fsspec.filesystem("s3", skip_instance_cache=True).mkdir(name)
+        yield f"s3://{name}"
 
 
 @pytest.fixture(params=["local", "memory", "s3"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -33,7 +34,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BFR_WEIGHTS", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(download, "BACKOFF_SECONDS", 0.001)
-    monkeypatch.setattr(origins, "TIMEOUT", httpx.Timeout(0.4))
     return tmp_path / "cache"
 
 
@@ -96,8 +96,7 @@ def test_a_file_is_fetched_with_its_card_and_then_left_alone(server: Server, cac
         ([faults.cut_half_way, faults.wrong_bytes_in_range], [None, f"bytes={HALF}-", None]),
         ([faults.cut_half_way, status(416)], [None, f"bytes={HALF}-", None]),
         ([faults.cut_half_way, faults.redirect], [None, f"bytes={HALF}-", f"bytes={HALF}-"]),
-        ([status(503), status(503)], [None] * 3),
-        ([status(429), faults.hang], [None] * 3),
+        ([status(429), status(503)], [None] * 3),
     ],
     ids=lambda value: None,
 )
@@ -108,6 +107,23 @@ def test_what_will_pass_is_waited_out(
     fetch()
     assert_whole(cache)
     assert server.ranges == ranges
+
+
+def test_a_server_that_says_nothing_is_asked_again(
+    server: Server, cache: Path, fetch: Fetch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patience, over = origins.TIMEOUT, threading.Event()
+
+    def hang(_server: Server, _request: BaseHTTPRequestHandler) -> None:
+        monkeypatch.setattr(origins, "TIMEOUT", patience)
+        over.wait(60)
+
+    monkeypatch.setattr(origins, "TIMEOUT", httpx.Timeout(60, read=0.4))
+    server.script = [hang]
+    fetch()
+    over.set()
+    assert_whole(cache)
+    assert len(server.ranges) >= 2 and set(server.ranges) == {None}
 
 
 def test_a_file_that_changes_half_way_is_not_mixed(server: Server, cache: Path, fetch: Fetch) -> None:

@@ -137,18 +137,23 @@ def test_a_job_runs_on_the_cluster_and_is_seen_from_here(head: Path, tmp_path: P
 @pytest.mark.long
 @pytest.mark.usefixtures("head")
 def test_a_job_is_stopped_in_good_order_and_the_next_resumes_it(tmp_path: Path) -> None:
-    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(16), group_rows=2)
-    (tmp_path / "run.yaml").write_text("{method: faulty, options: {seconds: 0.3}, shard_rows: 2, recogniser: none}")
+    """Its second half waits until the file `hold` is gone."""
+    rows = [row | {"id": f"{'waits' if i >= 8 else 'row'}-{i}"} for i, row in enumerate(support.make_rows(16))]
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows, group_rows=2)
+    (hold := tmp_path / "hold").touch()
+    settings = {"method": "faulty", "options": {"hold": str(hold)}, "shard_rows": 2, "recogniser": "none"}
+    (tmp_path / "run.yaml").write_text(json.dumps(settings))
     words = ("restore", tmp_path / "src", tmp_path / "dst", "--config", tmp_path / "run.yaml", "--engine", "local")
     job = json.loads(submit("--json", *words).stdout)["job"]
-    until(lambda: list((tmp_path / "dst").glob("commits/*.json")), 180)
+    until(lambda: list((tmp_path / "dst").glob("commits/*.json")), 400)
     command_lines = [" ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"])]
     assert not [line for line in command_lines if OF_THE_LAPTOP in line or OF_THE_CLUSTER in line]
     assert asked("--stop", job)["stopping"] is True
-    state = until(lambda: (found := asked("--status", job))["state"] not in ("pending", "running") and found, 60)
+    state = until(lambda: (found := asked("--status", job))["state"] not in ("pending", "running") and found, 240)
     assert state["state"] == "stopped"
     assert "what is done is kept" in asked("--logs", job)["logs"]
     assert not (tmp_path / "dst" / "run.json").exists()
+    hold.unlink()
     again = json.loads(submit("--json", *words).stdout)["job"]
     followed = submit("--logs", again, "--follow")
     assert followed.exit_code == 0 and "16 rows in = 16 written" in followed.stdout, followed.output

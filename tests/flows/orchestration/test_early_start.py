@@ -42,7 +42,7 @@ def orders(monkeypatch: pytest.MonkeyPatch) -> list[Order]:
 
 
 def wait_for_first_shards(resolved: ResolvedRun) -> None:
-    store, deadline = Store(resolved.run.destination), time.monotonic() + 60
+    store, deadline = Store(resolved.run.destination), time.monotonic() + 240
     while len(committed(store)) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.01)

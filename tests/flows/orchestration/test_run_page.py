@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,23 @@ from flows import restore_dataset as recipe
 from flows.orchestration import run_page as page
 from tests import support
 
+# With the server's time on a busy machine.
+post = partial(httpx.post, timeout=120)
+
 
 def about(server: str, name: str, what: str) -> list[dict[str, Any]]:
     """Logs or artifacts of the flow run of that name."""
-    (run,) = httpx.post(f"{server}/flow_runs/filter", json={"flow_runs": {"name": {"any_": [name]}}}).json()
+    (run,) = post(f"{server}/flow_runs/filter", json={"flow_runs": {"name": {"any_": [name]}}}).json()
     mine = {"logs": {"flow_run_id": {"any_": [run["id"]]}}} if what == "logs" else {
         "flow_runs": {"id": {"any_": [run["id"]]}}
     }  # fmt: skip
-    found: list[dict[str, Any]] = httpx.post(f"{server}/{what}/filter", json=mine).json()
+    found: list[dict[str, Any]] = post(f"{server}/{what}/filter", json=mine).json()
     return found
 
 
 def logged(server: str, name: str, part: str) -> bool:
     """Whether a line with this in it is in the run's log, which is sent in batches."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 240
     while not any(part in line["message"] for line in about(server, name, "logs")):
         if time.monotonic() > deadline:
             return False
@@ -41,10 +45,10 @@ def logged(server: str, name: str, part: str) -> bool:
 
 def event(server: str, name: str, fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """The event of that name that fits, once it has arrived; the server is the session's, other runs' are there too."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 240
     asked = {"filter": {"event": {"name": [name]}}}
     while True:
-        for found in httpx.post(f"{server}/events/filter", json=asked).json()["events"]:
+        for found in post(f"{server}/events/filter", json=asked).json()["events"]:
             if fits(found):
                 return dict(found)
         assert time.monotonic() < deadline, f"no event {name}"

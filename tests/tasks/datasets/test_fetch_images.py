@@ -104,6 +104,7 @@ def test_one_bad_answer_costs_no_row(web: str, tmp_path: Path) -> None:
     assert record["totals"]["restored"] == 4 and record["rejects"] == {}
 
 
+@pytest.mark.usefixtures("own_clock")
 def test_a_web_server_whose_trouble_outlasts_the_patience_rejects_the_row(
     web: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,7 +162,7 @@ def test_a_store_that_is_busy_is_asked_for_as_long_as_a_server(monkeypatch: pyte
     began = time.monotonic()
     with pytest.raises(ConnectionError, match="busy"):
         fetch("memory://faces/a.png", "memory://faces")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
 
 
 def test_pictures_of_one_bucket_come_over_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,11 +272,11 @@ def test_a_certificate_is_checked_for_the_name(name: str, tmp_path: Path, monkey
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("BFR_FETCH_ALLOW", "localhost")
         monkeypatch.setenv("SSL_CERT_FILE", str(file))
-        monkeypatch.setattr(fetch_images, "TIMEOUT", 0.5)
         address = f"https://localhost:{server.server_address[1]}/ok.png"
         if name == "localhost":
             assert fetch(address, "s3://bucket/faces") == PICTURE
         else:
+            monkeypatch.setattr(fetch_images, "TIMEOUT", 0.5)
             assert "CERTIFICATE_VERIFY_FAILED" in code(address) and Handler.asked == []
         server.shutdown()
 

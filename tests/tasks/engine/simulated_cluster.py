@@ -167,7 +167,7 @@ class SimulatedCluster:
         heappush(self._events, (when, self._random.getrandbits(62), event))
 
 
-class _NoWait(threading.Event):
+class NoWait(threading.Event):
     """Time goes on by itself."""
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -177,6 +177,6 @@ class _NoWait(threading.Event):
 def simulated(shards: list[Shard], conditions: Conditions) -> tuple[SimulatedCluster, Dispatch, list[str]]:
     """Runs the dispatcher over the shards; the ids in the order in which they were done."""
     cluster, order = SimulatedCluster(conditions), list[str]()
-    dispatch = Dispatch(cluster, lambda record: order.append(record["shard"]), _NoWait(), clock=cluster.clock)
+    dispatch = Dispatch(cluster, lambda record: order.append(record["shard"]), NoWait(), clock=cluster.clock)
     dispatch.run(shards)
     return cluster, dispatch, order

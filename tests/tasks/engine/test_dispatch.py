@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
+from itertools import count
 
 import pytest
 
@@ -12,6 +12,7 @@ from tasks.engine.dispatch import MAX_ATTEMPTS, Dispatch
 from tasks.engine.pool import Outcome
 from tasks.worker.job import Order
 from tests.tasks.engine.fake_pool import FakePool, dispatched, done, lost, shard
+from tests.tasks.engine.simulated_cluster import NoWait
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
 
@@ -53,16 +54,18 @@ def test_lost_workers_and_errors_are_counted_apart() -> None:
 
 
 def test_a_shard_that_failed_waits_before_its_next_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.engine.dispatch.PAUSE_SECONDS", 0.2)
+    """On a clock of the test's own: each look at it is a tenth of a second after the last."""
+    monkeypatch.setattr("tasks.engine.dispatch.PAUSE_SECONDS", 20.0)
+    clock = (number / 10 for number in count())
     times: list[float] = []
 
     def behave(order: Order, _: int) -> Outcome:
-        times.append(time.monotonic())
+        times.append(next(clock))
         return Outcome(order, error=OSError("busy")) if len(times) < 3 else done(order)
 
-    dispatched(behave, 1)
+    Dispatch(FakePool(behave), clock=clock.__next__, stop=NoWait()).run([shard(0)])
     first, second = times[1] - times[0], times[2] - times[1]
-    assert 0.1 <= first <= 0.5 and 0.4 <= second <= 1.4
+    assert 10 <= first < 31 and 40 <= second < 121  # half as long or one and a half times, and what it takes to look
 
 
 def test_an_error_that_no_other_try_can_mend_stops_the_run_at_once() -> None:

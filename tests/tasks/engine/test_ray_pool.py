@@ -180,7 +180,7 @@ def test_workers_that_cannot_be_placed_are_said_and_an_error_in_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(4))
-    monkeypatch.setattr(waits, "LINE_SECONDS", 0.5)
+    monkeypatch.setattr(waits, "LINE_SECONDS", 0.0)
     run = ray_run(tmp_path, start_timeout=2.0)
     wanted = r"expected a worker to be ready within 2 s, found none .*waiting for 7 GPUs; the cluster has 0"
     with caplog.at_level("WARNING"), pytest.raises(BfrError, match=wanted):

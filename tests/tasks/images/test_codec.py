@@ -73,9 +73,9 @@ def _huge_bmp() -> bytes:
 
 @pytest.mark.parametrize("data", [_huge_png(), _huge_bmp()], ids=["png", "bmp"])
 def test_a_bomb_is_refused_by_its_header(data: bytes) -> None:
-    began = time.perf_counter()
+    began = time.thread_time()
     assert code_of(data) == "too_large"
-    assert time.perf_counter() - began < 1
+    assert time.thread_time() - began < 1
 
 
 def test_the_limit_is_the_callers() -> None:
@@ -146,7 +146,7 @@ def test_damaged_pictures_are_pictures_or_row_errors_and_never_anything_else() -
     good, slowest, errors = 0, 0.0, []
     for number in range(450):
         data = _mutated(whole[number % len(whole)], rng)
-        began = time.perf_counter()
+        began = time.thread_time()
         try:
             pixels = decode(data, max_pixels=20_000_000).pixels
             assert pixels.ndim == 3
@@ -154,7 +154,7 @@ def test_damaged_pictures_are_pictures_or_row_errors_and_never_anything_else() -
             good += 1
         except RowError as error:
             errors.append(error)
-        slowest = max(slowest, time.perf_counter() - began)
+        slowest = max(slowest, time.thread_time() - began)
     assert {error.code for error in errors} <= {"undecodable", "too_large", "too_small"}
     assert not any("0x" in error.detail for error in errors)  # an address would make two runs differ
     assert 50 < good < 400  # the damage is neither fatal nor harmless each time

@@ -89,6 +89,6 @@ def test_a_list_of_pages_without_end_is_counted_only_so_far() -> None:
     size = 2 + len(entries) + 4
     chain = (struct.pack("<H", len(tags)) + entries + struct.pack("<I", 72 + size * i) for i in range(1, 100_001))
     data = b"II*\0" + struct.pack("<I", 72) + bytes(64) + b"".join(chain)
-    began = time.perf_counter()
+    began = time.thread_time()
     assert decode(data).n_frames == MAX_FRAMES
-    assert time.perf_counter() - began < 5
+    assert time.thread_time() - began < 5

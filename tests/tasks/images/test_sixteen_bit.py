@@ -61,7 +61,7 @@ def test_32_bits_are_refused_rather_than_guessed(mode: str) -> None:
 def test_a_chunk_that_claims_gigabytes_gets_no_memory() -> None:
     data = bytearray(deep_file(deep_gradient(), ".png"))
     data[33:37] = (0x7F000000 + struct.unpack(">I", data[33:37])[0]).to_bytes(4, "big")
-    began = time.perf_counter()
+    began = time.thread_time()
     with pytest.raises(RowError, match="IDAT cut off"):
         decode(bytes(data))
-    assert time.perf_counter() - began < 0.3
+    assert time.thread_time() - began < 0.3

@@ -73,6 +73,6 @@ def test_page_lists_without_end_and_shared_pages_cost_nothing() -> None:
         link = len(shared) + 2 + 12 * count
         shared += data[at : at + 2 + 12 * count] + bytes(4)
     for hostile in (circle, bytes(shared)):
-        began = time.process_time()
+        began = time.thread_time()
         assert split_pages(hostile) == [hostile]
-        assert time.process_time() - began < 5
+        assert time.thread_time() - began < 5

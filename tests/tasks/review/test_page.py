@@ -22,6 +22,7 @@ from tasks.images.codec import decode
 from tasks.runs.reviews import read_reviews
 from tasks.storage.store import Store
 from tests import support
+from tests.browser import PATIENCE
 from tests.tiled_photos import TILE, photo
 
 CHROMIUM = shutil.which("chromium")
@@ -68,6 +69,7 @@ class Reviewer:
     def __init__(self, browser: Any, url: str, **context: Any) -> None:
         self.troubles: list[str] = []
         self.page = browser.new_context(**context).new_page()
+        self.page.set_default_timeout(PATIENCE)
         self.page.on("console", lambda message: self.troubles.append(f"{message.type}: {message.text}"))
         self.page.on("pageerror", lambda error: self.troubles.append(str(error)))
         self.page.on("request", lambda one: one.url.startswith((url, "data:")) or self.troubles.append(one.url))
@@ -125,7 +127,7 @@ class Reviewer:
 @pytest.fixture
 def browser() -> Iterator[Any]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=PATIENCE)
         yield browser
         browser.close()
 
@@ -174,7 +176,7 @@ def test_200_faces_from_the_keyboard_killed_resumed_and_exported(run: Path, brow
         anna.page.wait_for_function(
             "() => document.getElementById('notice').textContent.startsWith('The session is over')"
         )
-        server.wait(timeout=20)
+        server.wait(timeout=120)
     reviews = read_reviews(store).current
     assert {3 * key.row + key.face: one.verdict for key, one in reviews.items()} == decided
     assert decided == {face: KEYS[key_for(face)] for face in range(PHOTOS * FACES)}

@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
@@ -83,9 +84,10 @@ def test_a_driver_goes_on_renewing_after_trouble(unconditional: Store, monkeypat
             raise failure
         write(store, path, data)
 
+    monkeypatch.setattr(single_writer, "STALE", 600.0)
     with exclusive_driver(Store(unconditional.url())) as lost:
         monkeypatch.setattr(Store, "write", write_sometimes)
-        first, deadline = alive(unconditional), time.monotonic() + 5
+        first, deadline = alive(unconditional), time.monotonic() + 60
         while alive(unconditional) == first and time.monotonic() < deadline:
             time.sleep(0.01)
         assert alive(unconditional) > first and not lost.is_set()
@@ -96,26 +98,37 @@ def test_a_driver_goes_on_renewing_after_trouble(unconditional: Store, monkeypat
 def test_a_driver_that_cannot_renew_stops_before_another_may_start(
     trouble: str, unconditional: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    over = threading.Event()
+    """On a clock that the test sets: at half of the time from which another may take over."""
+    over, now, looks = threading.Event(), [0.0], [0]
+
+    def monotonic() -> float:
+        looks[0] += 1
+        return now[0]
 
     def write(*_: object) -> None:
         if trouble == "no answer":
-            over.wait(20)
+            over.wait(60)
         raise OSError(5, "busy")
 
+    monkeypatch.setattr(single_writer, "time", SimpleNamespace(monotonic=monotonic))
     with pytest.raises(BfrError, match="no answer for 1 s"), exclusive_driver(Store(unconditional.url())) as lost:  # noqa: PT012
         monkeypatch.setattr(Store, "write", write)
-        stopped = lost.wait(10)
+        now[0] = single_writer.STALE / 2
+        enough, deadline = looks[0] + 3, time.monotonic() + 60
+        while looks[0] < enough:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert not lost.is_set()
+        now[0] += 0.1
+        assert lost.wait(60)
         over.set()
-        age = datetime.now(UTC) - datetime.fromisoformat(alive(unconditional))
-        assert stopped and age.total_seconds() < single_writer.STALE
 
 
 def test_a_driver_whose_place_is_taken_stops(unconditional: Store) -> None:
     other = {"token": "another", "host": "h", "pid": 1, "alive": datetime.now(UTC).isoformat()}
     with pytest.raises(BfrError, match="has taken"), exclusive_driver(Store(unconditional.url())) as lost:  # noqa: PT012
         unconditional.write("plan/owner.json", json.dumps(other).encode())
-        assert lost.wait(10)
+        assert lost.wait(60)
     assert json.loads(unconditional.read("plan/owner.json")) == other
 
 

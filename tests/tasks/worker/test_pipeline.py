@@ -148,13 +148,16 @@ def test_things_that_are_over_do_not_wait_for_others(make: Make) -> None:
 
 
 def test_what_is_under_way_is_bounded_and_the_large_are_alone(make: Make) -> None:
-    most, under_way, lock = [0, 0], list[Thing](), threading.Lock()
+    """The first three have room side by side, and wait for each other there."""
+    most, under_way, lock, together = [0, 0], list[Thing](), threading.Lock(), threading.Barrier(3)
 
     def come(things: Sequence[Thing]) -> None:
         with lock:
             under_way.extend(things)
             most[0] = max(most[0], sum(thing.size for thing in under_way))
             most[1] = max(most[1], len(under_way) if any(thing.is_large for thing in under_way) else 0)
+        if things[0].number < 3:
+            together.wait(30)
 
     def go(things: Sequence[Thing]) -> None:
         with lock:

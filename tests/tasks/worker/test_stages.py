@@ -43,20 +43,30 @@ def test_without_a_clock_nothing_is_timed() -> None:
         pass
 
 
-def test_the_accelerator_works_or_waits_or_is_idle() -> None:
-    clocks = Clocks()
-    time.sleep(0.02)
+def test_the_accelerator_works_or_waits_or_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("tasks.worker.stages.time.perf_counter", lambda: now[0])
     lock = threading.Lock()
-    lock.acquire()
-    threading.Timer(0.05, lock.release).start()
-    with clocks.in_hand(), stage("read"), turn(lock), stage("method"):
-        time.sleep(0.02)
+
+    class Taken:
+        """A lock that is to be had after fifty seconds."""
+
+        release = staticmethod(lock.release)
+
+        def acquire(self) -> None:
+            now[0] += 50
+            lock.acquire()
+
+    clocks = Clocks()
+    now[0] += 20
+    with clocks.in_hand(), stage("read"):
+        now[0] += 3
+        with turn(Taken()), stage("method"):  # type: ignore[arg-type]
+            now[0] += 7
     found = clocks.timings()
-    stages = found["stages"]
     assert not lock.locked()
-    assert stages["idle"] >= 0.02 and stages["wait"] >= 0.04 and stages["method"] >= 0.02 and stages["read"] < 0.04
-    accelerator = stages["idle"] + stages["wait"] + stages["method"]
-    assert accelerator == pytest.approx(found["ended"] - found["began"], abs=1e-3)
+    assert found["stages"] == {"idle": 20, "read": 3, "method": 7, "wait": 53}
+    assert found["ended"] - found["began"] == pytest.approx(80, abs=1e-4)
     assert clocks.timings()["began"] == found["ended"]
 
 
