@@ -10,7 +10,8 @@ from pathlib import Path
 
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD, _M_ARENA_MAX = -3, -1, -8
 _LARGEST_KEPT = 32 * 2**20
-"""Bytes: more than a small network's largest tensor, less than a large photo. The most that every glibc takes."""
+"""Bytes: more than the largest tensor of a small network and eight faces, less than a large photo. The most that every
+glibc takes."""
 _FREE_AT_END = 512 * 2**20
 _CPUINFO = Path("/proc/cpuinfo")  # of Linux
 

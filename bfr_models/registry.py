@@ -68,9 +68,12 @@ class ResolvedMethod:
     @property
     def description(self) -> dict[str, Any]:
         """What changes the output, as plain data."""
+        preset = _as_before(dataclasses.asdict(self.preset), self.name)
+        if self.preset.detail is None:  # which came later, as those in `_LATER`
+            del preset["detail"]
         return {
             "method": self.name,
-            "preset": _as_before(dataclasses.asdict(self.preset), self.name),
+            "preset": preset,
             "options": _as_before(dataclasses.asdict(self.options), self.name),
             "weights": {component: dict(weight) for component, weight in self.weights.items()},
         }
@@ -164,7 +167,6 @@ def load_method(resolved: ResolvedMethod, device: str = "cpu") -> Restorer:
     return Detailed(restorer, resolved, device)
 
 
-_LATER_IN_ALL: Mapping[str, Any] = {"detail": None}
 _LATER: Mapping[str, Mapping[str, Any]] = {
     "estimator": {"self_ensemble": False},
     "difface": {"noise": "rows", "cover": 0.0, "self_ensemble": False},
@@ -175,7 +177,7 @@ _LATER: Mapping[str, Mapping[str, Any]] = {
 
 def _as_before(described: dict[str, Any], method: str) -> dict[str, Any]:
     """Leaves those options out, so that runs from before they existed can go on."""
-    later = {**_LATER_IN_ALL, **_LATER.get(method, {})}
+    later = _LATER.get(method, {})
     plain = {name: _as_before(value, method) if isinstance(value, dict) else value for name, value in described.items()}
     return {name: value for name, value in plain.items() if name not in later or later[name] != value}
 

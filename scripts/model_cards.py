@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 ASSETS = Path(__file__).parents[1] / "bfr_models" / "assets"
-CURVES = ("psnr", "identity", "eps_loss", "perceptual", "cosine_gt", "correlation", "mask_mean")
+CURVES = (
+    "psnr", "psnr_up", "identity", "eps_loss", "perceptual", "perceptual_up", "cosine_gt", "correlation", "mask_mean",
+)  # fmt: skip
 POINTS = 6  # of a curve that are shown, the last among them
 Card = dict[str, Any]
 

@@ -179,7 +179,9 @@ def _accelerator() -> Check:
     if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
         return Check("accelerator", "ok", f"{names}; torch {torch.__version__}")
-    advice = "the face128 presets run on a CPU; for GPUs install torch's CUDA build (README, 'On a GPU machine')"
+    advice = (
+        "the presets face128 and face256 run on a CPU; for GPUs install torch's CUDA build (README, 'On a GPU machine')"
+    )
     return Check("accelerator", "missing", f"no CUDA device; torch {torch.__version__}", advice)
 
 

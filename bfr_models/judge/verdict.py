@@ -43,4 +43,4 @@ class Damage:
     blur: float  # sigma in px of the face at 128 px
     noise: float  # standard deviation in grey levels, in px of the photo
     compression: float  # 0 none to 1 worst: (100 - JPEG quality) / 100
-    verdict: Verdict  # on the best candidate that a method of `face128` would have
+    verdict: Verdict  # on the best candidate that a method of `face128` or `face256` would have

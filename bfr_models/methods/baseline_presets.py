@@ -14,7 +14,7 @@ class EstimatorOptions(EstimateOptions):
     compile: bool = False  # as in DifFaceOptions
 
 
-PASSTHROUGH = (Preset("face128", 128, OURS), Preset("ffhq512", 512, OURS))
+PASSTHROUGH = tuple(Preset(name, size, OURS) for name, size in (("face128", 128), ("face256", 256), ("ffhq512", 512)))
 _ESTIMATOR128 = EstimatorPreset(
     "face128",
     128,

@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-from torch import Tensor
 from torch.nn.functional import interpolate
 
 from bfr_models.methods._loading import autocast, load_component
@@ -27,28 +26,27 @@ from bfr_models.types import FaceBatch, Restorer
 
 
 class Detailed:
-    """A method behind which the networks of the finest octave are."""
+    """A method, followed by the network of the finest octave."""
 
     def __init__(self, method: Restorer, resolved: ResolvedMethod, device: str) -> None:
         config = cast(DetailConfig, resolved.preset.detail)
         self.size = resolved.preset.size
         self._method, self._device, self._precision = method, device, resolved.options.precision
         self._network = load_component(DetailNetwork(config), resolved, "detail", device)
-        self._estimator = load_component(build_estimator(config.estimator), resolved, "detail_estimator", device)
+        self._estimator = None  # where the method is the regression network itself
+        if not isinstance(method, Estimator):
+            network = build_estimator(config.estimator)
+            self._estimator = load_component(network, resolved, "detail_estimator", device)
 
     @torch.no_grad()  # not inference_mode: a guided method needs gradients
     def restore(self, batch: FaceBatch) -> FaceBatch:
         """(B, 3, H, W) in [-1, 1] -> (B, 3, size, size)"""
-        lq = (resize(batch.images.to(self._device), self.size) + 1) / 2
-        coarse = (self._method.restore(batch).images.to(self._device) + 1) / 2
+        lq = resize(batch.images.to(self._device), self.size).clamp(-1, 1)
+        half = resize(lq, self.size // 2)
+        coarse = (self._method.restore(batch.with_images(half)).images.to(self._device) + 1) / 2
+        lq, half = ((image.to(memory_format=torch.channels_last) + 1) / 2 for image in (lq, half))
         with autocast(self._device, self._precision):
-            estimate = coarse if isinstance(self._method, Estimator) else self._estimate(lq)
-            drawn = self._network(lq.to(memory_format=torch.channels_last), estimate).float()
+            estimate = coarse if self._estimator is None else self._estimator(half).float().clamp(0, 1)
+            drawn = self._network(lq, estimate).float()
         drawn = drawn + interpolate(coarse - estimate, lq.shape[-2:], mode="bicubic")
         return batch.with_images((drawn.clamp(0, 1) * 2 - 1).cpu())
-
-    def _estimate(self, lq: Tensor) -> Tensor:
-        """The regression network's face, (B, 3, size / 2, size / 2) in [0, 1]."""
-        half = resize(lq, self.size // 2).to(memory_format=torch.channels_last)
-        estimate: Tensor = self._estimator(half)
-        return estimate.float().clamp(0, 1)

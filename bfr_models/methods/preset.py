@@ -59,7 +59,7 @@ class Preset:
     options: object = NoOptions()
     weights: dict[str, str] = field(default_factory=dict)
     target: str | None = None  # "module:Class" where it is not the method's
-    detail: DetailConfig | None = None  # of a network that draws the faces of half the side at all of it
+    detail: DetailConfig | None = None  # of the network that enlarges a face from half the side
     task: ClassVar[Task] = "restore"
 
     def implied(self, given: Mapping[str, Any]) -> dict[str, Any]:

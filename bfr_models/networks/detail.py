@@ -1,11 +1,11 @@
-"""A convolutional U-Net that draws a restored face at twice its side: the finest octave, which the methods' own
-networks of small faces cannot hold.
+"""A convolutional U-Net that draws a regression network's face at twice its side: the finest octave, which the networks
+of small faces cannot hold.
 
-    coarse (restored, H/2), lq (H) -> up = bicubic(coarse); up, lq -> DrawingUNet -> r, g
+    coarse (the estimate, H/2), lq (H) -> up = bicubic(coarse); up, lq -> DrawingUNet -> r, g
     hq = up + r + g (lq - lq_2)
 
 lq_2 is the degraded face without what is finer than the coarse one: where that is the person and not noise, it is taken
-over by a choice for each pixel. What the coarse face shows is the method's, the finer detail this network's.
+over by a choice for each pixel. How a method's own face gets there: `bfr_models.methods.detailed`.
 """
 
 from __future__ import annotations

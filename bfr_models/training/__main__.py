@@ -40,7 +40,9 @@ def _train() -> int:
     parser.add_argument("--perceptual", type=Path, help="SqueezeNet 1.1's weights, for perceptual losses")
     parser.add_argument("--recogniser", type=Path, help="a MobileFace recogniser's weights, for the losses on identity")
     parser.add_argument("--irm-low", type=Path, help="DiffBFR's first model, to train its second behind it")
-    parser.add_argument("--estimator", type=Path, help="the regression network that DiffBFR's chains start from")
+    parser.add_argument(
+        "--estimator", type=Path, help="the regression network that DiffBFR's chains start from, or face256 draws on"
+    )
     parser.add_argument("--initial", type=Path, help="weights to start from")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--evaluate-every", type=int, default=500)

@@ -53,7 +53,7 @@ class AuxiliaryWeights:
     perceptual: Path | None = None  # SqueezeNet 1.1, Caffe-style
     recogniser: Path | None = None  # `bfr_models.networks.mobile_face`
     irm_low: Path | None = None  # DiffBFR's first model, to train the second behind it
-    estimator: Path | None = None  # the regression network that its chains start from
+    estimator: Path | None = None  # the regression network that its chains start from, or `face256` draws on
 
     def given(self) -> list[str]:
         return [file.name for file in fields(self) if getattr(self, file.name) is not None]

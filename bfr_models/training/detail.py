@@ -39,13 +39,14 @@ class Detail(Component):
         super().__init__(recipe, weights)
         self.preset, self.config = preset, preset.detail
         self.perceptual = load_perceptual_distance(auxiliary.perceptual) if auxiliary.perceptual else None
+        self._given = auxiliary.estimator
 
     def build(self) -> nn.Module:
         return DetailNetwork(self.config)
 
     def prepare(self, network: nn.Module, gt: Tensor) -> None:
         estimator = build_estimator(self.config.estimator)
-        path = require_weight(self.preset.weights["detail_estimator"])
+        path = self._given or require_weight(self.preset.weights["detail_estimator"])
         self._built_on = {path.name: load_weights(estimator, path)}
         self._estimator = estimator.requires_grad_(False).eval().to(gt.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 

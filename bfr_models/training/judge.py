@@ -1,6 +1,6 @@
 """Trains the judge: `python -m bfr_models.training.judge --data FACES --retinaface WEIGHTS --out DIR`.
 
-First the pairs are made, by the networks as they are (an hour on one core; what is made is kept in DIR/pairs and not
+First the pairs are made, by the networks as they are (two hours on one core; what is made is kept in DIR/pairs and not
 made again; `--share 1/2` makes every second file of them and nothing else, for several processes side by side), then
 the judge learns from them, is calibrated on people held out, and is written with its card.
 """
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bfr_models.errors import exit_code_of
+from bfr_models.errors import UsageError, exit_code_of
 from bfr_models.faces.dlib_models import DlibRecogniser
 from bfr_models.judge.decision import JUDGE, KINDS, harm_of, is_in_doubt, raw_probabilities
 from bfr_models.judge.features import bands
@@ -70,10 +72,10 @@ class Share(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Share:
-        number, _, of = text.partition("/")
-        share = cls(int(number), int(of))
+        found = re.fullmatch(r"(\d+)/(\d+)", text)
+        share = cls(*map(int, found.groups())) if found else cls(0, 0)
         if not 1 <= share.number <= share.of:
-            raise ValueError(text)
+            raise argparse.ArgumentTypeError(f"expected a share such as 1/2, found {text}")
         return share
 
     def has(self, index: int) -> bool:
@@ -102,6 +104,7 @@ def prepare_pairs(people: dict[str, People], retinaface: Path, folder: Path, sha
     methods = [(" ".join(turn), loaded[turn]) for turn in TURNS]
     distances, recogniser = Distances(retinaface), DlibRecogniser()
     folder.mkdir(parents=True, exist_ok=True)
+    require_same_networks(folder)
     for seed, (part, (of_any, of_light)) in enumerate(ITEMS.items()):
         own = people[part]
         for first in range(0, of_any + of_light, CHUNK):
@@ -115,6 +118,21 @@ def prepare_pairs(people: dict[str, People], retinaface: Path, folder: Path, sha
             torch.save([_plain(pair) for pair in made], partial)
             partial.replace(file)
             print(f"{part}: {items.stop} of {of_any + of_light} faces", flush=True)
+
+
+def require_same_networks(folder: Path) -> None:
+    """UsageError if pairs in the folder were made by others than today's: the card would tell of networks that the
+    judge has not seen."""
+    file, made_by = folder / "made_by.json", json.dumps({"turns": TURNS, "networks": networks()}, indent=2)
+    if file.exists() and file.read_text() != made_by:
+        raise UsageError(f"expected the pairs in {folder} of today's networks, found others'; take another --out")
+    file.write_text(made_by)
+
+
+def networks() -> dict[str, str]:
+    """The checksums of the weights of all methods that take turns, by file."""
+    resolved = [resolve_method(*turn) for turn in sorted(set(TURNS))]
+    return {weight["file"]: weight["sha256"] for method in resolved for weight in method.weights.values()}
 
 
 def read_pairs(folder: Path, part: str) -> list[Pair]:
@@ -228,8 +246,8 @@ NOTES = {
     "through none of them, but at statistics of the pixels. The detector's layers were chosen for their agreement with "
     "SqueezeNet's features on people to train on; SqueezeNet has no other part in it.",
     "notes": "Limits are chosen on people held out, so that each holds of clean, lightly worn, worn and spoilt "
-    "faces, and in pictures with and without colours. Of those people the restoring networks have seen some; of people "
-    "whom they have not seen they draw a little worse faces.",
+    "faces, of those drawn at 128 and at 256 px, and in pictures with and without colours. Of those people the "
+    "restoring networks have seen some; of people whom they have not seen they draw a little worse faces.",
     "known_failures": "Halftone, engravings and paintings are rare in what it saw; so are children. Detail beyond 256 "
     "px of a face it does not see: there it goes by what is visible at 256 px.",
 }
@@ -250,15 +268,15 @@ def card_of(network: nn.Module, train: Sequence[Pair], held_out: Sequence[Pair],
     def curve(mine: NDArray[np.bool_]) -> list[list[float]]:
         return harm_curve(items[mine].tolist(), predicted[mine], harm[mine], gains[mine])
 
-    of_damages = [curve(asked & (damages == name)) for name in np.unique(damages)]
-    curves = {kind: strictest(curve(mine), of_damages) for kind, mine in of_kind.items()}
-    resolved = [resolve_method(*turn) for turn in sorted(set(TURNS))]
+    sizes = np.array([resolve_method(*pair.facts["method"].split()).preset.size for pair in held_out])
+    of_parts = [curve(asked & (of == part)) for of in (damages, sizes) for part in np.unique(of)]
+    curves = {kind: strictest(curve(mine), of_parts) for kind, mine in of_kind.items()}
     return {
         "name": JUDGE,
         **NOTES,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "data": {"train": _counts(train), "held_out": _counts(held_out), "made_of": MADE_OF},
-        "networks": {w["file"]: w["sha256"] for method in resolved for w in method.weights.values()},
+        "networks": networks(),
         **calibration,
         "harm_curve": curves,
         "held_out": {

@@ -59,8 +59,8 @@ COMPONENTS = {
     ("difface", "estimator_unet"): Spec(estimator_unet.UNetRegression, ARCHIVE, 6000, 12, 5e-4,
                                    Loss(perceptual=0.02), ("perceptual",), warmup=100,
                                    augmentation=OLD_PRINTS),
-    ("difface", "detail"):    Spec(detail.Detail,             ARCHIVE, 4000,  12,  5e-4,
-                                   Loss(perceptual=0.02), ("perceptual",), warmup=100,
+    ("difface", "detail"):    Spec(detail.Detail,             ARCHIVE, 1300,  12,  6e-4,
+                                   Loss(perceptual=0.02), ("perceptual", "estimator"), warmup=100,
                                    augmentation=OLD_PRINTS),
     ("difface", "prior"):     Spec(difface.Prior,             CLEAN,  8000,  16,  4e-4, augmentation=OLD_PRINTS),
     ("diffbfr", "irm_low"):   Spec(diffbfr.IrmLow,            ARCHIVE, 8000, 16,  4e-4,
@@ -121,7 +121,8 @@ def get_component(method: str, component: str, preset: str, auxiliary: Auxiliary
         raise unknown(f"preset of {method}", preset, list(by_name))
     if by_name[preset].detail is not None and component != "detail":
         raise UsageError(
-            f"expected the component detail for {preset}, found {component}: its other networks are those of face128"
+            f"expected another preset for {method} {component}, found {preset}: its networks are those of face128, but "
+            f"for one, which `bfr train difface detail --preset {preset}` makes"
         )
     if useless := [name for name in auxiliary.given() if name not in spec.auxiliary]:
         allowed = ", ".join(spec.auxiliary) or "its own loss"

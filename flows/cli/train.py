@@ -39,7 +39,8 @@ def train(
         str | None, typer.Option(help="Weights of DiffBFR's first model, to train its second model on top of it.")
     ] = None,
     estimator: Annotated[
-        str | None, typer.Option(help="Weights of the regression network that DiffBFR's chains start from.")
+        str | None,
+        typer.Option(help="Weights of the regression network that DiffBFR's chains start from, or face256 draws on."),
     ] = None,
     initial: Annotated[str | None, typer.Option(help="Weights to start from; any fsspec URL.")] = None,
     seed: Annotated[int, typer.Option(help="Random seed of the training.")] = 0,

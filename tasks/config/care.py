@@ -57,7 +57,7 @@ def choose_care(run: RestoreRun, method: ResolvedMethod) -> Care:
     _require_no_limit(run, unknown)
     warning = (
         f"{unknown}: every face is replaced, even where that makes it worse; look at the faces before you keep them, "
-        "use a preset face128 as it comes with the package, or say with --max-harm 1 that this is wanted"
+        "use face128 or face256 as they come with the package, or say with --max-harm 1 that this is wanted"
     )
     return Care(size=size, grain=run.grain or "clean", warning=warning)
 
@@ -78,5 +78,5 @@ def _require_no_limit(run: RestoreRun, why: str) -> None:
     if run.max_harm is not None and run.max_harm < 1:
         raise UsageError(
             f"expected a judge for --max-harm {run.max_harm:g}, found none: {why}; use --max-harm 1, which replaces "
-            "every face, or a preset face128 as it comes with the package"
+            "every face, or face128 or face256 as they come with the package"
         )

@@ -37,7 +37,7 @@ class TrainRun(BaseModel):
     recogniser: Url | None = Field(None, description="a MobileFace's weights, for identity losses")
     irm_low: Url | None = Field(None, description="weights of DiffBFR's first model, to train its second on top of it")
     estimator: Url | None = Field(
-        None, description="weights of the regression network that DiffBFR's chains start from"
+        None, description="weights of the regression network that DiffBFR's chains start from, or face256 draws on"
     )
     initial: Url | None = Field(None, description="weights to start from")
     seed: int = Field(0, description="of everything that is random in the training")

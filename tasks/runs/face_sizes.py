@@ -34,12 +34,13 @@ def too_small(method: ResolvedMethod, sizes: Sizes | None) -> str | None:
     return (
         f"{sizes['larger']:.0%} of the faces are larger than {method.preset.name} can draw ({sizes['network']} px; the "
         f"median face has {sizes['median']:.0f} px): their finest detail is either kept from the input or lost; "
-        f"{what_serves(method)}"
+        f"{what_serves(method, sizes['median'])}"
     )
 
 
-def what_serves(method: ResolvedMethod) -> str:
-    """The preset for larger faces, and how to get its weights."""
+def what_serves(method: ResolvedMethod, side: float) -> str:
+    """The first preset that can draw faces of `side` px, or else the largest, and how to get its weights."""
+    larger: dict[int, str] = {}
     for name in (method.name, _PUBLISHED):
         for preset in methods()[name].presets:
             if preset.size <= method.preset.size or preset.task != method.preset.task:
@@ -47,8 +48,9 @@ def what_serves(method: ResolvedMethod) -> str:
             how = _to_have([stem for stem in preset.weights.values() if not find_weight(stem)])
             if how is not None:
                 asked = f"--preset {preset.name}" if name == method.name else f"--method {name} --preset {preset.name}"
-                return f"{asked} draws {preset.size} px{how}"
-    return "no larger preset is published"
+                larger.setdefault(preset.size, f"{asked} draws {preset.size} px{how}")
+    enough = [size for size in larger if not is_larger(side, size)]
+    return larger[min(enough, default=max(larger))] if larger else "no larger preset is published"
 
 
 def _to_have(missing: list[str]) -> str | None:

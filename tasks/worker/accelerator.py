@@ -92,9 +92,9 @@ class Accelerator:
 
     def _in_parts(self, batch: FaceBatch) -> list[Tensor | RowError]:
         """What fitted when the batch was put together may not any more: another may have run out of memory since."""
-        restored, most = list[Tensor | RowError](), self._batch_size.most
+        restored = list[Tensor | RowError]()
         while (first := len(restored)) < len(batch):
-            places = range(first, min(first + most, len(batch)))
+            places = range(first, min(first + self._batch_size.most, len(batch)))
             restored += call_or_bisect(partial(self._call, batch), places, "method_failed")
         return restored
 

@@ -51,7 +51,7 @@ class BatchSize:
 
     def too_large(self, faces: int) -> None:
         """Records that a call with this many faces ran out of memory."""
-        self.most = max(1, faces // 2)
+        self.most = min(self.most, max(1, faces // 2))
         self.now = min(self.now, self.most)
 
 

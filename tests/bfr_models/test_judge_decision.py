@@ -26,6 +26,12 @@ def test_nothing_is_restored_if_no_limit_is_low_enough() -> None:
     assert limits == HarmLimits(0, 0) and not limits.allow(Verdict(0.5, 0.1, 0.0, 0.0))
 
 
+@pytest.mark.parametrize("method", ["estimator", "difface", "diffbfr", "clr_face"])
+@pytest.mark.parametrize("preset", ["face128", "face256"])
+def test_the_judge_that_ships_knows_the_networks_that_ship(method: str, preset: str) -> None:
+    assert choose_judge(resolve_method(method, preset)) is not None
+
+
 def test_a_judge_of_other_networks_is_refused() -> None:
     method = resolve_method("difface")
     assert choose_judge(method) is not None

@@ -31,13 +31,18 @@ def test_methods_are_listed_and_checked_without_torch(module: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_preset_of_before_is_described_as_before_so_that_its_runs_go_on() -> None:
+    assert "detail" not in resolve_method("difface").description["preset"]
+    assert resolve_method("difface", "face256").description["preset"]["detail"]["channels"] == (48, 96)
+
+
 class TestRefusals:
     def test_an_unknown_method_lists_the_known(self) -> None:
         with pytest.raises(UsageError, match="unknown method 'diface'; known: passthrough, estimator, difface"):
             resolve_method("diface")
 
     def test_an_unknown_preset_lists_those_of_the_method(self) -> None:
-        with pytest.raises(UsageError, match="unknown preset of passthrough 'hd'; known: face128, ffhq512"):
+        with pytest.raises(UsageError, match="unknown preset of passthrough 'hd'; known: face128, face256, ffhq512"):
             resolve_method("passthrough", "hd")
 
     def test_an_unknown_option_lists_those_of_the_method(self) -> None:

@@ -210,7 +210,7 @@ def test_presets_without_weights_in_the_package_have_them_in_the_catalogue_or_ca
 
 def test_what_ships_has_a_whole_card_and_the_page_of_cards_is_made_of_them() -> None:
     root = Path(__file__).parents[2]
-    for path in ASSETS.glob("*-face128-*.json"):
+    for path in ASSETS.glob("*-face[0-9]*-*.json"):
         card = json.loads(path.read_text())
         told = {"parameters", "data", "recipe", "held_out", "hardware", "licence", "intended_use", "known_failures"}
         assert told <= card.keys() and card["data"]["licences"], path.name

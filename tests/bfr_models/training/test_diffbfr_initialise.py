@@ -76,7 +76,7 @@ def test_its_own_weights_are_loaded_as_they_are(tmp_path: Path) -> None:
 
 def test_the_paper_sized_network_can_be_made_from_difface_s() -> None:
     """Every parameter finds its source: `widen` raises where one does not. Without memory, so without values."""
-    preset = DIFFBFR[1]
+    preset = DIFFBFR[-1]
     with torch.device("meta"):
         network, prior = UNet(preset.irm_high), UNet(preset.prior)
         widen(network, prior)

@@ -81,7 +81,7 @@ def test_a_batch_put_together_before_memory_ran_out_is_restored_in_parts_that_fi
     side = restores.side
     crop = Crop(torch.zeros(3, side, side))
     faces = [FaceInFlight(Face(str(n), n, n, (0, 0, side, side)), crop) for n in range(8)]
-    waiting = faces[:7]  # while the first batch is in the method
+    waiting = faces[:7]  # put together while the first batch is in the method
     for batch in (faces, waiting):
         restored, _ = restores.restore(batch)
         assert [tuple(face.shape) for face in restored] == [tuple(crop.lq.shape)] * len(batch)
