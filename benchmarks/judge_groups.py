@@ -28,8 +28,9 @@ from bfr_models.judge.verdict import Verdict
 from bfr_models.metrics.fidelity import sharpness
 from bfr_models.pixels import BLUE, GREEN, RED, Uint8Image
 from bfr_models.registry import resolve_method
-from bfr_models.training.judge import examples_of, gain_of, is_asked, predict, read_pairs
+from bfr_models.training.judge import examples_of, gain_of, is_asked, predict
 from bfr_models.training.judge_calibration import EQUAL
+from bfr_models.training.judge_data import read_pairs
 from bfr_models.training.judge_pairs import Pair
 from bfr_models.weights.files import read_card, require_weight
 from bfr_models.weights.tensors import load_weights

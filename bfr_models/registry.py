@@ -158,13 +158,15 @@ def _first(spec: MethodSpec, task: presets.Task | None) -> presets.Preset:
 
 def load_method(resolved: ResolvedMethod, device: str = "cpu") -> Restorer:
     """Imports the method and loads its networks onto `device`."""
-    module, _, attribute = resolved.target.partition(":")
-    restorer: Restorer = getattr(importlib.import_module(module), attribute)(resolved.coarse, device)
-    if resolved.preset.detail is None:
-        return restorer
-    from bfr_models.methods.detailed import Detailed
+    restorer: Restorer = _imported(resolved.target)(resolved.coarse, device)
+    if resolved.preset.detail is not None:
+        restorer = _imported("bfr_models.methods.detailed:Detailed")(restorer, resolved, device)
+    return restorer
 
-    return Detailed(restorer, resolved, device)
+
+def _imported(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 _LATER: Mapping[str, Mapping[str, Any]] = {

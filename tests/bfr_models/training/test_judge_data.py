@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from bfr_models.errors import UsageError
-from bfr_models.training import judge
-from bfr_models.training.judge import Share, require_same_networks
+from bfr_models.training import judge_data
+from bfr_models.training.judge_data import Share, require_same_networks
 
 
 def test_shares_are_disjoint_and_make_the_whole() -> None:
@@ -26,6 +26,6 @@ def test_what_is_no_share_is_refused(text: str) -> None:
 def test_pairs_of_other_networks_are_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     require_same_networks(tmp_path)
     require_same_networks(tmp_path)
-    monkeypatch.setattr(judge, "TURNS", judge.TURNS[1:])
+    monkeypatch.setattr(judge_data, "TURNS", judge_data.TURNS[1:])
     with pytest.raises(UsageError, match="of today's networks, found others'"):
         require_same_networks(tmp_path)
