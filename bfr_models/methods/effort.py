@@ -17,7 +17,7 @@ STANDARD = "standard"
 
 Options = Mapping[str, Any]
 
-_OWN: Mapping[str, Mapping[str, Options]] = {
+_OF_FACE128: Mapping[str, Mapping[str, Options]] = {
     "difface": {"draft": {"steps": 1, "self_ensemble": False}, "best": {}},
     "diffbfr": {
         "draft": {"steps": 1, "steps_high": 1, "steps_texture": 1, "self_ensemble": False},
@@ -26,7 +26,7 @@ _OWN: Mapping[str, Mapping[str, Options]] = {
     "clr_face": {"draft": {"steps": 1}, "best": {}},
 }
 OPTIONS: Mapping[tuple[str, str], Mapping[str, Options]] = {
-    (method, preset): efforts for method, efforts in _OWN.items() for preset in ("face128", "face256")
+    (method, preset): efforts for method, efforts in _OF_FACE128.items() for preset in ("face128", "face256")
 }
 """By method and preset: measured with `face128`, whose chains those of `face256` begin with."""
 

@@ -14,7 +14,7 @@ from bfr_models.networks.estimators import build_estimator
 from bfr_models.pixels import resize
 from bfr_models.training.component import AuxiliaryWeights, Component, LossWeights, Recipe, psnr
 from bfr_models.training.draws import Draws
-from bfr_models.training.estimator_unet import features_weight
+from bfr_models.training.estimator_unet import crops_at, features_weight
 from bfr_models.training.perceptual import load_perceptual_distance
 from bfr_models.weights.files import require_weight
 from bfr_models.weights.tensors import load_weights
@@ -91,13 +91,8 @@ class Detail(Component):
         size = images[0].shape[-1]
         crop = self.CROP * size // 256
         tops, lefts = (STRIDE * draws.integers(0, (size - crop) // STRIDE + 1) for _ in range(2))
-
-        def crops(of: Tensor, scale: int) -> Tensor:
-            side = crop // scale
-            places = zip(of, (tops // scale).tolist(), (lefts // scale).tolist(), strict=True)
-            return torch.stack([image[:, top : top + side, left : left + side] for image, top, left in places])
-
-        return [crops(image, 1) for image in images], crops(coarse, 2)
+        cut = [crops_at(image, crop, tops, lefts) for image in images]
+        return cut, crops_at(coarse, crop // 2, tops // 2, lefts // 2)
 
     def _draw(self, network: nn.Module, lq: Tensor, coarse: Tensor) -> Tensor:
         return network((lq + 1) / 2, coarse).float().clamp(0, 1) * 2 - 1

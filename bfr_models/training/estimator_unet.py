@@ -96,7 +96,11 @@ def features_weight(size: int) -> Tensor:
 def random_crops(images: Tensor, side: int, draws: Draws) -> Tensor:
     """(B, C, H, W) -> (B, C, side, side), each at a place of its own."""
     height, width = images.shape[-2:]
-    tops = draws.integers(0, height - side + 1).tolist()
-    lefts = draws.integers(0, width - side + 1).tolist()
-    crops = zip(images, tops, lefts, strict=True)
-    return torch.stack([image[:, top : top + side, left : left + side] for image, top, left in crops])
+    tops, lefts = draws.integers(0, height - side + 1), draws.integers(0, width - side + 1)
+    return crops_at(images, side, tops, lefts)
+
+
+def crops_at(images: Tensor, side: int, tops: Tensor, lefts: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C, side, side), each at its place; `tops` and `lefts` are (B,)."""
+    places = zip(images, tops.tolist(), lefts.tolist(), strict=True)
+    return torch.stack([image[:, top : top + side, left : left + side] for image, top, left in places])

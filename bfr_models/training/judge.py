@@ -31,6 +31,7 @@ from bfr_models.training.judge_data import (
     ALL,
     ITEMS,
     MADE_OF,
+    TURNS,
     Share,
     networks,
     prepare_pairs,
@@ -165,7 +166,8 @@ def card_of(network: nn.Module, train: Sequence[Pair], held_out: Sequence[Pair],
     def curve(mine: NDArray[np.bool_]) -> list[list[float]]:
         return harm_curve(items[mine].tolist(), predicted[mine], harm[mine], gains[mine])
 
-    sizes = np.array([resolve_method(*pair.facts["method"].split()).preset.size for pair in held_out])
+    size_of = {" ".join(turn): resolve_method(*turn).preset.size for turn in set(TURNS)}
+    sizes = np.array([size_of[pair.facts["method"]] for pair in held_out])
     of_parts = [curve(asked & (of == part)) for of in (damages, sizes) for part in np.unique(of)]
     curves = {kind: strictest(curve(mine), of_parts) for kind, mine in of_kind.items()}
     return {

@@ -22,7 +22,7 @@ from bfr_models.types import FaceBatch, Restorer
 WITH_GRAIN = 0.7  # share of the faces that get their grain back
 BATCH = 8
 LARGEST_SEEN = 256  # px
-IDENTITY_OF = 5  # of so many faces, one
+IDENTITY_OF = 5  # identity is compared for one face in this many
 
 
 @dataclass(frozen=True, eq=False)

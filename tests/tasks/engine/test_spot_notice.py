@@ -36,7 +36,7 @@ def heard() -> Iterator[threading.Event]:
 
 
 def asked(metadata: Metadata, times: int) -> None:
-    """Waits until it has answered so many more requests than before."""
+    """Waits until the server has answered this many more requests."""
     enough, deadline = metadata.answers + times, time.monotonic() + 60
     while metadata.answers < enough:
         assert time.monotonic() < deadline

@@ -49,7 +49,7 @@ def test_the_accelerator_works_or_waits_or_is_idle(monkeypatch: pytest.MonkeyPat
     lock = threading.Lock()
 
     class Taken:
-        """A lock that is to be had after fifty seconds."""
+        """A lock that takes fifty seconds to get."""
 
         release = staticmethod(lock.release)
 
