@@ -15,4 +15,5 @@ class Passthrough:
 
     def restore(self, batch: FaceBatch) -> FaceBatch:
         """(B, 3, H, W) -> (B, 3, size, size) in [-1, 1]."""
-        return batch.with_images(resize(batch.images, self.size).clamp(-1, 1))
+        resized = resize(batch.images, self.size)
+        return batch if resized is batch.images else batch.with_images(resized.clamp(-1, 1))

@@ -33,6 +33,9 @@ class Outcome:
 
 
 class Pool(Protocol):
+    waiting_room: int
+    """How many orders more than `free_slots` may be submitted: they wait for a slot."""
+
     def resize(self, left: int) -> None:
         """Has as many workers as are of use for this many shards that are not done."""
         ...

@@ -41,6 +41,8 @@ class RayPool:
     """Actors in the connected cluster, within `limits`; each takes `share` of its node. `ours`: this process alone uses
     the cluster."""
 
+    waiting_room = 0  # what waits at one actor could be begun by another
+
     def __init__(
         self,
         head: RayHead,

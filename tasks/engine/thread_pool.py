@@ -18,6 +18,8 @@ class ThreadPool:
     run.
     """
 
+    waiting_room = 8
+
     def __init__(self, job: Job) -> None:
         from tasks.worker.shard_worker import ShardWorker  # imports torch, which the driver of Ray actors must not
 
@@ -33,7 +35,7 @@ class ThreadPool:
         pass  # it is one worker, for as long as it lives
 
     def free_slots(self) -> int:
-        return IN_HAND - len(self._in_hand)
+        return max(0, IN_HAND - len(self._in_hand))
 
     def idle_workers(self) -> int:
         return int(not self._in_hand)

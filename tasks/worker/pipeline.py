@@ -67,11 +67,11 @@ class Lane:
 @dataclass(frozen=True)
 class Batch(Generic[T]):
     """How many items a stage takes at once: as many as weigh `limit()` together, or a single heavier one; fewer where a
-    last or a large item is among them, or where they take `size` bytes."""
+    last or a large item is among them, or where they take `size()` bytes."""
 
     limit: Callable[[], int]
     weigh: Callable[[T], int]
-    size: int
+    size: Callable[[], int]
 
 
 @dataclass(frozen=True)
@@ -114,13 +114,13 @@ class _Section(Generic[T]):
 
     def _ready(self, batch: Batch[T]) -> int:
         """How many items the next batch has; 0 if it is not full yet."""
-        limit, weight, size = batch.limit(), 0, 0
+        limit, most, weight, size = batch.limit(), batch.size(), 0, 0
         for count, (_, item) in enumerate(self.waiting):
             weight += 0 if item.is_over else batch.weigh(item)
             size += item.size
             if weight > limit and count:
                 return count
-            if weight >= limit or size >= batch.size or item.is_last or item.is_large:
+            if weight >= limit or size >= most or item.is_last or item.is_large:
                 return count + 1
         return len(self.waiting) if all(item.is_over for _, item in self.waiting) else 0
 

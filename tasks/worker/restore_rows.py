@@ -50,7 +50,8 @@ PIXEL_BYTES = 6  # of an image, and of what is written in its place
 FACE_BYTES = 30  # a pixel of a face at the method's size: floats before and after, and three pictures
 FACES_GUESSED = 4  # in a photo that has not been looked at
 BYTES_PER_THREAD = PIXEL_BYTES * windows.WINDOW_PIXELS
-BATCH_BYTES = BYTES_PER_THREAD // 4  # so that there is room for what the stages' batches wait for
+SMALL_BATCH_BYTES = BYTES_PER_THREAD // 4  # that a batch may have in any case
+STAGES_WITH_BATCHES = 3  # at most: that of a network that finds faces, the method's, that of networks that score
 
 
 class RestoreRows:
@@ -77,8 +78,10 @@ class RestoreRows:
         accelerator = Lane("accelerator", 2, one_thread)
         networks = Lane("networks", 1, one_thread)
         # One of the accelerator's threads puts the next batch together while the other waits for the last.
-        faces = Batch[RowInFlight](lambda: self._accelerator.batch_size, lambda row: len(row.faces), BATCH_BYTES)
-        photos = Batch[RowInFlight](lambda: PHOTOS_AT_ONCE, lambda row: 1, BATCH_BYTES)
+        faces = Batch[RowInFlight](
+            lambda: self._accelerator.batch_size, lambda row: len(row.faces), self._bytes_in_a_batch
+        )
+        photos = Batch[RowInFlight](lambda: PHOTOS_AT_ONCE, lambda row: 1, self._bytes_in_a_batch)
         detecting, looking = (accelerator, photos) if self._framing.is_network else (codecs, None)
         scoring, seen = (networks, faces) if self._scorer.has_networks else (codecs, None)
         return [
@@ -92,10 +95,16 @@ class RestoreRows:
             Stage("encode", self._encode, codecs),
         ]
 
+    def _bytes_in_a_batch(self) -> int:
+        """Of aligned faces a full one."""
+        faces = self._accelerator.batch_size * (PIXEL_BYTES + FACE_BYTES) * self._size**2
+        return max(SMALL_BATCH_BYTES, faces)
+
     def _bytes_in_flight(self) -> int:
-        """Twice a large image, or three batches; more where there are more threads to work on them."""
-        batches = 3 * self._accelerator.batch_size * FACE_BYTES * self._size**2
-        return max(max(2, self._threads // 2) * BYTES_PER_THREAD, batches)
+        """Twice a large image, and more where there are more threads to work on them; in any case there is room for one
+        more row when every stage waits for the rest of its batch."""
+        row = BYTES_PER_THREAD + FACES_GUESSED * FACE_BYTES * self._size**2
+        return max(max(2, self._threads // 2) * BYTES_PER_THREAD, STAGES_WITH_BATCHES * self._bytes_in_a_batch() + row)
 
     def _load_framing(self) -> Framing:
         job, size = self._job, self._size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from tasks.config.resolve import resolve_run
 from tasks.engine.thread_pool import ThreadPool
 from tasks.restore_shards import begin_shards, early_workers, restore_shards, worker_pool
+from tasks.runs.commits import committed
+from tasks.storage.store import Store
 from tests import support
 
 
@@ -64,6 +67,7 @@ def test_each_run_is_given_its_own_workers(tmp_path: Path, closed: list[ThreadPo
 
 
 def test_what_early_workers_have_begun_is_taken_over_once(tmp_path: Path) -> None:
+    """More of them than a worker has in hand later: the recipe may be long in coming."""
     support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(12))
     run = support.make_run(tmp_path)
     plan, records = support.plan_run(run), list[str]()
@@ -71,6 +75,10 @@ def test_what_early_workers_have_begun_is_taken_over_once(tmp_path: Path) -> Non
     with early_workers(resolved) as pool:
         begin_shards(pool, plan.todo)
         assert pool.free_slots() == 0
+        deadline = time.monotonic() + 60
+        while len(committed(Store(run.destination))) < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(committed(Store(run.destination))) == 3
         with worker_pool(resolved) as its:
             restore_shards(its, list(plan.todo), lambda record: records.append(record["shard"]))
     assert sorted(records) == sorted(shard.id for shard in plan.todo) and len(records) == 3

@@ -100,3 +100,22 @@ def test_its_thread_ends_with_the_worker(tmp_path: Path) -> None:
     worker.close()
     own.join(30)
     assert not own.is_alive()
+
+
+def test_batches_of_large_faces_are_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A face of 512 px takes 9 MB on its way, and so a batch of 16 more than any small one may."""
+    sizes = []
+
+    def noting(self: Any, batch: FaceBatch) -> FaceBatch:
+        sizes.append(len(batch))
+        return batch
+
+    monkeypatch.setattr(Passthrough, "restore", noting)
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(36, side=512))
+    run = support.make_run(tmp_path, preset="ffhq512", batch_size=16, shard_rows=36)
+    (shard,) = support.plan_run(run).todo
+    worker = ShardWorker(make_job(resolve_run(run), "cpu", threads=1))
+    worker.load()
+    worker.run(Order(shard))
+    worker.close()
+    assert sorted(sizes) == [4, 16, 16]  # two threads put them together, each as soon as it can

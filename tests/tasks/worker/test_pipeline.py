@@ -74,7 +74,7 @@ def noting(name: str) -> Callable[[Sequence[Thing]], None]:
 
 
 def by(size: int) -> Batch[Thing]:
-    return Batch(lambda: size, lambda thing: thing.weight, size=500)
+    return Batch(lambda: size, lambda thing: thing.weight, size=lambda: 500)
 
 
 def test_each_thing_passes_each_stage_in_turn(make: Make) -> None:
@@ -166,7 +166,7 @@ def test_what_is_under_way_is_bounded_and_the_large_are_alone(make: Make) -> Non
 
     line, ends = make(
         Stage("come", come, MANY),
-        Stage("all", noting("all"), ONE, Batch(lambda: 100, lambda thing: thing.weight, size=3)),
+        Stage("all", noting("all"), ONE, Batch(lambda: 100, lambda thing: thing.weight, size=lambda: 3)),
         Stage("go", go, MANY),
         limit=9,
     )
