@@ -235,7 +235,6 @@ class RestoreRows:
 
     def _judge_faces(self, row: RowInFlight, faces: Sequence[FaceInFlight]) -> None:
         """Chooses what becomes of some faces of a row."""
-        began = time.perf_counter()
         made = [(one, self._case(row, one)) for one in faces if one.face.error is None]
         cases = [(one, (case, self._decide.draw(case))) for one, case in made if case is not None]
         pairs = [pair for _, pair in cases]
@@ -246,7 +245,6 @@ class RestoreRows:
                 continue
             assert one.lq is not None, "every case comes with it"
             one.decision, one.written = decision, decision.at(one.lq)
-        row.image.seconds += time.perf_counter() - began
 
     def _case(self, row: RowInFlight, one: FaceInFlight) -> Case | None:
         """A face before and after the method; None, with the face failed, if it is not finite."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from bfr_models.types import FaceBatch
 from tasks.config.resolve import resolve_run
 from tasks.worker import accelerator, restore_rows
 from tasks.worker.daemon_threads import WORKER
+from tasks.worker.decide import Decide
 from tasks.worker.framing import Crop
 from tasks.worker.in_flight import FaceInFlight
 from tasks.worker.job import Order, make_job
@@ -119,3 +121,25 @@ def test_batches_of_large_faces_are_full(tmp_path: Path, monkeypatch: pytest.Mon
     worker.run(Order(shard))
     worker.close()
     assert sorted(sizes) == [4, 16, 16]  # two threads put them together, each as soon as it can
+
+
+def test_its_seconds_are_the_methods_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A method that takes .1 s and a judge that takes ten times as long."""
+
+    def slow(seconds: float, call: Callable[..., Any]) -> Callable[..., Any]:
+        def slowed(*arguments: Any) -> Any:
+            time.sleep(seconds)
+            return call(*arguments)
+
+        return slowed
+
+    monkeypatch.setattr(Passthrough, "restore", slow(0.1, Passthrough.restore))
+    monkeypatch.setattr(Decide, "choose", slow(1.0, Decide.choose))
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(1))
+    run = support.make_run(tmp_path)
+    (shard,) = support.plan_run(run).todo
+    worker = ShardWorker(make_job(resolve_run(run), "cpu", threads=1))
+    worker.load()
+    record = worker.run(Order(shard))
+    worker.close()
+    assert record is not None and 0.1 <= record["accelerator_seconds"] < 1.0
