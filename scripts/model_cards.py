@@ -12,7 +12,8 @@ from typing import Any
 
 ASSETS = Path(__file__).parents[1] / "bfr_models" / "assets"
 CURVES = (
-    "psnr", "psnr_up", "identity", "eps_loss", "perceptual", "perceptual_up", "cosine_gt", "correlation", "mask_mean",
+    "psnr", "psnr_up", "identity", "eps_loss", "flow_loss", "perceptual", "perceptual_up", "cosine_gt", "correlation",
+    "mask_mean",
 )  # fmt: skip
 POINTS = 6  # of a curve that are shown, the last among them
 Card = dict[str, Any]
@@ -80,6 +81,9 @@ def judge_section(card: Card) -> Iterator[str]:
         f"- **Data**: {seen['pairs']} pairs of {seen['people']} people; {held_out['pairs']} pairs of "
         f"{held_out['people']} more held out. {card['data']['made_of']}"
     )
+    if changed := [file for file, sha256 in card["networks"].items() if seen["networks"].get(file) != sha256]:
+        names = ", ".join(f"`{Path(file).stem}`" for file in changed)
+        yield f"- **Calibrated anew** on the people held out, after it had learnt, with other {names}."
     yield f"- **Labels**: {card['labels']}"
     yield f"- **Notes**: {card['notes']}"
     yield f"- **Known failures**: {card['known_failures']}"

@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,13 +24,13 @@ from bfr_models.training.judge_distances import Distances
 from bfr_models.training.judge_pairs import Pair, make_pairs
 
 TURNS = (  # of the methods, by batches of faces: those oftener whose faces differ most from the others'
-    ("estimator", "face128"), ("diffbfr", "face128"), ("estimator", "face256"),
-    ("difface", "face128"), ("estimator", "face128-swinir"), ("difface", "face256"),
-    ("estimator", "face128"), ("clr_face", "face128"), ("diffbfr", "face256"),
-    ("difface", "face128"), ("difface", "face128-swinir"), ("clr_face", "face256"),
+    ("estimator", "face128"), ("diffbfr", "face128"), ("estimator", "face256"), ("difface", "face128"),
+    ("difface", "face256"), ("clr_face", "face128"), ("diffbfr", "face256"), ("estimator", "face128"),
+    ("difface", "face128"), ("clr_face", "face256"),
 )  # fmt: skip
-HELD_OUT = 0.12  # of the people: never learnt from, the calibration is theirs
-ITEMS = {"train": (5472, 2880), "held_out": (2112, 576)}
+TRAIN, HELD_OUT = "train", "held_out"
+SHARE_HELD_OUT = 0.12  # of the people: never learnt from, the calibration is theirs
+ITEMS = {TRAIN: (5472, 2880), HELD_OUT: (2112, 576)}
 """Faces of any damage, and after these of light, where it is hardest to say whether a face would gain."""
 CHUNK = 96  # items in a file; both kinds' numbers are multiples of it
 
@@ -74,14 +75,16 @@ def read_people(path: Path, side: int) -> dict[str, People]:
     names: dict[str, list[str]] = {part: [] for part in ITEMS}
     for file in local_files(path):
         for data, person in encoded_images(file, "image"):
-            part = "held_out" if is_held_out(person, data, HELD_OUT) else "train"
+            part = HELD_OUT if is_held_out(person, data, SHARE_HELD_OUT) else TRAIN
             faces[part].append(decode_face(data, side, file.name))
             names[part].append(person or hashlib.sha256(data).hexdigest()[:16])
     return {part: People(np.stack(faces[part]), tuple(names[part])) for part in ITEMS}
 
 
-def prepare_pairs(people: dict[str, People], retinaface: Path, folder: Path, share: Share) -> None:
-    """Makes the pairs of both parts, as files in `folder`; those that are there already stay. Identity is learnt, but
+def prepare_pairs(
+    people: dict[str, People], retinaface: Path, folder: Path, share: Share, parts: Collection[str]
+) -> None:
+    """Makes the pairs of these parts, as files in `folder`; those that are there already stay. Identity is learnt, but
     not measured of people held out."""
     loaded = {turn: load_method(resolve_method(*turn)) for turn in set(TURNS)}
     methods = [(" ".join(turn), loaded[turn]) for turn in TURNS]
@@ -89,13 +92,15 @@ def prepare_pairs(people: dict[str, People], retinaface: Path, folder: Path, sha
     folder.mkdir(parents=True, exist_ok=True)
     require_same_networks(folder)
     for seed, (part, (of_any, of_light)) in enumerate(ITEMS.items()):
+        if part not in parts:
+            continue
         own = people[part]
         for first in range(0, of_any + of_light, CHUNK):
             file = folder / f"{part}-{first:06d}.pairs"
             if file.exists() or not share.has(first // CHUNK):
                 continue
             items, is_light = range(first, first + CHUNK), first >= of_any
-            recognisers = [recogniser] if part == "train" else []
+            recognisers = [recogniser] if part == TRAIN else []
             made = make_pairs(own.faces, own.names, methods, distances, recognisers, items, seed, is_light)
             partial = file.with_suffix(".partial")
             torch.save([_plain(pair) for pair in made], partial)
@@ -119,7 +124,7 @@ def networks() -> dict[str, str]:
 
 
 def read_pairs(folder: Path, part: str) -> list[Pair]:
-    """The pairs of one part: `train` or `held_out`."""
+    """The pairs of one part."""
     files = sorted(folder.glob(f"{part}-*.pairs"))
     return [_pair(*plain) for file in files for plain in torch.load(file, weights_only=True)]
 
