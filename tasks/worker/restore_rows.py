@@ -78,10 +78,9 @@ class RestoreRows:
         accelerator = Lane("accelerator", 2, one_thread)
         networks = Lane("networks", 1, one_thread)
         # One of the accelerator's threads puts the next batch together while the other waits for the last.
-        faces = Batch[RowInFlight](
-            lambda: self._accelerator.batch_size, lambda row: len(row.faces), self._bytes_in_a_batch
-        )
-        photos = Batch[RowInFlight](lambda: PHOTOS_AT_ONCE, lambda row: 1, self._bytes_in_a_batch)
+        size = self._bytes_in_a_batch
+        faces = Batch[RowInFlight](lambda: self._accelerator.batch_size, lambda row: len(row.faces), size)
+        photos = Batch[RowInFlight](lambda: PHOTOS_AT_ONCE, lambda row: 1, size)
         detecting, looking = (accelerator, photos) if self._framing.is_network else (codecs, None)
         scoring, seen = (networks, faces) if self._scorer.has_networks else (codecs, None)
         return [
@@ -96,13 +95,11 @@ class RestoreRows:
         ]
 
     def _bytes_in_a_batch(self) -> int:
-        """Of aligned faces a full one."""
-        faces = self._accelerator.batch_size * (PIXEL_BYTES + FACE_BYTES) * self._size**2
-        return max(SMALL_BATCH_BYTES, faces)
+        face = (PIXEL_BYTES + FACE_BYTES) * self._size**2
+        return max(SMALL_BATCH_BYTES, self._accelerator.batch_size * face)
 
     def _bytes_in_flight(self) -> int:
-        """Twice a large image, and more where there are more threads to work on them; in any case there is room for one
-        more row when every stage waits for the rest of its batch."""
+        """Twice a large image, more with more threads; and one more row when every stage waits for its batch's rest."""
         row = BYTES_PER_THREAD + FACES_GUESSED * FACE_BYTES * self._size**2
         return max(max(2, self._threads // 2) * BYTES_PER_THREAD, STAGES_WITH_BATCHES * self._bytes_in_a_batch() + row)
 
