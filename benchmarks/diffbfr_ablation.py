@@ -42,16 +42,21 @@ START_LOW = (60, 130, 200, 300, 450)
 TEXTURE = (10, 20, 40, 80)
 PARTS: dict[str, dict[str, Any]] = {
     "all": {},
-    "start from the lq face": {"start": "lq"},
-    "start from the lq face, one timestep for all": {"start": "lq", "cover": 0.0, "start_high": 10},
+    "diffusion in place of the flow": {"second": "diffusion"},
+    "diffusion, from the lq face": {"second": "diffusion", "start": "lq"},
+    "diffusion, from the lq face, one timestep for all": {
+        "second": "diffusion", "start": "lq", "cover": 0.0, "start_high": 10
+    },
     "start from pure noise": {"truncated": False},
     "without texture": {"texture": False},
     "without texture, start from pure noise": {"texture": False, "truncated": False},
     **{
-        f"single model from {n}, without texture": {"cascade": False, "texture": False, "cover": 0.0, "start_high": n}
+        f"single model from {n}, without texture": {
+            "second": "diffusion", "cascade": False, "texture": False, "cover": 0.0, "start_high": n
+        }
         for n in (50, 100)
     },
-}
+}  # fmt: skip
 METRICS = ("psnr", "ssim", "identity", "perceptual", "frechet", "sharpness")
 PLOTTED = {"psnr": "PSNR, dB", "identity": "identity to gt", "perceptual": "perceptual distance", "frechet": "Fréchet"}
 

@@ -47,8 +47,8 @@ def _ddim(steps: int, eta: float) -> Options:
     return {"sampler": "ddim", "steps": steps, "eta": eta}
 
 
-def _diffbfr(sampler: str, *steps: int) -> Options:
-    return {"sampler": sampler, **dict(zip(("steps", "steps_high", "steps_texture"), steps, strict=True))}
+def _diffbfr(small: int, second: int, texture: int) -> Options:
+    return {"steps": small, "steps_high": second, "steps_flow": second, "steps_texture": texture}
 
 
 # With one or two calls all of DifFace's samplers without noise are the same: the last step gives x_0.
@@ -63,14 +63,15 @@ VARIANTS: Mapping[str, Mapping[str, Options]] = {
         "4 calls, ddim, eta 0.5": _ddim(4, 0.5),
     },
     "diffbfr": {
-        "1 + 1 + 1 calls, one estimate": {**_diffbfr("dpm++", 1, 1, 1), "self_ensemble": False},
-        "1 + 1 + 1 calls": _diffbfr("dpm++", 1, 1, 1),
-        "2 + 2 + 2 calls, dpm++": _diffbfr("dpm++", 2, 2, 2),
-        "2 + 4 + 2 calls, dpm++, one estimate": {**_diffbfr("dpm++", 2, 4, 2), "self_ensemble": False},
-        "2 + 4 + 2 calls, dpm++": _diffbfr("dpm++", 2, 4, 2),
-        "2 + 8 + 2 calls, dpm++": _diffbfr("dpm++", 2, 8, 2),
-        "4 + 8 + 4 calls, dpm++": _diffbfr("dpm++", 4, 8, 4),
-        "2 + 4 + 2 calls, ddim": _diffbfr("ddim", 2, 4, 2),
+        "1 + 1 + 1 calls, one estimate": {**_diffbfr(1, 1, 1), "self_ensemble": False},
+        "1 + 2 + 1 calls, one estimate": {**_diffbfr(1, 2, 1), "self_ensemble": False},
+        "2 + 2 + 2 calls": _diffbfr(2, 2, 2),
+        "2 + 4 + 2 calls, one estimate": {**_diffbfr(2, 4, 2), "self_ensemble": False},
+        "2 + 4 + 2 calls": _diffbfr(2, 4, 2),
+        "2 + 8 + 2 calls": _diffbfr(2, 8, 2),
+        "2 + 16 + 2 calls": _diffbfr(2, 16, 2),
+        "2 + 4 calls, no texture": {**_diffbfr(2, 4, 1), "texture": False},
+        "2 + 4 + 2 calls, diffusion": {**_diffbfr(2, 4, 2), "second": "diffusion"},
     },
     "clr_face": {
         "1 call": {"steps": 1},

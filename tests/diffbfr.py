@@ -13,6 +13,7 @@ from bfr_models.networks.configs import UNetConfig
 from bfr_models.networks.unet import UNet
 from bfr_models.training.component import NO_AUXILIARY, AuxiliaryWeights
 from bfr_models.training.diffbfr import IrmHigh, IrmLow
+from bfr_models.training.diffbfr_flow import Flow
 from bfr_models.training.registry import build_component
 from bfr_models.weights.tensors import parameters_of, save_weights
 
@@ -29,6 +30,7 @@ TINY = DiffBFRPreset(
     low_max_timestep=999,
     high_max_timestep=300,
     max_timestep=300,
+    flow=PRIOR,
 )
 
 
@@ -41,6 +43,12 @@ def irm_low(preset: DiffBFRPreset = TINY, auxiliary: AuxiliaryWeights = NO_AUXIL
 def irm_high(preset: DiffBFRPreset = TINY, auxiliary: AuxiliaryWeights = NO_AUXILIARY) -> IrmHigh:
     component = build_component("diffbfr", "irm_high", preset, auxiliary)
     assert isinstance(component, IrmHigh)
+    return component
+
+
+def flow(auxiliary: AuxiliaryWeights = NO_AUXILIARY, preset: DiffBFRPreset = TINY) -> Flow:
+    component = build_component("diffbfr", "flow", preset, auxiliary)
+    assert isinstance(component, Flow)
     return component
 
 

@@ -66,6 +66,7 @@ KINDS: dict[str, Callable[[Path, Path], Component]] = {
     "prior": partial(_component, "difface", "prior", TINY),
     "irm_low": partial(_component, "diffbfr", "irm_low", DIFFBFR),
     "irm_high": partial(_component, "diffbfr", "irm_high", DIFFBFR),
+    "flow": partial(_component, "diffbfr", "flow", DIFFBFR),
     "vqgan": partial(_component, "clr_face", "vqgan", CLR_FACE),
     "recogniser": partial(_component, "clr_face", "recogniser", CLR_FACE),
 }

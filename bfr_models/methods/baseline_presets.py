@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bfr_models.methods.difface_presets import ESTIMATOR128, ESTIMATOR512, EstimatorPreset
+from bfr_models.methods.difface_presets import ESTIMATOR512, EstimatorPreset
 from bfr_models.methods.preset import OURS, S_LAB, EstimateOptions, Preset, at_256
 from bfr_models.networks.configs import UNetEstimatorConfig
 
@@ -26,14 +26,6 @@ _ESTIMATOR128 = EstimatorPreset(
 ESTIMATOR = (
     _ESTIMATOR128,
     at_256(_ESTIMATOR128),
-    EstimatorPreset(
-        "face128-swinir",
-        128,
-        OURS,
-        options=EstimatorOptions(),
-        weights={"estimator": "difface-face128-estimator"},
-        estimator=ESTIMATOR128,
-    ),
     EstimatorPreset(
         "ffhq512",
         512,

@@ -127,16 +127,6 @@ class InpaintPreset(PriorPreset):
             raise UsageError(f"expected self_ensemble false for {self.name}: it fills a hole once")
 
 
-ESTIMATOR128 = SwinIRConfig(
-    unshuffle=4,
-    embed_dim=96,
-    depths=(4, 4, 4),
-    num_heads=3,
-    num_feat=32,
-    drop_path=0.0,
-    img_size=32,
-    upsampler="residual",
-)
 PRIOR128 = UNetConfig(
     sample_size=128,
     channels=(48, 64, 96, 96),
@@ -191,16 +181,6 @@ _FACE128 = DifFacePreset(
 DIFFACE = (
     _FACE128,
     at_256(_FACE128),
-    DifFacePreset(
-        "face128-swinir",  # our first estimator
-        128,
-        OURS,
-        options=DifFaceOptions(start_timestep=20, steps=4, sampler="dpm++"),
-        weights={"estimator": "difface-face128-estimator", "prior": "difface-face128-prior"},
-        estimator=ESTIMATOR128,
-        prior=PRIOR128,
-        max_timestep=300,
-    ),
     _FFHQ512,
     replace(
         _FFHQ512,

@@ -13,7 +13,8 @@ model's output, so each stage needs less noise than the one before. The texture 
 and moves the face towards them as far as its few steps allow.
 
 The face is lq itself (`options.start` "lq", the paper's), or a regression network's estimate of it ("estimate", ours):
-less is wrong with that, so that less noise is enough.
+less is wrong with that, so that less noise is enough. In place of the second chain a rectified flow can carry it on
+(`options.second` "flow", ours; `bfr_models.diffusion.flow`).
 
 The paper's abstract gives the cascade of two sizes, the condition, the truncated starts, the fractional time step and
 the unconditional model. Sizes, networks and numbers are ours.
@@ -26,6 +27,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from bfr_models.diffusion.flow import flow
 from bfr_models.diffusion.levels import Level
 from bfr_models.diffusion.own_start import own_chains
 from bfr_models.diffusion.sampling import as_model, get_sampler, truncated_sample, truncated_sample_each
@@ -69,7 +71,7 @@ class DiffBFR:
 
         self._estimator = Estimator(resolved, device) if options.start == "estimate" else None
         self._irm_low = load("irm_low") if options.cascade else None
-        self._irm_high = load("irm_high")
+        self._second = load("flow" if options.second == "flow" else "irm_high")
         self._tem = load("tem") if options.texture else None
 
     @torch.inference_mode()
@@ -80,7 +82,7 @@ class DiffBFR:
         face = lq if self._estimator is None else self._estimator.estimate(lq)
         if self._irm_low is not None:
             face = self._restore_low(self._irm_low, face, lq, noise)
-        face = self._restore_high(face, lq, noise)
+        face = self._flow(face, noise) if options.second == "flow" else self._restore_high(face, lq, noise)
         if self._tem is not None:
             timesteps = fractional_timesteps(options.texture_timestep, options.steps_texture)
             face = self._run(self._tem, face, self._levels(timesteps), noise)
@@ -102,10 +104,17 @@ class DiffBFR:
         condition = torch.cat([face, lq], dim=1)
         if not options.cover:
             levels = self._levels(truncated_timesteps(highest, steps))
-            return self._run(self._irm_high, face, levels, noise, condition)
+            return self._run(self._second, face, levels, noise, condition)
         chains = own_chains(lq, face, options.cover, highest, steps, self._alphas_cumprod)
         with autocast(self._device, options.precision):
-            return truncated_sample_each(as_model(self._irm_high, condition), face, chains, self._sampler, noise)
+            return truncated_sample_each(as_model(self._second, condition), face, chains, self._sampler, noise)
+
+    def _flow(self, face: Tensor, noise: RowNoise) -> Tensor:
+        """The same by a rectified flow."""
+        options = self._options
+        with autocast(self._device, options.precision):
+            natural = flow(as_model(self._second), face, options.steps_flow, noise)
+        return torch.lerp(face, natural, options.flow_share)
 
     def _levels(self, timesteps: Sequence[float]) -> list[Level]:
         return levels_at(timesteps, self._alphas_cumprod)

@@ -29,7 +29,12 @@ class DiffBFROptions(EstimateOptions):
     the noise there grows with `cover` and with the square of what has been changed in the coarse face by then
     (`bfr_models.diffusion.own_start`). This is ours.
 
-    `steps`, `steps_high` and `steps_texture` are the network calls of each chain.
+    `second` "flow" takes a rectified flow (`bfr_models.diffusion.flow`) in place of the second chain. It carries on the
+    estimate itself, and neither `start_high` nor `cover` is of it. Of what it changes `flow_share` is taken: on the
+    straight line between the face that is nearest to the true one on average, 0, and one that looks natural, 1, faces
+    are as near as their naturalness allows (arXiv 2107.02555).
+
+    `steps`, `steps_high` or `steps_flow`, and `steps_texture` are the network calls of each.
 
     The switches are for ablations: without `cascade` the first model is left out and the second restores the lq face
     itself; without `texture` the last chain is left out; without `truncated` the first chain starts at the last
@@ -37,11 +42,14 @@ class DiffBFROptions(EstimateOptions):
     """
 
     start: Literal["lq", "estimate"] = "lq"
+    second: Literal["diffusion", "flow"] = "diffusion"
     start_low: int = 8
     start_high: int = 10
     texture_timestep: float = 5.0
     steps: int = 2
     steps_high: int = 2
+    steps_flow: int = 4
+    flow_share: float = 1.0
     steps_texture: int = 2
     sampler: Literal["ddim", "dpm++"] = "ddim"
     eta: float = 0.0  # of ddim: 0 deterministic, 1 ancestral
@@ -54,6 +62,7 @@ class DiffBFROptions(EstimateOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of("start", self.start, ("lq", "estimate"))
+        one_of("second", self.second, ("diffusion", "flow"))
         one_of("sampler", self.sampler, ("ddim", "dpm++"))
         for start, steps in (
             ("start_low", "steps"),
@@ -65,6 +74,10 @@ class DiffBFROptions(EstimateOptions):
                 raise UsageError(f"expected {start} in 0..999, got {highest}")
             if not 1 <= calls <= highest + 1:
                 raise UsageError(f"expected {steps} in 1..{int(highest) + 1} ({start} + 1), got {calls}")
+        if not 1 <= self.steps_flow <= 1000:
+            raise UsageError(f"expected steps_flow in 1..1000, got {self.steps_flow}")
+        if not 0 < self.flow_share <= 1:
+            raise UsageError(f"expected flow_share above 0, at most 1, got {self.flow_share}")
         if not 0 <= self.eta <= 1:
             raise UsageError(f"expected eta in [0, 1], got {self.eta}")
         if not 0 <= self.cover <= 20:
@@ -82,13 +95,15 @@ class DiffBFRPreset(PriorPreset):
     """The three networks. The texture model is the `prior`: unconditional, trained on clean faces, DifFace's own.
 
     The first restoring model sees the lq face at a smaller size of its own. The second one is given two images beside
-    x_t: the face as corrected by the first, and the lq face. `estimator` is the network of the start "estimate", which
-    a preset may do without.
+    x_t: the face as corrected by the first, and the lq face. `estimator` is the network of the start "estimate", `flow`
+    that of the second "flow"; a preset may do without.
 
     Timesteps follow the argument of `DifFacePreset`: noise that hides the same detail has 1/4 of the variance per pixel
     at half the side. `ffhq512` starts its chains at 400 (128 px), 200 and 100 (512 px); with the same detail hidden,
-    that is 262 at 64 px, 53 and 22 at 128 px. `face128` starts lower, at 4, by the damage of the face, and at 5,
-    because from higher ones held-out faces come out sharper but further from the person.
+    that is 262 at 64 px, 53 and 22 at 128 px. `face128` starts lower, at 4 and 5, because from higher ones held-out
+    faces come out sharper but further from the person. So they do from its second chain, which starts by the damage of
+    the face; the flow in its place brings them nearer, three quarters of it as near as all of it, with more of the
+    person.
     """
 
     irm_low: UNetConfig = field(kw_only=True)
@@ -96,10 +111,15 @@ class DiffBFRPreset(PriorPreset):
     low_max_timestep: int = field(kw_only=True)
     high_max_timestep: int = field(kw_only=True)
     estimator: UNetEstimatorConfig | None = None
+    flow: UNetConfig | None = None
 
     def check(self, options: Any) -> None:
         if options.start == "estimate" and self.estimator is None:
             raise UsageError(f"expected start lq: {self.name} has no regression network")
+        if options.second == "flow" and self.flow is None:
+            raise UsageError(f"expected second diffusion: {self.name} has no flow")
+        if options.second == "flow" and options.start == "lq":
+            raise UsageError("expected second diffusion with start lq: the flow carries on a regression network's face")
         limits = {
             "start_low": self.low_max_timestep,
             "start_high": self.high_max_timestep,
@@ -113,6 +133,7 @@ class DiffBFRPreset(PriorPreset):
 # Both restoring models have the shape of our first, shallower prior, whose weights they were trained from. At 64 px its
 # coarsest level, which alone had attention, would be one of 4 px, and is left out.
 IRM_HIGH128 = replace(PRIOR128, layers_per_block=1, attention_levels=(3,), condition_channels=6)
+FLOW128 = replace(IRM_HIGH128, condition_channels=0)
 IRM_LOW128 = replace(IRM_HIGH128, sample_size=64, channels=(48, 64, 96), attention_levels=(), condition_channels=3)
 # SR3's network for 128 px, without its dropout.
 IRM_LOW512 = UNetConfig(
@@ -132,6 +153,8 @@ _FACE128 = DiffBFRPreset(
     options=DiffBFROptions(
         self_ensemble=True,
         start="estimate",
+        second="flow",
+        flow_share=0.75,
         start_low=4,
         start_high=100,
         steps_high=4,
@@ -142,6 +165,7 @@ _FACE128 = DiffBFRPreset(
         "estimator": "difface-face128-estimator_unet",
         "irm_low": "diffbfr-face128-irm_low",
         "irm_high": "diffbfr-face128-irm_high",
+        "flow": "diffbfr-face128-flow",
         "tem": "difface-face128-prior",
     },
     irm_low=IRM_LOW128,
@@ -151,6 +175,7 @@ _FACE128 = DiffBFRPreset(
     high_max_timestep=300,
     max_timestep=300,
     estimator=UNetEstimatorConfig(),
+    flow=FLOW128,
 )
 DIFFBFR = (
     _FACE128,

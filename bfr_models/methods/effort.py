@@ -20,7 +20,7 @@ Options = Mapping[str, Any]
 _OF_FACE128: Mapping[str, Mapping[str, Options]] = {
     "difface": {"draft": {"steps": 1, "self_ensemble": False}, "best": {}},
     "diffbfr": {
-        "draft": {"steps": 1, "steps_high": 1, "steps_texture": 1, "self_ensemble": False},
+        "draft": {"steps": 1, "steps_high": 1, "steps_flow": 2, "steps_texture": 1, "self_ensemble": False},
         "best": {},
     },
     "clr_face": {"draft": {"steps": 1}, "best": {}},

@@ -52,8 +52,8 @@ _DIFFACE128 = Dial(
     free={"start_timestep": 250, "cover": 12.0}, faithful={"start_timestep": 3, "cover": 0.4}, calls=_STEPS
 )
 _DIFFBFR128 = Dial(
-    free={"start_low": 60, "start_high": 250, "cover": 12.0, "texture_timestep": 22.0},
-    faithful={"start_low": 1, "start_high": 3, "cover": 0.4, "texture_timestep": 1.0},
+    free={"start_low": 60, "start_high": 250, "cover": 12.0, "flow_share": 1.0, "texture_timestep": 22.0},
+    faithful={"start_low": 1, "start_high": 3, "cover": 0.4, "flow_share": 0.1, "texture_timestep": 1.0},
     calls=_DIFFBFR_STEPS,
 )
 _CLR_FACE128 = Dial(free={"start_time": 0.6, "cover": 4.0}, faithful={"start_time": 0.01, "cover": 0.25})
@@ -63,7 +63,6 @@ _DIFFACE512 = Dial(free={"start_timestep": 800}, faithful={"start_timestep": 40}
 DIALS: Mapping[tuple[str, str], Dial] = {
     ("difface", "face128"): _DIFFACE128,
     ("difface", "face256"): _DIFFACE128,
-    ("difface", "face128-swinir"): Dial(free={"start_timestep": 90}, faithful={"start_timestep": 2}, calls=_STEPS),
     ("difface", "ffhq512"): _DIFFACE512,
     ("difface", "ffhq512-mse"): _DIFFACE512,
     ("diffbfr", "face128"): _DIFFBFR128,

@@ -173,7 +173,8 @@ class IrmHigh(_ConditionalDenoiser):
         self, preset: DiffBFRPreset, auxiliary: AuxiliaryWeights, recipe: Recipe, weights: LossWeights
     ) -> None:
         super().__init__(preset, auxiliary, recipe, weights)
-        self.cover = cast(DiffBFROptions, preset.options).cover
+        options = cast(DiffBFROptions, preset.options)
+        self.cover, self.self_ensemble = options.cover, options.start == "estimate" and options.self_ensemble
         self.first = IrmLow(preset, NO_AUXILIARY, recipe, weights)  # for its images and its chain; not trained here
         self.first_weights = auxiliary.irm_low
         self.first_network = _frozen(self.first.build(), auxiliary.irm_low) if auxiliary.irm_low else None
@@ -195,9 +196,15 @@ class IrmHigh(_ConditionalDenoiser):
         return (2 + (self.start - 2) * draws.uniform() ** 1.5).round().long()
 
     def images(self, gt: Tensor, lq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        start = self._start(lq)
-        y = corrected(start, self._first_output(start, lq, self.first.steps, RowNoise(range(len(lq)), lq.device)))
+        y = self.start_of_second(lq, RowNoise(range(len(lq)), lq.device))
         return gt, y, torch.cat([y, lq], dim=1)
+
+    def start_of_second(self, lq: Tensor, noise: Noise) -> Tensor:
+        """The face as the method has it before its second stage."""
+        start = self._start(lq)
+        if self.self_ensemble:
+            start = (start + self._start(lq.flip(-1)).flip(-1)) / 2
+        return corrected(start, self._first_output(start, lq, self.first.steps, noise))
 
     def training_images(self, gt: Tensor, lq: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
         kind = (draws.numbers + torch.randint(8, (), generator=draws.common)) % 8
@@ -227,7 +234,7 @@ class IrmHigh(_ConditionalDenoiser):
 
     @torch.no_grad()
     def _start(self, lq: Tensor) -> Tensor:
-        """What the method's chains start from, but for its second estimate (`self_ensemble`)."""
+        """What the method's chains start from, but for its second estimate, which training can do without."""
         if self.estimator is None:
             return lq
         estimate: Tensor = self.estimator.to(lq.device)((lq + 1) / 2)

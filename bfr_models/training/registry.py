@@ -15,7 +15,7 @@ from bfr_models.methods.clr_face_presets import CLR_FACE
 from bfr_models.methods.difface_presets import DIFFACE, DifFacePreset
 from bfr_models.methods.diffbfr_presets import DIFFBFR
 from bfr_models.methods.preset import Preset
-from bfr_models.training import clr_face, detail, difface, diffbfr, estimator_unet
+from bfr_models.training import clr_face, detail, difface, diffbfr, diffbfr_flow, estimator_unet
 from bfr_models.training import clr_face_guidance as guidance
 from bfr_models.training.component import NO_AUXILIARY, AuxiliaryWeights, Component, Recipe
 from bfr_models.training.component import LossWeights as Loss
@@ -68,6 +68,8 @@ COMPONENTS = {
     ("diffbfr", "irm_high"):  Spec(diffbfr.IrmHigh,           ARCHIVE, 8000, 16,  4e-4,
                                    Loss(perceptual=0.05, identity=0.25), ("irm_low", "estimator", *LOOKS),
                                    augmentation=OLD_PRINTS),
+    ("diffbfr", "flow"):      Spec(diffbfr_flow.Flow,         ARCHIVE, 8000, 16,  4e-4,
+                                   auxiliary=("irm_low", "estimator", "perceptual"), augmentation=OLD_PRINTS),
     ("diffbfr", "tem"):       Spec(difface.Prior,             CLEAN,  8000,  16,  4e-4, augmentation=OLD_PRINTS),
     ("clr_face", "vqgan"):    Spec(clr_face.Autoencoder,      CLEAN,  8000,   8,  4e-4,
                                    VQGAN_TERMS, ("perceptual",)),

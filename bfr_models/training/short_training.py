@@ -40,7 +40,7 @@ from bfr_models.training.state import State
 from bfr_models.weights.files import read_card
 from bfr_models.weights.tensors import load_weights, parameters_of, save_weights
 
-COMPONENTS = ("difface/estimator_unet", "difface/prior", "diffbfr/irm_low", "diffbfr/irm_high")
+COMPONENTS = ("difface/estimator_unet", "difface/prior", "diffbfr/irm_low", "diffbfr/flow")
 PRESET, SIZE = "face128", 128
 GRACE = 5.0  # seconds that the last checkpoint may take
 OVERTIME = 60.0  # seconds after its end at which a process that hangs is killed

@@ -224,7 +224,7 @@ class TestChain:
 
     def test_the_presets_have_the_authors_defaults(self) -> None:
         by_name = {preset.name: preset.options for preset in DIFFACE}
-        assert list(by_name) == ["face128", "face256", "face128-swinir", "ffhq512", "ffhq512-mse", "inpaint256"]
+        assert list(by_name) == ["face128", "face256", "ffhq512", "ffhq512-mse", "inpaint256"]
         assert by_name["ffhq512"] == DifFaceOptions(
             precision="fp32", start_timestep=400, steps=100, sampler="ddim", eta=0.5, start_gap=4
         )

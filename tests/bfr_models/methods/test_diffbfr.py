@@ -41,7 +41,7 @@ TINY = DiffBFRPreset(
         sampler="ddim",
         eta=0.0,
     ),
-    weights={name: f"tiny-{name}" for name in ("estimator", "irm_low", "irm_high", "tem")},
+    weights={name: f"tiny-{name}" for name in ("estimator", "irm_low", "irm_high", "flow", "tem")},
     irm_low=replace(PRIOR, sample_size=LOW, condition_channels=3, learn_sigma=False),
     irm_high=replace(PRIOR, condition_channels=6, learn_sigma=False),
     prior=PRIOR,
@@ -49,10 +49,12 @@ TINY = DiffBFRPreset(
     high_max_timestep=300,
     max_timestep=300,
     estimator=UNetEstimatorConfig(channels=(8, 16), blocks=(1, 1), half_channels=8, full_channels=4, coarsest=2),
+    flow=replace(PRIOR, learn_sigma=False),
 )
 SWITCHES = [
     {}, {"cascade": False}, {"texture": False}, {"truncated": False}, {"cascade": False, "texture": False},
-    {"start": "estimate"}, {"start": "estimate", "cascade": False},
+    {"start": "estimate"}, {"start": "estimate", "cascade": False}, {"start": "estimate", "second": "flow"},
+    {"start": "estimate", "second": "flow", "flow_share": 0.5, "texture": False},
 ]  # fmt: skip
 
 
@@ -127,6 +129,8 @@ def reference(
     texture: bool = True,
     truncated: bool = True,
     start: str = "lq",
+    second: str = "diffusion",
+    flow_share: float = 1.0,
 ) -> Tensor:
     """The three stages in float64, each face's draws from its own generator in the order of the stages."""
     generators = [torch.Generator().manual_seed(seed) for seed in batch.seeds]
@@ -143,7 +147,13 @@ def reference(
         timesteps = [130.0, 87.0, 43.0, 0.0] if truncated else [999.0, 666.0, 333.0, 0.0]
         low = chain(tiny.networks["irm_low"], y if truncated else 0 * y, timesteps, normal(LOW), [small])
         face = (face + resize(low - y, SIZE)).clamp(-1, 1)
-    face = chain(tiny.networks["irm_high"], face, [50.0, 25.0, 0.0], normal(SIZE), [face, lq])
+    if second == "flow":
+        x = face + 0.05 * normal(SIZE)
+        for t in (1000.0, 750.0, 500.0, 250.0):
+            x = x - 0.1 / 4 * tiny.networks["flow"](x, torch.full((len(x),), t, dtype=torch.float64))
+        face = face + flow_share * (x.clamp(-1, 1) - face)
+    else:
+        face = chain(tiny.networks["irm_high"], face, [50.0, 25.0, 0.0], normal(SIZE), [face, lq])
     return chain(tiny.networks["tem"], face, [22.5, 0.0], normal(SIZE), []) if texture else face
 
 
@@ -224,12 +234,24 @@ def test_a_face_of_another_size_is_resized_first(tiny: Tiny) -> None:
         ({"cover": 2.0, "cascade": False}, "expected cascade or start estimate with a cover"),
         ({"cover": 21.0}, "expected cover in [0, 20], got 21.0"),
         ({"start": "noise"}, "unknown start 'noise'; known: lq, estimate"),
+        ({"second": "sde"}, "unknown second 'sde'; known: diffusion, flow"),
+        ({"flow_share": 0.0}, "expected flow_share above 0, at most 1, got 0.0"),
+        ({"steps_flow": 0}, "expected steps_flow in 1..1000, got 0"),
         ({"truncated": False, "cascade": False}, "expected cascade where the chain is not truncated"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
         DiffBFROptions(**options)
+
+
+def test_the_flow_carries_on_a_regression_networks_face_alone() -> None:
+    face128, _, ffhq512 = DIFFBFR
+    with pytest.raises(UsageError, match="expected second diffusion with start lq"):
+        face128.check(replace(face128.options, start="lq"))
+    face128.check(replace(face128.options, start="lq", second="diffusion"))
+    with pytest.raises(UsageError, match="expected second diffusion: ffhq512 has no flow"):
+        ffhq512.check(replace(ffhq512.options, second="flow"))
 
 
 @pytest.mark.parametrize("option", ["start_high", "texture_timestep"])

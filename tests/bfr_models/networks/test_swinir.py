@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bfr_models.methods.difface_presets import ESTIMATOR128
 from bfr_models.networks.configs import SwinIRConfig
 from bfr_models.networks.swinir import SwinIR
 
@@ -29,12 +28,6 @@ def test_the_published_network_has_the_published_size() -> None:
     assert state["layers.0.residual_group.blocks.0.attn.relative_position_bias_table"].shape == (225, 6)
     assert state["conv_first.1.weight"].shape == (180, 192, 3, 3)
     assert {"patch_embed.norm.weight", "conv_before_upsample.0.bias", "conv_up3.weight"} <= state.keys()
-
-
-def test_the_face128_network_maps_faces_to_faces() -> None:
-    config = ESTIMATOR128
-    with torch.inference_mode():
-        assert SwinIR(config)(torch.rand(2, 3, 128, 128)).shape == (2, 3, 128, 128)
 
 
 def test_with_a_residual_tail_training_starts_from_the_identity_and_reaches_every_weight() -> None:

@@ -12,8 +12,9 @@ from bfr_models.errors import UsageError
 from bfr_models.training.component import AuxiliaryWeights
 from bfr_models.training.identity_loss import one_view
 from bfr_models.training.perceptual import PerceptualDistance, load_perceptual_distance
-from bfr_models.training.registry import get_component
+from bfr_models.training.registry import build_component, get_component
 from tests.draws import draws_of
+from tests.small_trainings import SIZE, TINY
 
 
 @pytest.fixture
@@ -47,14 +48,14 @@ def test_gradients_reach_the_image_and_not_the_network(weights: Path) -> None:
 
 
 def test_the_estimator_learns_from_it_and_the_prior_refuses_it(weights: Path) -> None:
-    gt, lq = torch.rand(2, 1, 3, 128, 128) * 2 - 1
-    plain = get_component("difface", "estimator", "face128-swinir")
-    with_it = get_component("difface", "estimator", "face128-swinir", AuxiliaryWeights(perceptual=weights))
+    gt, lq = torch.rand(2, 1, 3, SIZE, SIZE) * 2 - 1
+    plain = build_component("difface", "estimator", TINY)
+    with_it = build_component("difface", "estimator", TINY, AuxiliaryWeights(perceptual=weights))
     network = plain.build()  # the identity before any training
     extra = with_it.loss(network, gt, lq, draws_of(1)) - plain.loss(network, gt, lq, draws_of(1))
     draws = draws_of(1)
     draws.uniform(*plain.config.luck)  # type: ignore[attr-defined]
-    seen = one_view(F.avg_pool2d(lq, 4, stride=1), F.avg_pool2d(gt, 4, stride=1), draws)
+    seen = one_view(F.avg_pool2d(lq, 2, stride=1), F.avg_pool2d(gt, 2, stride=1), draws)
     assert torch.isclose(extra, 0.01 * with_it.identity_loss.perceptual(*seen), rtol=1e-4)  # type: ignore[attr-defined]
     with pytest.raises(UsageError, match="only its own loss, found perceptual"):
         get_component("difface", "prior", "face128", AuxiliaryWeights(perceptual=weights))

@@ -159,13 +159,11 @@ class TestTraining:
         assert set(training.recipe.degradations) == kinds
         assert torch.isfinite(training._loss(training.state.network))
 
-    def test_the_second_model_is_trained_behind_what_its_chain_goes_through(self, packed: Path, tmp_path: Path) -> None:
+    def test_the_flow_is_trained_behind_what_a_face_goes_through_before_it(self, packed: Path, tmp_path: Path) -> None:
         names = {"estimator": "difface-face128-estimator_unet", "irm_low": "diffbfr-face128-irm_low"}
         auxiliary = AuxiliaryWeights(**{name: ASSETS / f"{file}.safetensors" for name, file in names.items()})
-        Training(
-            settings_of(packed, tmp_path / "out", component="diffbfr/irm_high", auxiliary=auxiliary, steps=1)
-        ).run()
-        card = read_card(tmp_path / "out" / "diffbfr-face128-irm_high.safetensors")
+        Training(settings_of(packed, tmp_path / "out", component="diffbfr/flow", auxiliary=auxiliary, steps=1)).run()
+        card = read_card(tmp_path / "out" / "diffbfr-face128-flow.safetensors")
         for name, file in names.items():
             assert card[f"{name}_sha256"] == read_card(ASSETS / f"{file}.safetensors")["sha256"]
 
