@@ -1,4 +1,4 @@
-"""What each part of DiffBFR does: truncated start, cascade, texture model, and how far up the chains start.
+"""What each part of DiffBFR does: truncated start, cascade, flow, texture model, and how far up the chains start.
 
     python benchmarks/diffbfr_ablation.py --data faces.parquet [--perceptual squeezenet1_1.pth] [--grid faces.png]
 

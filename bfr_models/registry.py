@@ -49,7 +49,7 @@ BUILT_IN = (
     MethodSpec("difface", "bfr_models.methods.difface:DifFace", "arXiv:2212.06512",
                "the estimate, diffused to step N and denoised by an unconditional prior", DIFFACE),
     MethodSpec("diffbfr", "bfr_models.methods.diffbfr:DiffBFR", "arXiv:2305.04517",
-               "two conditional models from a noised lq, then an unconditional one for texture", DIFFBFR),
+               "conditional models of two sizes (or a flow), then an unconditional one for texture", DIFFBFR),
     MethodSpec("clr_face", "bfr_models.methods.clr_face:CLRFace", "arXiv:2402.06106",
                "latent diffusion from an identity-recovering start, guided by a recogniser", CLR_FACE),
 )  # fmt: skip

@@ -81,9 +81,10 @@ def judge_section(card: Card) -> Iterator[str]:
         f"- **Data**: {seen['pairs']} pairs of {seen['people']} people; {held_out['pairs']} pairs of "
         f"{held_out['people']} more held out. {card['data']['made_of']}"
     )
-    if changed := [file for file, sha256 in card["networks"].items() if seen["networks"].get(file) != sha256]:
-        names = ", ".join(f"`{Path(file).stem}`" for file in changed)
-        yield f"- **Calibrated anew** on the people held out, after it had learnt, with other {names}."
+    of_now, of_then = set(card["networks"].items()), set(seen.get("networks", card["networks"]).items())
+    if changed := sorted({Path(file).stem for file, _ in of_now ^ of_then}):
+        names = ", ".join(f"`{name}`" for name in changed)
+        yield f"- **Calibrated anew** on the people held out, after it had learnt; new, changed or gone since: {names}."
     yield f"- **Labels**: {card['labels']}"
     yield f"- **Notes**: {card['notes']}"
     yield f"- **Known failures**: {card['known_failures']}"

@@ -5,6 +5,7 @@
 
     identity restoration, low     y = face at the first model's size, c = lq there  N = options.start_low
     identity restoration, high    y = face as the first corrects it, c = y and lq   N = options.start_high
+    (or a rectified flow          y = face as the first corrects it, no c)
     texture enhancement           y = the second's output, no c                     N = options.texture_timestep
 
 A chain that starts from y instead of pure noise keeps the identity that y still carries; the noise must be just enough
@@ -54,7 +55,7 @@ def corrected(face: Tensor, small: Tensor) -> Tensor:
 
 
 class DiffBFR:
-    """The three chains in a row; a stage that is switched off is not loaded."""
+    """The three stages in a row; a stage that is switched off is not loaded."""
 
     def __init__(self, resolved: ResolvedMethod, device: str) -> None:
         preset, options = resolved.preset, resolved.options
@@ -110,7 +111,7 @@ class DiffBFR:
             return truncated_sample_each(as_model(self._second, condition), face, chains, self._sampler, noise)
 
     def _flow(self, face: Tensor, noise: RowNoise) -> Tensor:
-        """The same by a rectified flow."""
+        """The first model's face, carried `flow_share` of the way to a natural one."""
         options = self._options
         with autocast(self._device, options.precision):
             natural = flow(as_model(self._second), face, options.steps_flow, noise)

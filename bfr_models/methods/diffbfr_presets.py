@@ -16,7 +16,7 @@ from bfr_models.networks.configs import UNetConfig, UNetEstimatorConfig
 
 @dataclass(frozen=True)
 class DiffBFROptions(EstimateOptions):
-    """How the three chains are run. Timesteps are of the 1000 that the networks are trained on.
+    """How the three stages are run. Timesteps are of the 1000 that the networks are trained on.
 
     The restoring chains start from the degraded face ("lq", the paper's, for which `self_ensemble` means nothing), or
     from a regression network's estimate of it ("estimate", ours). `start_low` and `start_high` are their N: more noise
@@ -29,10 +29,11 @@ class DiffBFROptions(EstimateOptions):
     the noise there grows with `cover` and with the square of what has been changed in the coarse face by then
     (`bfr_models.diffusion.own_start`). This is ours.
 
-    `second` "flow" takes a rectified flow (`bfr_models.diffusion.flow`) in place of the second chain. It carries on the
-    estimate itself, and neither `start_high` nor `cover` is of it. Of what it changes `flow_share` is taken: on the
-    straight line between the face that is nearest to the true one on average, 0, and one that looks natural, 1, faces
-    are as near as their naturalness allows (arXiv 2107.02555).
+    `second` "flow" takes a rectified flow (`bfr_models.diffusion.flow`) in place of the second chain. It starts from
+    the face as the first model has corrected it; `start_high`, `steps_high` and `cover` have no effect then, as
+    `steps_flow` and `flow_share` have none without it. Of what the flow changes `flow_share` is taken: on the straight
+    line between the face that is nearest to the true one on average, 0, and one that looks natural, 1, faces are as
+    near as their naturalness allows (arXiv 2107.02555).
 
     `steps`, `steps_high` or `steps_flow`, and `steps_texture` are the network calls of each.
 
@@ -92,7 +93,7 @@ class DiffBFROptions(EstimateOptions):
 
 @dataclass(frozen=True)
 class DiffBFRPreset(PriorPreset):
-    """The three networks. The texture model is the `prior`: unconditional, trained on clean faces, DifFace's own.
+    """The networks. The texture model is the `prior`: unconditional, trained on clean faces, DifFace's own.
 
     The first restoring model sees the lq face at a smaller size of its own. The second one is given two images beside
     x_t: the face as corrected by the first, and the lq face. `estimator` is the network of the start "estimate", `flow`
@@ -101,9 +102,9 @@ class DiffBFRPreset(PriorPreset):
     Timesteps follow the argument of `DifFacePreset`: noise that hides the same detail has 1/4 of the variance per pixel
     at half the side. `ffhq512` starts its chains at 400 (128 px), 200 and 100 (512 px); with the same detail hidden,
     that is 262 at 64 px, 53 and 22 at 128 px. `face128` starts lower, at 4 and 5, because from higher ones held-out
-    faces come out sharper but further from the person. So they do from its second chain, which starts by the damage of
-    the face; the flow in its place brings them nearer, three quarters of it as near as all of it, with more of the
-    person.
+    faces come out sharper but further from the person. The same is true of its second chain, whose starts go by the
+    damage of the face. The flow in place of that brings faces nearer to the clean ones; three quarters of its change do
+    so as well as all of it, and keep more of the person.
     """
 
     irm_low: UNetConfig = field(kw_only=True)

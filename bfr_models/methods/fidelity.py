@@ -2,7 +2,7 @@
 torch.
 
 Every preset has a stop at each end of the dial; its own options are the middle, 0.5. In between, an option moves
-geometrically, since noise does: twice the timestep hides detail of about twice the size.
+geometrically, as noise does: twice the timestep hides detail of about twice the size.
 """
 
 from __future__ import annotations

@@ -14,6 +14,6 @@ class Passthrough:
         self.size = resolved.preset.size
 
     def restore(self, batch: FaceBatch) -> FaceBatch:
-        """(B, 3, H, W) -> (B, 3, size, size) in [-1, 1]."""
+        """(B, 3, H, W) in [-1, 1] -> (B, 3, size, size)."""
         resized = resize(batch.images, self.size)
         return batch if resized is batch.images else batch.with_images(resized.clamp(-1, 1))

@@ -7,8 +7,9 @@ learns that. There x_t is made of y, and the target is the eps that leads from x
 predicts is also compared with the true one by `IdentityLoss`.
 
 Train in this order: `tem` (or take DifFace's prior as it is); `irm_low`; `irm_high`, with the first model's weights as
-`--irm-low`. Both may start (`--initial`) from their own weights, and from a prior's of the second model's shape: at
-512 px from DifFace's; at 128 px the prior that ships is a deeper one. Nothing is trained jointly.
+`--irm-low`, or the flow that can take its place (`bfr_models.training.diffbfr_flow`). Both models may start
+(`--initial`) from their own weights, and from a prior's of the second model's shape: at 512 px from DifFace's; at 128
+px the prior that ships is a deeper one. Nothing is trained jointly.
 """
 
 from __future__ import annotations
@@ -200,7 +201,7 @@ class IrmHigh(_ConditionalDenoiser):
         return gt, y, torch.cat([y, lq], dim=1)
 
     def start_of_second(self, lq: Tensor, noise: Noise) -> Tensor:
-        """The face as the method has it before its second stage."""
+        """The face as the method has it before its second stage: (B, 3, H, W) in [-1, 1], as lq."""
         start = self._start(lq)
         if self.self_ensemble:
             start = (start + self._start(lq.flip(-1)).flip(-1)) / 2
@@ -234,7 +235,7 @@ class IrmHigh(_ConditionalDenoiser):
 
     @torch.no_grad()
     def _start(self, lq: Tensor) -> Tensor:
-        """What the method's chains start from, but for its second estimate, which training can do without."""
+        """One estimate of the face, which is enough to train with; `start_of_second` takes two, as the method does."""
         if self.estimator is None:
             return lq
         estimate: Tensor = self.estimator.to(lq.device)((lq + 1) / 2)

@@ -215,7 +215,8 @@ def _learn(train: Sequence[Pair]) -> tuple[JudgeNetwork, dict[str, Any]]:
 
 
 def installed() -> tuple[JudgeNetwork, dict[str, Any]]:
-    """The judge that is installed, and what it was made from."""
+    """The judge that is installed, and what it was made from (cards of before the first calibration name those networks
+    only as the ones that it may judge)."""
     path, network = require_weight(JUDGE), JudgeNetwork()
     load_weights(network, path)
     card = read_card(path)

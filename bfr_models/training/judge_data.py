@@ -124,7 +124,7 @@ def networks() -> dict[str, str]:
 
 
 def read_pairs(folder: Path, part: str) -> list[Pair]:
-    """The pairs of one part."""
+    """The pairs of one part, `TRAIN` or `HELD_OUT`."""
     files = sorted(folder.glob(f"{part}-*.pairs"))
     return [_pair(*plain) for file in files for plain in torch.load(file, weights_only=True)]
 

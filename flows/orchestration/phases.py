@@ -86,7 +86,7 @@ def call_directly(function: Callable[..., Any], _name: str) -> Callable[..., Any
 def as_prefect_task(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     """A task with retries, since every phase resumes where it stopped; our own errors are final: a person must act."""
     settings = task(
-        task_run_name=name,  # and no tags: for each, Prefect asks whether it is limited, for seconds now and then
+        task_run_name=name,  # and no tags: Prefect asks its server for limits of each, which can take seconds
         retries=len(RETRY_DELAYS),
         retry_delay_seconds=RETRY_DELAYS,
         retry_condition_fn=_is_not_final,

@@ -1,6 +1,6 @@
 """The interface of a pool of workers, which are Ray actors or threads of this process.
 
-A worker has at most `IN_HAND` shards: while one is on the accelerator, the other is decoded, encoded or uploaded.
+A worker works on at most `IN_HAND` shards: while one is on the accelerator, the other is decoded, encoded or uploaded.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Outcome:
 
 class Pool(Protocol):
     waiting_room: int
-    """How many orders more than `free_slots` may be submitted: they wait for a slot."""
+    """How many orders more than `free_slots` may be submitted while nobody polls: they wait for a slot."""
 
     def resize(self, left: int) -> None:
         """Has as many workers as are of use for this many shards that are not done."""

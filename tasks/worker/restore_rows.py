@@ -50,7 +50,7 @@ PIXEL_BYTES = 6  # of an image, and of what is written in its place
 FACE_BYTES = 30  # a pixel of a face at the method's size: floats before and after, and three pictures
 FACES_GUESSED = 4  # in a photo that has not been looked at
 BYTES_PER_THREAD = PIXEL_BYTES * windows.WINDOW_PIXELS
-SMALL_BATCH_BYTES = BYTES_PER_THREAD // 4  # that a batch may have in any case
+SMALL_BATCH_BYTES = BYTES_PER_THREAD // 4  # that any batch may take
 STAGES_WITH_BATCHES = 3  # at most: that of a network that finds faces, the method's, that of networks that score
 
 
@@ -94,12 +94,12 @@ class RestoreRows:
             Stage("encode", self._encode, codecs),
         ]
 
-    def _bytes_in_a_batch(self) -> int:
+    def _bytes_in_a_batch(self) -> int:  # of rows that are a face of the method's size each
         face = (PIXEL_BYTES + FACE_BYTES) * self._size**2
         return max(SMALL_BATCH_BYTES, self._accelerator.batch_size * face)
 
     def _bytes_in_flight(self) -> int:
-        """Twice a large image, more with more threads; and one more row when every stage waits for its batch's rest."""
+        """Two large images, more with more threads; at least nearly full batches in all stages, and one more row."""
         row = BYTES_PER_THREAD + FACES_GUESSED * FACE_BYTES * self._size**2
         return max(max(2, self._threads // 2) * BYTES_PER_THREAD, STAGES_WITH_BATCHES * self._bytes_in_a_batch() + row)
 

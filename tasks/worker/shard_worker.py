@@ -106,6 +106,8 @@ class ShardWorker:
         return record if record is None or not self._job.traced else record | {"trace": self._clocks.trace()}
 
     def _run(self, order: Order, started: float) -> Record | None:
+        if self._stop.is_set():  # it waited for its turn
+            raise StoppedError("the worker was told to stop")
         with stage("read"):
             source = read_shard(order, self._job)
         results = self._rows.restore(source, order.rows_of(source.rows))

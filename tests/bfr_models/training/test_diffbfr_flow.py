@@ -13,13 +13,23 @@ from torch import Tensor, nn
 
 from bfr_models.diffusion.flow import SIGMA, SPEED
 from bfr_models.errors import UsageError
+from bfr_models.methods.diffbfr import DiffBFR
+from bfr_models.networks.configs import UNetEstimatorConfig
+from bfr_models.networks.unet import UNet
+from bfr_models.networks.unet_estimator import UNetEstimator
+from bfr_models.registry import ResolvedMethod
+from bfr_models.rng import RowNoise
 from bfr_models.training.component import AuxiliaryWeights
 from bfr_models.training.data import Faces
 from bfr_models.training.loop import TrainingRun, train
 from bfr_models.training.registry import get_component
-from tests.diffbfr import PRIOR, SIZE, TINY, flow, irm_high, randomised, saved
+from bfr_models.types import FaceBatch
+from bfr_models.weights.files import read_card
+from tests.diffbfr import PRIOR, SIZE, TINY, flow, randomised, saved
 from tests.draws import draws_of
 from tests.support import portrait
+
+ESTIMATOR = UNetEstimatorConfig(channels=(8, 16), blocks=(1, 1), half_channels=8, full_channels=4, coarsest=4)
 
 
 class Oracle(nn.Module):
@@ -86,12 +96,30 @@ def test_it_learns_behind_the_first_model_from_a_prior(tmp_path: Path) -> None:
     assert card["irm_low_sha256"] == json.loads(first.with_suffix(".json").read_text())["sha256"]
 
 
-def test_the_face_that_it_starts_from_is_the_methods(pairs: tuple[Tensor, Tensor]) -> None:
-    """The second model of diffusion is evaluated from the same one."""
-    gt, lq = (image[:3] for image in pairs)
+def test_the_face_that_it_starts_from_is_the_methods(
+    pairs: tuple[Tensor, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = replace(TINY.options, start="estimate", self_ensemble=True, second="flow", sampler="dpm++", texture=False)
+    names = ("estimator", "irm_low", "flow")
+    preset = replace(TINY, estimator=ESTIMATOR, options=options, weights={name: name for name in names})
+    torch.manual_seed(4)
+    networks = {"estimator": UNetEstimator(ESTIMATOR), "irm_low": UNet(TINY.irm_low), "flow": UNet(PRIOR)}
+    files = {name: saved(network, tmp_path / f"{name}.safetensors") for name, network in networks.items()}
+    weights = {name: {"file": file.name, "sha256": read_card(file)["sha256"]} for name, file in files.items()}
+    monkeypatch.setenv("BFR_WEIGHTS", str(tmp_path))
+    faces: list[Tensor] = []
+    monkeypatch.setattr(DiffBFR, "_flow", lambda self, face, noise: faces.append(face) or face)
+    lq = pairs[0][:3].clamp(-1, 1)
+    DiffBFR(ResolvedMethod("diffbfr", preset, options, weights, ""), "cpu").restore(
+        FaceBatch(("a", "b", "c"), lq, (0, 1, 2))
+    )
+
+    component = flow(AuxiliaryWeights(irm_low=files["irm_low"], estimator=files["estimator"]), preset)
+    y = component.before.start_of_second(lq, RowNoise(range(3), "cpu"))
+    torch.testing.assert_close(y, faces[0], rtol=0, atol=1e-5)
+    assert (y - lq).abs().max() > 0.01
     spy = Oracle()
-    flow().evaluate(spy, gt, lq)
-    y = irm_high().images(gt, lq)[1]
+    component.evaluate(spy, lq, lq)
     start = next(x for x, t in spy.asked if float(t[0]) == 1000)
     assert float((start - y).square().mean().sqrt()) == pytest.approx(SIGMA, rel=0.05)
 

@@ -124,7 +124,7 @@ def test_batches_of_large_faces_are_full(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_its_seconds_are_the_methods_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A method that takes .1 s and a judge that takes ten times as long."""
+    """A method that takes .1 s and a judge that takes fifty times as long."""
 
     def slow(seconds: float, call: Callable[..., Any]) -> Callable[..., Any]:
         def slowed(*arguments: Any) -> Any:
@@ -134,7 +134,7 @@ def test_its_seconds_are_the_methods_alone(tmp_path: Path, monkeypatch: pytest.M
         return slowed
 
     monkeypatch.setattr(Passthrough, "restore", slow(0.1, Passthrough.restore))
-    monkeypatch.setattr(Decide, "choose", slow(1.0, Decide.choose))
+    monkeypatch.setattr(Decide, "choose", slow(5.0, Decide.choose))
     support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(1))
     run = support.make_run(tmp_path)
     (shard,) = support.plan_run(run).todo
@@ -142,4 +142,4 @@ def test_its_seconds_are_the_methods_alone(tmp_path: Path, monkeypatch: pytest.M
     worker.load()
     record = worker.run(Order(shard))
     worker.close()
-    assert record is not None and 0.1 <= record["accelerator_seconds"] < 1.0
+    assert record is not None and 0.1 <= record["accelerator_seconds"] < 5.0
