@@ -29,7 +29,8 @@ def resolved(tmp_path: Path) -> ResolvedRun:
 
 @pytest.fixture
 def orders(monkeypatch: pytest.MonkeyPatch) -> list[Order]:
-    """What workers are given, in order."""
+    """What workers are given, in order: of five shards two before the recipe, as if none had room to wait."""
+    monkeypatch.setattr(ThreadPool, "waiting_room", 0)
     given: list[Order] = []
     submit = ThreadPool.submit
 
