@@ -49,8 +49,8 @@ def early_workers(resolved: ResolvedRun) -> Iterator[Pool]:
 
 
 def begin_shards(pool: Pool, shards: Iterable[Shard]) -> None:
-    """Gives early workers that are ready the first of a run's shards, so many that they have enough to do meanwhile;
-    `restore_shards` finds them begun."""
+    """Gives early workers that are ready enough of a run's first shards to keep them busy until `restore_shards`, which
+    finds them begun."""
     for shard in islice(shards, pool.free_slots() + pool.waiting_room):
         _begun.append((pool, Order(shard)))
         pool.submit(_begun[-1][1])

@@ -157,8 +157,8 @@ NOTES = {
 
 
 def card_of(network: nn.Module, learnt: dict[str, Any], held_out: Sequence[Pair], seen: Examples) -> dict[str, Any]:
-    """What it is, whom it may judge, its calibration, and what its limits do to people held out. `learnt` says what it
-    was made from: how many pairs, of which networks."""
+    """What it is, whom it may judge, its calibration, and what its limits do to people held out. `learnt` describes
+    the pairs that it learnt from: how many, of how many people, by which networks."""
     predicted, spreads = predict(network, seen.pairs)
     gains = seen.targets[:, 0].double().numpy()
     raw = raw_probabilities(predicted, spreads)
