@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bfr_models.methods.clr_face_presets import CLRFaceOptions, CLRFacePreset
 from bfr_models.networks.configs import LatentMaskConfig, MobileFaceConfig, SwinIRConfig, UNetConfig, VQGANConfig
 
@@ -22,7 +24,6 @@ TINY = CLRFacePreset(
         drop_path=0.0,
         img_size=16,
         num_feat=8,
-        upsampler="residual",
     ),
     mask=LatentMaskConfig(channels=8, layers=2),
     recogniser=MobileFaceConfig(
@@ -30,3 +31,4 @@ TINY = CLRFacePreset(
     ),
     max_time=0.8,
 )
+SEES_ESTIMATE = replace(TINY, score=replace(TINY.score, condition_channels=6))

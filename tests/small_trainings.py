@@ -36,7 +36,6 @@ TINY = DifFacePreset(
     OURS,
     estimator=SwinIRConfig(
         unshuffle=2, embed_dim=24, depths=(2,), num_heads=2, drop_path=0.3, img_size=16, num_feat=8,
-        upsampler="residual",
     ),
     prior=UNetConfig(sample_size=SIZE, channels=(16, 32), head_dim=8, norm_groups=8, unshuffle=2),
     max_timestep=300,

@@ -73,7 +73,7 @@ class CLRFace:
         estimate = self._encode(recovered)
         levels = self._sde.levels(self._times(degraded, estimate))
         z = self._start(degraded, estimate, levels[0], noise)
-        model = conditioned(self._score, degraded)
+        model = conditioned(self._score, self._score.condition(degraded, estimate))
         guide = self._guide(model, degraded, recovered, estimate, levels) if self._options.guided else None
         image = self._decode(sample(model, z, levels, self._sampler, noise, guide=guide))
         return self._with_residual(image, recovered, estimate).clamp(-1, 1)

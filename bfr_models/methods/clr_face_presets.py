@@ -129,6 +129,12 @@ class CLRFacePreset(Preset):
     max_time: float = 1.0
     guided_by: str = "recogniser"
 
+    @property
+    def sees_estimate(self) -> bool:
+        """Whether the score network is conditioned on the Identity Recovery Network's face as well. The paper's sees
+        the degraded one alone, and has to find again at each step what the other network has found already."""
+        return self.score.condition_channels > self.vqgan.latent_channels
+
     def times(self, options: CLRFaceOptions, start: float | None = None) -> list[float]:
         """The chain's times from `start`, by default the highest, down to 0; just 0 without steps."""
         if start is None:
@@ -169,7 +175,7 @@ _FACE128 = CLRFacePreset(
         attention_levels=(2,),
         head_dim=16,
         norm_groups=16,
-        condition_channels=3,
+        condition_channels=6,
     ),
     irn=UNetEstimatorConfig(),
     mask=LatentMaskConfig(channels=32),

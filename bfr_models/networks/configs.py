@@ -19,10 +19,6 @@ class SwinIRConfig:
     num_feat: int = 64  # channels of the upsampling tail
     drop_path: float = 0.1  # stochastic depth of the last layer, while training
     img_size: int = 64  # transformer tokens per side that the stored masks are for
-    # "nearest": the image, through log2(s) x (nearest x2, conv), as DifFace has it. "residual": hq - lq, through
-    # one conv and a pixel-shuffle, wide enough to carry the noise that has to go, then three convs at full size, so
-    # that no token draws its s x s pixels by itself; 0 at the start of training.
-    upsampler: Literal["nearest", "residual"] = "nearest"
 
     @property
     def luck(self) -> tuple[int, int]:

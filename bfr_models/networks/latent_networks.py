@@ -14,7 +14,8 @@ from bfr_models.networks.unet import UNet
 
 
 class LatentScore(nn.Module):
-    """eps_theta([z_t, z_y], t): the noise in a normalised latent, given the degraded face's latent.
+    """eps_theta([z_t, z_y], t): the noise in a normalised latent, given the degraded face's latent, and beside it that
+    of the Identity Recovery Network's face, z_irn, where the network has room for two.
 
     `mean` and `std` are those of E(x) per channel over clean faces. They are weights, since nothing else holds them.
     """
@@ -22,12 +23,17 @@ class LatentScore(nn.Module):
     def __init__(self, config: UNetConfig, latent_channels: int) -> None:
         super().__init__()
         self.unet = UNet(config)
+        self._condition_channels = config.condition_channels
         self.mean = nn.Parameter(torch.zeros(latent_channels, 1, 1), requires_grad=False)
         self.std = nn.Parameter(torch.ones(latent_channels, 1, 1), requires_grad=False)
 
     def forward(self, z: Tensor, condition: Tensor, t: Tensor) -> Tensor:
-        """z and z_y (B, C, h, w), normalised; t (B,) in [0, 1] -> eps (B, C, h, w)."""
+        """z (B, C, h, w) and the `condition`, normalised; t (B,) in [0, 1] -> eps (B, C, h, w)."""
         return self.unet(torch.cat([z, condition], dim=1), t * NUM_TRAIN_TIMESTEPS)
+
+    def condition(self, degraded: Tensor, *estimate: Tensor) -> Tensor:
+        """z_y and, if it is there, z_irn, normalised, (B, C, h, w) -> what `forward` has to be given of them."""
+        return torch.cat([degraded, *estimate], dim=1)[:, : self._condition_channels]
 
     def measure(self, latents: Tensor) -> None:
         """Takes the statistics of E(x), (n, C, h, w), rounded as weights are stored."""
@@ -43,7 +49,7 @@ class LatentScore(nn.Module):
 
 
 def conditioned(score: nn.Module, condition: Tensor) -> Model:
-    """(z_t, t) -> eps in float32 by a `LatentScore`, compiled or not, for these degraded latents."""
+    """(z_t, t) -> eps in float32 by a `LatentScore`, compiled or not, under this condition."""
     return lambda z, t: score(z, condition, torch.full((len(z),), t, device=z.device)).float()
 
 

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from bfr_models.networks.configs import SwinIRConfig
 
-_FEATURES = 8  # channels at full size that the tail "residual" draws beside the image, for its last convs
-
 
 class SwinIR(nn.Module):
     """(B, 3, H, W) in [0, 1] -> (B, 3, H, W), about [0, 1]; H and W multiples of s x window_size."""
@@ -35,53 +33,26 @@ class SwinIR(nn.Module):
         self.layers = nn.ModuleList(_RSTB(c, rate.tolist()) for rate in rates)
         self.norm = nn.LayerNorm(c.embed_dim)
         self.conv_after_body = nn.Conv2d(c.embed_dim, c.embed_dim, 3, padding=1)
-        self.is_residual = c.upsampler == "residual"
-        self.num_upsamples = 0 if self.is_residual else int(math.log2(c.unshuffle))
-        if self.is_residual:
-            self._add_residual_tail(c)
-        else:
-            self._add_nearest_tail(c)
-        self.unshuffle, self.depths = c.unshuffle, c.depths
-        self.apply(_init_weights)
-        if self.is_residual:
-            for last in (self.conv_shuffle, self.refine[-1]):
-                for parameter in last.parameters():
-                    nn.init.zeros_(parameter)
-
-    def _add_residual_tail(self, c: SwinIRConfig) -> None:
-        """Attribute names are ours: no published network has this tail."""
-        self.conv_shuffle = nn.Conv2d(c.embed_dim, (3 + _FEATURES) * c.unshuffle**2, 3, padding=1)
-        self.refine = nn.Sequential(
-            nn.Conv2d(3 + 3 + _FEATURES, c.num_feat, 3, padding=1), nn.LeakyReLU(0.2),
-            nn.Conv2d(c.num_feat, c.num_feat, 3, padding=1), nn.LeakyReLU(0.2),
-            nn.Conv2d(c.num_feat, 3, 3, padding=1),
-        )  # fmt: skip
-
-    def _add_nearest_tail(self, c: SwinIRConfig) -> None:
         self.conv_before_upsample = nn.Sequential(
             nn.Conv2d(c.embed_dim, c.num_feat, 3, padding=1), nn.LeakyReLU(inplace=True)
         )
+        self.num_upsamples = int(math.log2(c.unshuffle))
         for i in range(self.num_upsamples):
             self.add_module(f"conv_up{i + 1}", nn.Conv2d(c.num_feat, c.num_feat, 3, padding=1))
         self.conv_hr = nn.Conv2d(c.num_feat, c.num_feat, 3, padding=1)
         self.conv_last = nn.Conv2d(c.num_feat, 3, 3, padding=1)
+        self.depths = c.depths
+        self.apply(_init_weights)
 
     def forward(self, lq: Tensor, luck: Tensor | None = None) -> Tensor:
         """`luck` (B, *config.luck), uniform in [0, 1), drops branches for whole images; for training alone."""
         x = self.conv_first(lq - self.mean)
         x = self.conv_after_body(self._body(x, luck)) + x
-        if self.is_residual:
-            return self._residual_tail(x, lq)
         x = self.conv_before_upsample(x)
         for i in range(self.num_upsamples):
             x = F.interpolate(x, scale_factor=2, mode="nearest")
             x = F.leaky_relu(self.get_submodule(f"conv_up{i + 1}")(x), 0.2)
         return self.conv_last(F.leaky_relu(self.conv_hr(x), 0.2)) + self.mean
-
-    def _residual_tail(self, x: Tensor, lq: Tensor) -> Tensor:
-        x = F.pixel_shuffle(self.conv_shuffle(x), self.unshuffle)
-        hq = lq + x[:, :3]
-        return hq + self.refine(torch.cat([hq, lq, x[:, 3:]], dim=1))
 
     def _body(self, x: Tensor, luck: Tensor | None) -> Tensor:
         height, width = x.shape[-2:]

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -20,16 +22,18 @@ from bfr_models.diffusion.times import FIRST_TIME, times_from
 from bfr_models.errors import UsageError
 from bfr_models.methods.clr_face_presets import CLRFacePreset
 from bfr_models.networks.configs import SwinIRConfig
+from bfr_models.networks.estimators import build_estimator
 from bfr_models.networks.latent_networks import LatentScore, conditioned
 from bfr_models.networks.vqgan import VQGAN, perplexity
 from bfr_models.rng import RowNoise
 from bfr_models.training import difface, ranks
 from bfr_models.training.component import AuxiliaryWeights, Component, LossWeights, Recipe, psnr
+from bfr_models.training.diffbfr import widen
 from bfr_models.training.draws import Draws
 from bfr_models.training.patch_discriminator import DiscriminatorTrainer
 from bfr_models.training.perceptual import load_perceptual_distance
 from bfr_models.weights.files import require_weight
-from bfr_models.weights.tensors import load_weights
+from bfr_models.weights.tensors import load_weights, read_checkpoint
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -145,50 +149,68 @@ class OnLatents(Component):
 
 class Score(OnLatents):
     """The score network: mean w(t) (eps - eps_theta([z_t, z_y], t))^2, with z_0 = E(x) and z_y = E(y) by the frozen
-    encoder, both normalised; t = t_max u^2 with u uniform: half of the draws are in the first quarter, where the
-    method's chain runs.
+    encoder, both normalised; beside z_y is z_irn = E(IRN(y)), by the frozen IRN, in presets whose network sees it.
+    t = t_max u^2 with u uniform: half of the draws are in the first quarter, where the method's chain runs. Each face
+    is there at `DRAWS` times, each with a noise of its own: its latents cost more than the network's own pass.
 
     w(t) = sigma^2 / alpha^2, held to [1, `HEAVIEST`]: above the middle of the chain the error of z_0 counts (the
     truncated SNR weighting of arXiv 2202.00512). With w = 1 little is learned there, since eps is nearly z_t itself.
     """
 
     HEAVIEST = 10.0
+    DRAWS = 4
 
     def build(self) -> nn.Module:
         return LatentScore(self.preset.score, self.preset.vqgan.latent_channels)
 
     def prepare(self, network: Any, gt: Tensor) -> None:
         self._vqgan = self._frozen("vqgan", VQGAN(self.preset.vqgan), gt.device)
+        if self.preset.sees_estimate:
+            self._irn = self._frozen("irn", build_estimator(self.preset.irn), gt.device)
         network.measure(_in_parts(self._encode, gt))
 
+    def initialise(self, network: Any, weights: Path) -> None:
+        """From its own weights, or from those of a network that sees z_y alone (see `widen`)."""
+        channels = self.preset.vqgan.latent_channels
+        narrow = LatentScore(replace(self.preset.score, condition_channels=channels), channels)
+        first = "unet.net.conv_in.weight"
+        if read_checkpoint(weights)[first].shape != narrow.get_parameter(first).shape:
+            super().initialise(network, weights)
+            return
+        load_weights(narrow, weights)
+        widen(network.unet, narrow.unet)
+        network.mean.data, network.std.data = narrow.mean.data, narrow.std.data
+
     def loss(self, network: Any, gt: Tensor, lq: Tensor, draws: Draws) -> Tensor:
-        t = (self.preset.max_time * draws.uniform().double().square()).clamp_min(FIRST_TIME)
-        clean, degraded = self._latents(network, gt, lq)
+        t = (self.preset.max_time * draws.uniform(self.DRAWS).flatten().double().square()).clamp_min(FIRST_TIME)
+        clean, condition = (x.repeat_interleave(self.DRAWS, dim=0) for x in self._latents(network, gt, lq))
+        noise = draws(self.DRAWS, *clean.shape[1:]).flatten(0, 1).to(clean)
         weight = torch.tensor([math.exp(-2 * self.sde.level(u).half_log_snr) for u in t.tolist()]).clamp(
             1, self.HEAVIEST
         )
-        losses = self._eps_losses(network, clean, degraded, t, draws(*clean.shape[1:]).to(clean))
+        losses = self._eps_losses(network, clean, condition, t, noise)
         return (weight.to(losses) * losses).mean()
 
     def evaluate(self, network: Any, gt: Tensor, lq: Tensor) -> dict[str, float]:
-        clean, degraded = self._latents(network, gt, lq)
+        clean, condition = self._latents(network, gt, lq)
         noise = RowNoise(range(len(gt)), gt.device)(*clean.shape[1:])
         metrics = {}
         for t in (0.02, 0.1, 0.2, 0.4, 0.7):
             times = torch.full((len(gt),), t, dtype=torch.float64)
-            metrics[f"eps_loss_{t}"] = float(self._eps_losses(network, clean, degraded, times, noise).mean())
+            metrics[f"eps_loss_{t}"] = float(self._eps_losses(network, clean, condition, times, noise).mean())
         return {"eps_loss": sum(metrics.values()) / len(metrics), **metrics}
 
     def preview(self, network: Any, gt: Tensor, lq: Tensor) -> list[Tensor]:
         """The degraded face, the reverse chain from it and from noise alone, the face as it was."""
-        _, degraded = self._latents(network, gt, lq)
+        clean, condition = self._latents(network, gt, lq)
+        degraded = condition[:, : clean.shape[1]]
         noise = RowNoise(range(len(gt)), gt.device)
         draw = noise(*degraded.shape[1:])
         restored = []
         for start in (0.4, self.preset.max_time):
             levels = self.sde.levels(times_from(start, 20))
             z = levels[0].diffuse(degraded, draw) if start < self.preset.max_time else draw
-            z = sample(conditioned(network, degraded), z, levels, get_sampler("dpm++"), noise)
+            z = sample(conditioned(network, condition), z, levels, get_sampler("dpm++"), noise)
             z = network.denormalise(z)
             restored.append(self._vqgan.decode(self._vqgan.quantise(z)[0]).clamp(-1, 1))
         return [lq, *restored, gt]
@@ -197,14 +219,19 @@ class Score(OnLatents):
     def _encode(self, image: Tensor) -> Tensor:
         return self._vqgan.encode(image).float()
 
+    @torch.no_grad()
     def _latents(self, network: Any, gt: Tensor, lq: Tensor) -> tuple[Tensor, Tensor]:
-        clean, degraded = network.normalise(self._encode(torch.cat([gt, lq]))).chunk(2)
-        return clean, degraded
+        """z_0, and what the network is conditioned on."""
+        faces = [gt, lq]
+        if self.preset.sees_estimate:
+            faces.append((self._irn((lq + 1) / 2).float() * 2 - 1).clamp(-1, 1))
+        clean, degraded, *estimate = network.normalise(self._encode(torch.cat(faces))).chunk(len(faces))
+        return clean, network.condition(degraded, *estimate)
 
-    def _eps_losses(self, network: Any, clean: Tensor, degraded: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    def _eps_losses(self, network: Any, clean: Tensor, condition: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """(B,)"""
         z = self.sde.diffuse(clean, noise, t)
-        return (network(z, degraded, t.to(z)).float() - noise).square().flatten(1).mean(1)
+        return (network(z, condition, t.to(z)).float() - noise).square().flatten(1).mean(1)
 
 
 class IdentityRecovery(difface.Estimator):

@@ -166,7 +166,8 @@ class Mask(OnLatents):
         with torch.no_grad():
             target = self._guide(crop_from_ffhq(recovered))
             z = level.diffuse(estimate, noise(*estimate.shape[1:]).to(estimate))
-        eps, gradient = identity_gradient(conditioned(self._score, degraded), self._embed, z, level, target)
+        model = conditioned(self._score, self._score.condition(degraded, estimate))
+        eps, gradient = identity_gradient(model, self._embed, z, level, target)
         push = self.GUIDANCE * level.sigma / level.alpha * gradient
         return _GuidedStep(degraded, estimate, level.predict_start(z, eps), push)
 

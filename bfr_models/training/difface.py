@@ -37,9 +37,7 @@ class Estimator(Component):
     ) -> None:
         super().__init__(recipe, weights)
         self.config = self.network_config(preset)
-        # A tail that draws each token's s x s pixels on their own could lower both terms by a lattice of s px.
-        grain = self.config.unshuffle if self.config.upsampler == "residual" else 1
-        self.identity_loss = IdentityLoss(auxiliary, weights, grain)
+        self.identity_loss = IdentityLoss(auxiliary, weights)
 
     @staticmethod
     def network_config(preset: Any) -> SwinIRConfig:

@@ -19,9 +19,8 @@ class IdentityLoss:
     """Either term, both or none: as many as there are networks for. Faces are (B, 3, H, W) in [-1, 1], framed as
     FFHQ's."""
 
-    def __init__(self, auxiliary: AuxiliaryWeights, weights: LossWeights, grain: int = 1) -> None:
-        """Both terms are blind to what is finer than `grain` px; the loss on pixels alone decides that."""
-        self.weights, self.grain = weights, grain
+    def __init__(self, auxiliary: AuxiliaryWeights, weights: LossWeights) -> None:
+        self.weights = weights
         self.perceptual = load_perceptual_distance(auxiliary.perceptual) if auxiliary.perceptual else None
         self.recogniser = load_mobile_face(auxiliary.recogniser) if auxiliary.recogniser else None
 
@@ -30,7 +29,6 @@ class IdentityLoss:
         loss = restored.new_zeros(())
         if self.perceptual is None and self.recogniser is None:
             return loss
-        restored, gt = (F.avg_pool2d(x, self.grain, stride=1) for x in (restored, gt))
         restored, gt = one_view(restored, gt, draws)
         if self.perceptual is not None:
             loss = loss + self.weights.perceptual * self.perceptual.to(gt.device)(restored, gt)

@@ -73,7 +73,7 @@ COMPONENTS = {
     ("diffbfr", "tem"):       Spec(difface.Prior,             CLEAN,  8000,  16,  4e-4, augmentation=OLD_PRINTS),
     ("clr_face", "vqgan"):    Spec(clr_face.Autoencoder,      CLEAN,  8000,   8,  4e-4,
                                    VQGAN_TERMS, ("perceptual",)),
-    ("clr_face", "score"):    Spec(clr_face.Score,            ARCHIVE, 12000, 16, 4e-4, augmentation=OLD_PRINTS),
+    ("clr_face", "score"):    Spec(clr_face.Score,            ARCHIVE, 12000,  8,  4e-4, augmentation=OLD_PRINTS),
     ("clr_face", "irn"):      Spec(clr_face.IdentityRecovery, MIXED,  3000,   8,  2e-4,
                                    Loss(perceptual=0.1, identity=0.5), LOOKS),
     ("clr_face", "recogniser"): Spec(guidance.DistilledRecogniser, MIXED, 8000, 8, 1e-3, auxiliary=("recogniser",)),

@@ -27,7 +27,7 @@ from bfr_models.training.clr_face_guidance import unit_variance
 from bfr_models.training.registry import build_component
 from bfr_models.types import FaceBatch
 from bfr_models.weights.tensors import load_weights, parameters_of, save_weights
-from tests.clr_face import SIZE, TINY
+from tests.clr_face import SEES_ESTIMATE, SIZE, TINY
 
 every_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
 EVERYWHERE: dict[str, Any] = {"steps": 3, "guide_from": 1.0, "guide_to": 0.0, "guide_every": 1}
@@ -124,6 +124,23 @@ def test_an_unguided_face_does_not_depend_on_its_batch(
         restorer.restore(FaceBatch(batch.ids[row : row + 1], batch.images[row : row + 1], batch.seeds[row : row + 1]))
     together, *alone = latents
     torch.testing.assert_close(torch.cat(alone), together, rtol=0, atol=1e-5)
+
+
+def test_the_score_network_sees_the_irns_face_beside_the_degraded_one_where_it_has_room(
+    resolved: ResolvedMethod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conditions: list[Tensor] = []
+    forward = LatentScore.forward
+    spy = lambda self, z, condition, t: conditions.append(condition) or forward(self, z, condition, t)  # type: ignore[func-returns-value] # noqa: E731
+    monkeypatch.setattr(LatentScore, "forward", spy)
+    restorer, batch = method(resolved, guidance=0.0), faces()
+    with torch.no_grad():
+        estimate = (restorer._irn((batch.images + 1) / 2) * 2 - 1).clamp(-1, 1)
+    for preset, seen in ((TINY, [batch.images]), (SEES_ESTIMATE, [batch.images, estimate])):
+        restorer._score = LatentScore(preset.score, 3)
+        restorer.restore(batch)
+        expected = torch.cat([restorer._encode(face) for face in seen], dim=1)
+        torch.testing.assert_close(conditions[-1], expected, rtol=0, atol=1e-5)
 
 
 class TestGuidance:

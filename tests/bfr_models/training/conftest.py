@@ -33,7 +33,6 @@ TINY = DifFacePreset(
         drop_path=0.1,
         img_size=16,
         num_feat=8,
-        upsampler="residual",
     ),
     prior=UNetConfig(sample_size=SIZE, channels=(16, 32), head_dim=8, norm_groups=8, unshuffle=2),
     max_timestep=300,

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from bfr_models.errors import UsageError
+from bfr_models.networks.latent_networks import LatentScore
 from bfr_models.networks.mobile_face import crop_from_ffhq
 from bfr_models.networks.vqgan import VQGAN
 from bfr_models.training.clr_face import Autoencoder, _balance
@@ -22,7 +23,8 @@ from bfr_models.training.loop import TrainingRun, train
 from bfr_models.training.patch_discriminator import DiscriminatorTrainer
 from bfr_models.training.registry import build_component
 from bfr_models.weights.files import read_card
-from tests.clr_face import SIZE, TINY
+from bfr_models.weights.tensors import load_weights
+from tests.clr_face import SEES_ESTIMATE, SIZE, TINY
 from tests.draws import draws_of
 
 EXACT = "donot_use_mm_for_euclid_dist"
@@ -183,8 +185,28 @@ class TestOnTrainedParts:
             z = component._latents(network, gt, gt)[0]
         assert z.mean((0, 2, 3)).abs().max() < 0.01 and (z.std((0, 2, 3)) - 1).abs().max() < 0.01
 
+    def test_a_score_that_sees_the_irns_face_begins_as_one_that_does_not(self, folder: Path) -> None:
+        component: Any = build_component("clr_face", "score", SEES_ESTIMATE)
+        network, narrow = component.build(), LatentScore(TINY.score, 3)
+        given = folder / "clr_face-tiny-score.safetensors"
+        gt, lq = torch.rand(2, 8, 3, SIZE, SIZE) * 2 - 1
+        with torch.no_grad():
+            component.prepare(network, gt)
+            component.initialise(network, given)
+            load_weights(narrow, given)
+            z, condition = component._latents(network, gt, lq)
+            t, degraded = torch.rand(8), narrow.normalise(component._encode(lq))
+            torch.testing.assert_close(network(z, condition, t), narrow(z, degraded, t), rtol=0, atol=1e-5)
+            assert (condition[:, 3:] - degraded).abs().mean() > 0.01  # of the IRN's face
+        before = network.unet.net.conv_in.weight.clone()
+        component.loss(network, gt, lq, draws_of(8)).backward()
+        assert before[:, 6:].eq(0).all() and network.unet.net.conv_in.weight.grad[:, 6:].ne(0).any()
+        assert set(component.provenance()["trained_with"]) == {
+            f"clr_face-tiny-{name}.safetensors" for name in ("vqgan", "irn")
+        }
+
     def test_a_score_that_knows_nothing_costs_the_weighted_noise(self, folder: Path) -> None:
-        """Of draws that are made here again, in the same order: u of the time t = u^2, then the noise."""
+        """Of draws that are made here again, in the same order: u of the times t = u^2, four to a face, then noise."""
         component, gt = made("score"), torch.rand(8, 3, SIZE, SIZE) * 2 - 1
         network = component.build()
         with torch.no_grad():
@@ -194,8 +216,8 @@ class TestOnTrainedParts:
         component.HEAVIEST = 5.0
         loss = component.loss(network, gt, gt, draws_of(8)).item()
         draws = draws_of(8)
-        t = TINY.max_time * draws.uniform().double().square()
-        noise = draws(3, SIZE // 4, SIZE // 4)
+        t = TINY.max_time * draws.uniform(4).flatten().double().square()
+        noise = draws(4, 3, SIZE // 4, SIZE // 4).flatten(0, 1)
         alpha = torch.exp(-t.square() * (20 - 0.1) / 4 - t * 0.1 / 2)
         weight = ((1 - alpha**2) / alpha**2).clamp(1, 5)
         assert weight.min() == 1 and weight.max() == 5

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from types import SimpleNamespace
-
-import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bfr_models.methods.difface_presets import DIFFACE
-from bfr_models.networks.configs import SwinIRConfig
-from bfr_models.training.component import NO_AUXILIARY, LossWeights
-from bfr_models.training.difface import Estimator
-from bfr_models.training.identity_loss import IdentityLoss, one_view
-from bfr_models.training.registry import build_component
+from bfr_models.training.identity_loss import one_view
 from tests.draws import draws_of
 
 SIDE = 64
@@ -53,31 +43,6 @@ def test_a_lattice_has_no_alignment_to_please() -> None:
         view = one_view(lattice, lattice, draws_of(1, step))[0][0, 0]
         seen += view[:32, :32].reshape(8, 4, 8, 4).mean(dim=(0, 2)).flatten()
     assert seen.max() / seen.min() < 1.2
-
-
-@pytest.mark.parametrize("period", [2, 4])
-def test_a_lattice_of_the_grain_earns_and_costs_nothing(period: int) -> None:
-    face, gt = torch.rand(2, 2, 3, SIDE, SIDE)
-    lattice = torch.zeros(SIDE)
-    lattice[::period] = 1
-    lattice -= lattice.mean()
-
-    def difference(grain: int) -> float:
-        identity_loss, losses = IdentityLoss(NO_AUXILIARY, LossWeights(perceptual=1.0), grain), []
-        identity_loss.perceptual = SimpleNamespace(to=lambda device: F.mse_loss)  # type: ignore[assignment]
-        for restored in (face, face + lattice):
-            losses.append(float(identity_loss.loss(restored, gt, draws_of(2))))
-        return abs(losses[1] - losses[0])
-
-    assert difference(4) < 1e-6
-    assert difference(1) > 1e-3
-
-
-def test_the_estimators_grain_is_what_its_tail_draws_of_one_token() -> None:
-    for upsampler, grain in (("residual", 4), ("nearest", 1)):
-        config = SwinIRConfig(unshuffle=4, upsampler=upsampler)  # type: ignore[arg-type]
-        component = build_component("difface", "estimator", replace(DIFFACE[0], estimator=config))
-        assert isinstance(component, Estimator) and component.identity_loss.grain == grain
 
 
 def test_gradients_come_back_to_the_image() -> None:

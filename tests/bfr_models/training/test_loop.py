@@ -33,20 +33,19 @@ def metrics_of(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
-def trained_for_40_steps(component: Component, faces: Faces, out: Path) -> dict[str, Any]:
-    train(component, faces, TrainingRun("tiny", out, steps=40, evaluate_every=40), quiet)
+def trained(component: Component, faces: Faces, out: Path, steps: int) -> dict[str, Any]:
+    train(component, faces, TrainingRun("tiny", out, steps=steps, evaluate_every=steps), quiet)
     return metrics_of(out)[-1]
 
 
 def test_the_estimator_learns_to_restore(estimator: Estimator, faces: Faces, tmp_path: Path) -> None:
-    """It starts from the identity."""
-    measured = trained_for_40_steps(estimator, faces, tmp_path)
+    measured = trained(estimator, faces, tmp_path, steps=120)
     assert measured["psnr"] > measured["psnr_lq"]
 
 
 def test_the_prior_learns_to_tell_noise(prior: Prior, faces: Faces, tmp_path: Path) -> None:
     """Knowing nothing costs 1, give or take 0.015 for 9216 draws."""
-    assert trained_for_40_steps(prior, faces, tmp_path)["eps_loss"] < 0.9
+    assert trained(prior, faces, tmp_path, steps=40)["eps_loss"] < 0.9
 
 
 class TestResume:
