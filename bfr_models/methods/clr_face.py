@@ -1,14 +1,15 @@
 """CLR-Face (arXiv 2402.06106): blind face restoration in the latent space of a VQGAN, with identity guidance.
 
-    z_y = E(y), z_irn = E(IRN(y)), both normalised per channel              (z_y conditions every step)
+    z_y = E(y), z_irn = E(IRN(y)), both normalised per channel              c = z_y, or [z_y, z_irn]
     z_{t0} = alpha(t0) z_irn + sigma(t0) eps                                 the Identity Recovery Network's start;
                                                                              t0 may follow |z_irn - z_y|, coarsely
-    dz = (-beta z / 2 - beta grad log p_t(z | z_y)) dt + sqrt(beta) dw       the reverse VP-SDE, or its ODE
+    dz = (-beta z / 2 - beta grad log p_t(z | c)) dt + sqrt(beta) dw         the reverse VP-SDE, or its ODE
     z <- z - w(t) m * grad_z (1 - cos(phi(G(z_0(z))), phi(IRN(y))))          on guided steps; m = mask(z_y, z_irn)
-    x = G(VQ(z_0)) + r (IRN(y) - G(VQ(z_irn)))                               quantised once, at the end
+    x = G(VQ(z_0)) + r (IRN(y) - G(VQ(z_irn)))                               quantised once, at the end, or not at all
 
-The paper gives all of this except r. The samplers, t0, w and the steps to guide are our choices (`CLRFaceOptions`). phi
-is a recogniser, and should not be the one that scores the results (`bfr_models.metrics.independence`).
+The paper conditions on z_y, has no r, and always quantises. The samplers, t0, w and the steps to guide are our choices
+(`CLRFaceOptions`). phi is a recogniser, and should not be the one that scores the results
+(`bfr_models.metrics.independence`).
 """
 
 from __future__ import annotations
@@ -104,11 +105,14 @@ class CLRFace:
         return self._recogniser(crop_from_ffhq(face))
 
     def _decode(self, latent: Tensor) -> Tensor:
-        restored: Tensor = self._vqgan.decode(self._vqgan.quantise(self._score.denormalise(latent))[0])
+        z = self._score.denormalise(latent)
+        if self._options.quantised:
+            z = self._vqgan.quantise(z)[0]
+        restored: Tensor = self._vqgan.decode(z)
         return restored.float()
 
     # Ours, from here on: where a chain starts, what the autoencoder loses, which faces go together. See
-    # `CLRFaceOptions`; with `cover` 0 and `residual` 0 the method is the paper's.
+    # `CLRFaceOptions`; with `cover` 0, `residual` 0 and `quantised` the method is the paper's.
 
     def _times(self, degraded: Tensor, estimate: Tensor) -> list[float]:
         """Down to 0 from the common start, or from the face's own."""

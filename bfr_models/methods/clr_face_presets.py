@@ -53,6 +53,9 @@ class CLRFaceOptions(NetworkOptions):
     x = G(z_0) + residual (x_irn - G(z_irn)). This is ours, for autoencoders that lose much. 0 is the paper's method;
     with 1 the result differs from the network's face only by what the latent chain changed.
 
+    `quantised`: whether a latent becomes its nearest codes before it is decoded, as in the paper. A chain that means to
+    change a place a little then changes it by a whole code or not at all.
+
     Guided faces go in groups of `guide_faces`, which bounds the memory. The last group is filled up, because the last
     digits of a network's sums depend on the batch size, and a gradient magnifies them. Larger groups are faster on a
     GPU, not on a CPU.
@@ -70,6 +73,7 @@ class CLRFaceOptions(NetworkOptions):
     guide_every: int = 2
     mask: Literal["learned", "ones"] = "learned"
     residual: float = 0.0
+    quantised: bool = True
     guide_faces: int = 1
     checkpointing: bool = False
     compile: bool = False  # as in DifFaceOptions

@@ -201,6 +201,13 @@ class TestStarts:
         # through (z - mean) / std and back: 1e-6 of the latent, and a code more or less in a thousand
         assert ((found - expected).abs() > 1e-3).float().mean() < 0.05
 
+    def test_what_is_not_quantised_is_decoded_as_the_chain_left_it(self, resolved: ResolvedMethod) -> None:
+        restorer = method(resolved, start="lq", steps=0, quantised=False)
+        with torch.no_grad():
+            expected = restorer._vqgan.decode(restorer._vqgan.encode(faces().images)).clamp(-1, 1)
+        # through (z - mean) / std and back: 1e-6 of the latent
+        torch.testing.assert_close(restorer.restore(faces()).images, expected, rtol=0, atol=1e-4)
+
     def test_the_residual_gives_back_what_the_autoencoder_loses_of_the_irns_face(
         self, resolved: ResolvedMethod
     ) -> None:
