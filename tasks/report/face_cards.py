@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,6 +22,9 @@ GONE = "no longer in the source, or more than is read for one page"
 
 Opened = Image.Image | str
 """A picture, or why there is none."""
+
+Wanted = tuple[str, Opened, Callable[[Image.Image], Image.Image]]
+"""The column of a tile, its picture, and how the face is cut out of it."""
 
 
 @dataclass
@@ -71,12 +75,14 @@ def face_card(
     """The card of one face of a row. `photo`: the number of its photo on the page; None if the image is the face."""
     face = row["faces"][number]
     word, is_photo = face_word(face, recogniser), face["landmarks"] is not None
-    tiles = []
+    cuts: list[Wanted] = []
     for column in columns if outcome_word(face["outcome"]) in CHANGED else _one(pictures, columns):
         image = {INPUT: pictures.before, TRUTH: pictures.gt}.get(column, pictures.after)
         factor = pictures.factor if image is pictures.after else 1.0
         cut = (lambda found, factor=factor: found.crop(_around(face, found.size, factor))) if is_photo else _whole
-        tiles.append(_tile(column, image, cut, budget))
+        cuts.append((column, image, cut))
+    with ThreadPoolExecutor(len(cuts)) as threads:  # a large picture takes 10 ms and more, several times
+        tiles = list(threads.map(lambda each: _tile(each, budget), cuts))
     return Card(
         id=row["id"],
         face=number if is_photo else None,
@@ -98,10 +104,11 @@ def _whole(image: Image.Image) -> Image.Image:
     return image
 
 
-def _tile(column: str, image: Opened, cut: Callable[[Image.Image], Image.Image], budget: int) -> Tile:
-    return (
-        Tile(column, None, image) if isinstance(image, str) else Tile(column, shown(cut(image), budget, ladder=LADDER))
-    )
+def _tile(wanted: Wanted, budget: int) -> Tile:
+    column, image, cut = wanted
+    if isinstance(image, str):
+        return Tile(column, None, image)
+    return Tile(column, shown(cut(image), budget, ladder=LADDER))
 
 
 def _around(face: Mapping[str, Any], size: tuple[int, int], factor: float) -> Box:
