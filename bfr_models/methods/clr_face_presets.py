@@ -165,9 +165,9 @@ _FACE128 = CLRFacePreset(
     128,
     OURS,
     # From a higher start, mildly degraded faces come out less like themselves. The residual is there because so
-    # small an autoencoder loses much.
+    # small an autoencoder loses much; beside it, codes would add noise to what the chain does not mean to change.
     options=CLRFaceOptions(
-        start_time=0.2, cover=1.0, steps=4, guidance=0.1, guide_to=0.01, guide_every=1, residual=1.0
+        start_time=0.2, cover=1.0, steps=4, guidance=0.1, guide_to=0.01, guide_every=1, residual=1.0, quantised=False
     ),
     # The IRN is DifFace's estimator.
     weights={name: f"clr_face-face128-{name}" for name in ("vqgan", "score", "mask", "recogniser")}
