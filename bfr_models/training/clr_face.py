@@ -137,9 +137,14 @@ class OnLatents(Component):
         self.preset = preset
         self.sde = VPSDE()
         self._built_on: dict[str, str] = {}
+        self._irn: nn.Module
 
     def provenance(self) -> dict[str, Any]:
         return {"trained_with": self._built_on}
+
+    def _recovered(self, lq: Tensor) -> Tensor:
+        """The IRN's face, of components that have it as `_irn`."""
+        return (self._irn((lq + 1) / 2).float() * 2 - 1).clamp(-1, 1)
 
     def _frozen(self, component: str, network: N, device: torch.device) -> N:
         path = require_weight(self.preset.weights[component])
@@ -179,7 +184,8 @@ class Score(OnLatents):
             return
         load_weights(narrow, weights)
         widen(network.unet, narrow.unet)
-        network.mean.data, network.std.data = narrow.mean.data, narrow.std.data
+        network.mean.copy_(narrow.mean)  # which may be on another device
+        network.std.copy_(narrow.std)
 
     def loss(self, network: Any, gt: Tensor, lq: Tensor, draws: Draws) -> Tensor:
         t = (self.preset.max_time * draws.uniform(self.DRAWS).flatten().double().square()).clamp_min(FIRST_TIME)
@@ -224,7 +230,7 @@ class Score(OnLatents):
         """z_0, and what the network is conditioned on."""
         faces = [gt, lq]
         if self.preset.sees_estimate:
-            faces.append((self._irn((lq + 1) / 2).float() * 2 - 1).clamp(-1, 1))
+            faces.append(self._recovered(lq))
         clean, degraded, *estimate = network.normalise(self._encode(torch.cat(faces))).chunk(len(faces))
         return clean, network.condition(degraded, *estimate)
 

@@ -150,7 +150,7 @@ class Mask(OnLatents):
     @torch.no_grad()
     def _conditions(self, lq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The IRN's face, and what the mask sees: z_y and z_irn."""
-        recovered = (self._irn((lq + 1) / 2).float() * 2 - 1).clamp(-1, 1)
+        recovered = self._recovered(lq)
         degraded, estimate = self._encode(torch.cat([lq, recovered])).chunk(2)
         return recovered, degraded, estimate
 

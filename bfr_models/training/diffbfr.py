@@ -289,10 +289,10 @@ _FIRST, _LAST = "net.conv_in.weight", ("net.conv_out.weight", "net.conv_out.bias
 
 @torch.no_grad()
 def widen(network: UNet, prior: UNet) -> None:
-    """Makes the conditional `network` compute what the unconditional `prior` does, whatever the condition.
+    """Makes `network` compute what `prior` does, which has only the first of its conditions, or none.
 
-    The condition's weights become zero, and the output of a learned variance is dropped. A network of fewer levels
-    gets the finest ones, and has to learn to do without the others.
+    The weights of the other conditions become zero, and the output of a learned variance is dropped. A network of fewer
+    levels gets the finest ones, and has to learn to do without the others.
     """
     given = dict(prior.named_parameters())
     coarser = len(prior.net.up_blocks) - len(network.net.up_blocks)  # levels left out; up_blocks begin with them
