@@ -28,10 +28,10 @@ from bfr_models.networks.vqgan import VQGAN, perplexity
 from bfr_models.rng import RowNoise
 from bfr_models.training import difface, ranks
 from bfr_models.training.component import AuxiliaryWeights, Component, LossWeights, Recipe, psnr
-from bfr_models.training.diffbfr import widen
 from bfr_models.training.draws import Draws
 from bfr_models.training.patch_discriminator import DiscriminatorTrainer
 from bfr_models.training.perceptual import load_perceptual_distance
+from bfr_models.training.widen import FIRST, widen
 from bfr_models.weights.files import require_weight
 from bfr_models.weights.tensors import load_weights, read_checkpoint
 
@@ -178,7 +178,7 @@ class Score(OnLatents):
         """From its own weights, or from those of a network that sees z_y alone (see `widen`)."""
         channels = self.preset.vqgan.latent_channels
         narrow = LatentScore(replace(self.preset.score, condition_channels=channels), channels)
-        first = "unet.net.conv_in.weight"
+        first = f"unet.{FIRST}"
         if read_checkpoint(weights)[first].shape != narrow.get_parameter(first).shape:
             super().initialise(network, weights)
             return

@@ -14,7 +14,6 @@ px the prior that ships is a deeper one. Nothing is trained jointly.
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +37,7 @@ from bfr_models.rng import RowNoise
 from bfr_models.training.component import NO_AUXILIARY, AuxiliaryWeights, Component, LossWeights, Recipe, psnr
 from bfr_models.training.draws import Draws
 from bfr_models.training.identity_loss import IdentityLoss
+from bfr_models.training.widen import FIRST, widen
 from bfr_models.weights.files import read_card
 from bfr_models.weights.tensors import load_weights, read_checkpoint
 
@@ -92,7 +92,7 @@ class _ConditionalDenoiser(Component):
         shape = replace(self.preset.irm_high, condition_channels=0, learn_sigma=self.preset.prior.learn_sigma)
         prior, given = UNet(shape), read_checkpoint(weights)
         same_layers = given.keys() == dict(prior.named_parameters()).keys()
-        if not same_layers or given[_FIRST].shape != prior.get_parameter(_FIRST).shape:
+        if not same_layers or given[FIRST].shape != prior.get_parameter(FIRST).shape:
             return super().initialise(network, weights)
         load_weights(prior, weights)
         return widen(cast(UNet, network), prior)
@@ -282,26 +282,6 @@ def augment_condition(small: Tensor, draws: Draws) -> Tensor:
     )
     noise = 0.1 * draws.uniform(1, 1, 1).to(small) * draws(*small.shape[1:])
     return blurred.view_as(small) + noise
-
-
-_FIRST, _LAST = "net.conv_in.weight", ("net.conv_out.weight", "net.conv_out.bias")
-
-
-@torch.no_grad()
-def widen(network: UNet, prior: UNet) -> None:
-    """Makes `network` compute what `prior` does, which has only the first of its conditions, or none.
-
-    The weights of the other conditions become zero, and the output of a learned variance is dropped. A network of fewer
-    levels gets the finest ones, and has to learn to do without the others.
-    """
-    given = dict(prior.named_parameters())
-    coarser = len(prior.net.up_blocks) - len(network.net.up_blocks)  # levels left out; up_blocks begin with them
-    for name, parameter in network.named_parameters():
-        source = given[re.sub(r"(?<=up_blocks\.)\d+", lambda number: str(int(number[0]) + coarser), name)]
-        if name == _FIRST:
-            parameter.zero_()[:, : source.shape[1]] = source
-        else:
-            parameter.copy_(source[: len(parameter)] if name in _LAST else source)
 
 
 def _frozen(network: nn.Module, weights: Path) -> nn.Module:

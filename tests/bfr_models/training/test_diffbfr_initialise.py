@@ -11,7 +11,7 @@ import torch
 from bfr_models.errors import BfrError
 from bfr_models.methods.diffbfr_presets import DIFFBFR
 from bfr_models.networks.unet import UNet
-from bfr_models.training.diffbfr import widen
+from bfr_models.training.widen import widen
 from bfr_models.weights.tensors import load_weights
 from tests.diffbfr import PRIOR, SIZE, TINY, irm_high, irm_low, randomised, saved
 
