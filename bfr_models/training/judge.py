@@ -2,7 +2,8 @@
 
 First the pairs are made, by the networks as they are (two hours on one core; what is made is kept in DIR/pairs and not
 made again; `--share 1/2` makes every second file of them and nothing else, for several processes side by side), then
-the judge learns from them, is calibrated on people held out, and is written with its card.
+the judge learns from them, is calibrated on people held out, and is written with its card. Learning takes minutes, with
+all cores; beside another process that computes it takes ten times as long.
 
 After small changes of the networks `--calibrate` is enough, in a quarter of the time: the judge stays as it is, and its
 limits are made to hold again, by the pairs of people held out alone.
