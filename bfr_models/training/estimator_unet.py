@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bfr_models.errors import UsageError
@@ -18,11 +19,14 @@ from bfr_models.training.component import AuxiliaryWeights, Component, LossWeigh
 from bfr_models.training.draws import Draws
 from bfr_models.training.perceptual import load_perceptual_distance
 
+PERIOD = 8  # px: a network of face128 shuffles channels to pixels at 8 px and below
+
 
 class UNetRegression(Component):
     """L1 between f(y) and x, more of it where eyes, nose and mouth are, and beside it a perceptual distance of crops at
     random places, so that none of the lattice of its strides is worth drawing: from step `PERCEPTUAL_FROM` of a fresh
-    network, at once of one that starts from weights."""
+    network, at once of one that starts from weights. With it comes a penalty on the network's own lattice, which
+    passes for texture (see `lattice`)."""
 
     PERCEPTUAL_FROM = 1000
     CROP = 96  # px of 128
@@ -50,6 +54,7 @@ class UNetRegression(Component):
         if self.perceptual is not None and self._steps >= self.PERCEPTUAL_FROM:
             crops = random_crops(torch.cat([restored, gt], dim=1), self.CROP * gt.shape[-1] // 128, draws)
             loss = loss + self.weights.perceptual * self.perceptual.to(gt.device)(*crops.chunk(2, dim=1))
+            loss = loss + self.weights.lattice * lattice(restored - gt)
         return loss
 
     def after_step(self, network: nn.Module, learning_rate: float, draws: Draws) -> None:
@@ -78,6 +83,19 @@ class UNetRegression(Component):
     @staticmethod
     def _attention(gt: Tensor) -> Tensor:
         return features_weight(gt.shape[-1]).to(gt.device)
+
+
+def lattice(error: Tensor) -> Tensor:
+    """Mean square of what of the error (B, C, H, W) comes back every `PERIOD` px, within parts of eight periods.
+
+    A network that shuffles channels to pixels can draw a weave at the periods of its levels, which perceptual distances
+    take for texture: it was 14 dB above the frequencies around it, where clean faces have one. An error that does not
+    repeat averages out, to a 64th of its mean square.
+    """
+    places = F.pixel_unshuffle(error.flatten(0, 1)[:, None], PERIOD)
+    periods = min(8, *places.shape[-2:])
+    means = F.avg_pool2d(places, periods, stride=max(1, periods // 2))
+    return (means - means.mean(dim=1, keepdim=True)).square().mean()
 
 
 @lru_cache

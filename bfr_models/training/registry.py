@@ -57,7 +57,7 @@ COMPONENTS = {
     ("difface", "estimator"): Spec(difface.Estimator,         MIXED,  8000,  16,  4e-4,
                                    Loss(perceptual=0.01, identity=0.15), LOOKS),
     ("difface", "estimator_unet"): Spec(estimator_unet.UNetRegression, ARCHIVE, 6000, 12, 5e-4,
-                                   Loss(perceptual=0.02), ("perceptual",), warmup=100,
+                                   Loss(perceptual=0.02, lattice=40), ("perceptual",), warmup=100,
                                    augmentation=OLD_PRINTS),
     ("difface", "detail"):    Spec(detail.Detail,             ARCHIVE, 1300,  12,  6e-4,
                                    Loss(perceptual=0.02), ("perceptual", "estimator"), warmup=100,

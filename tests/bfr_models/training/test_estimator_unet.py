@@ -15,7 +15,7 @@ from bfr_models.methods.preset import OURS
 from bfr_models.networks.configs import UNetEstimatorConfig
 from bfr_models.training.component import NO_AUXILIARY, AuxiliaryWeights, Component
 from bfr_models.training.data import Faces
-from bfr_models.training.estimator_unet import UNetRegression, features_weight, random_crops
+from bfr_models.training.estimator_unet import UNetRegression, features_weight, lattice, random_crops
 from bfr_models.training.loop import TrainingRun, train
 from bfr_models.training.perceptual import PerceptualDistance
 from bfr_models.training.registry import ARCHIVE, build_component
@@ -88,6 +88,26 @@ def test_crops_are_taken_alike_from_what_is_stacked_and_reach_every_place() -> N
     assert crops.shape == (200, 2, 3, 3) and torch.equal(crops[:, 0], crops[:, 1])
     assert len(crops[:, 0, 0, 0].unique()) == 16 and crops.min() == 0 and crops.max() == 35
     assert ((crops[:, :, :, 1:] - crops[:, :, :, :-1]) == 1).all()
+
+
+@pytest.mark.parametrize("period", [2, 4, 8])
+def test_the_lattice_is_what_repeats(period: int) -> None:
+    torch.manual_seed(0)
+    tile = torch.randn(2, 3, period, period)
+    tile = tile - tile.mean(dim=(2, 3), keepdim=True)
+    assert float(lattice(tile.repeat(1, 1, 128 // period, 128 // period))) == pytest.approx(float(tile.square().mean()))
+
+
+def test_the_lattice_is_found_where_it_changes_from_part_to_part() -> None:
+    tile = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(64, 64)
+    tile[:, 64:] *= -1  # over the whole face it averages out
+    assert float(lattice(tile[None, None])) == pytest.approx(2 / 3)  # in two of three parts across
+
+
+def test_what_does_not_repeat_is_no_lattice() -> None:
+    torch.manual_seed(0)
+    assert float(lattice(torch.randn(8, 3, 128, 128))) == pytest.approx(1 / 64, rel=0.05)
+    assert float(lattice(torch.full((1, 3, 128, 128), 0.3))) == pytest.approx(0, abs=1e-12)
 
 
 def test_a_tenth_is_degraded_beyond_the_papers() -> None:
