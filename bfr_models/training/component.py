@@ -39,7 +39,7 @@ class LossWeights:
     """Of a loss's further terms; its first has the weight 1. Each component reads those of the terms it has."""
 
     perceptual: float = 0.0
-    lattice: float = 0.0  # what a network draws again and again at the same places of each 8 x 8 pixels
+    lattice: float = 0.0  # what a network draws again every few pixels
     identity: float = 0.0
     commitment: float = 0.0  # of latents to their codes
     gan: float = 0.0

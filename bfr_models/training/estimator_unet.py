@@ -19,7 +19,7 @@ from bfr_models.training.component import AuxiliaryWeights, Component, LossWeigh
 from bfr_models.training.draws import Draws
 from bfr_models.training.perceptual import load_perceptual_distance
 
-PERIOD = 8  # px: a network of face128 shuffles channels to pixels at 8 px and below
+PERIODS = (8, 16)  # px, with those that divide them: the coarsest level of a face128 network works at 16
 
 
 class UNetRegression(Component):
@@ -86,16 +86,24 @@ class UNetRegression(Component):
 
 
 def lattice(error: Tensor) -> Tensor:
-    """Mean square of what of the error (B, C, H, W) comes back every `PERIOD` px, within parts of eight periods.
+    """Mean square of what of the error (B, C, H, W) comes back every 8 and every 16 px; of what does not, 0 on average.
 
     A network that shuffles channels to pixels can draw a weave at the periods of its levels, which perceptual distances
-    take for texture: it was 14 dB above the frequencies around it, where clean faces have one. An error that does not
-    repeat averages out, to a 64th of its mean square.
+    take for texture. As in an analysis of variance, the pixels at one place of each period are a group: how far the
+    groups' means lie apart, less what they would by chance.
     """
-    places = F.pixel_unshuffle(error.flatten(0, 1)[:, None], PERIOD)
-    periods = min(8, *places.shape[-2:])
-    means = F.avg_pool2d(places, periods, stride=max(1, periods // 2))
-    return (means - means.mean(dim=1, keepdim=True)).square().mean()
+    fine = error - F.avg_pool2d(error, 5, stride=1, padding=2, count_include_pad=False)
+    return torch.stack([_repeated(fine, period) for period in PERIODS]).sum()
+
+
+def _repeated(x: Tensor, period: int) -> Tensor:
+    """Within parts of eight periods, since a weave may change its sign from hair to skin."""
+    groups = F.pixel_unshuffle(x.flatten(0, 1)[:, None], period)  # (B C, period^2, H / period, W / period)
+    side = min(8, *groups.shape[-2:])
+    means, squares = (F.avg_pool2d(y, side, stride=max(1, side // 2)) for y in (groups, groups.square()))
+    between = (means - means.mean(dim=1, keepdim=True)).square()
+    within = squares - means.square()
+    return (between - within / (side**2 - 1)).mean()
 
 
 @lru_cache
