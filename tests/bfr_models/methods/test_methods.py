@@ -16,6 +16,7 @@ from bfr_models.networks.configs import DetailConfig
 from bfr_models.networks.detail import DetailNetwork
 from bfr_models.pixels import to_tensor, to_uint8
 from bfr_models.registry import load_method, methods, resolve_method
+from bfr_models.training.estimator_unet import lattice
 from bfr_models.types import FaceBatch, Restorer
 from bfr_models.weights.files import require_weight
 from bfr_models.weights.tensors import load_weights
@@ -170,6 +171,15 @@ def test_the_mirror_image_of_a_face_has_the_mirror_image_of_its_self_ensembled_e
     torch.testing.assert_close(mean, other.flip(-1), rtol=0, atol=1e-5)
     inside = (one.abs() < 1) & (two.flip(-1).abs() < 1)  # neither was clipped
     torch.testing.assert_close(mean[inside], ((one + two.flip(-1)) / 2)[inside], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["estimator", "difface", "diffbfr", "clr_face"])
+def test_no_weave_is_drawn_where_little_is_left_of_a_face(method: str) -> None:
+    """The shipped networks repeat themselves from place to place no more than clean faces do."""
+    clean = [portrait(number, 128) for number in range(16)]
+    worn = torch.stack([to_tensor(degrade(face, get_preset("difface"), seed)) for seed, face in enumerate(clean)])
+    drawn = loaded(method).restore(FaceBatch(tuple(map(str, range(16))), worn, tuple(range(16)))).images
+    assert lattice(drawn) < lattice(torch.stack([to_tensor(face) for face in clean]))
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
