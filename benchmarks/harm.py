@@ -113,11 +113,11 @@ def main() -> None:
             runs = [_restore(source, Path(scratch) / f"{method}{preset}-{n}", method, preset, n) for n in (0, 1)]
             outcomes = [_outcome(photo, runs, distance, recogniser) for photo in photos]
             name = f"{method} {preset}".strip()
-            text += [f"## {name}\n", *_table(outcomes), ""]
+            text += [f"## {name}\n", *(table := _table(outcomes)), ""]
             raw[name] = [_facts(outcome) for outcome in outcomes]
-            print("\n".join(text[-3:]), flush=True)
-    args.out.write_text(header() + "\n".join(text).rstrip() + "\n")
-    args.out.with_suffix(".json").write_text(json.dumps(raw))
+            print(name, *table, sep="\n", flush=True)
+            args.out.write_text(header() + "\n".join(text).rstrip() + "\n")  # a method takes long: none is lost
+            args.out.with_suffix(".json").write_text(json.dumps(raw))
 
 
 def _photos(data: Path, seed: int, limit: int | None) -> Iterator[Photo]:
