@@ -86,7 +86,9 @@ class UNetRegression(Component):
 
 
 def lattice(error: Tensor) -> Tensor:
-    """Mean square of what of the error (B, C, H, W) comes back every 8 and every 16 px; of what does not, 0 on average.
+    """Mean square of what of the error comes back every 8 and every 16 px; of what does not, 0 on average.
+
+    (B, C, H, W); H and W multiples of 16, at least 32.
 
     A network that shuffles channels to pixels can draw a weave at the periods of its levels, which perceptual distances
     take for texture. As in an analysis of variance, the pixels at one place of each period are a group: how far the
