@@ -112,8 +112,8 @@ def main() -> None:
         for method, preset in zip(methods, presets, strict=True):
             runs = [_restore(source, Path(scratch) / f"{method}{preset}-{n}", method, preset, n) for n in (0, 1)]
             outcomes = [_outcome(photo, runs, distance, recogniser) for photo in photos]
-            name = f"{method} {preset}".strip()
-            text += [f"## {name}\n", *(table := _table(outcomes)), ""]
+            name, table = f"{method} {preset}".strip(), _table(outcomes)
+            text += [f"## {name}\n", *table, ""]
             raw[name] = [_facts(outcome) for outcome in outcomes]
             print(name, *table, sep="\n", flush=True)
             args.out.write_text(header() + "\n".join(text).rstrip() + "\n")  # a method takes long: none is lost
