@@ -1,6 +1,6 @@
 """Who is made worse? Photos from clean to spoilt, restored with the defaults, compared with what they were made from.
 
-    python benchmarks/harm.py --data faces512.parquet --perceptual squeezenet.pth
+    python benchmarks/harm.py --data faces512.parquet --perceptual squeezenet.pth --unseen taef2_encoder.pth
 
 Each face is put into a photo of its own, 64 to 384 px wide, and damaged by one of the levels. `bfr restore` runs twice
 with each method: with its defaults, and with `--max-harm 1`, which replaces every face. An oracle that knows the clean
@@ -27,16 +27,18 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import torch
+from autoencoder_distance import AutoencoderDistance
 from header import header
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from bfr_models.degradation.degrade import degrade
 from bfr_models.degradation.presets import get_preset
 from bfr_models.faces.dlib_models import DlibRecogniser
 from bfr_models.metrics.fidelity import psnr
 from bfr_models.pixels import Uint8Image, resize, to_tensor, to_uint8
-from bfr_models.training.perceptual import PerceptualDistance, load_perceptual_distance
+from bfr_models.training.perceptual import load_perceptual_distance
 
 RESULTS = Path(__file__).parent / "results"
 LEVELS = {  # blur in px of a face of 128 px, noise in grey levels, quality of the JPEG
@@ -49,6 +51,7 @@ SIZES = (64, 384)
 BINS = ((64, 128), (128, 224), (224, 385))
 COMPARED = (128, 256)  # px: smaller faces are enlarged to be compared, larger ones shrunk
 EQUAL = 0.005  # share of the distance by which a change counts as none
+Distance = Callable[[Tensor, Tensor], Tensor | float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +75,7 @@ class Scores:
     """Of one face against its clean self."""
 
     perceptual: float
+    unseen: float
     psnr: float
     identity: float
 
@@ -94,6 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="Parquet file of clean aligned faces of 512 px")
     parser.add_argument("--perceptual", type=Path, required=True, help="SqueezeNet 1.1's weights")
+    parser.add_argument("--unseen", type=Path, required=True, help="the encoder's weights of taef2")
     parser.add_argument("--methods", default="difface,diffbfr,clr_face,estimator")
     parser.add_argument("--presets", default="", help="of the methods, where not the first, in the same order")
     parser.add_argument("--seed", type=int, default=0)
@@ -102,7 +107,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     photos = list(_photos(args.data, args.seed, args.limit))
-    distance, recogniser = load_perceptual_distance(args.perceptual), DlibRecogniser()
+    distances = (load_perceptual_distance(args.perceptual), AutoencoderDistance(args.unseen))
+    recogniser = DlibRecogniser()
     methods = args.methods.split(",")
     presets = args.presets.split(",") if args.presets else [""] * len(methods)
     text, raw = [_explanation()], {}
@@ -111,7 +117,7 @@ def main() -> None:
         write(photos, source)
         for method, preset in zip(methods, presets, strict=True):
             runs = [_restore(source, Path(scratch) / f"{method}{preset}-{n}", method, preset, n) for n in (0, 1)]
-            outcomes = [_outcome(photo, runs, distance, recogniser) for photo in photos]
+            outcomes = [_outcome(photo, runs, distances, recogniser) for photo in photos]
             name, table = f"{method} {preset}".strip(), _table(outcomes)
             text += [f"## {name}\n", *table, ""]
             raw[name] = [_facts(outcome) for outcome in outcomes]
@@ -176,7 +182,7 @@ def _restore(source: Path, out: Path, method: str, preset: str, max_harm: int) -
 
 
 def _outcome(
-    photo: Photo, runs: Sequence[dict[str, Any]], distance: PerceptualDistance, recogniser: DlibRecogniser
+    photo: Photo, runs: Sequence[dict[str, Any]], distances: tuple[Distance, Distance], recogniser: DlibRecogniser
 ) -> Outcome:
     after, replaced = (
         np.asarray(Image.open(io.BytesIO(run[photo.id]["restored"]["bytes"])).convert("RGB")) for run in runs
@@ -185,18 +191,23 @@ def _outcome(
     compared = min(max(photo.side, COMPARED[0]), COMPARED[1])
     *tensors, clean = (resize(to_tensor(face)[None], compared).clamp(-1, 1) for face in faces)
     *vectors, own = recogniser.embed(faces)
+    perceptual, unseen = distances
     with torch.inference_mode():
-        distances = [float(distance(tensor, clean)) for tensor in tensors]
-    scores = [
-        Scores(d, min(psnr(face, faces[-1]), 99.0), float(vector @ own))
-        for d, face, vector in zip(distances, faces[:-1], vectors, strict=True)
-    ]
+        scores = [
+            Scores(
+                float(perceptual(tensor, clean)),
+                float(unseen(tensor, clean)),
+                min(psnr(face, faces[-1]), 99.0),
+                float(vector @ own),
+            )
+            for tensor, face, vector in zip(tensors, faces[:-1], vectors, strict=True)
+        ]
     return Outcome(photo, *scores)
 
 
 def _table(outcomes: Sequence[Outcome]) -> list[str]:
     head = "| faces | n | before | after | worse | better | untouched | gain | oracle's | kept of it "
-    head += "| replaced all: worse | replaced all: gain | dB | identity |"
+    head += "| replaced all: worse | replaced all: gain | unseen: worse | unseen: gain | dB | identity |"
     groups: list[tuple[str, Callable[[Outcome], bool]]] = [("all", lambda _: True)]
     groups += [(level, lambda o, level=level: o.photo.level == level) for level in (*LEVELS, *PRESETS)]  # type: ignore[misc]
     groups += [
@@ -214,6 +225,7 @@ def _row(name: str, outcomes: Sequence[Outcome]) -> str:
     best = np.array([o.best for o in outcomes])
     worse, better = (after > before * (1 + EQUAL)).mean(), (after < before * (1 - EQUAL)).mean()
     gain, possible = 1 - after.mean() / before.mean(), 1 - best.mean() / before.mean()
+    unseen = np.array([(o.before.unseen, o.after.unseen) for o in outcomes])
     decibels = np.mean([o.after.psnr - o.before.psnr for o in outcomes])
     identity = np.mean([o.after.identity - o.before.identity for o in outcomes])
     kept = f"{gain / possible:.0%}" if possible > 0.005 else "-"
@@ -221,7 +233,8 @@ def _row(name: str, outcomes: Sequence[Outcome]) -> str:
         f"| {name} | {len(outcomes)} | {before.mean():.2f} | {after.mean():.2f} | {worse:.1%} | {better:.1%} | "
         f"{(after == before).mean():.1%} | {gain:.1%} | {possible:.1%} | {kept} | "
         f"{(replaced > before * (1 + EQUAL)).mean():.1%} | {1 - replaced.mean() / before.mean():.1%} | "
-        f"{decibels:+.2f} | {identity:+.4f} |"
+        f"{(unseen[:, 1] > unseen[:, 0] * (1 + EQUAL)).mean():.1%} | "
+        f"{1 - unseen[:, 1].mean() / unseen[:, 0].mean():.1%} | {decibels:+.2f} | {identity:+.4f} |"
     )
 
 
@@ -238,7 +251,8 @@ def _explanation() -> str:
         "Before and after: mean perceptual distance to the clean face (SqueezeNet 1.1's features, through which the "
         f"judge does not look), compared at the face's own size, at least {COMPARED[0]} and at most {COMPARED[1]} px. "
         f"Worse and better: by more than {EQUAL:.1%} of the distance. Gain: share of the mean distance that goes. The "
-        "oracle knows the clean face and takes the better of input and replaced face. dB and "
+        "oracle knows the clean face and takes the better of input and replaced face. Unseen: the same two figures by "
+        "the features of an autoencoder through which neither the judge nor a network's training has looked. dB and "
         "identity (dlib's cosine): mean changes against the clean face.\n"
     )
 
