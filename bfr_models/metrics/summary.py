@@ -61,12 +61,13 @@ class Summary:
         return math.sqrt(centred / (self.n * max(self.n - 1, 1))) / _UNIT
 
     def percentile(self, p: float) -> float:
-        """The middle of the bin where the p-th percentile (0..100) falls, inside the range of the values."""
+        """The upper end of the bin where the p-th percentile (0..100) falls, inside the range of the values: of faces
+        that were kept as they were, whose similarity is 1, it is 1."""
         rank, seen = p / 100 * (self.n - 1), 0
         for index in sorted(self.bins):
             seen += self.bins[index]
             if seen > rank:
-                return min(max((index + 0.5) * self.bin_width, self.low), self.high)
+                return min(max((index + 1) * self.bin_width, self.low), self.high)
         raise ValueError("expected at least one value, got none")
 
     def to_json(self) -> dict[str, Any]:

@@ -94,9 +94,14 @@ def test_nothing_has_no_percentile() -> None:
 def test_the_report_has_the_numbers_that_people_read() -> None:
     report = Summary.of([i + 0.5 for i in range(101)], 1.0).to_report()
     assert (report["n"], report["mean"], report["min"], report["max"]) == (101, 50.5, 0.5, 100.5)
-    assert (report["p05"], report["p50"], report["p95"]) == (5.5, 50.5, 95.5)
+    assert (report["p05"], report["p50"], report["p95"]) == (6, 51, 96)
     assert report["bin_width"] == 10  # coarser: for the eye
     assert report["histogram"] == [[10.0 * i, 10] for i in range(10)] + [[100.0, 1]]
+
+
+def test_the_percentiles_of_faces_that_were_kept_are_not_below_their_mean() -> None:
+    report = Summary.of([*[1.0] * 99, 0.998], 0.001).to_report()
+    assert (report["p05"], report["p50"], report["p95"]) == (1.0, 1.0, 1.0)
 
 
 def test_the_best_score_shares_the_bin_below_it() -> None:
