@@ -19,7 +19,7 @@ from bfr_models.judge.verdict import HarmLimits, Verdict
 from bfr_models.pixels import Uint8Image
 from bfr_models.rng import derive_seed
 from tasks.config.care import Care
-from tasks.runs.outcomes import CORRECTED, KEPT_ORIGINAL, RESTORED
+from tasks.runs.outcomes import CORRECTED, KEPT_ORIGINAL, NO_GAIN, RESTORED, UNSURE
 
 JUDGED_SIDE = 512
 """Largest side of a face that the judge was trained on, px; a larger one is shrunk to it."""
@@ -115,16 +115,15 @@ class Decide:
         for verdict, one in judged:
             if self._limits.allow(verdict) and verdict.gain >= self._care.min_gain:
                 return one
-        return Decision(_why_kept(case, candidates, judged[0][0]), verdict=judged[0][0])
+        return Decision(self._why_kept(case, candidates, judged[0][0]), verdict=judged[0][0])
 
-
-def _why_kept(case: Case, candidates: Sequence[Decision], best: Verdict) -> str:
-    """Too large if the network's face, which has no detail of its own beyond its size, is expected to lose."""
-    size, by_network = len(case.restored), candidates[0].verdict
-    if is_larger(case.side, size) and by_network is not None and by_network.gain < 0:
-        return f"{KEPT_ORIGINAL}: too large for {size} px"
-    numbers = f"gain {best.gain:.2f} ± {best.spread:.2f}, harm {best.harm:.2f}"
-    return f"{KEPT_ORIGINAL}: no gain expected ({numbers})"
+    def _why_kept(self, case: Case, candidates: Sequence[Decision], best: Verdict) -> str:
+        """Too large if the network's face, which has no detail of its own beyond its size, is expected to lose."""
+        size, by_network = len(case.restored), candidates[0].verdict
+        if is_larger(case.side, size) and by_network is not None and by_network.gain < 0:
+            return f"{KEPT_ORIGINAL}: too large for {size} px"
+        why = UNSURE if best.gain >= self._care.min_gain else NO_GAIN
+        return f"{KEPT_ORIGINAL}: {why} (gain {best.gain:.2f} ± {best.spread:.2f}, harm {best.harm:.2f})"
 
 
 def _rounded(verdict: Verdict) -> Verdict:

@@ -32,7 +32,7 @@ def decided(says: Says, *cases: Case, **care: Any) -> list[Decision]:
     [
         (GOOD, "restored"),
         (replace(GOOD, harm=0.2), "restored"),  # the limit that the curve gives for 2 %
-        (replace(GOOD, harm=0.21), "kept_original: no gain expected (gain 0.30 ± 0.10, harm 0.21)"),
+        (replace(GOOD, harm=0.21), "kept_original: too likely to be worse (gain 0.30 ± 0.10, harm 0.21)"),
         (replace(GOOD, gain=0.02), "restored"),
         (replace(GOOD, gain=0.019), "kept_original: no gain expected (gain 0.02 ± 0.10, harm 0.01)"),
         (BAD, "kept_original: no gain expected (gain -0.12 ± 0.08, harm 0.61)"),
@@ -96,7 +96,7 @@ def test_what_is_judged_of_a_corrected_face_is_half_way() -> None:
 def test_a_large_face_that_the_network_would_soften_is_too_large_for_it() -> None:
     assert decided(lambda face, candidate: BAD, case_of(160))[0].outcome == "kept_original: too large for 64 px"
     doubtful = replace(GOOD, harm=0.9)
-    assert decided(lambda face, candidate: doubtful, case_of(160))[0].outcome.startswith("kept_original: no gain")
+    assert decided(lambda face, candidate: doubtful, case_of(160))[0].outcome.startswith("kept_original: too likely")
 
 
 def test_faces_of_a_batch_get_their_own_verdicts() -> None:
