@@ -35,7 +35,7 @@ def _train() -> int:
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--accumulate", type=int, default=1, help="parts in which a batch is taken, for less memory")
-    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
+    parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto")
     parser.add_argument("--loaders", type=int, default=0, help="processes that prepare batches, per GPU")
     parser.add_argument("--perceptual", type=Path, help="SqueezeNet 1.1's weights, for perceptual losses")
     parser.add_argument("--recogniser", type=Path, help="a MobileFace recogniser's weights, for the losses on identity")

@@ -1,4 +1,4 @@
-"""The one training loop: bf16, EMA, warm-up / constant / decay, checkpoints, held-out metrics, sample grids.
+"""The one training loop: mixed precision, EMA, warm-up / constant / decay, checkpoints, held-out metrics, sample grids.
 
 It runs on every rank (`bfr_models.training.ranks`); each takes an equal share of every batch. What a step sees and
 draws depends on (seed, step) alone, so that a run gives the same curve on one rank and on many, in one piece and
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from bfr_models.device import trains_in_bf16
 from bfr_models.errors import BfrError, UsageError
 from bfr_models.training import ranks
 from bfr_models.training.component import Component, Recipe
@@ -38,7 +39,7 @@ class TrainingRun:
     batch_size: int | None = None  # of all ranks together
     learning_rate: float | None = None
     accumulate: int = 1  # parts, one after the other, that a rank takes its share of a batch in
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
     device: str = "cpu"
     loaders: int = 0  # processes that prepare batches
     initial: Path | None = None  # weights to start from
@@ -137,7 +138,7 @@ class _Training:
             gt, lq = (x.to(device, memory_format=torch.channels_last) for x in next(parts))
             draws = Draws(run.seed, state.step, self._of_part(part), recipe.batch_size, device)
             with ranks.part(forward, is_last=part == run.accumulate - 1):
-                with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bf16"):
+                with torch.autocast(device.type, torch.bfloat16, enabled=trains_in_bf16(run.device, run.precision)):
                     loss = self.component.loss(forward, gt, lq, draws) / run.accumulate
                 loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bfr_models.device import trains_in_bf16
 from bfr_models.training import ranks
 
 
@@ -45,7 +46,8 @@ class DiscriminatorTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.network.requires_grad_(True)
-        with torch.autocast(real.device.type, torch.bfloat16):
+        device = real.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=trains_in_bf16(device, "auto")):
             verdict = self.network(torch.cat([real, made.detach()])).float()
         on_real, on_made = verdict.chunk(2)
         loss = (F.relu(1 - on_real).mean() + F.relu(1 + on_made).mean()) / 2

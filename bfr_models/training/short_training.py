@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from bfr_models.degradation.batched import BatchedDegradation
 from bfr_models.degradation.presets import get_preset
+from bfr_models.device import trains_in_bf16
 from bfr_models.errors import UsageError, exit_code_of, unknown
 from bfr_models.training import registry
 from bfr_models.training.component import NO_AUXILIARY, AuxiliaryWeights, Recipe
@@ -146,7 +147,8 @@ class Training:
         gt = self.faces.views(settings.batch_size, rng)
         lq = gt if self.degradation is None else self.degradation(gt, rng, draws.on_device)
         gt, lq = (x.contiguous(memory_format=torch.channels_last) for x in (gt, lq))
-        with torch.autocast(torch.device(settings.device).type, torch.bfloat16):
+        bf16 = trains_in_bf16(settings.device, "auto")
+        with torch.autocast(torch.device(settings.device).type, torch.bfloat16, enabled=bf16):
             return self.component.loss(forward, gt, lq, draws)
 
     def _step(self, forward: nn.Module) -> Tensor:

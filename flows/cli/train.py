@@ -25,7 +25,7 @@ def train(
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Learning rate; the recipe's by default.")] = None,
     accumulate: Annotated[int, typer.Option(help="Parts that a worker takes its share of a batch in.")] = 1,
-    precision: Annotated[str, typer.Option(help="bf16 (autocast) or fp32.")] = "bf16",
+    precision: Annotated[str, typer.Option(help="bf16 (autocast), fp32, or auto: fp32 on CPUs without bf16.")] = "auto",
     loaders: Annotated[int, typer.Option(help="Processes of each worker that prepare faces.")] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda; auto: cuda where each worker has one.")] = "auto",
     log_every: Annotated[int, typer.Option(help="Steps between two lines of progress.")] = 20,

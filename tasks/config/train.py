@@ -28,7 +28,9 @@ class TrainRun(BaseModel):
     batch_size: int | None = Field(None, ge=1, description="faces per step, of all workers together")
     learning_rate: float | None = Field(None, gt=0, description="the recipe's by default")
     accumulate: int = Field(1, ge=1, description="parts, one after the other, that a worker takes its share in")
-    precision: Literal["bf16", "fp32"] = Field("bf16", description="of the network's arithmetic")
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="of the network's arithmetic; auto: bf16, or fp32 on a CPU that does not multiply that"
+    )
     loaders: int = Field(1, ge=0, description="processes of each worker that prepare faces")
     log_every: int = Field(20, ge=1, description="steps between two lines of progress")
     evaluate_every: int = Field(500, ge=1, description="steps between two looks at held-out faces")

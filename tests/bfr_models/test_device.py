@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bfr_models.device import multiplies_bf16, precision_on
+from bfr_models.device import multiplies_bf16, precision_on, trains_in_bf16
 
 FAULTS = """
 import resource, threading
@@ -56,3 +56,10 @@ def test_auto_is_a_matter_of_the_device_and_what_was_asked_for_is_not(monkeypatc
     assert [precision_on("cpu", asked) for asked in ("fp32", "fp16")] == ["fp32", "fp16"]
     monkeypatch.setattr("bfr_models.device.multiplies_bf16", lambda: False)
     assert precision_on("cpu", "auto") == "fp32"
+
+
+def test_a_training_is_in_bf16_but_on_cpus_that_do_not_multiply_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for multiplies in (True, False):
+        monkeypatch.setattr("bfr_models.device.multiplies_bf16", lambda found=multiplies: found)
+        assert [trains_in_bf16(device, "auto") for device in ("cpu", "cuda", "cuda:1")] == [multiplies, True, True]
+        assert [trains_in_bf16("cpu", asked) for asked in ("bf16", "fp32")] == [True, False]

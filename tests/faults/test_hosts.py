@@ -31,7 +31,7 @@ from tests import support
 from tests.faults.hosts import BIN, PORT, Host, three_hosts, why_not
 from tests.real_photos import photo
 
-pytestmark = [pytest.mark.long, pytest.mark.s3]
+pytestmark = [pytest.mark.minutes, pytest.mark.s3]
 ROWS, GROUP_ROWS = 240, 2
 SHARDS = ROWS // GROUP_ROWS
 FEW = 12  # rows of what is done beside

@@ -74,7 +74,7 @@ def archive(house: House, bucket: str, tmp_path: Path) -> Iterator[Archive]:
 
 
 @pytest.mark.s3
-@pytest.mark.schedule
+@pytest.mark.minutes
 def test_a_schedule_restores_just_what_is_new_and_other_weights_make_a_generation(archive: Archive) -> None:
     house = archive.house
     train(house, 1)
@@ -147,7 +147,7 @@ def test_cancellation_stops_the_actors_in_five_seconds_and_ends_as_cancelled(
     kill(worker)
 
 
-@pytest.mark.schedule
+@pytest.mark.minutes
 def test_a_run_whose_machine_is_gone_is_found_by_its_silence_and_the_next_goes_on(
     house: House, slow: Slow, tmp_path: Path
 ) -> None:

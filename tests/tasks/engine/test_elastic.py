@@ -35,6 +35,7 @@ def short_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.mark.minutes
 def test_a_run_waits_for_nodes_that_do_not_exist_yet_uses_them_and_lets_them_go(
     short_folder: Path, tmp_path: Path, plugin_path: str
 ) -> None:
