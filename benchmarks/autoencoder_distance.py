@@ -6,6 +6,7 @@ that, so what its encoder keeps is what a picture looks like. No loss, no judge 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -35,7 +36,7 @@ def _shrink() -> nn.Conv2d:
 
 
 class AutoencoderDistance:
-    """(B, 3, H, W) twice, RGB in [-1, 1] -> a mean distance, as LPIPS compares features (arXiv 1801.03924, eq. 1)."""
+    """As LPIPS compares features (arXiv 1801.03924, eq. 1)."""
 
     def __init__(self, weights: Path) -> None:
         layers = [nn.Conv2d(3, CHANNELS, 3, padding=1), Block()]
@@ -47,12 +48,13 @@ class AutoencoderDistance:
         self._layers.eval()
 
     @torch.inference_mode()
-    def __call__(self, image: Tensor, clean: Tensor) -> float:
-        x = (torch.cat([image, clean]) + 1) / 2
-        total = 0.0
+    def __call__(self, images: Sequence[Tensor], clean: Tensor) -> list[float]:
+        """Of each (1, 3, H, W), RGB in [-1, 1], to `clean`, which is as large."""
+        x = (torch.cat([*images, clean]) + 1) / 2
+        total = torch.zeros(len(images))
         for number, layer in enumerate(self._layers):
             x = layer(x)
             if number in COMPARED:
-                ours, theirs = F.normalize(x, dim=1, eps=1e-6).chunk(2)
-                total += float((ours - theirs).square().sum(dim=1).mean())
-        return total
+                unit = F.normalize(x, dim=1, eps=1e-6)
+                total += (unit[:-1] - unit[-1:]).square().sum(dim=1).mean(dim=(1, 2))
+        return total.tolist()

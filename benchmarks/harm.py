@@ -31,14 +31,13 @@ from autoencoder_distance import AutoencoderDistance
 from header import header
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from bfr_models.degradation.degrade import degrade
 from bfr_models.degradation.presets import get_preset
 from bfr_models.faces.dlib_models import DlibRecogniser
 from bfr_models.metrics.fidelity import psnr
 from bfr_models.pixels import Uint8Image, resize, to_tensor, to_uint8
-from bfr_models.training.perceptual import load_perceptual_distance
+from bfr_models.training.perceptual import PerceptualDistance, load_perceptual_distance
 
 RESULTS = Path(__file__).parent / "results"
 LEVELS = {  # blur in px of a face of 128 px, noise in grey levels, quality of the JPEG
@@ -51,7 +50,6 @@ SIZES = (64, 384)
 BINS = ((64, 128), (128, 224), (224, 385))
 COMPARED = (128, 256)  # px: smaller faces are enlarged to be compared, larger ones shrunk
 EQUAL = 0.005  # share of the distance by which a change counts as none
-Distance = Callable[[Tensor, Tensor], Tensor | float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +180,10 @@ def _restore(source: Path, out: Path, method: str, preset: str, max_harm: int) -
 
 
 def _outcome(
-    photo: Photo, runs: Sequence[dict[str, Any]], distances: tuple[Distance, Distance], recogniser: DlibRecogniser
+    photo: Photo,
+    runs: Sequence[dict[str, Any]],
+    distances: tuple[PerceptualDistance, AutoencoderDistance],
+    recogniser: DlibRecogniser,
 ) -> Outcome:
     after, replaced = (
         np.asarray(Image.open(io.BytesIO(run[photo.id]["restored"]["bytes"])).convert("RGB")) for run in runs
@@ -193,15 +194,11 @@ def _outcome(
     *vectors, own = recogniser.embed(faces)
     perceptual, unseen = distances
     with torch.inference_mode():
-        scores = [
-            Scores(
-                float(perceptual(tensor, clean)),
-                float(unseen(tensor, clean)),
-                min(psnr(face, faces[-1]), 99.0),
-                float(vector @ own),
-            )
-            for tensor, face, vector in zip(tensors, faces[:-1], vectors, strict=True)
-        ]
+        found = [float(perceptual(tensor, clean)) for tensor in tensors]
+    scores = [
+        Scores(d, u, min(psnr(face, faces[-1]), 99.0), float(vector @ own))
+        for d, u, face, vector in zip(found, unseen(tensors, clean), faces[:-1], vectors, strict=True)
+    ]
     return Outcome(photo, *scores)
 
 
