@@ -11,24 +11,15 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from diffusers.models.unets.unet_2d_blocks import AutoencoderTinyBlock
 from torch import Tensor, nn
 
 CHANNELS = 64
 COMPARED = (1, 5, 9)  # of the layers: what leaves the blocks at full, half and quarter size
 
 
-class Block(nn.Module):
-    """relu(three convolutions + skip)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for _ in range(3):
-            layers += [nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1), nn.ReLU()]
-        self.conv = nn.Sequential(*layers[:-1])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.conv(x) + x)
+def _block() -> nn.Module:
+    return AutoencoderTinyBlock(CHANNELS, CHANNELS, "relu")
 
 
 def _shrink() -> nn.Conv2d:
@@ -39,9 +30,9 @@ class AutoencoderDistance:
     """As LPIPS compares features (arXiv 1801.03924, eq. 1)."""
 
     def __init__(self, weights: Path) -> None:
-        layers = [nn.Conv2d(3, CHANNELS, 3, padding=1), Block()]
+        layers = [nn.Conv2d(3, CHANNELS, 3, padding=1), _block()]
         for _ in range(2):
-            layers += [_shrink(), Block(), Block(), Block()]
+            layers += [_shrink(), _block(), _block(), _block()]
         self._layers = nn.Sequential(*layers)
         state = torch.load(weights, map_location="cpu", weights_only=True)
         self._layers.load_state_dict({name: state[name].float() for name in self._layers.state_dict()})

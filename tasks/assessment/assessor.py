@@ -33,7 +33,7 @@ from tasks.assessment.outcomes import (
 from tasks.assessment.picture_hash import picture_hash
 from tasks.assessment.units import Piece
 from tasks.config.resolve import ResolvedRun
-from tasks.runs.outcomes import NO_GAIN, UNSURE
+from tasks.runs.outcomes import why_kept
 from tasks.runs.shards import Shard
 from tasks.worker import framing
 from tasks.worker.framing import FacesInPhotos, Framing, WholeImages
@@ -121,9 +121,9 @@ class Assessor:
             return {"side": side, "grain": grain, "outcome": NOT_JUDGED, "preset": self._preset, "reason": reason}
         outcome, verdict = face_outcome(damage, side, self._limits), damage.verdict
         presets = {RESTORED: self._preset, CORRECTED: self._preset, TOO_LARGE: LARGER_PRESET}
-        why_kept = UNSURE if verdict.gain >= self._limits.min_gain else NO_GAIN
+        why = why_kept(verdict.gain, self._limits.min_gain)
         reasons = {
-            KEPT: f"{why_kept} (gain {verdict.gain:.2f}, harm {verdict.harm:.2f})",
+            KEPT: f"{why} (gain {verdict.gain:.2f}, harm {verdict.harm:.2f})",
             TOO_LARGE: f"damaged, and too large for {self._limits.size} px",
         }
         return {

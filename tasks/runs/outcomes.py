@@ -11,13 +11,15 @@ SCORED = (RESTORED, CORRECTED, KEPT_ORIGINAL)
 CHANGED = (RESTORED, CORRECTED)
 """The outcomes of faces whose pixels are not the input's."""
 
-NO_GAIN, UNSURE = "no gain expected", "too likely to be worse"
-"""Why a judged face was kept: it would hardly be better, or its gain is not sure enough for `--max-harm`."""
-
 
 def outcome_word(outcome: str) -> str:
     """The part of an outcome that is counted: all of it, without the reason."""
     return outcome.partition(":")[0]
+
+
+def why_kept(gain: float, min_gain: float) -> str:
+    """Of a judged face: it would hardly be better, or its gain is not sure enough for `--max-harm`."""
+    return "too likely to be worse" if gain >= min_gain else "no gain expected"
 
 
 def is_changed(faces: Iterable[Mapping[str, Any]]) -> bool:

@@ -19,7 +19,7 @@ from bfr_models.judge.verdict import HarmLimits, Verdict
 from bfr_models.pixels import Uint8Image
 from bfr_models.rng import derive_seed
 from tasks.config.care import Care
-from tasks.runs.outcomes import CORRECTED, KEPT_ORIGINAL, NO_GAIN, RESTORED, UNSURE
+from tasks.runs.outcomes import CORRECTED, KEPT_ORIGINAL, RESTORED, why_kept
 
 JUDGED_SIDE = 512
 """Largest side of a face that the judge was trained on, px; a larger one is shrunk to it."""
@@ -122,7 +122,7 @@ class Decide:
         size, by_network = len(case.restored), candidates[0].verdict
         if is_larger(case.side, size) and by_network is not None and by_network.gain < 0:
             return f"{KEPT_ORIGINAL}: too large for {size} px"
-        why = UNSURE if best.gain >= self._care.min_gain else NO_GAIN
+        why = why_kept(best.gain, self._care.min_gain)
         return f"{KEPT_ORIGINAL}: {why} (gain {best.gain:.2f} ± {best.spread:.2f}, harm {best.harm:.2f})"
 
 
