@@ -74,6 +74,7 @@ VARIANTS: Mapping[str, Mapping[str, Options]] = {
         "2 + 4 + 2 calls, diffusion": {**_diffbfr(2, 4, 2), "second": "diffusion"},
     },
     "clr_face": {
+        "1 call, one estimate": {"steps": 1, "self_ensemble": False},
         "1 call": {"steps": 1},
         "2 calls": {"steps": 2},
         **{f"{n} calls, dpm++": {"steps": n} for n in (4, 8)},

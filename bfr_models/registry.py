@@ -172,6 +172,7 @@ def _imported(target: str) -> Any:
 _LATER: Mapping[str, Mapping[str, Any]] = {
     "estimator": {"self_ensemble": False},
     "difface": {"noise": "rows", "cover": 0.0, "self_ensemble": False},
+    "clr_face": {"self_ensemble": False},
     "diffbfr": {
         "start": "lq", "cover": 0.0, "estimator": None, "self_ensemble": False,
         "second": "diffusion", "steps_flow": 4, "flow_share": 1.0, "flow": None,

@@ -27,6 +27,7 @@ from bfr_models.diffusion.sampling import Guide, Model, get_sampler, sample
 from bfr_models.diffusion.sde import VPSDE
 from bfr_models.methods._loading import autocast, load_component
 from bfr_models.methods.clr_face_presets import SHORTEST, CLRFaceOptions, CLRFacePreset
+from bfr_models.methods.estimator import estimate_of
 from bfr_models.networks.estimators import build_estimator
 from bfr_models.networks.latent_networks import LatentMask, LatentScore, conditioned
 from bfr_models.networks.mobile_face import MobileFace, crop_from_ffhq
@@ -70,7 +71,7 @@ class CLRFace:
         noise = RowNoise(seeds, self._device)
         degraded = self._encode(lq)
         # An ablation may have no use for the IRN's face; z_irn is then z_y.
-        recovered = (self._irn((lq + 1) / 2).float() * 2 - 1).clamp(-1, 1) if self._options.uses_irn else lq
+        recovered = estimate_of(self._irn, lq, self._options) if self._options.uses_irn else lq
         estimate = self._encode(recovered)
         levels = self._sde.levels(self._times(degraded, estimate))
         z = self._start(degraded, estimate, levels[0], noise)

@@ -12,7 +12,7 @@ from typing import Literal
 from bfr_models.diffusion.times import times_from
 from bfr_models.errors import UsageError
 from bfr_models.methods.difface_presets import ESTIMATOR512
-from bfr_models.methods.preset import OURS, NetworkOptions, Preset, at_256, one_of
+from bfr_models.methods.preset import OURS, EstimateOptions, Preset, at_256, one_of
 from bfr_models.networks.configs import (
     LatentMaskConfig,
     MobileFaceConfig,
@@ -33,8 +33,9 @@ _BOUNDS = {"start_time": (SHORTEST, 1), "cover": (0, 10), "steps": (0, 1000)} | 
 
 
 @dataclass(frozen=True)
-class CLRFaceOptions(NetworkOptions):
-    """How the reverse chain is run and where it is guided. Times t are the SDE's, in [0, 1].
+class CLRFaceOptions(EstimateOptions):
+    """How the reverse chain is run and where it is guided. Times t are the SDE's, in [0, 1]. The estimate that
+    `self_ensemble` is about is the Identity Recovery Network's face.
 
     The chain starts at `start_time` from the latent of the Identity Recovery Network's face ("irn"), of the degraded
     face ("lq"), or at the prior's last time from nothing but noise ("noise"), and takes `steps` steps; 0 steps decode
@@ -167,7 +168,15 @@ _FACE128 = CLRFacePreset(
     # From a higher start, mildly degraded faces come out less like themselves. The residual is there because so
     # small an autoencoder loses much; beside it, codes would add noise to what the chain does not mean to change.
     options=CLRFaceOptions(
-        start_time=0.2, cover=1.0, steps=4, guidance=0.1, guide_to=0.01, guide_every=1, residual=1.0, quantised=False
+        self_ensemble=True,
+        start_time=0.2,
+        cover=1.0,
+        steps=4,
+        guidance=0.1,
+        guide_to=0.01,
+        guide_every=1,
+        residual=1.0,
+        quantised=False,
     ),
     # The IRN is DifFace's estimator.
     weights={name: f"clr_face-face128-{name}" for name in ("vqgan", "score", "mask", "recogniser")}

@@ -23,7 +23,7 @@ _OF_FACE128: Mapping[str, Mapping[str, Options]] = {
         "draft": {"steps": 1, "steps_high": 1, "steps_flow": 2, "steps_texture": 1, "self_ensemble": False},
         "best": {},
     },
-    "clr_face": {"draft": {"steps": 1}, "best": {}},
+    "clr_face": {"draft": {"steps": 1, "self_ensemble": False}, "best": {}},
 }
 OPTIONS: Mapping[tuple[str, str], Mapping[str, Options]] = {
     (method, preset): efforts for method, efforts in _OF_FACE128.items() for preset in ("face128", "face256")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bfr_models.methods._loading import autocast, load_component
 from bfr_models.methods.difface_presets import EstimatorPreset
@@ -35,9 +35,14 @@ class Estimator:
 
     @torch.inference_mode()
     def estimate(self, lq: Tensor) -> Tensor:
-        """f(y0) of `resized` faces; [-1, 1] in and out (the network itself works in [0, 1])."""
+        """f(y0) of `resized` faces; [-1, 1] in and out."""
         with autocast(self._device, self._options.precision):
-            hq = self._network((lq + 1) / 2).float()
-            if self._options.self_ensemble:
-                hq = (hq + self._network((lq.flip(-1) + 1) / 2).float().flip(-1)) / 2
-        return hq.clamp(0, 1) * 2 - 1
+            return estimate_of(self._network, lq, self._options)
+
+
+def estimate_of(network: nn.Module, lq: Tensor, options: EstimateOptions) -> Tensor:
+    """f(y0) by a network that works in [0, 1]; (B, 3, H, W) in [-1, 1] in and out."""
+    hq: Tensor = network((lq + 1) / 2).float()
+    if options.self_ensemble:
+        hq = (hq + network((lq.flip(-1) + 1) / 2).float().flip(-1)) / 2
+    return hq.clamp(0, 1) * 2 - 1

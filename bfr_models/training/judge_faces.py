@@ -1,4 +1,4 @@
-"""Faces in photos for the judge to learn from: clean, slightly worn and spoilt ones, each with its clean self.
+"""Faces in photos for the judge to learn from: clean, slightly worn, aged and spoilt ones, each with its clean self.
 
 As the worker cuts them: the photo lies at any angle, is damaged as a whole, and the face's place is found a little
 beside the true one.
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from bfr_models.degradation.ageing import age
 from bfr_models.degradation.degrade import degrade
 from bfr_models.degradation.presets import get_preset
 from bfr_models.faces.align import at_scale, warp
@@ -23,7 +24,7 @@ from bfr_models.pixels import Uint8Image, as_grey, resize, to_tensor, to_uint8
 
 SIDES = tuple(round(40 * 2 ** (step / 6)) for step in range(23))  # px of the face in its photo, from 40 to 508
 SURROUNDINGS = 1.25  # side of the photo over that of the face
-CLEAN, WORN = 0.25, 0.4  # shares of the faces; the rest is degraded by the presets
+CLEAN, WORN, AGED = 0.25, 0.35, 0.15  # shares of the faces; the rest is degraded by the presets
 PRESETS = (
     ("gfpgan",) * 6 + ("difface",) * 6 + ("archive",) * 5 + ("gfpgan_extreme", "difface_extreme", "codeformer_large")
 )
@@ -38,9 +39,9 @@ class PhotoFace:
     clean: Uint8Image
     is_grey: bool
     blur: float  # sigma, px at 128 px; nan where a preset drew it
-    noise: float  # grey levels; nan likewise
+    noise: float  # grey levels; nan likewise, and where a print's own grain is beside it
     compression: float  # (100 - JPEG quality) / 100; nan likewise
-    kind: str  # clean, light, worn, or the preset
+    kind: str  # clean, light, worn, aged, or the preset
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class _Wear:
     noise: float
     quality: int | None  # None: no JPEG
     grain: float  # grey levels of luma noise that is coarser than a pixel
+    aged: bool = False  # as a print, before all that
 
 
 def photo_face(face: Uint8Image, size: int, rng: np.random.Generator, is_light: bool = False) -> PhotoFace:
@@ -71,7 +73,7 @@ def photo_face(face: Uint8Image, size: int, rng: np.random.Generator, is_light: 
         clean=_cut(photo, to_face, side, side),
         is_grey=is_grey,
         blur=wear.blur if wear else nan,
-        noise=float(np.hypot(wear.noise, wear.grain)) if wear else nan,
+        noise=float(np.hypot(wear.noise, wear.grain)) if wear and not wear.aged else nan,
         compression=(0.0 if wear.quality is None else (100 - wear.quality) / 100) if wear else nan,
         kind=kind,
     )
@@ -87,6 +89,10 @@ def _kind(rng: np.random.Generator) -> tuple[str, _Wear | None]:
         quality = int(rng.integers(40, 96)) if rng.random() < 0.9 else None
         return "worn", _Wear(rng.uniform(0, 1.8) * (rng.random() < 0.85), rng.uniform(0, 11) * (rng.random() < 0.8),
                              quality, rng.uniform(1, 8) * (rng.random() < 0.25))  # fmt: skip
+    if drawn < CLEAN + WORN + AGED:
+        quality = int(rng.integers(30, 96)) if rng.random() < 0.9 else None
+        return "aged", _Wear(rng.uniform(0, 0.8) * (rng.random() < 0.5), rng.uniform(0, 4) * (rng.random() < 0.3),
+                             quality, 0, aged=True)  # fmt: skip
     return PRESETS[rng.integers(len(PRESETS))], None
 
 
@@ -130,7 +136,7 @@ def _cut(photo: Uint8Image, to_face: Matrix, side: int, size: int) -> Uint8Image
 
 
 def _worn(photo: Uint8Image, wear: _Wear, side: int, rng: np.random.Generator) -> Uint8Image:
-    image: NDArray[np.floating] = photo.astype(np.float32)
+    image: NDArray[np.floating] = (age(photo, rng) if wear.aged else photo).astype(np.float32)
     if wear.blur:
         sigma = max(0.05, wear.blur * side / 128)
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101), np.float32)

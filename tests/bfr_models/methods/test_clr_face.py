@@ -313,3 +313,16 @@ class TestOwnStarts:
         with pytest.raises(UsageError, match=f"found them at {found}; take more steps"):
             TINY.check(CLRFaceOptions(cover=1.0, steps=2, guide_to=low, guide_from=high))
         TINY.check(CLRFaceOptions(cover=1.0, steps=2, guide_to=0.005, guide_from=0.5))
+
+
+def test_with_a_self_ensemble_a_mirror_image_has_the_mirror_image_of_its_face(resolved: ResolvedMethod) -> None:
+    batch = faces()
+    mirrored = batch.with_images(batch.images.flip(-1))
+
+    def gap(is_ensembled: bool) -> float:
+        """Of the Identity Recovery Network's faces: nothing else is left without a chain."""
+        restorer = method(resolved, self_ensemble=is_ensembled, steps=0, residual=1.0, quantised=False)
+        face, other = (restorer.restore(each).images for each in (batch, mirrored))
+        return float((other.flip(-1) - face).abs().max())
+
+    assert gap(True) < 1e-5 < 1e-2 < gap(False)
