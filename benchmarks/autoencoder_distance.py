@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from diffusers.models.unets.unet_2d_blocks import AutoencoderTinyBlock
 from torch import Tensor, nn
+
+from bfr_models.training.perceptual import feature_distance
 
 CHANNELS = 64
 COMPARED = (1, 5, 9)  # of the layers: what leaves the blocks at full, half and quarter size
@@ -27,8 +28,6 @@ def _shrink() -> nn.Conv2d:
 
 
 class AutoencoderDistance:
-    """As LPIPS compares features (arXiv 1801.03924, eq. 1)."""
-
     def __init__(self, weights: Path) -> None:
         layers = [nn.Conv2d(3, CHANNELS, 3, padding=1), _block()]
         for _ in range(2):
@@ -46,6 +45,5 @@ class AutoencoderDistance:
         for number, layer in enumerate(self._layers):
             x = layer(x)
             if number in COMPARED:
-                unit = F.normalize(x, dim=1, eps=1e-6)
-                total += (unit[:-1] - unit[-1:]).square().sum(dim=1).mean(dim=(1, 2))
+                total += feature_distance(x[:-1], x[-1:])
         return total.tolist()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bfr_models.errors import UsageError
 from bfr_models.faces.retinaface import load_network
+from bfr_models.training.perceptual import feature_distance
 
 SIDES = (128, 256)  # px: faces are compared at their own size, but not below the first nor above the second
 _LEVELS = 5
@@ -47,8 +48,7 @@ class Distances:
         total = torch.zeros(len(batch) - 1)
         for layer in self._parts:
             x = layer(x)
-            unit = F.normalize(x, dim=1, eps=1e-6)
-            total += (unit[:-1] - unit[-1:]).square().sum(dim=1).mean(dim=(1, 2))
+            total += feature_distance(x[:-1], x[-1:])
         return total
 
 

@@ -1,7 +1,6 @@
 """A perceptual distance for training: differences between the features of SqueezeNet 1.1 (arXiv 1602.07360).
 
-As LPIPS compares features (arXiv 1801.03924, eq. 1): unit length over the channels at each place, squared
-differences; but without its learned weights, so it is not LPIPS and is never reported as such.
+It compares features as LPIPS does, but without its learned weights: it is not LPIPS and is never reported as such.
 """
 
 from __future__ import annotations
@@ -20,6 +19,13 @@ CAFFE_MEAN = (104.0, 117.0, 123.0)  # BGR, of [0, 255]
 LAYERS = (1, 4, 7, 9)  # of `features`, whose output is compared: from edges to parts of a face
 
 
+def feature_distance(features: Tensor, of: Tensor) -> Tensor:
+    """(B,) between (B, C, H, W) twice, as LPIPS has it (arXiv 1801.03924, eq. 1) without weights: squared differences
+    of what has unit length over the channels, summed over these and averaged over the places."""
+    a, b = (F.normalize(x.float(), dim=1, eps=1e-6) for x in (features, of))
+    return (a - b).square().sum(dim=1).mean(dim=(1, 2))
+
+
 class PerceptualDistance(nn.Module):
     """(B, 3, H, W) twice, RGB in [-1, 1] -> a mean distance; the network is frozen."""
 
@@ -33,7 +39,7 @@ class PerceptualDistance(nn.Module):
 
     def forward(self, image: Tensor, gt: Tensor) -> Tensor:
         pairs = zip(self._activations(image), self._activations(gt), strict=True)
-        return torch.stack([(a - b).pow(2).sum(dim=1).mean() for a, b in pairs]).sum()
+        return torch.stack([feature_distance(a, b).mean() for a, b in pairs]).sum()
 
     def _activations(self, image: Tensor) -> list[Tensor]:
         x = (image + 1) * 127.5
@@ -42,7 +48,7 @@ class PerceptualDistance(nn.Module):
         for number, layer in enumerate(self.features):
             x = layer(x)
             if number in LAYERS:
-                found.append(F.normalize(x.float(), dim=1, eps=1e-6))
+                found.append(x)
         return found
 
 
