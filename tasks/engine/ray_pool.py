@@ -114,6 +114,7 @@ class RayPool:
         for actor in [*leaving, *staying[: max(0, count)]]:
             actor.alive = False
             self._actors.remove(actor)
+            self._forgotten.difference_update(actor.orders)  # other orders may get their ids
             with suppress(RayError):  # it may have died just now
                 ray.kill(actor.handle)
 

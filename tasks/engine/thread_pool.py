@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial
 
@@ -62,5 +63,10 @@ class ThreadPool:
 
 
 def _outcome(order: Order, future: Future[Record | None]) -> Outcome:
-    error = future.exception()
-    return Outcome(order, error=error) if error else Outcome(order, record=future.result())
+    if (error := future.exception()) is None:
+        return Outcome(order, record=future.result())
+    link: BaseException | None = error
+    while link is not None:  # their frames hold the shard's pictures, and a shard that is set aside is kept
+        traceback.clear_frames(link.__traceback__)
+        link = link.__cause__ or link.__context__
+    return Outcome(order, error=error)

@@ -102,6 +102,8 @@ def decode(data: bytes | None, max_pixels: int = MAX_PIXELS) -> DecodedImage:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RowError("too_large", f"expected at most {max_pixels / 1e6:g} megapixels; {error}") from error
+    except (MemoryError, ImportError):  # the machine's fault: another time or another one may do better
+        raise
     except Exception as error:  # decoders raise a dozen types for garbage, SyntaxError and struct.error among them
         raise RowError("undecodable", _what_is_wrong(kind, error)) from error
 
@@ -150,6 +152,8 @@ def encode(
 
 
 def _png(image: Uint8Image, scale: int, like: DecodedImage) -> bytes:
+    if like.deep is not None and _has_rgb_profile(like):
+        like = replace(like, deep=_in_colours(like.deep))
     beside = like.beside if like.deep is None else _with_fitting_icc(like)
     grey = like.grey and not _has_rgb_profile(like)
     return enlarged_png(image, scale, like.pixels, grey, like.alpha, like.deep, png_chunks(beside))
@@ -165,15 +169,16 @@ def largest_factor(image: DecodedImage, fmt: Format) -> int:
     return 1
 
 
-def notes_on(like: DecodedImage, fmt: Format, image: Uint8Image, scale: int = 1) -> str:
-    """What was left out of a file that is written again as `image`, or had to be converted; "" if nothing was."""
+def notes_on(like: DecodedImage, fmt: Format, image: Uint8Image, scale: int = 1, *, is_redrawn: bool = False) -> str:
+    """What was left out of a file that is written again as `image`, or had to be converted; "" if nothing was.
+    `is_redrawn`: a network has drawn all of it anew."""
     notes = [f"frame 1 of {like.n_frames}"] if like.n_frames > 1 else []
     notes += like.beside.notes
     same_size = scale > 1 or like.pixels.shape == image.shape
     lost = without_place(like.beside, fmt)
     if like.alpha is not None and (fmt == "jpeg" or not same_size):
         lost.append("transparency")
-    if like.bit_depth == 16 and (fmt != "png" or not same_size or like.deep is None):
+    if like.bit_depth == 16 and (fmt != "png" or not same_size or like.deep is None or is_redrawn):
         lost.append("the lower 8 of 16 bits")
     return "; ".join([*notes, *(f"{what} left out" for what in lost)])
 
@@ -183,8 +188,16 @@ def _has_rgb_profile(image: DecodedImage) -> bool:
     return image.icc is not None and image.icc[16:20] == b"RGB "
 
 
+def _in_colours(deep: Uint16Image) -> Uint16Image:
+    """Grey as RGB; alpha stays."""
+    if deep.ndim == 3 and deep.shape[2] > 2:
+        return deep
+    planes = np.atleast_3d(deep)
+    return np.concatenate([np.repeat(planes[..., :1], 3, axis=2), planes[..., 1:]], axis=2)
+
+
 def _with_fitting_icc(like: DecodedImage) -> Beside:
-    """A grey image of 16 bits is written as grey, so that a profile for colours does not fit."""
+    """Without a profile that is not for the channels as they are written."""
     grey = like.deep is not None and (like.deep.ndim == 2 or like.deep.shape[2] == 2)
     misfit = bool(like.icc) and (like.icc or b"")[16:20] != (b"GRAY" if grey else b"RGB ")
     return replace(like.beside, icc=None) if misfit else like.beside

@@ -58,7 +58,16 @@ def _size(found: Any) -> tuple[int, int]:
 
 
 def _dataset(data: bytes) -> Any:
-    return of_extra("pydicom", "DICOM").dcmread(io.BytesIO(data))
+    return of_extra("pydicom", "DICOM").dcmread(_File(data))
+
+
+class _File(io.BytesIO):
+    """pydicom reads all that is left only where that is deflated, and inflates it without a bound."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or size < 0:
+            raise _refused("that is not deflated as a whole", "one that is")
+        return super().read(size)
 
 
 def _refused(expected: str, found: str) -> RowError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import struct
+from bisect import bisect_right
 from collections.abc import Iterator
 
 _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _UNIT = 0x0112, 0x011A, 0x011B, 0x0128
@@ -17,22 +18,18 @@ _GROWING_BELOW = (0xA002, 0xA003, 0xA20E, 0xA20F)  # pixel dimensions, focal pla
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _PREFIX = b"Exif\0\0"
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)([0-9])")
-_XMP_OF_OLD_PIXELS = (  # thumbnails, and what makes a viewer look for something behind the image
-    re.compile(rb"<xmp:Thumbnails\b.*?</xmp:Thumbnails>", re.DOTALL),
-    re.compile(rb"<Container:Directory\b.*?</Container:Directory>", re.DOTALL),
-    re.compile(rb"\sxmpNote:HasExtendedXMP=(?:\"[^\"]*\"|'[^']*')"),
-)
-_BESIDE_BY_XMP = {  # properties of XMP that hold or announce what shows the old image, or stands behind it
+_XMP_OF_OLD_PIXELS = {  # properties of XMP that hold or announce what shows the old image, or stands behind it
+    rb"xmp:Thumbnails": "",
+    rb"Container:Directory": "",
+    rb"xmpNote:HasExtendedXMP": "",
     rb"hdrgm:\w+": "",  # a gain map, which the list of pictures names
     rb"(?:GCamera:(?:MotionPhoto|MicroVideo)|OpCamera:)\w*": "a video",
     rb"GDepth:\w+": "a map of depths",
     rb"GImage:\w+": "another picture in XMP",
     rb"GAudio:\w+": "sound",
 }
-_PROPERTIES = tuple(
-    (re.compile(rb"\s(?:%s)=(?:\"[^\"]*\"|'[^']*')|<(%s)\b[^>]*>.*?</\1>" % (name, name), re.DOTALL), word)
-    for name, word in _BESIDE_BY_XMP.items()
-)
+_IN_PAIRS = ((0x0100, 0x0101), (_X_RESOLUTION, _Y_RESOLUTION))  # what is along the rows, and across them
+_IN_PAIRS_BELOW = ((0xA002, 0xA003), (0xA20E, 0xA20F))
 
 
 class ExifBlock:
@@ -61,11 +58,16 @@ class ExifBlock:
         x, y = (self._rational(places[tag]) * unit for tag in (_X_RESOLUTION, _Y_RESOLUTION))
         return plausible(x, y)
 
-    def upright(self) -> bytes:
-        """The block with orientation 1 and without its thumbnail, which shows the old pixels."""
+    def upright(self, is_turned: bool) -> bytes:
+        """The block with orientation 1 and without its thumbnail, which shows the old pixels. `is_turned`: rows have
+        become columns."""
         place = dict(self._entries(self._first)).get(_ORIENTATION)
         if place is not None:
             self._write_number(place, 1)
+        if is_turned:
+            self._exchange(self._first, _IN_PAIRS)
+            if below := self._number(self._first, _EXIF_DIRECTORY):
+                self._exchange(below, _IN_PAIRS_BELOW)
         self._remove_thumbnail()
         return _PREFIX + bytes(self._data)
 
@@ -76,6 +78,14 @@ class ExifBlock:
         if below:
             self._grow(below, _GROWING_BELOW, factor)
         return _PREFIX + bytes(self._data)
+
+    def _exchange(self, directory: int, pairs: tuple[tuple[int, int], ...]) -> None:
+        """Two tags take each other's values, types and all; one that is alone stays."""
+        places = dict(self._entries(directory))
+        for pair in pairs:
+            if places.keys() >= set(pair):
+                a, b = (slice(places[tag] + 2, places[tag] + 12) for tag in pair)
+                self._data[a], self._data[b] = self._data[b], self._data[a]
 
     def _grow(self, directory: int, tags: tuple[int, ...], factor: int) -> None:
         for tag, place in list(self._entries(directory)):
@@ -158,11 +168,33 @@ def xmp_orientation(xmp: bytes | None) -> int:
 
 
 def upright_xmp(xmp: bytes) -> tuple[bytes, list[str]]:
-    """XMP with orientation 1, and without what describes the old pixels or stands behind them; and what that was."""
+    """XMP with orientation 1, and without what describes the old pixels or stands behind them; and what that was.
+
+    In time linear in its length, whatever a stranger wrote there."""
     gone = []
-    for pattern in _XMP_OF_OLD_PIXELS:
-        xmp = pattern.sub(b"", xmp)
-    for pattern, word in _PROPERTIES:
-        xmp, count = pattern.subn(b"", xmp)
-        gone += [word] if count and word else []
+    for name, word in _XMP_OF_OLD_PIXELS.items():
+        xmp, attributes = re.subn(rb"\s(?:%s)=(?:\"[^\"]*\"|'[^']*')" % name, b"", xmp)
+        xmp, elements = _without_elements(xmp, name)
+        gone += [word] if word and attributes + elements else []
     return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp), gone
+
+
+def _without_elements(xmp: bytes, name: bytes) -> tuple[bytes, int]:
+    """XMP without the elements of such a name, and how many they were."""
+    ends: dict[bytes, list[int]] = {}
+    for closing in re.finditer(rb"</(%s)\s*>" % name, xmp):
+        ends.setdefault(closing[1], []).append(closing.end())
+    kept, at, count = [], 0, 0
+    for opening in re.finditer(rb"<(%s)\b(?:[^<>\"']|\"[^\"<]*\"|'[^'<]*')*>" % name, xmp):
+        if opening.start() < at:  # in one that is gone
+            continue
+        end = opening.end()
+        if not opening[0].endswith(b"/>"):
+            own = ends.get(opening[1], [])
+            place = bisect_right(own, end)
+            if place == len(own):
+                continue
+            end = own[place]
+        kept.append(xmp[at : opening.start()])
+        at, count = end, count + 1
+    return b"".join([*kept, xmp[at:]]), count

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from PIL import ExifTags, Image
@@ -26,29 +26,37 @@ _TIFF_KEEP = (
 _EXIF, _INTEROPERABILITY = (34665, 34853), 40965  # directories
 _LAST_TYPE = 13  # of EXIF's; what follows is BigTIFF's
 _ICC, _XMP, _IPTC, _PHOTOSHOP = 34675, 700, 33723, 34377
-_GIF_XMP = re.compile(rb"\x21\xff\x0bXMP DataXMP(.{1,%d}?)\x01\xff\xfe\xfd" % MAX_BLOCK, re.DOTALL)
+_GIF_XMP = b"\x21\xff\x0bXMP DataXMP", b"\x01\xff\xfe\xfd"  # before and behind it
 _INCH = {1: math.nan, 2: 1.0, 3: 2.54}  # TIFF's ResolutionUnit: none, inch, centimetre
 
 
-def settle(beside: Beside) -> int:
-    """The orientation of an image, 1 to 8, by its EXIF or else its XMP; both then hold for the upright image."""
-    orientation = 1
+def settle(beside: Beside, stated: int = 0) -> int:
+    """The orientation of an image, 1 to 8: as the file itself has `stated` it, or else its EXIF, or its XMP. All that
+    is beside the image then holds for the upright one."""
+    orientation = stated if 1 <= stated <= 8 else _orientation(beside)
+    is_turned = orientation > 4
     if beside.exif is not None:
         try:
             block = ExifBlock(beside.exif)
-            orientation = block.orientation
             beside.dpi = beside.dpi or _dpi_of(block)
-            beside.exif = block.upright()
+            beside.exif = block.upright(is_turned)
         except (ValueError, struct.error):  # broken metadata is no reason to reject an image
             beside.exif = None
             beside.left_out("EXIF that is damaged")
-    if orientation == 1:
-        orientation = xmp_orientation(beside.xmp)
+    if beside.dpi is not None and is_turned:
+        beside.dpi = beside.dpi[::-1]
     if beside.xmp is not None:
         beside.xmp, gone = upright_xmp(beside.xmp)
         for what in gone:
             beside.left_out(what)
     return orientation
+
+
+def _orientation(beside: Beside) -> int:
+    found = 1
+    with suppress(ValueError, struct.error):
+        found = ExifBlock(beside.exif or b"").orientation
+    return found if found > 1 else xmp_orientation(beside.xmp)
 
 
 def _dpi_of(block: ExifBlock) -> tuple[float, float] | None:
@@ -71,8 +79,8 @@ def beside_pillow(image: Image.Image, file: bytes = b"") -> Beside:
     for key in ("exif", "xmp"):
         found = image.info.get(key)
         setattr(beside, key, found if isinstance(found, bytes) and found else None)
-    if image.format == "GIF" and (packet := _GIF_XMP.search(file)) is not None:
-        beside.xmp = packet[1]
+    if image.format == "GIF":
+        beside.xmp = _xmp_of_gif(file)
     comment = image.info.get("comment")
     if isinstance(comment, bytes) and comment:
         beside.comments.append(comment)
@@ -82,6 +90,13 @@ def beside_pillow(image: Image.Image, file: bytes = b"") -> Beside:
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         pass
     return beside
+
+
+def _xmp_of_gif(file: bytes) -> bytes | None:
+    before, behind = _GIF_XMP
+    start = file.find(before) + len(before)
+    stop = file.find(behind, start) if start >= len(before) else -1
+    return file[start:stop] if start < stop <= start + MAX_BLOCK else None
 
 
 def beside_tiff(tiff: Tiff, found: Contents) -> tuple[Beside, int]:
@@ -103,8 +118,7 @@ def beside_tiff(tiff: Tiff, found: Contents) -> tuple[Beside, int]:
     beside.exif = _guarded(lambda: _tiff_exif(tiff, found))
     places = [tags, _first_tags(tiff)]
     stated = next((tiff.numbers(t[ExifTags.Base.Orientation])[0] for t in places if ExifTags.Base.Orientation in t), 0)
-    by_xmp = settle(beside)
-    return beside, stated if 1 <= stated <= 8 else by_xmp
+    return beside, settle(beside, stated)
 
 
 def _first_tags(tiff: Tiff) -> Tags:

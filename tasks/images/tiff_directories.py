@@ -21,6 +21,7 @@ _MAX_BLOCK_PIXELS = 2**26  # of one tile
 BLOCKS = ((273, 279), (324, 325))  # StripOffsets and StripByteCounts, or the same of tiles
 OLD_JPEG = (513, 514)  # JPEGInterchangeFormat of TIFF 6.0 and its length: data in neither strips nor tiles
 _MAX_SUBIFDS = 64
+_LEAST_BUDGET = 2**16  # bytes: what tiny files may copy, whose tags are larger than their pixels
 _PREVIEW = 640  # px of the longer side: what cameras and scanners write as a preview is not larger
 
 Tag = tuple[int, int, memoryview]
@@ -71,7 +72,7 @@ class Tiff:
         self.offset, self.count = ("Q", "Q") if self.big else ("I", "H")
         self.entry = self.order + ("HHQ8s" if self.big else "HHI4s")
         self.word = 8 if self.big else 4  # the header is two of them, the second the first directory's offset
-        self._budget = 2 * len(data)
+        self._budget = max(2 * len(data), _LEAST_BUDGET)
 
     @property
     def first(self) -> int:

@@ -32,6 +32,7 @@ from tasks.worker.open_rows import Face, OpenRow
 from tasks.worker.turned import turned_faces
 from tasks.worker.upscaling import Enlarge, Enlargement, choose_enlargement, from_enlarged
 
+BAND_ROWS = 256  # of an image that are composed at once
 MIN_SIDE = 8  # px of a crop at the photo's scale
 TOO_SMALL, OVER_THE_CAP = "skipped: too small", "skipped: over the cap"
 
@@ -108,9 +109,12 @@ class WholeImages:
         seen = self._exact(row)
         if np.array_equal(pixels, self.crop(row, face).pixels if seen is None else seen):
             return image  # the method has not changed it, and its resized copy would be worse
-        height_width = image.shape[0], image.shape[1]
-        drawn = resize(to_tensor(pixels)[None], height_width)[0]
-        return to_uint8(torch.lerp(to_tensor(image), drawn, weight))
+        drawn = resize(to_tensor(pixels)[None], (image.shape[0], image.shape[1]))[0]
+        composed = np.empty_like(image)
+        for first in range(0, len(image), BAND_ROWS):  # floats of all of a large image are many times its own size
+            rows = slice(first, first + BAND_ROWS)
+            composed[rows] = to_uint8(torch.lerp(to_tensor(image[rows]), drawn[:, rows], weight))
+        return composed
 
 
 class HolesInImages(WholeImages):

@@ -66,6 +66,7 @@ class RestoreRows:
         self._scorer = load_scorer(job.recogniser, job.measures, job.device, job.min_identity)
         self._decide = load_decide(job.care)
         self._framing = self._load_framing()
+        self._redraws = job.photos is not None and job.photos.background is not None
         self._turn = threading.Lock()  # of the shard whose rows are put in
         self._tiles = 0  # of photos that are enlarged
         self._threads = min(MOST_CODECS, job.threads or os.cpu_count() or 1)
@@ -275,7 +276,7 @@ class RestoreRows:
                 continue
             began = time.perf_counter()
             row.composed = self._framing.compose(row.image)
-            if self._job.photos and self._job.photos.background:
+            if self._redraws:
                 row.image.seconds += time.perf_counter() - began
 
     def _encode(self, rows: Sequence[RowInFlight]) -> None:
@@ -290,13 +291,11 @@ class RestoreRows:
         """The row of `data/`."""
         job, opened, composed = self._job, row.image, row.composed
         assert composed is not None, "only rows whose image is whole again are encoded"
-        written = notes_on(opened.image, job.format, composed, opened.enlargement.factor)
+        factor = opened.enlargement.factor
+        written = notes_on(opened.image, job.format, composed, factor, is_redrawn=self._redraws and factor > 1)
         values = {
             "id": row.row.id,
-            "restored": {
-                "bytes": encode(composed, job.format, job.quality, opened.image, opened.enlargement.factor),
-                "path": None,
-            },
+            "restored": {"bytes": encode(composed, job.format, job.quality, opened.image, factor), "path": None},
             "width": composed.shape[1],
             "height": composed.shape[0],
             "faces": [face.to_json() for face in opened.faces],

@@ -47,8 +47,10 @@ def windows(source: ShardInput, rows: Iterator[Row], scale: int = 1) -> Iterator
 
 
 def pixels_of(source: ShardInput, row: Row) -> int:
-    """How many pixels the images of a row have, by their headers; 0 if those cannot be read."""
+    """How many pixels of a row are held at once, by the headers of its image and its mask, or of its ground truth,
+    which is shrunk as soon as it is decoded; 0 if those cannot be read."""
     try:
-        return count_pixels(source.image_bytes(row)) + count_pixels(source.mask_bytes(row))
+        own = count_pixels(source.image_bytes(row)) + count_pixels(source.mask_bytes(row))
+        return max(own, count_pixels(source.gt_bytes(row)))
     except RowError:  # reported when the row is decoded
         return 0

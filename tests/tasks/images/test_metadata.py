@@ -11,6 +11,7 @@ import pytest
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 
 from tasks.images.codec import Format, decode, encode
+from tasks.images.exif_block import upright_xmp
 from tasks.images.limits import MAX_FRAMES
 from tests.tasks.images.samples import GREY, SRGB, deep_file, deep_gradient, gradient, opened, saved
 
@@ -44,6 +45,45 @@ def test_a_turned_picture_turns_its_alpha_and_its_16_bits_too(orientation: int) 
 def _with_exif(png: bytes, exif: Image.Exif) -> bytes:
     body = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
     return png[:33] + struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)) + png[33:]
+
+
+@pytest.mark.parametrize(("orientation", "dpi"), [(1, (204, 98)), (3, (204, 98)), (6, (98, 204)), (8, (98, 204))])
+@pytest.mark.parametrize("fmt", ["JPEG", "TIFF"])
+def test_a_resolution_turns_with_the_picture(fmt: str, orientation: int, dpi: tuple[int, int]) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    exif[ExifTags.Base.XResolution], exif[ExifTags.Base.YResolution] = 204, 98
+    below = exif.get_ifd(ExifTags.IFD.Exif)
+    image = Image.fromarray(gradient())
+    below[ExifTags.Base.ExifImageWidth], below[ExifTags.Base.ExifImageHeight] = image.size
+    picture = decode(saved(image, fmt, exif=exif, dpi=(204, 98)))
+    assert picture.dpi == pytest.approx(dpi)
+    written = opened(encode(picture.pixels, "jpeg", like=picture))
+    assert written.info["dpi"] == pytest.approx(dpi, abs=1)
+    if fmt == "JPEG":
+        found = written.getexif()
+        assert (found[ExifTags.Base.XResolution], found[ExifTags.Base.YResolution]) == dpi
+        sizes = found.get_ifd(ExifTags.IFD.Exif)
+        width, height = sizes[ExifTags.Base.ExifImageWidth], sizes[ExifTags.Base.ExifImageHeight]
+        assert (width, height) == written.size
+
+
+@pytest.mark.parametrize("piece", [b"<xmp:Thumbnails ", b"<xmp:Thumbnails>", b"<GDepth:Data>", b" GDepth:Data='\""])
+def test_xmp_of_things_without_an_end_is_read_in_no_time(piece: bytes) -> None:
+    """It was looked through to its end from each of them: a picture of 667 bytes took minutes."""
+    xmp = (2**20 // len(piece)) * piece
+    began = time.process_time()
+    upright_xmp(xmp)
+    assert time.process_time() - began < 5
+
+
+def test_xmp_that_shows_the_old_picture_goes_and_all_else_stays() -> None:
+    xmp = (
+        b"<a GDepth:Near='1' b='2'><GDepth:Data x='>'/>1<GDepth:Data>old</GDepth:Data>2<GDepth:Far>3<xmp:Thumbnails>"
+        b"<xmp:Thumbnails>old</xmp:Thumbnails>4<tiff:Orientation>6</tiff:Orientation><xmp:ThumbnailsOf>5</a>"
+    )
+    left = b"<a b='2'>12<GDepth:Far>34<tiff:Orientation>1</tiff:Orientation><xmp:ThumbnailsOf>5</a>"
+    assert upright_xmp(xmp) == (left, ["a map of depths"])
 
 
 @pytest.mark.parametrize("fmt", ["png", "webp", "jpeg"])

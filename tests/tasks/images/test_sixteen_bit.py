@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import struct
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
 from bfr_models.errors import RowError
-from tasks.images.codec import decode, encode
-from tests.tasks.images.samples import code_of, deep_file, deep_gradient, opened, saved
+from tasks.images.codec import decode, encode, notes_on
+from tests.tasks.images.samples import SRGB, code_of, deep_file, deep_gradient, opened, saved
 
 
 @pytest.mark.parametrize("fmt", [".png", ".tiff"])
@@ -42,6 +43,28 @@ def test_pixels_that_did_not_change_keep_their_16_bits(channels: int) -> None:
     assert np.array_equal(again.deep[~inside], picture.deep[~inside])
     assert (again.pixels[inside] == 200).all()
     assert np.array_equal(again.alpha, picture.alpha) if channels == 4 else again.alpha is None
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+def test_grey_of_16_bits_with_a_profile_for_colours_keeps_both(alpha: bool) -> None:
+    grey = deep_gradient()[..., 0]
+    picture = decode(deep_file(np.dstack([grey] * 4) if alpha else grey, ".png"))
+    if alpha:
+        picture = replace(picture, deep=np.dstack([grey, grey]))
+    picture.beside.icc = SRGB
+    written = encode(picture.pixels, "png", like=picture)
+    again = decode(written)
+    assert again.icc == SRGB and again.deep is not None
+    assert np.array_equal(again.deep[..., :3], np.repeat(grey[..., None], 3, axis=2))
+    assert np.array_equal(again.alpha, picture.alpha) if alpha else again.alpha is None
+    assert notes_on(picture, "png", picture.pixels) == ""
+
+
+def test_what_a_network_draws_anew_has_8_bits_and_says_so() -> None:
+    picture = decode(deep_file(deep_gradient(), ".png"))
+    enlarged = np.repeat(np.repeat(picture.pixels, 2, axis=0), 2, axis=1)
+    assert notes_on(picture, "png", enlarged, 2) == ""
+    assert notes_on(picture, "png", enlarged, 2, is_redrawn=True) == "the lower 8 of 16 bits left out"
 
 
 def test_white_is_zero_holds_for_16_bits_as_for_8() -> None:

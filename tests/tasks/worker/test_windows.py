@@ -13,11 +13,14 @@ from tasks.worker.read_shard import Row
 class Headers:
     """A shard of images known by their headers only."""
 
-    def __init__(self, pixels: list[int]) -> None:
-        self.pixels = pixels
+    def __init__(self, pixels: list[int], gts: list[int] | None = None) -> None:
+        self.pixels, self.gts = pixels, gts
 
     def image_bytes(self, row: Row) -> Any:
         return self.pixels[row.index]
+
+    def gt_bytes(self, row: Row) -> Any:
+        return self.gts[row.index] if self.gts else 0
 
     def mask_bytes(self, row: Row) -> Any:
         return 0
@@ -49,3 +52,10 @@ def test_a_window_is_planned_for_images_as_large_as_they_are_written(monkeypatch
     rows = (Row(i, str(i), 0) for i in range(4))
     found = list(windows.windows(Headers([2, 5, 5, 12]), rows, scale=2))  # type: ignore[arg-type]
     assert [len(window.rows) for window in found] == [2, 1, 1] and [window.is_large for window in found] == [0, 0, 1]
+
+
+def test_a_ground_truth_that_is_larger_than_its_image_counts_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows, "count_pixels", lambda data: data * 1_000_000)
+    rows = (Row(i, str(i), 0) for i in range(4))
+    found = list(windows.windows(Headers([10, 10, 1, 1], [10, 10, 49, 1]), rows))  # type: ignore[arg-type]
+    assert [len(window.rows) for window in found] == [2, 1, 1] and [window.is_large for window in found] == [0, 1, 0]
