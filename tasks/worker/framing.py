@@ -153,7 +153,7 @@ class FacesInPhotos:
             if isinstance(found, RowError):
                 row.error = found
                 continue
-            faces = found or self._turned(row)
+            faces = found or self._seen_at_last(row) or self._turned(row)
             if not faces and self._settings.reject_no_face:
                 row.error = RowError("no_face", f"expected a face, {self._settings.detector.name} found none")
             else:
@@ -189,6 +189,10 @@ class FacesInPhotos:
     def _enlargement(self, row: OpenRow) -> Enlargement:
         sides = [face.side for face in row.todo if face.side is not None]
         return choose_enlargement(self._settings.upscale, sides, self._size, row.image, self._format)
+
+    def _seen_at_last(self, row: OpenRow) -> list[DetectedFace]:
+        (faces,) = call_or_bisect(self._detector.look_again, [row.image.pixels], "detector_failed")
+        return [] if isinstance(faces, RowError) else faces
 
     def _turned(self, row: OpenRow) -> list[DetectedFace]:
         faces, degrees = turned_faces(self._detector, row.image.pixels)

@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
+from bfr_models.degradation.degrade import degrade
+from bfr_models.degradation.presets import get_preset
 from bfr_models.errors import UsageError
 from bfr_models.faces import dlib_files, dlib_models
 from bfr_models.faces.align import align, transform_points
@@ -95,6 +97,29 @@ def test_the_detector_sees_a_bounded_picture(collins: Uint8Image) -> None:
 @pytest.mark.parametrize("shape", [(1, 1, 3), (16, 16, 3), (1, 9000, 3), (300, 200, 3)])
 def test_no_face_gives_an_empty_list(detector: DlibDetector, shape: tuple[int, int, int]) -> None:
     assert detector.detect(np.full(shape, 127, dtype=np.uint8)) == []
+
+
+def test_a_second_look_finds_more_of_worn_faces_and_in_their_place(hopper: Uint8Image, detector: DlibDetector) -> None:
+    photo = resized(hopper, 0.5)
+    (true,) = detector.detect(photo)
+    at_first = in_the_end = 0
+    for seed in range(16):
+        worn = degrade(photo, get_preset("gfpgan"), seed)
+        found = detector.detect(worn)
+        at_first += bool(found)
+        found = found or detector.look_again([worn])[0]
+        in_the_end += bool(found)
+        for face in found:
+            assert np.abs(np.subtract(face.box, true.box)).max() < 0.3 * width(true)
+    assert in_the_end >= at_first + 3
+
+
+def test_a_second_look_takes_no_badge_for_a_face(collins: Uint8Image, detector: DlibDetector) -> None:
+    """It sees one below hers where nobody checks."""
+    photo = resized(collins, 0.5)
+    for seed in (8, 12):
+        worn = degrade(photo, get_preset("gfpgan"), seed)
+        assert detector.detect(worn) == [] and detector.look_again([worn]) == [[]]
 
 
 def test_threads_share_one_detector(hopper: Uint8Image, collins: Uint8Image, detector: DlibDetector) -> None:

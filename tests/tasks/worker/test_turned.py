@@ -37,6 +37,9 @@ class Marks:
     def detect_all(self, images: Sequence[Uint8Image]) -> list[list[DetectedFace]]:
         return [self.detect(image) for image in images]
 
+    def look_again(self, images: Sequence[Uint8Image]) -> list[list[DetectedFace]]:
+        return [[] for _ in images]
+
 
 def photo() -> Uint8Image:
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
