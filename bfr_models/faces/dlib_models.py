@@ -43,8 +43,8 @@ CHIP_TEMPLATE: Points = (TEMPLATE_SIDE / 1.5) * (
 
 
 AGAIN_PIXELS, AGAIN_THRESHOLD, AGAIN_MEDIAN = 1_000_000, -0.4, 5
-"""How a photo without a face is looked at again. Of 40 faces with GFPGAN's degradations 27 are found at first and 35 in the
-end, of DifFace's 10 and 15; of 300 portraits of an archive 282 and 295; of 24 pictures without a face 1 and 1."""
+"""How a photo without a face is looked at again. Of 40 faces with GFPGAN's degradations 27 are found at first and 35 in
+the end, of DifFace's 10 and 15; of 300 portraits of an archive 282 and 295; of 24 pictures without a face 1 and 1."""
 DOUBTS = 4
 """How many doubtful faces of a photo are checked."""
 DOUBT_SIDE, DOUBT_MARGIN = 100, 0.5

@@ -149,10 +149,10 @@ NOTES = {
     "detector (RetinaFace, MobileNet 0.25), one by a normalised Laplacian pyramid; identity by dlib's ResNet. It looks "
     "through none of them, but at statistics of the pixels. The detector's layers were chosen for their agreement with "
     "SqueezeNet's features on people to train on; SqueezeNet has no other part in it.",
-    "notes": "Limits are chosen on people held out, so that each holds of clean, lightly worn, worn and spoilt "
+    "notes": "Limits are chosen on people held out, so that each holds of clean, lightly worn, worn, aged and spoilt "
     "faces, of those drawn at 128 and at 256 px, and in pictures with and without colours. Of those people the "
     "restoring networks have seen some; of people whom they have not seen they draw a little worse faces.",
-    "known_failures": "Halftone, engravings and paintings are rare in what it saw; so are children. Detail beyond 256 "
+    "known_failures": "Engravings and paintings are rare in what it saw; so are children. Detail beyond 256 "
     "px of a face it does not see: there it goes by what is visible at 256 px.",
 }
 
@@ -194,7 +194,7 @@ def card_of(network: nn.Module, learnt: dict[str, Any], held_out: Sequence[Pair]
 
 def _damage(facts: dict[str, Any]) -> str:
     """The class of a face within which no more may be made worse than in all of them."""
-    return facts["kind"] if facts["kind"] in ("clean", "light", "worn") else "spoilt"
+    return facts["kind"] if facts["kind"] in ("clean", "light", "worn", "aged") else "spoilt"
 
 
 def is_asked(pairs: Sequence[Pair], predicted: NDArray[np.float64]) -> NDArray[np.bool_]:
