@@ -43,8 +43,8 @@ class People:
 
 MADE_OF = (
     "Openly licensed faces (MIT: synthetic; public domain: members of the US Congress, 1887 to today; CC0: photos; "
-    "CC BY 4.0: DeBruine and Jones) at 256 px, in photos of their own: clean, slightly worn, aged as prints, and degraded "
-    "by every preset; 40 to 508 px wide."
+    "CC BY 4.0: DeBruine and Jones) at 256 px, in photos of their own: clean, slightly worn, aged as prints, and "
+    "degraded by every preset; 40 to 508 px wide."
 )
 
 
