@@ -33,7 +33,7 @@ def repair_dataset(
     if repair.resolved is not None and repair.todo:
         (restore or restore_dataset_with_fallback)(repair.resolved.run)
     elif repair.resolved is not None and repair.close:
-        finish_run(repair.resolved, Store(destination), datetime.now(UTC))
+        finish_run(repair.resolved, Store(repair.resolved.run.destination), datetime.now(UTC))
     after = verify_run(destination)  # the proof
     return {
         "destination": after["destination"],

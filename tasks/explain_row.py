@@ -13,6 +13,7 @@ from bfr_models.errors import UsageError
 from tasks.datasets.row_groups import value_at
 from tasks.report.identity_words import face_word, row_word
 from tasks.runs import commits
+from tasks.runs.finished_run import current_run
 from tasks.runs.layout import DATA, REJECTED, SPEC
 from tasks.runs.plan import Plan, latest_plan
 from tasks.runs.shards import Shard, from_table
@@ -24,8 +25,9 @@ _BYTES = (pa.types.is_binary, pa.types.is_large_binary)
 
 
 def explain_row(destination: str, row_id: str) -> list[dict[str, Any]]:
-    """All rows with this id, since ids need not be unique. UsageError if there is none (yet)."""
-    store = Store(destination)
+    """All rows with this id of a run, or of the current one of generations, since ids need not be unique. UsageError if
+    there is none (yet)."""
+    store = current_run(destination)
     plan = latest_plan(store)
     recogniser = (read_spec(store).get("recogniser") or {}).get("name") if store.exists(SPEC) else None
     done = [shard for shard in _candidates(plan, row_id) if shard.commit in plan.done]

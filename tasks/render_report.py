@@ -7,16 +7,17 @@ from typing import Any
 from tasks.config.restore import RestoreRun
 from tasks.report.run_card import write_card
 from tasks.report.run_report import write_report
+from tasks.runs.finished_run import current_run
 from tasks.runs.layout import REPORT
 from tasks.runs.manifest import read_manifest
 from tasks.runs.plan import require_finished
 from tasks.storage.redaction import redact
-from tasks.storage.store import Store
 
 
 def render_report(destination: str) -> dict[str, Any]:
-    """Renders the report of a finished run again; returns its address. UsageError if the run is not finished."""
-    store = Store(destination)
+    """Renders the report of a finished run again, or of the current one of generations; returns its address. UsageError
+    if the run is not finished."""
+    store = current_run(destination)
     plan, record = require_finished(store)
     manifest = read_manifest(store)
     write_report(store, plan, manifest, record, RestoreRun.model_validate(record["arguments"]))

@@ -17,6 +17,7 @@ from bfr_models.errors import BfrError
 from tasks.config.resolve import ResolvedRun
 from tasks.config.restore import RestoreRun
 from tasks.runs.damage import Damage
+from tasks.runs.finished_run import current_run
 from tasks.runs.inspection import Findings, inspect_run
 from tasks.runs.layout import MANIFEST, RECORD, REPORT, SPEC, STORAGE_FACTS
 from tasks.runs.mending import keep_copy, retire
@@ -43,8 +44,9 @@ class Repair:
 
 
 def repair_run(destination: str, *, accept_code_change: bool = False) -> Repair:
-    """Reads the whole run, and mends its records and its plan. UsageError if there is no run."""
-    store = Store(destination)
+    """Reads the whole run, or the current one of generations, and mends its records and its plan. UsageError if there
+    is no run."""
+    store = current_run(destination)
     found = inspect_run(store)
     damage = [one for one in found.problems if one.kind not in _NOT_DAMAGE]
     if not damage and not _has_lost_commits(found):

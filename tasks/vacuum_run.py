@@ -11,6 +11,7 @@ from typing import Any
 
 from bfr_models.errors import UsageError
 from tasks.runs import commits
+from tasks.runs.finished_run import current_run
 from tasks.runs.layout import COMMITS, FOLDERS, PACKED, SOURCE, commit_file
 from tasks.runs.packed import read_packed
 from tasks.runs.plan import Plan, latest_plan
@@ -33,9 +34,10 @@ class _Found:
 def vacuum_run(destination: str, older_than: str = "1h", *, dry_run: bool = False) -> dict[str, Any]:
     """Removes leftovers older than `older_than`, or only lists them (`dry_run`).
 
-    While a run is under way, its superseded commits stay. UsageError if there is no run.
+    Of generations only the current one is looked through. While a run is under way, its superseded commits stay.
+    UsageError if there is no run.
     """
-    store, age = Store(destination), parse_age(older_than)
+    store, age = current_run(destination), parse_age(older_than)
     plan = latest_plan(store)
     found = list(_leftovers(store, plan))
     now = datetime.now(UTC)

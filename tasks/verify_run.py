@@ -9,15 +9,16 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from tasks.runs.finished_run import current_run
 from tasks.runs.inspection import inspect_run
 from tasks.runs.layout import DAMAGED
 from tasks.storage.redaction import redact
-from tasks.storage.store import Store
 
 
 def verify_run(destination: str) -> dict[str, Any]:
-    """Checks a whole run; `problems` is empty if all is well. UsageError if there is no run."""
-    store = Store(destination)
+    """Checks a whole run, or the current one of generations; `problems` is empty if all is well. UsageError if there is
+    no run."""
+    store = current_run(destination)
     found = inspect_run(store)
     plan = found.plan
     return {

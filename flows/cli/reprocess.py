@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bfr_models.errors import UsageError
 from flows.cli import show
 from flows.cli.command import run
 from flows.cli.options import (
@@ -130,7 +131,24 @@ def _check(asked: ReprocessRun) -> None:
     resolve_run(asked)
     if asked.credentials is None:
         Store(asked.destination).require_writable()
-        list_source(asked)
+        try:
+            list_source(asked)
+        except UsageError:
+            _require_dataset(asked)
+            raise
+
+
+def _require_dataset(asked: ReprocessRun) -> None:
+    """UsageError, with the command to use instead, if the source is files."""
+    from tasks.pack_pictures import files_of_run
+
+    source = redact(asked.source)
+    if (files := files_of_run(asked.source, asked.destination)) is not None:
+        raise UsageError(
+            f"expected a dataset at {source} for `bfr reprocess` (*.parquet), found {len(files.todo)} files to pack; "
+            f"use `bfr restore {source} DST --method {asked.method}` with a DST of its own, on a schedule as well: run "
+            "again, it restores only the files that are new or have changed"
+        )
 
 
 def _finished(asked: ReprocessRun) -> dict[str, Any] | None:

@@ -10,7 +10,13 @@ from flows.cli import show
 from flows.cli.command import run
 from flows.cli.options import AcceptCodeChange, Debug, Json
 
-Run = Annotated[str, typer.Argument(metavar="DST", help="A run, the DST of `bfr restore`; any fsspec URL.")]
+Run = Annotated[
+    str,
+    typer.Argument(
+        metavar="DST",
+        help="A run, the DST of `bfr restore`, or that of `bfr reprocess`: its current generation; any fsspec URL.",
+    ),
+]
 
 
 def verify(

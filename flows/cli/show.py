@@ -39,8 +39,9 @@ def curate(record: Result) -> None:
 def verified(found: Result) -> None:
     """The verdict of `bfr verify`, and a table of problems."""
     console.print(
-        f"{found['rows_in']} rows in, {found['restored']} written + {found['rejected']} rejected in {found['shards']} "
-        f"shards; {found['files']} files hashed, {found['bytes'] / 2**20:.1f} MiB"
+        f"{found['destination']}: {found['rows_in']} rows in, {found['restored']} written + {found['rejected']} "
+        f"rejected in {found['shards']} shards; {found['files']} files hashed, {found['bytes'] / 2**20:.1f} MiB",
+        markup=False,
     )
     if found["decisions"]:
         console.print(f"{found['decisions']} faces decided about in a review")
@@ -54,7 +55,7 @@ def verified(found: Result) -> None:
 def repaired(found: Result) -> None:
     """What `bfr repair` found, what it did, and what is left."""
     if not found["found"]:
-        console.print("[green]ok[/]: nothing is damaged")
+        console.print(Text.assemble(("ok", "green"), f": nothing is damaged in {found['destination']}"))
         return
     for line in found["mended"]:
         console.print(line, markup=False)
@@ -81,7 +82,8 @@ def vacuumed(found: Result) -> None:
     for entry in found["removed"]:
         console.print(f"{entry['what']}: {entry['path']} ({entry['bytes']} bytes)", markup=False)
     did, size = "would remove" if found["dry_run"] else "removed", f"{found['bytes'] / 2**20:.1f} MiB"
-    console.print(f"{did} {len(found['removed'])} leftovers, {size}; kept {found['too_young']} younger ones")
+    left = f"{did} {len(found['removed'])} leftovers, {size}; kept {found['too_young']} younger ones"
+    console.print(f"{left}; in {found['destination']}", markup=False)
 
 
 def explained(rows: list[Result]) -> None:

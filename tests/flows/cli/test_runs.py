@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from flows.cli.app import app
 from flows.restore_dataset import restore_without_prefect
 from tests import support
+from tests.generations import Ask, folder
 
 pytestmark = pytest.mark.usefixtures("signals")
 
@@ -54,6 +55,39 @@ def test_vacuum_explain_and_report_say_what_they_did(destination: Path) -> None:
 def test_a_place_without_a_run_is_wrong_usage(verb: list[str], tmp_path: Path) -> None:
     name, *rest = verb
     assert bfr(name, tmp_path / "nothing", *rest)[0] == 2
+
+
+def test_the_folder_of_generations_stands_for_the_current_one(ask: Ask) -> None:
+    name = support.finished_generation(run := ask())["generation"]
+    generation = folder(run, name)
+    assert support.finished_generation(ask(seed=1))["switched"]
+    assert bfr("generations", "switch", run.destination, name, "--force")[0] == 0
+    code, text = bfr("verify", run.destination)
+    assert code == 0 and text.startswith(f"{generation}: 5 rows in")
+    assert f"nothing is damaged in {generation}" in bfr("repair", run.destination)[1]
+    assert bfr("vacuum", run.destination)[1].endswith(f"; in {generation}\n")
+    (row,) = json.loads(bfr("explain", run.destination, "a.parquet#1", "--json")[1])
+    assert (generation / row["file"]).exists()
+    (generation / "report" / "index.html").unlink()
+    assert bfr("report", run.destination, "--json")[0] == 0 and (generation / "report" / "index.html").exists()
+
+
+@pytest.mark.usefixtures("without_prefect")
+def test_repair_of_generations_mends_the_current_one(ask: Ask) -> None:
+    generation = folder(run := ask(), support.finished_generation(run)["generation"])
+    next((generation / "data").iterdir()).write_bytes(b"")
+    code, text = bfr("repair", run.destination)
+    assert code == 0 and "planned again: 1" in text and f"kept in {generation}/damaged" in text
+
+
+def test_reprocess_of_files_names_the_command_that_takes_them(tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "a.png").write_bytes(support.encoded(support.portrait(0)))
+    result = CliRunner().invoke(
+        app, ["reprocess", f"{tmp_path}/scans", f"{tmp_path}/archive", "--method", "passthrough"]
+    )
+    assert result.exit_code == 2 and "found 1 files to pack" in result.stderr
+    assert f"`bfr restore {tmp_path}/scans DST --method passthrough`" in result.stderr
 
 
 @pytest.fixture
