@@ -63,4 +63,6 @@ def _next(repair: Repair, after: Outcome) -> str:
     kinds = {problem["kind"] for problem in after["problems"]}
     if kinds == {"file_extra"}:
         return "`bfr vacuum` removes the files that no commit names"
+    if kinds <= {"source_missing", "source_changed"}:
+        return "put these files back from a copy of the run: its images are read from there, by `bfr export` for one"
     return "run the `bfr restore` command that started the run"

@@ -31,7 +31,7 @@ from tasks.runs.mending import keep_copies, keep_copy, next_generations, retire,
 from tasks.runs.plan import Plan, find_plan, finished_record, freeze_plan, latest_plan, plan_numbers, reopen
 from tasks.runs.record import read_record
 from tasks.runs.sealed import DamagedError
-from tasks.runs.shards import Shard, current_version, from_table
+from tasks.runs.shards import Shard, from_table, is_unchanged, recognised
 from tasks.runs.single_writer import learn_conditions
 from tasks.runs.spec import check_destination, freeze_spec, read_spec, settings_digest
 from tasks.storage.redaction import redact, without_secrets
@@ -99,6 +99,7 @@ def _live_shards(
     live, damaged = list_source(run)
     left_out = tuple(f"left out: {redact(url)} does not read ({why})" for url, why in damaged.items())
     if plan is not None:
+        live = recognised(live, from_table(plan.shards))
         kept = _carried_over(plan, live, damaged, run.retire_deleted)
         live = kept + _tried_again(store, plan, live, retry, broken)
     return live, left_out
@@ -182,8 +183,9 @@ def _carried_over(plan: Plan, live: list[Shard], damaged: Iterable[str], retire_
     """The planned shards of files that are gone from the source, and the finished ones of files that are damaged now.
     UsageError if a file went before it was done: a plan without it would lose its rows silently."""
     sources, unread = {without_secrets(shard.source) for shard in live}, set(map(without_secrets, damaged))
-    absent = [shard for shard in from_table(plan.shards) if shard.source not in sources]
-    kept = [shard for shard in absent if (shard.commit in plan.done if shard.source in unread else not retire_deleted)]
+    planned = [(shard, without_secrets(shard.source)) for shard in from_table(plan.shards)]
+    absent = [(shard, source) for shard, source in planned if source not in sources]
+    kept = [s for s, source in absent if (s.commit in plan.done if source in unread else not retire_deleted)]
     _require_done(plan, kept)
     return kept
 
@@ -222,6 +224,6 @@ def _tried_again(store: Store, plan: Plan, live: list[Shard], codes: set[str], b
 
 def _sources_unchanged(plan: Plan) -> bool:
     """Whether the files that are still to be read have not changed since the plan was made."""
-    versions = {shard.source: shard.version for shard in plan.todo}
+    files = {shard.source: shard for shard in plan.todo}
     with ThreadPoolExecutor(PARALLEL_READS) as readers:
-        return all(readers.map(lambda source: current_version(source) == versions[source], versions))
+        return all(readers.map(is_unchanged, files.values()))

@@ -19,7 +19,7 @@ from tasks.config.restore import RestoreRun
 from tasks.runs.damage import Damage
 from tasks.runs.finished_run import current_run
 from tasks.runs.inspection import Findings, inspect_run
-from tasks.runs.layout import MANIFEST, RECORD, REPORT, SPEC, STORAGE_FACTS
+from tasks.runs.layout import MANIFEST, PACKED, RECORD, REPORT, SOURCE, SPEC, STORAGE_FACTS
 from tasks.runs.mending import keep_copy, retire
 from tasks.runs.prepare import resolve_decided
 from tasks.runs.single_writer import exclusive_driver
@@ -27,7 +27,7 @@ from tasks.runs.spec import Settings, as_settled, settings_digest, write_spec
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
-_NOT_DAMAGE = {"unfinished", "file_extra"}
+_NOT_DAMAGE = {"unfinished", "file_extra", "source_missing", "source_changed"}
 _RECOGNISERS = ("auto", "arcface", "adaface", "dlib", "none")
 
 
@@ -104,6 +104,7 @@ def _started_with(store: Store, found: Findings, accept_code_change: bool) -> tu
     why = f"expected what {redact(store.url())} was started with in its plan or run.json, found neither"
     for arguments in _arguments(found):
         asked = {"destination": store.url(), "retry_rejected": (), "deep": False}
+        asked |= {"source": store.url(SOURCE)} if store.list(f"{SOURCE}/{PACKED}") else {}  # the run may be a copy
         try:
             run = RestoreRun.model_validate({**arguments, **asked, "accept_code_change": accept_code_change})
             resolved = resolve_decided(as_settled(run, found.settings or arguments))

@@ -55,13 +55,13 @@ def checked(run: RestoreRun, once_sure: Callable[[], object] = lambda: None) -> 
 
 def prepared(resolved: ResolvedRun) -> ResolvedRun:
     """The run with everything decided; says what its source was taken for."""
-    from tasks.runs.prepare import decide_input, with_selection
+    from tasks.runs.prepare import decide_input, with_rows
     from tasks.runs.spec import as_begun
 
     run, said = decide_input(as_begun(resolved.run))
     if said:
         say(said)
-    return with_selection(resolved.decided(run))
+    return with_rows(resolved.decided(run))
 
 
 def finished(resolved: ResolvedRun) -> RunRecord | None:

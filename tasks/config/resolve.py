@@ -74,6 +74,7 @@ class ResolvedRun:
     measures: Measures
     care: Care
     selection: Mapping[str, Any] | None = None  # what the run is limited to; None: all rows of the source
+    begun_at: str | None = None  # the address that its source had at first, if that is its own: a run may be copied
 
     def decided(self, run: RestoreRun) -> ResolvedRun:
         """The same names for the run once more of it is decided: where its rows are, whether they are faces or photos,
@@ -88,7 +89,7 @@ class ResolvedRun:
         run = self.run
         assert run.input != "auto", "a run is prepared before its settings are stored"
         settings = {
-            "source": redact(run.source.rstrip("/")),
+            "source": self.begun_at or redact(run.source.rstrip("/")),
             "method": self.method.description,
             "fingerprint": self.method.fingerprint,
             "recogniser": None if self.recogniser is None else asdict(self.recogniser),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
 
@@ -23,7 +23,7 @@ from tasks.runs.plan import require_finished
 from tasks.runs.record import RunRecord
 from tasks.runs.reviews import APPROVED, ORIGINAL, FaceKey, Reviews, read_reviews
 from tasks.runs.sealed import DamagedError
-from tasks.runs.shards import Shard, current_version, from_table
+from tasks.runs.shards import Shard, from_table, is_unchanged
 from tasks.runs.spec import read_spec, settings_digest
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
@@ -142,7 +142,7 @@ def open_export(url: str, *, only_approved: bool = False) -> ExportRun:
     store = current_run(url)
     plan, record = require_finished(store)
     entries = {entry["shard"]: entry for entry in read_manifest(store)}
-    shards = [(_at(store, record, shard), entries[shard.id]) for shard in from_table(plan.shards)]
+    shards = [(shard, entries[shard.id]) for shard in from_table(plan.shards)]
     reviews = read_reviews(store)
     if only_approved and not reviews.current:
         raise UsageError(
@@ -151,16 +151,6 @@ def open_export(url: str, *, only_approved: bool = False) -> ExportRun:
         )
     settings = settings_digest(read_spec(store))
     return ExportRun(store, record, settings, shards, reviews, only_approved)
-
-
-def _at(store: Store, record: RunRecord, shard: Shard) -> Shard:
-    """The shard, whose source is looked for in the run itself if it was packed into that: a run may have moved."""
-    own = f"{record['arguments']['destination'].rstrip('/')}/{SOURCE}/"
-    return (
-        replace(shard, source=f"{store.url(SOURCE)}/{shard.source.removeprefix(own)}")
-        if shard.source.startswith(own)
-        else shard
-    )
 
 
 def _records(store: Store, path: str | None, images: list[str]) -> Iterator[dict[str, Any]]:
@@ -186,7 +176,7 @@ def _rejected(values: dict[str, Any], path: str | None) -> ExportRow:
 
 def _originals(shard: Shard, column: str) -> Iterator[_Cell]:
     """The image cell of each row that a shard covers."""
-    if current_version(shard.source) != shard.version:
+    if not is_unchanged(shard):
         yield from repeat(_Cell(None, None, f"{redact(shard.source)} has changed or is gone"), shard.rows)
         return
     picked, first = None if shard.picked is None else set(shard.numbers), shard.first_row

@@ -65,7 +65,7 @@ def commit_shard(
         "generation": shard.generation,
         "attempt": attempt,
         "files": entries,
-        "place": asdict(shard) | {"source": without_secrets(shard.source)},  # enough to plan the shard again
+        "place": _place(shard),
         "process": this_process(),
         "committed": datetime.now(UTC).isoformat(timespec="seconds"),
         **facts,
@@ -84,6 +84,13 @@ def commit_shard(
     if winner["attempt"] != attempt:
         _remove(store, record)
     return winner
+
+
+def _place(shard: Shard) -> dict[str, Any]:
+    """Enough to plan the shard again."""
+    place = asdict(shard) | {"source": without_secrets(shard.source)}
+    del place["own"]  # decided anew by who reads it
+    return place
 
 
 def _remove(store: Store, record: Record) -> None:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from bfr_models.errors import UsageError
 from tasks.runs.commits import files_of
 from tasks.runs.damage import Damage, Inspection, derived_damage, inspect_shards, newest_plan
-from tasks.runs.layout import COMMITS, DATA, FOLDERS, MANIFEST, RECORD, REJECTED, SPEC, plan_file
+from tasks.runs.layout import COMMITS, DATA, FOLDERS, MANIFEST, RECORD, REJECTED, SOURCE, SPEC, plan_file
 from tasks.runs.manifest import read_manifest
 from tasks.runs.plan import Plan, find_plan
 from tasks.runs.record import RunRecord, read_record
 from tasks.runs.reviews import count_decisions
 from tasks.runs.sealed import DamagedError
-from tasks.runs.shards import Shard, from_table
+from tasks.runs.shards import Shard, from_table, is_version_of, source_file
 from tasks.runs.single_writer import stored_conditions
 from tasks.runs.spec import Settings, read_spec, settings_digest, settings_of_commits
 from tasks.storage.redaction import redact
-from tasks.storage.store import Store
+from tasks.storage.store import PARALLEL_READS, Store
 
 _SHOWN_SHARDS = 3  # examples in a problem's detail
 
@@ -67,7 +68,7 @@ def inspect_run(store: Store) -> Findings:
     if plan is None:
         return found
     keep = set[str]()
-    found.problems += _plan_problems(plan)
+    found.problems += [*_plan_problems(plan), *_source_problems(plan)]
     found.counts.decisions, unread = count_decisions(store)
     found.problems += [Damage("review_damaged", error.path, f"found {error.found}") for error in unread]
     for shard in inspect_shards(store, plan, settings, deep=True):
@@ -137,6 +138,18 @@ def _plan_problems(plan: Plan) -> Iterator[Damage]:
         names = ", ".join(missing[:_SHOWN_SHARDS]) + (", ..." if len(missing) > _SHOWN_SHARDS else "")
         detail = f"{len(missing)} of {plan.shards.num_rows} shards have no commit: {names}; run the command again"
         yield Damage("unfinished", f"{COMMITS}/", detail)
+
+
+def _source_problems(plan: Plan) -> Iterator[Damage]:
+    """The files that were packed into the run, if any are gone or of another size than when they were planned."""
+    own = {shard.source: shard for shard in from_table(plan.shards) if shard.own}
+    with ThreadPoolExecutor(PARALLEL_READS) as readers:
+        for shard, found in zip(own.values(), readers.map(source_file, own), strict=True):
+            where = f"{SOURCE}/{shard.name}"
+            if found is None:
+                yield Damage("source_missing", where, "expected the images that were packed into the run")
+            elif not is_version_of(shard, found):
+                yield Damage("source_changed", where, f"expected version {shard.version}, found {found.size} bytes")
 
 
 def _ending(store: Store, plan: Plan, record: RunRecord | None, keep: set[str], counts: Counts) -> Iterator[Damage]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 DATA, FEATURES, REJECTED = "data", "features", "rejected"
 FOLDERS = (DATA, FEATURES, REJECTED)
 """The folders of the files that commits name: `<folder>/<commit>-<attempt>.parquet`."""
@@ -49,6 +52,12 @@ def commit_file(commit: str) -> str:
 def shard_file(folder: str, commit: str, attempt: str) -> str:
     """A file of one attempt at a shard; no other attempt writes to it."""
     return f"{folder}/{commit}-{attempt}.parquet"
+
+
+def has_own_source(arguments: Mapping[str, Any]) -> bool:
+    """Whether a run with these arguments restores images that were packed into it."""
+    source, destination = (str(arguments.get(name, "")).rstrip("/") for name in ("source", "destination"))
+    return source == f"{destination}/{SOURCE}"
 
 
 def packed_file(number: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +14,7 @@ from tasks.config.restore import RestoreRun
 from tasks.datasets.image_column import find_image_column
 from tasks.datasets.row_groups import DAMAGE, is_damage
 from tasks.datasets.row_ids import row_ids
+from tasks.runs.layout import has_own_source
 from tasks.runs.selected_rows import picked_rows, selected_rows
 from tasks.runs.shards import Shard, shards_of_file
 from tasks.runs.source import open_source
@@ -27,6 +28,7 @@ def list_source(run: RestoreRun) -> tuple[list[Shard], dict[str, str]]:
     such files, unless the run leaves them out and others remain."""
     files, selected = open_source(run.source), selected_rows(run)
     wanted = None if selected is None else selected.ids
+    own = has_own_source({"source": run.source, "destination": run.destination})
     shards: list[Shard] = []
     damaged: dict[str, str] = {}
     with ThreadPoolExecutor(PARALLEL_READS) as readers:
@@ -36,7 +38,8 @@ def list_source(run: RestoreRun) -> tuple[list[Shard], dict[str, str]]:
             if isinstance(found, str):
                 damaged[url] = found
             else:
-                shards.extend(shards_of_file(url, file.name, file.version, found.rows, run.shard_rows, found.picked))
+                cut = shards_of_file(url, file.name, file.version, found.rows, run.shard_rows, found.picked)
+                shards.extend(replace(shard, own=True) if own else shard for shard in cut)
     if damaged and not (run.leave_out_damaged and shards):
         url, why = next(iter(damaged.items()))
         raise UsageError(

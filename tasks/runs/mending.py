@@ -17,7 +17,7 @@ from tasks.runs.commits import Record, committed, read_commit
 from tasks.runs.layout import FOLDERS, commit_file, commit_name, damaged_file
 from tasks.runs.plan import Plan, freeze_plan
 from tasks.runs.sealed import DamagedError
-from tasks.runs.shards import Shard, from_table
+from tasks.runs.shards import Shard, from_table, recognised
 from tasks.storage.redaction import redact, without_secrets
 from tasks.storage.store import Store
 
@@ -72,11 +72,14 @@ def shards_by_commits(store: Store, live: list[Shard]) -> list[Shard]:
     UsageError if a commit of such a file does not say where its rows were: those of older versions do not.
     """
     latest = _generations(committed(store))
-    known = [replace(shard, generation=latest.get(shard.id, 0)) for shard in live]
     ids = {shard.id for shard in live}
-    gone = _records(store, [commit_name(*named) for named in latest.items() if named[0] not in ids])
+    others = list(_records(store, [commit_name(*named) for named in latest.items() if named[0] not in ids]))
+    live = recognised(live, [_shard_of(record["place"], own=True) for record in others if record.get("place")])
+    ids = {shard.id for shard in live}
+    known = [replace(shard, generation=latest.get(shard.id, 0)) for shard in live]
     places = {url for shard in live for url in (without_secrets(shard.source), redact(shard.source))}
-    return known + list(_shards_of_gone_files([record for record in gone if record.get("source") not in places]))
+    gone = (record for record in others if record["shard"] not in ids and record.get("source") not in places)
+    return known + list(_shards_of_gone_files(list(gone)))
 
 
 def _records(store: Store, names: list[str]) -> Iterator[Record]:
@@ -99,7 +102,12 @@ def _shards_of_gone_files(records: list[Record]) -> Iterator[Shard]:
         versions[place["source"]] = max(versions.get(place["source"], (-1, "")), (place["plan"], place["version"]))
     for record in records:
         if versions[record["place"]["source"]][1] == record["place"]["version"]:
-            yield Shard(**record["place"] | {"plan": 0})
+            yield _shard_of(record["place"])
+
+
+def _shard_of(place: Mapping[str, Any], *, own: bool = False) -> Shard:
+    """The shard of a commit, as its record has it."""
+    return Shard(**{**place, "plan": 0, "own": own})
 
 
 def _generations(names: Collection[str]) -> dict[str, int]:

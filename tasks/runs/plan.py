@@ -17,10 +17,10 @@ import pyarrow as pa
 
 from bfr_models.errors import BfrError, UsageError
 from tasks.runs import commits
-from tasks.runs.layout import PLAN, RECORD, plan_file
+from tasks.runs.layout import PLAN, RECORD, SOURCE, has_own_source, plan_file
 from tasks.runs.record import RunRecord, read_record
 from tasks.runs.sealed import MADE_BY, encode_sealed, read_sealed
-from tasks.runs.shards import SCHEMA, Shard, from_table, to_table
+from tasks.runs.shards import SCHEMA, Shard, as_own, from_table, to_table
 from tasks.storage.store import Store
 
 _RETRIED = b"bfr:retry_rejected"  # key of the plan file's metadata
@@ -147,5 +147,7 @@ def _closing_record(store: Store, plan: Plan) -> RunRecord | None:
 
 def _read(store: Store, number: int) -> Plan:
     shards = read_sealed(store, plan_file(number), SCHEMA)
+    if has_own_source(json.loads((shards.schema.metadata or {}).get(MADE_BY, b"{}")).get("arguments", {})):
+        shards = as_own(shards, store.url(SOURCE))
     live = {shard.commit for shard in from_table(shards)}
     return Plan(number, shards, frozenset(live & commits.committed(store)))

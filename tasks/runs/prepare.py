@@ -10,12 +10,12 @@ from bfr_models.errors import UsageError
 from tasks.config.resolve import ResolvedRun, resolve_run
 from tasks.config.restore import RestoreRun
 from tasks.runs.first_rows import look
-from tasks.runs.layout import generation_folder
+from tasks.runs.layout import generation_folder, has_own_source
 from tasks.runs.plan import find_plan
 from tasks.runs.pointer import read_pointer
 from tasks.runs.sealed import DamagedError
 from tasks.runs.selected_rows import selected_rows
-from tasks.runs.spec import as_begun, read_spec
+from tasks.runs.spec import Settings, as_begun, read_spec
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
@@ -30,13 +30,18 @@ def prepare_run(run: RestoreRun) -> ResolvedRun:
 
 def resolve_decided(run: RestoreRun) -> ResolvedRun:
     """The same for a run whose settings are those that it was begun with."""
-    return with_selection(resolve_run(decide_input(run)[0]))
+    return with_rows(resolve_run(decide_input(run)[0]))
 
 
-def with_selection(resolved: ResolvedRun) -> ResolvedRun:
-    """The run, limited to the rows that were selected for it."""
-    selected = selected_rows(resolved.run)
-    return resolved if selected is None else replace(resolved, selection=selected.description)
+def with_rows(resolved: ResolvedRun) -> ResolvedRun:
+    """The run, limited to the rows that were selected for it, and with the address that they came from when it began:
+    that of a run's own source is another one in a copy of the run."""
+    run, selected = resolved.run, selected_rows(resolved.run)
+    if selected is not None:
+        resolved = replace(resolved, selection=selected.description)
+    if not has_own_source({"source": run.source, "destination": run.destination}):
+        return resolved
+    return replace(resolved, begun_at=_settings(Store(run.destination)).get("source"))
 
 
 def decide_input(run: Run, verb: str = "bfr restore") -> tuple[Run, str]:
@@ -75,12 +80,19 @@ def _with_input(run: Run, kind: str) -> Run:
 
 def _begun_with(store: Store) -> str | None:
     """The input of the run, or of the latest generation, at a destination; None if there is none yet."""
-    places = ["", *(generation_folder(name) for name in reversed(read_pointer(store).live))]
-    for place in places:
-        begun = store.sub(place) if place else store
+    if settings := _settings(store):
+        return settings.get("input")
+    for name in reversed(read_pointer(store).live):
         with suppress(FileNotFoundError, DamagedError):
-            return read_spec(begun).get("input")
+            return read_spec(store.sub(generation_folder(name))).get("input")
+    return None
+
+
+def _settings(store: Store) -> Settings:
+    """What the run at a destination was begun with; nothing if there is none yet."""
+    with suppress(FileNotFoundError, DamagedError):
+        return read_spec(store)
     with suppress(DamagedError):
         if (plan := find_plan(store)) is not None:  # its spec.json is gone
-            return plan.made_by.get("settings", {}).get("input")
-    return None
+            return plan.made_by.get("settings", {})
+    return {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 from typing import BinaryIO
@@ -18,7 +18,7 @@ from bfr_models.errors import BfrError
 from tasks.runs.layout import commit_name
 from tasks.storage.filesystem import split_file
 from tasks.storage.redaction import with_secrets, without_secrets
-from tasks.storage.store import Store, shared_store
+from tasks.storage.store import FileVersion, Store, shared_store
 
 SCHEMA = pa.schema(
     [
@@ -35,6 +35,7 @@ SCHEMA = pa.schema(
 )
 
 PICKED = pa.field("picked", pa.list_(pa.int32()))  # only in the plans of runs that are limited to some rows
+OWN = pa.field("own", pa.bool_())  # only in plans as they are read, of runs that have their source in themselves
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Shard:
     picked: tuple[int, ...] | None = (
         None  # the rows it covers, ascending, from `first_row`; None: all of its row groups
     )
+    own: bool = False  # the file is the run's own: it never changes, but copying the run gives it another version
 
     def __post_init__(self) -> None:
         if self.picked is not None:  # as JSON and Parquet give it
@@ -145,19 +147,70 @@ def to_table(shards: Sequence[Shard]) -> pa.Table:
 
 def from_table(table: pa.Table) -> Iterator[Shard]:
     """The shards of a stored plan; one batch at a time is in memory."""
-    names = [name for name in (*SCHEMA.names, PICKED.name) if name in table.column_names]
+    names = [name for name in (*SCHEMA.names, PICKED.name, OWN.name) if name in table.column_names]
     for batch in table.select(names).to_batches(max_chunksize=4096):
         for row in batch.to_pylist():
             yield Shard(**row)
 
 
+def as_own(table: pa.Table, folder: str) -> pa.Table:
+    """A stored plan of a run that has its source in itself, in `folder` now: the run may have been moved or copied."""
+    sources = pa.array([f"{folder}/{name}" for name in table["name"].to_pylist()], pa.string())
+    table = table.set_column(table.schema.get_field_index("source"), SCHEMA.field("source"), sources)
+    return table.append_column(OWN, pa.array([True] * table.num_rows))
+
+
+def recognised(live: Iterable[Shard], known: Iterable[Shard]) -> list[Shard]:
+    """The shards, the run's own among them as they are `known`: with the id and the version from before a copy."""
+    before = {_contents(shard): shard for shard in known if shard.own}
+    return [_as_known(shard, before.get(_contents(shard))) if shard.own else shard for shard in live]
+
+
+def _contents(shard: Shard) -> tuple[object, ...]:
+    return shard.name, shard.row_group_start, shard.row_group_stop, shard.first_row, shard.rows, shard.picked
+
+
+def _as_known(shard: Shard, known: Shard | None) -> Shard:
+    if known is None or not _may_be_the_same(known.version, shard.version, _size(shard.version)):
+        return shard
+    return replace(shard, id=known.id, version=known.version)
+
+
 def current_version(source: str) -> str | None:
     """The present version of a source file; None if it is gone."""
+    found = source_file(source)
+    return None if found is None else found.version
+
+
+def is_unchanged(shard: Shard) -> bool:
+    """Whether the shard's file is there as it was when it was planned."""
+    found = source_file(shard.source)
+    return found is not None and is_version_of(shard, found)
+
+
+def is_version_of(shard: Shard, found: FileVersion) -> bool:
+    """Whether a file is that of the shard as it was planned; the run's own one, but for what copying changes."""
+    return found.version == shard.version or (shard.own and _may_be_the_same(shard.version, found.version, found.size))
+
+
+def source_file(source: str) -> FileVersion | None:
+    """A source file as it is now; None if it is gone."""
     store, name = _locate(source)
     try:
-        return store.info(name).version
+        return store.info(name)
     except FileNotFoundError:
         return None
+
+
+def _may_be_the_same(planned: str, found: str, size: int | None) -> bool:
+    """Whether two versions may be of the same bytes: a copy has another time, and stores make ETags of their own."""
+    return planned == found or None in (before := (_size(planned), size)) or before[0] == before[1]
+
+
+def _size(version: str) -> int | None:
+    """The size in a version that is made of size and time."""
+    size, dash, _ = version.partition("-")
+    return int(size) if dash and size.isdecimal() else None
 
 
 def _locate(source: str) -> tuple[Store, str]:
@@ -167,9 +220,8 @@ def _locate(source: str) -> tuple[Store, str]:
 
 def require_unchanged(shard: Shard) -> None:
     """BfrError if the shard's file has changed since it was planned."""
-    found = current_version(shard.source)
-    if found != shard.version:
+    if not is_unchanged(shard):
         raise BfrError(
-            f"{shard.source}: expected version {shard.version}, found {found or 'no file'}: it changed during the "
-            "run; run the same command again, which plans the changed files again"
+            f"{shard.source}: expected version {shard.version}, found {current_version(shard.source) or 'no file'}: it "
+            "changed during the run; run the same command again, which plans the changed files again"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,8 +17,10 @@ from bfr_models.errors import BfrError, UsageError
 from tasks.datasets.archives import image_files
 from tasks.export_run import export_run
 from tasks.pack_pictures import files_of_run
+from tasks.repair_run import repair_run
 from tasks.runs.layout import SOURCE
 from tasks.runs.source import open_source
+from tasks.runs.spec import read_spec
 from tasks.storage.store import Store
 from tasks.vacuum_run import vacuum_run
 from tasks.verify_run import verify_run
@@ -86,6 +89,60 @@ def test_a_run_of_files_resumes_verifies_and_exports(scans: Path, tmp_path: Path
     report = export_run(str(moved), str(tmp_path / "files"))
     assert (report["images"], report["missing"]) == (3, 0), "a run that has moved has its source with it"
     assert {"1.png", "a/2.png", "3.png"} <= set(Store(str(tmp_path / "files")).list())
+
+
+@pytest.fixture
+def copied(scans: Path, tmp_path: Path) -> Path:
+    """A finished run of files, copied without its times."""
+    pack(scans, tmp_path / "dst")
+    restore(f"{tmp_path}/dst/{SOURCE}", tmp_path)
+    shutil.copytree(tmp_path / "dst", tmp_path / "copy" / "dst", copy_function=shutil.copyfile)
+    shutil.rmtree(tmp_path / "dst")
+    return tmp_path / "copy" / "dst"
+
+
+def test_a_copy_of_a_run_exports_verifies_and_goes_on(scans: Path, copied: Path, tmp_path: Path) -> None:
+    report = export_run(str(copied), str(tmp_path / "files"))
+    assert (report["images"], report["missing"]) == (2, 0)
+    assert verify_run(str(copied))["ok"] and not repair_run(str(copied)).found
+    before = read_spec(Store(str(copied)))["source"]
+    again = restore(f"{copied}/{SOURCE}", copied.parent)
+    assert (again["plan"], again["totals"]["rows"]) == (0, 2), "nothing is new"
+    (scans / "3.png").write_bytes(picture(3))
+    assert pack(scans, copied).rows == 1
+    done = set(Store(str(copied)).list("commits"))
+    again = restore(f"{copied}/{SOURCE}", copied.parent)
+    assert (again["plan"], again["totals"]["rows"]) == (1, 3)
+    assert done < set(Store(str(copied)).list("commits")), "what was done before it was copied counts"
+    assert verify_run(str(copied))["ok"] and read_spec(Store(str(copied)))["source"] == before
+    assert export_run(str(copied), str(tmp_path / "more"))["missing"] == 0
+
+
+def test_a_copy_of_a_run_is_mended_from_its_own_source(copied: Path) -> None:
+    next((copied / "data").iterdir()).write_bytes(b"")
+    repair = repair_run(str(copied))
+    assert repair.resolved is not None and repair.todo
+    support.finished_run(repair.resolved.run)
+    assert verify_run(str(copied))["ok"]
+
+
+def test_a_copy_that_has_lost_its_plan_has_each_row_once(copied: Path) -> None:
+    for path in (copied / "plan").glob("0*"):
+        path.unlink()
+    restore(f"{copied}/{SOURCE}", copied.parent)
+    found = verify_run(str(copied))
+    assert found["ok"] and found["rows_in"] == 2
+
+
+def test_a_packed_file_that_is_short_or_gone_is_found_and_nothing_is_exported(copied: Path, tmp_path: Path) -> None:
+    (part,) = (path for path in (copied / SOURCE).rglob("part-*.parquet"))
+    part.write_bytes(part.read_bytes()[:-1])
+    (problem,) = verify_run(str(copied))["problems"]
+    assert (problem["kind"], problem["where"]) == ("source_changed", f"{SOURCE}/{part.parent.name}/{part.name}")
+    part.unlink()
+    (problem,) = verify_run(str(copied))["problems"]
+    assert problem["kind"] == "source_missing"
+    assert export_run(str(copied), str(tmp_path / "files"))["missing"] == 2
 
 
 @pytest.mark.parametrize("kind", ["zip", "one file", "glob"])
