@@ -56,7 +56,7 @@ _TRUE = "SELECT (true\n) AS kept FROM rows"  # what `_select` makes of a conditi
 def check_condition(condition: str, schema: pa.Schema) -> None:
     """UsageError unless the condition is one Boolean expression over these columns."""
     with _database(schema.empty_table()) as database:
-        _require_expression(database, condition)
+        _require_distinct(_require_expression(database, condition), schema.names, condition)
         (kind,) = _evaluate(database, condition).types
     if str(kind) != "BOOLEAN":
         raise UsageError(f"expected a condition that is true or false, found {condition!r}, which is {kind}")
@@ -101,8 +101,22 @@ def _select(condition: str) -> str:
     return f"SELECT ({condition}\n) AS kept FROM rows"  # noqa: S608  its syntax tree is checked; the line break ends a comment
 
 
-def _require_expression(database: duckdb.DuckDBPyConnection, condition: str) -> None:
-    """UsageError unless the condition is a single expression of allowed parts."""
+def _require_distinct(expression: Any, columns: list[str], condition: str) -> None:
+    """UsageError for a column whose name another one has in another case: DuckDB would take the first of them."""
+    spellings = {name.casefold(): [one for one in columns if one.casefold() == name.casefold()] for name in columns}
+    for node in _nodes(expression):
+        steps = node.get("column_names") or [""]
+        name = steps[1] if len(steps) > 1 and steps[0].casefold() == "rows" else steps[0]
+        if len(found := spellings.get(name.casefold(), [])) > 1:
+            raise UsageError(
+                f"expected columns that differ in more than case, found {' and '.join(map(repr, found))}, one of which "
+                f"{condition!r} names: SQL does not tell them apart; leave it out, or restore a source whose "
+                "column has another name"
+            )
+
+
+def _require_expression(database: duckdb.DuckDBPyConnection, condition: str) -> Any:
+    """The syntax tree of the condition. UsageError unless it is a single expression of allowed parts."""
     if len(condition) > MAX_LENGTH:
         raise UsageError(f"expected a condition of at most {MAX_LENGTH} characters, found {len(condition)}")
     parsed, plain = _parsed(database, _select(condition)), _parsed(database, _TRUE)
@@ -125,6 +139,7 @@ def _require_expression(database: duckdb.DuckDBPyConnection, condition: str) -> 
                 f"expected functions of a row's own columns, found {name!r} in {condition!r}, which is unknown, or "
                 "differs each time, or may fill the memory"
             )
+    return chosen[0]
 
 
 def _parsed(database: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:

@@ -144,12 +144,17 @@ def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def rename_clashing(names: Sequence[str], reserved: Collection[str]) -> list[str]:
-    """Column names that can stand beside `reserved` ones: `source_` is put before a clashing one until it is unique."""
+    """Column names that can stand beside `reserved` ones: `source_` is put before a clashing one until it is unique.
+    Names clash if they differ in case only, too: SQL does not tell them apart."""
+    taken = {name.casefold() for name in reserved}
+    given = {name.casefold() for name in names}
     renamed = []
     for name in names:
         aside = name
-        while aside in reserved or (aside != name and aside in names):
+        while aside.casefold() in taken or (aside != name and aside.casefold() in given):
             aside = f"source_{aside}"
+        if aside != name:
+            taken.add(aside.casefold())
         renamed.append(aside)
     return renamed
 

@@ -72,7 +72,7 @@ class ExportRun:
         """The rows of a shard, in the order of the source. One row group of each file is in memory at a time."""
         shard, entry = self.shards[number]
         column = self.asked("column", _IMAGE)
-        kept = f"source_{column}" if column == _RESTORED else column
+        kept = f"source_{column}" if column.casefold() == _RESTORED else column
         restored = _records(self.store, entry[DATA], [_RESTORED, kept])
         rejected = _records(self.store, entry[REJECTED], [_IMAGE])
         reject = next(rejected, None)

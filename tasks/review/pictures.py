@@ -120,7 +120,7 @@ class Pictures:
 
     def _read(self, row: Row) -> Pair:
         shard, entry = self._run.shards[row["file"]]
-        kept = f"source_{self._column}" if self._column == "restored" else self._column
+        kept = f"source_{self._column}" if self._column.casefold() == "restored" else self._column
         cells = dict[str, Any]()
         try:
             with self._run.store.open_input(entry[DATA]) as opened:

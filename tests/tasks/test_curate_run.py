@@ -35,6 +35,15 @@ def test_every_row_is_kept_or_dropped_for_a_reason_and_says_where_it_is_from(hos
         assert all(row[name] == value for name, value in there.items() if name != "source_file")
 
 
+def test_a_column_of_the_source_that_differs_in_case_alone_moves_aside(tmp_path: Path) -> None:
+    support.write_parquet(
+        tmp_path / "src" / "a.parquet", [row | {"Width": n} for n, row in enumerate(support.make_rows(4))]
+    )
+    support.finished_run(support.make_run(tmp_path, recogniser="none"))
+    _, rows = curated(tmp_path / "dst", tmp_path, where="width > 3 and source_width < 2")
+    assert [(row["width"] > 3, row["source_Width"]) for row in rows] == [(True, 0), (True, 1)]
+
+
 def test_every_row_says_which_row_of_the_source_it_was_restored_from(hostile_run: Path, tmp_path: Path) -> None:
     """Also after row 3, which was rejected."""
     file = hostile_run.parent / "src" / "a.parquet"

@@ -36,6 +36,14 @@ def test_a_condition_is_sql_over_the_columns(condition: str, kept: list[bool]) -
     assert rows_where(ROWS, condition).tolist() == kept
 
 
+@pytest.mark.parametrize("condition", ["width > 1", '"Width" > 1', "id = 'a' or rows.WIDTH is null"])
+def test_a_column_that_is_there_twice_but_for_case_is_refused(condition: str) -> None:
+    rows = pa.table({"id": ["a"], "Width": [1], "width": [9], "size": [{"width": 3}]})
+    with pytest.raises(UsageError, match=r"found 'Width' and 'width'.*SQL does not tell them apart"):
+        rows_where(rows, condition)
+    assert rows_where(rows, "id = 'a' and size.width = 3").tolist() == [True]
+
+
 @pytest.mark.parametrize(
     "condition",
     [

@@ -12,7 +12,7 @@ import pytest
 
 from bfr_models.errors import UsageError
 from tasks.datasets.image_column import IMAGE, find_image_column, image_bytes, with_image_features
-from tasks.datasets.writer import DatasetWriter, encode_table
+from tasks.datasets.writer import DatasetWriter, encode_table, rename_clashing
 from tasks.storage.store import Store
 
 
@@ -41,6 +41,13 @@ def test_files_and_row_groups_are_the_same_however_rows_arrive(step: int, tmp_pa
     assert ids(store) == rows["id"].to_pylist()
     assert writer.rows == 25
     assert writer.bytes == sum(file.size for file in store.versions())
+
+
+def test_a_column_beside_reserved_ones_is_told_from_them_in_any_case() -> None:
+    names = ["Width", "WIDTH", "source_width", "camera", "Camera"]
+    renamed = rename_clashing(names, ["width"])
+    assert renamed == ["source_source_Width", "source_source_source_WIDTH", "source_width", "camera", "Camera"]
+    assert rename_clashing(["Width", "note"], ["width", "faces"]) == ["source_Width", "note"]
 
 
 def test_a_file_ends_when_it_is_large_enough(tmp_path: Path) -> None:
