@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from bfr_models.degradation.degrade import degrade
 from bfr_models.degradation.presets import Preset, preset_of_row
-from bfr_models.errors import RowError
+from bfr_models.errors import RowError, UsageError
 from bfr_models.pixels import face_tensor, to_uint8
 from bfr_models.rng import derive_seed
 from tasks.config.degrade import DegradeRun
@@ -26,6 +26,7 @@ from tasks.images.codec import decode, encode
 from tasks.runs.comparison import is_degraded, note_degraded
 from tasks.runs.early import check_degrade
 from tasks.runs.source import open_source
+from tasks.storage.redaction import redact
 from tasks.storage.store import FileVersion, Store
 
 BATCH_ROWS = 64
@@ -50,7 +51,8 @@ class DegradeReport:
 
 
 def degrade_dataset(run: DegradeRun) -> DegradeReport:
-    """Writes `image` (degraded), `gt` (the original at the asked size) and the input's other columns."""
+    """Writes `image` (degraded), `gt` (the original at the asked size) and the input's other columns. UsageError if no
+    row has a face that can be degraded: nothing is written then."""
     destination, mark = Store(run.destination), check_degrade(run)
     report, row = DegradeReport(), 0
     with (
@@ -68,6 +70,12 @@ def degrade_dataset(run: DegradeRun) -> DegradeReport:
                 if (out := _with_pairs(table, run.column, ids, pairs)).num_rows:
                     writer.write(out)
     report.rows, report.files = writer.rows, len(writer.files)
+    if not report.rows:
+        why = "".join(f"; {one.id}: {one.error}: {one.detail}" for one in report.skipped[:3])
+        raise UsageError(
+            f"expected square faces in the column {run.column!r} of {redact(run.source)}, found none in {row} rows"
+            f"{why}; name the right --column, or align the faces first"
+        )
     return report
 
 

@@ -57,3 +57,16 @@ def test_pairs_of_other_settings_are_replaced_only_when_asked(tmp_path: Path) ->
     assert support.snapshot(tmp_path / "dst") == before
     degrade_dataset(run.model_copy(update={"seed": 1, "overwrite": True}))
     assert support.snapshot(tmp_path / "dst") != before
+
+
+def test_a_source_without_a_usable_face_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    rows = support.make_rows(2)
+    rows[0]["image"]["bytes"] = b"no picture"
+    rows[1]["image"]["bytes"] = support.encoded(support.portrait(1)[:50])
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows)
+    run = DegradeRun(source=str(tmp_path / "src"), destination=str(tmp_path / "dst"))
+    with pytest.raises(
+        UsageError, match=r"expected square faces .*none in 2 rows; a\.parquet#0: undecodable.*not_square"
+    ):
+        degrade_dataset(run)
+    assert not list((tmp_path / "dst").glob("*"))
