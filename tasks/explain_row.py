@@ -15,6 +15,7 @@ from tasks.report.identity_words import face_word, row_word
 from tasks.runs import commits
 from tasks.runs.finished_run import current_run
 from tasks.runs.layout import DATA, REJECTED, SPEC
+from tasks.runs.outcomes import row_words
 from tasks.runs.plan import Plan, latest_plan
 from tasks.runs.shards import Shard, from_table
 from tasks.runs.spec import read_spec
@@ -29,7 +30,9 @@ def explain_row(destination: str, row_id: str) -> list[dict[str, Any]]:
     there is none (yet)."""
     store = current_run(destination)
     plan = latest_plan(store)
-    recogniser = (read_spec(store).get("recogniser") or {}).get("name") if store.exists(SPEC) else None
+    settings = read_spec(store) if store.exists(SPEC) else {}
+    recogniser = (settings.get("recogniser") or {}).get("name")
+    enlarges = (settings.get("photos") or {}).get("upscale") in (2, 4)
     done = [shard for shard in _candidates(plan, row_id) if shard.commit in plan.done]
     with ThreadPoolExecutor(PARALLEL_READS) as readers:
         names = [shard.commit for shard in done]
@@ -42,15 +45,20 @@ def explain_row(destination: str, row_id: str) -> list[dict[str, Any]]:
             f"expected a row with the id {row_id!r} in {store}, found none in {len(done)} shards{todo}; ids are "
             "those of the source's column `id`, or <file>#<row>"
         )
-    return [_with_words(row, recogniser) for row in found]
+    return [_with_words(row, recogniser, enlarges=enlarges) for row in found]
 
 
-def _with_words(row: dict[str, Any], recogniser: str | None) -> dict[str, Any]:
-    """The row, with what its identity similarities say."""
+def _with_words(row: dict[str, Any], recogniser: str | None, *, enlarges: bool) -> dict[str, Any]:
+    """The row, with what became of it (`state` only says in which folder it is) and what its identity similarities
+    say."""
+    if row["state"] == "rejected":
+        became = f"rejected: {row['error']}"
+    else:
+        became = row_words(row.get("faces") or (), enlarged=enlarges)
     faces = [face | {"identity": face_word(face, recogniser)} for face in row.get("faces") or ()]
     word = row_word(row, recogniser)
     worded = {"identity": f"{row['identity_similarity']:.3f}, {word}"} if word is not None else {}
-    return row | ({"faces": faces} if faces else {}) | worded
+    return row | ({"faces": faces} if faces else {}) | worded | {"became": became}
 
 
 def _candidates(plan: Plan, row_id: str) -> list[Shard]:

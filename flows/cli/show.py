@@ -89,11 +89,26 @@ def vacuumed(found: Result) -> None:
 def explained(rows: list[Result]) -> None:
     """What `bfr explain` found, one table per row."""
     for row in rows:
-        view = Table(show_header=False, title=Text(f"{row['id']}: {row['state']}"))
+        view = Table(show_header=False, title=Text(f"{row['id']}: {row['became']}"))
         for name, value in row.items():
-            if value is not None and name not in ("id", "state"):
-                view.add_row(name, Text(str(value)))
+            if name == "faces":
+                for number, face in enumerate(value or (), start=1):
+                    view.add_row(f"face {number}", Text(", ".join(_face_words(face))))
+            elif value is not None and name not in ("id", "state", "became"):
+                view.add_row(name, Text(f"{value:.4g}" if isinstance(value, float) else str(value)))
         console.print(view)
+
+
+def _face_words(face: Result) -> Iterator[str]:
+    """One entry of the column `faces`: its side, what became of it, and why."""
+    if (side := face.get("side")) is not None:
+        yield f"{side:.0f} px"
+    outcome, gain = face["outcome"], face.get("gain")
+    yield outcome if gain is None else outcome.partition(" (gain ")[0]
+    if gain is not None:
+        yield f"gain {gain:.2f} ± {face['gain_spread']:.2f}, harm {face['harm']:.2f}"
+    if face["identity_similarity"] is not None:
+        yield f"identity {face['identity_similarity']:.3f}" + (f" ({face['identity']})" if face["identity"] else "")
 
 
 def reprocessed(outcome: Result) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 RESTORED, CORRECTED, KEPT_ORIGINAL = "restored", "corrected", "kept_original"
@@ -25,6 +26,17 @@ def why_kept(gain: float, min_gain: float) -> str:
 def is_changed(faces: Iterable[Mapping[str, Any]]) -> bool:
     """Whether any of these entries of the column `faces` has other pixels than the input."""
     return any(outcome_word(face["outcome"]) in CHANGED for face in faces)
+
+
+def row_words(faces: Sequence[Mapping[str, Any]], *, enlarged: bool = False) -> str:
+    """What became of a written row, and of how many faces: `kept as it was (1 face: kept_original)`."""
+    became = "restored" if is_changed(faces) else "only enlarged" if enlarged else "kept as it was"
+    counts = Counter(outcome_word(face["outcome"]) for face in faces)
+    if len(counts) < 2:
+        said = f"{len(faces)} face{'s' if len(faces) > 1 else ''}: {next(iter(counts))}" if faces else "no face found"
+    else:
+        said = f"{len(faces)} faces: {', '.join(f'{count} {word}' for word, count in counts.items())}"
+    return f"{became} ({said})"
 
 
 def written_words(totals: Mapping[str, Any]) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bfr_models.errors import UsageError
 from bfr_models.rng import derive_seed
 from tasks.explain_row import explain_row
+from tasks.runs.outcomes import row_words
 from tests import support
 
 
@@ -24,6 +26,28 @@ def test_a_restored_row_is_told_with_what_made_it_and_without_its_pixels(tmp_pat
     assert "restored" not in row and not any(isinstance(value, bytes) for value in row.values())
 
 
+@pytest.mark.parametrize(
+    ("outcomes", "enlarged", "said"),
+    [
+        ([], False, "kept as it was (no face found)"),
+        ([], True, "only enlarged (no face found)"),
+        (["kept_original: no gain expected"], False, "kept as it was (1 face: kept_original)"),
+        (["restored", "corrected", "restored"], True, "restored (3 faces: 2 restored, 1 corrected)"),
+        (["skipped: too small", "skipped: over the cap"], False, "kept as it was (2 faces: skipped)"),
+    ],
+)
+def test_what_became_of_a_row_goes_by_its_faces(outcomes: list[str], enlarged: bool, said: str) -> None:
+    assert row_words([{"outcome": outcome} for outcome in outcomes], enlarged=enlarged) == said
+
+
+def test_a_photo_without_a_face_is_not_called_restored(tmp_path: Path) -> None:
+    rows = [{"image": {"bytes": support.encoded(np.full((96, 96, 3), 128, np.uint8)), "path": None}}]
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows)
+    support.finished_run(support.make_run(tmp_path, input="photos", recogniser="none"))
+    (row,) = explain_row(str(tmp_path / "dst"), "a.parquet#0")
+    assert (row["state"], row["became"]) == ("restored", "kept as it was (no face found)")
+
+
 def test_a_rejected_row_is_told_with_the_reason(tmp_path: Path) -> None:
     rows = support.make_rows(8)
     rows[5]["image"] = {"bytes": b"broken", "path": None}
@@ -31,6 +55,7 @@ def test_a_rejected_row_is_told_with_the_reason(tmp_path: Path) -> None:
     support.finished_run(support.make_run(tmp_path))
     (row,) = explain_row(str(tmp_path / "dst"), "a.parquet#5")
     assert (row["state"], row["error"], row["source_row"]) == ("rejected", "undecodable", 5)
+    assert row["became"] == "rejected: undecodable"
 
 
 def test_all_rows_of_an_id_are_told_and_an_unknown_one_is_an_error(tmp_path: Path) -> None:

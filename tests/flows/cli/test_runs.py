@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
+from flows.cli import show
 from flows.cli.app import app
 from flows.restore_dataset import restore_without_prefect
 from tests import support
@@ -49,6 +51,20 @@ def test_vacuum_explain_and_report_say_what_they_did(destination: Path) -> None:
     page.unlink()
     assert bfr("report", destination)[0] == 0
     assert page.read_text() == before
+
+
+def test_explain_has_a_line_for_each_face(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(show, "console", Console(soft_wrap=True, width=200))
+    face = {"side": 69.76, "gain": 0.2308, "gain_spread": 0.1281, "harm": 0.0119, "identity_similarity": 0.99352,
+            "outcome": "kept_original: too likely to be worse (gain 0.23 ± 0.13, harm 0.01)",
+            "identity": "same person"}  # fmt: skip
+    small = {"side": None, "gain": None, "outcome": "skipped: too small", "identity_similarity": None, "identity": None}
+    row = {"id": "a.jpg", "state": "restored", "became": "kept as it was", "faces": [face, small], "seconds": 3.4046}
+    show.explained([row])
+    text = capsys.readouterr().out
+    assert "a.jpg: kept as it was" in text and "3.405" in text
+    line = "70 px, kept_original: too likely to be worse, gain 0.23 ± 0.13, harm 0.01, identity 0.994 (same person)"
+    assert f"face 1  │ {line}" in text and "face 2  │ skipped: too small" in text and "{" not in text
 
 
 @pytest.mark.parametrize("verb", [["verify"], ["vacuum"], ["explain", "x"], ["report"]], ids=lambda verb: verb[0])
