@@ -56,6 +56,7 @@ class Canvas:
     samples: NDArray[Any]
     mode: str  # L, LA, RGB, RGBA, YCbCr, CMYK, CMYKA, LAB
     icc: bytes | None = None
+    factor: int = 1  # by how much it is larger than the original, a side
 
     @property
     def is_deep(self) -> bool:
@@ -106,7 +107,14 @@ def _replaced(canvas: Canvas, before: DecodedImage, after: DecodedImage, orienta
         alpha = np.asarray(Image.fromarray(before.alpha).resize(size, Image.Resampling.BICUBIC))
         new = np.concatenate([new, (to_16_bits(alpha) if canvas.is_deep else alpha)[..., None]], axis=2)
     mode = canvas.mode if new.shape[2] == canvas.samples.shape[2] else canvas.colours
-    return replace(canvas, samples=np.ascontiguousarray(_AS_STORED[orientation](new)), mode=mode)
+    samples = np.ascontiguousarray(_AS_STORED[orientation](new))
+    return replace(canvas, samples=samples, mode=mode, factor=_factor(before.pixels.shape, new.shape))
+
+
+def _factor(before: tuple[int, ...], after: tuple[int, ...]) -> int:
+    """The whole factor by which both sides have grown; 1 if there is none."""
+    factor = after[0] // before[0]
+    return factor if (after[0], after[1]) == (factor * before[0], factor * before[1]) else 1
 
 
 def _in_colours_of(canvas: Canvas, after: DecodedImage) -> NDArray[Any]:

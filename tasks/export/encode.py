@@ -25,6 +25,7 @@ from tasks.export.notes import Notes
 from tasks.export.png import write_png
 from tasks.export.thumbnails import without_exif_thumbnail
 from tasks.export.tiff import write_tiff
+from tasks.images.enlarged import enlarged_exif, enlarged_xmp
 from tasks.images.kinds import kind_of
 from tasks.images.png_chunks import split_png
 from tasks.images.tiff_directories import Tiff, contents
@@ -63,8 +64,11 @@ def write_like(files: Sequence[bytes], canvases: Mapping[int, Canvas], event: xm
 def _webp(original: bytes, canvas: Canvas, event: xmp.Event, notes: Notes) -> bytes:
     with Image.open(io.BytesIO(original), formats=["WEBP"]) as image:
         info = image.info
-        options: dict[str, Any] = {"xmp": xmp.mark(info.get("xmp"), event, notes)}
+        packet = info.get("xmp")
+        packet = packet and enlarged_xmp(packet, canvas.factor)
+        options: dict[str, Any] = {"xmp": xmp.mark(packet, event, notes)}
         if exif := info.get("exif"):
+            exif = enlarged_exif(exif, canvas.factor)
             options["exif"] = without_exif_thumbnail(exif.removeprefix(b"Exif\0\0"))
         if icc := info.get("icc_profile"):
             options["icc_profile"] = icc
@@ -87,5 +91,6 @@ def _bmp(original: bytes, canvas: Canvas, event: xmp.Event, notes: Notes) -> byt
     notes.add("a BMP has no place for the mark, which only this record has")
     with Image.open(io.BytesIO(original), formats=["BMP"]) as image:
         dpi = image.info.get("dpi")
+        dpi = dpi and tuple(canvas.factor * value for value in dpi)
     canvas.image.save(file := io.BytesIO(), "BMP", **({"dpi": dpi} if dpi else {}))
     return file.getvalue()

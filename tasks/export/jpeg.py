@@ -13,8 +13,10 @@ from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 from bfr_models.errors import RowError
 from tasks.export import xmp
 from tasks.export.canvas import Canvas
+from tasks.export.larger import larger_jfif
 from tasks.export.notes import Notes
 from tasks.export.thumbnails import without_exif_thumbnail, without_photoshop_thumbnail
+from tasks.images.enlarged import enlarged_exif, enlarged_xmp
 from tasks.images.jpeg_segments import split_jpeg
 
 Segment = tuple[int, bytes]
@@ -38,7 +40,7 @@ def write_jpeg(original: bytes, canvas: Canvas, event: xmp.Event, notes: Notes) 
     made, _ = _metadata(encoded)
     adobe = [segment for segment in made if segment[0] == _APP14]  # says how the new pixels are stored
     kept = [one for one in kept if one[0] != _APP14 or (not adobe and one[1][_TRANSFORM : _TRANSFORM + 1] == b"\x01")]
-    segments = [*_marked(list(_without_thumbnails(kept)), event, notes), *adobe]
+    segments = [*_marked(list(_of_new_pixels(kept, canvas.factor)), canvas.factor, event, notes), *adobe]
     pixels = encoded[2 + sum(4 + len(content) for _, content in made) :]  # Pillow writes its metadata first
     return b"".join([b"\xff\xd8", *map(_packed, segments), pixels, trailer])
 
@@ -76,26 +78,29 @@ def _metadata(data: bytes) -> tuple[list[Segment], bytes]:
     return segments, b""
 
 
-def _without_thumbnails(segments: list[Segment]) -> Iterator[Segment]:
+def _of_new_pixels(segments: list[Segment], factor: int) -> Iterator[Segment]:
+    """Without thumbnails, which show the old pixels, and with the sizes and resolutions of the new ones."""
     resources = b"".join(content[len(_PHOTOSHOP) :] for content in _all(segments, _APP13, _PHOTOSHOP))
-    resources, size = without_photoshop_thumbnail(resources), _MAX_CONTENT - len(_PHOTOSHOP)
+    resources, size = without_photoshop_thumbnail(resources, factor), _MAX_CONTENT - len(_PHOTOSHOP)
     parts = iter([resources[start : start + size] for start in range(0, len(resources), size)])
     for segment in segments:
         marker, content = segment
         if _is(segment, _APP1, _EXIF):
-            yield marker, _EXIF + without_exif_thumbnail(content[len(_EXIF) :])
+            exif = enlarged_exif(content, factor).removeprefix(_EXIF)
+            yield marker, _EXIF + without_exif_thumbnail(exif)
         elif _is(segment, _APP0, _JFIF):
-            yield marker, content[:12] + b"\0\0"  # the size of its thumbnail, and that
+            yield marker, larger_jfif(content, factor)[:12] + b"\0\0"  # the size of its thumbnail, and that
         elif _is(segment, _APP13, _PHOTOSHOP):  # one list, which may be spread over several segments
             yield from ((marker, _PHOTOSHOP + part) for part in parts)
         elif not _is(segment, _APP0, _JFXX):
             yield segment
 
 
-def _marked(segments: list[Segment], event: xmp.Event, notes: Notes) -> list[Segment]:
+def _marked(segments: list[Segment], factor: int, event: xmp.Event, notes: Notes) -> list[Segment]:
     packet = next(_all(segments, _APP1, _XMP), None)
     limit = _MAX_CONTENT - len(_XMP)
-    marked = xmp.mark(None if packet is None else packet[len(_XMP) :], event, notes, limit)
+    before = None if packet is None else enlarged_xmp(packet[len(_XMP) :], factor)
+    marked = xmp.mark(before, event, notes, limit)
     if len(marked) > limit:
         notes.add("its XMP packet has no room for the mark, which only this record has")
         return segments

@@ -11,15 +11,17 @@ import numpy as np
 
 from tasks.export import xmp
 from tasks.export.canvas import Canvas
+from tasks.export.larger import larger_phys
 from tasks.export.notes import Notes
 from tasks.export.thumbnails import without_exif_thumbnail
+from tasks.images.enlarged import enlarged_exif, enlarged_xmp
 from tasks.images.sixteen_bit import deep_png
 
 Chunk = tuple[bytes, bytes]
 """Type and content."""
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_XMP = b"XML:com.adobe.xmp\0"
+_XMP, _EXIF = b"XML:com.adobe.xmp\0", b"Exif\0\0"
 _LEVEL = 6  # zlib's
 _PIXELS = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
 _OF_THE_COLOUR_TYPE = {b"tRNS", b"bKGD", b"hIST", b"sBIT"}  # valid only with the one they were made for
@@ -35,8 +37,10 @@ def write_png(original: bytes, canvas: Canvas, event: xmp.Event, notes: Notes) -
     elif b"tRNS" in dict(kept) and b"tRNS" not in dict(pixels):
         kept = [(kind, content) for kind, content in kept if kind != b"tRNS" or canvas.mode in ("L", "RGB")]
     packet = next((body for kind, content in kept if (body := _packet(kind, content)) is not None), None)
+    packet = packet and enlarged_xmp(packet, canvas.factor)
     text = (b"iTXt", _XMP + _NO_XMP_FLAGS + xmp.mark(packet, event, notes))
-    before, after = _around_pixels((kind, content) for kind, content in kept if _packet(kind, content) is None)
+    others = ((kind, content) for kind, content in kept if _packet(kind, content) is None)
+    before, after = _around_pixels(_larger(others, canvas.factor))
     colours = [chunk for chunk in pixels if chunk[0] in (b"PLTE", b"IDAT")]
     return _SIGNATURE + b"".join(
         struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -75,6 +79,15 @@ def _around_pixels(chunks: Iterable[Chunk]) -> tuple[list[Chunk], list[Chunk]]:
         if kind not in _PIXELS:
             side.append((kind, without_exif_thumbnail(content) if kind == b"eXIf" else content))
     return before, after
+
+
+def _larger(chunks: Iterable[Chunk], factor: int) -> Iterator[Chunk]:
+    """The chunks with the sizes and resolutions of the enlarged image."""
+    for kind, content in chunks:
+        if kind == b"eXIf":
+            yield kind, enlarged_exif(content, factor).removeprefix(_EXIF)
+        else:
+            yield kind, larger_phys(content, factor) if kind == b"pHYs" else content
 
 
 def _packet(kind: bytes, content: bytes) -> bytes | None:

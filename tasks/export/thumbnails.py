@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import struct
 
+from tasks.export.larger import larger_photoshop
+
 _JPEG_OFFSET, _JPEG_LENGTH, _STRIP_OFFSETS, _STRIP_LENGTHS = 513, 514, 273, 279
+_PHOTOSHOP_RESOLUTION = 1005  # an image resource
 _PHOTOSHOP_THUMBNAILS = (1033, 1036)  # image resources of Photoshop 4 and of 5 and later
 
 
@@ -45,8 +48,9 @@ def _image_in(tiff: bytes, order: str, directory: int) -> tuple[int, int]:
     return 0, 0
 
 
-def without_photoshop_thumbnail(resources: bytes) -> bytes:
-    """A list of Photoshop's image resources without its thumbnails. A list that does not read stays as it is."""
+def without_photoshop_thumbnail(resources: bytes, factor: int = 1) -> bytes:
+    """A list of Photoshop's image resources without its thumbnails, and with `factor` times its resolution. A list that
+    does not read stays as it is."""
     kept: list[bytes] = []
     at = 0
     while at < len(resources):
@@ -59,7 +63,9 @@ def without_photoshop_thumbnail(resources: bytes) -> bytes:
         stop = body + 4 + length + length % 2
         if resources[at : at + 4] not in (b"8BIM", b"8BPS", b"MeSa", b"AgHg", b"PHUT", b"DCSR"):
             return resources
-        if kind not in _PHOTOSHOP_THUMBNAILS:
+        if kind == _PHOTOSHOP_RESOLUTION:
+            kept.append(resources[at : body + 4] + larger_photoshop(resources[body + 4 : stop], factor))
+        elif kind not in _PHOTOSHOP_THUMBNAILS:
             kept.append(resources[at:stop])
         at = stop
     return b"".join(kept)

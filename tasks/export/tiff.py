@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from bfr_models.errors import RowError
 from tasks.export import xmp
 from tasks.export.canvas import Canvas
+from tasks.export.larger import larger_tags
 from tasks.export.notes import Notes
 from tasks.export.strips import Stored, Strips, encoded_strips
 from tasks.export.thumbnails import without_photoshop_thumbnail
+from tasks.images.enlarged import enlarged_xmp
 from tasks.images.tiff_directories import Tiff as Decoded
 from tasks.images.tiff_directories import contents
 from tasks.images.tiff_pages import MAX_PAGES
@@ -27,7 +29,7 @@ _BYTE, _SHORT, _LONG, _LONG8 = 1, 3, 4, 16
 _BLOCKS = {273: 279, 324: 325, 513: 514}  # offsets of strips, of tiles, of a JPEG -> their lengths
 _DIRECTORIES = {330, 34665, 34853, 40965}  # SubIFDs, EXIF, GPS, Interoperability
 _SUB_IFDS, _XMP, _PHOTOSHOP, _COMPRESSION, _PREDICTOR, _ROWS = 330, 700, 34377, 259, 317, 278
-_SAMPLE_FORMAT = 339
+_SAMPLE_FORMAT, _EXIF = 339, 34665
 _OLD_JPEG = range(512, 522)  # tags of TIFF 6.0's first attempt at JPEG
 _LAYOUT = {  # what describes how pixels are stored
     256, 257, 258, 259, 262, 263, 266, 273, 277, 278, 279, 280, 281, 284, 288, 289, 292, 293, 317, 320, 322, 323, 324,
@@ -85,9 +87,11 @@ def _put(tiff: Tiff, canvases: Mapping[int, Canvas], event: xmp.Event, notes: No
     """Replaces pages, and removes the smaller versions that follow them."""
     for number, canvas in canvases.items():
         directory = tiff.pages[number]
-        _repaint(directory, tiff.order, encoded_strips(canvas, tiff.order, _stored(directory, tiff.order), notes))
+        strips = encoded_strips(canvas, tiff.order, _stored(directory, tiff.order), notes)
+        _repaint(directory, tiff.order, strips, canvas.factor)
         packet = directory.tags.get(_XMP)
-        directory.tags[_XMP] = (_BYTE, xmp.mark(packet and packet[1], event, notes))
+        before = packet and enlarged_xmp(packet[1], canvas.factor)
+        directory.tags[_XMP] = (_BYTE, xmp.mark(before, event, notes))
     pages, changed = set(map(id, tiff.pages)), {id(tiff.pages[number]) for number in canvases}
     kept, of = [], 0
     for directory in tiff.directories:
@@ -104,7 +108,10 @@ def _stored(directory: Directory, order: str) -> Stored:
     return Stored(compression, predictor, directory.number(order, _ROWS) if 273 in directory.blocks else 0)
 
 
-def _repaint(directory: Directory, order: str, strips: Strips) -> None:
+def _repaint(directory: Directory, order: str, strips: Strips, factor: int) -> None:
+    larger_tags(directory.tags, order, factor)
+    for below in directory.inner.get(_EXIF, ()):
+        larger_tags(below.tags, order, factor, is_exif=True)
     dropped = [tag for tag in _LAYOUT if directory.tags.pop(tag, None)]
     if _SAMPLE_FORMAT in dropped:
         strips.tags[_SAMPLE_FORMAT] = [1] * len(strips.tags[258])  # unsigned numbers
@@ -116,7 +123,7 @@ def _repaint(directory: Directory, order: str, strips: Strips) -> None:
         directory.tags[347] = (7, strips.jpeg_tables)
     if _PHOTOSHOP in directory.tags:
         kind, values = directory.tags[_PHOTOSHOP]
-        directory.tags[_PHOTOSHOP] = (kind, without_photoshop_thumbnail(values))
+        directory.tags[_PHOTOSHOP] = (kind, without_photoshop_thumbnail(values, factor))
 
 
 def _packed(order: str, numbers: Sequence[int]) -> bytes:

@@ -39,11 +39,19 @@ def enlarged_beside(beside: Beside, factor: int) -> Beside:
     if factor == 1:
         return beside
     dpi = beside.dpi and (factor * beside.dpi[0], factor * beside.dpi[1])
-    xmp = beside.xmp and _XMP_SIZES.sub(lambda found: found[1] + str(factor * int(found[2])).encode(), beside.xmp)
-    return replace(beside, dpi=dpi, exif=beside.exif and _enlarged_exif(beside.exif, factor), xmp=xmp)
+    exif, xmp = beside.exif and enlarged_exif(beside.exif, factor), beside.xmp and enlarged_xmp(beside.xmp, factor)
+    return replace(beside, dpi=dpi, exif=exif, xmp=xmp)
 
 
-def _enlarged_exif(exif: bytes, factor: int) -> bytes:
+def enlarged_xmp(xmp: bytes, factor: int) -> bytes:
+    """An XMP packet with the sizes and resolutions of the enlarged image."""
+    return _XMP_SIZES.sub(lambda found: found[1] + str(factor * int(found[2])).encode(), xmp) if factor > 1 else xmp
+
+
+def enlarged_exif(exif: bytes, factor: int) -> bytes:
+    """The same of an EXIF block, which then starts with `Exif`; one that does not read stays as it is."""
+    if factor == 1:
+        return exif
     try:
         return ExifBlock(exif).enlarged(factor)
     except (ValueError, struct.error):  # broken metadata is no reason to reject an image
