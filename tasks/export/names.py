@@ -17,6 +17,9 @@ from urllib.parse import unquote, urlsplit
 MAX_STEP, MAX_PATH = 255, 1000  # bytes: of a name on Linux, macOS and Windows; of a key in S3, with some to spare
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_WINDOWS = re.compile(
+    r"(\\\\\?\\)?(?=[A-Za-z]:\\|\\\\)"
+)  # a drive or a share; before it what lifts the limit on length
 _DRIVE = re.compile(r"[A-Za-z]:")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # and lone surrogates, which no file system takes as UTF-8
 _DEVICE = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9\u00b9\u00b2\u00b3])\s*(\..*)?", re.IGNORECASE | re.DOTALL)
@@ -25,11 +28,14 @@ _DEVICE = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9\u00b9\u00b2\u00b3])\s*(\..
 def safe_path(path: str) -> str:
     """A relative path with `/` that is the given one, unless that is hostile; never empty.
 
-    Of an address, the path. Steps like `..`, drives and a leading `/` go, control characters become `_`, names of
-    Windows' devices (`NUL`, `com1.jpg`) get a `_` in front, and what is too long for a disk is cut and gets a digest.
+    Of an address, the path; of an absolute path of Windows (`D:\\a\\b.jpg`), its steps. Steps like `..`, drives and a
+    leading `/` go, control characters become `_`, names of Windows' devices (`NUL`, `com1.jpg`) get a `_` in front, and
+    what is too long for a disk is cut and gets a digest.
     """
     if _ADDRESS.match(path):
         path = unquote(urlsplit(path).path)
+    elif windows := _WINDOWS.match(path):
+        path = path[windows.end() :].replace("\\", "/")
     steps = [_safe_step(step) for step in path.split("/") if step not in ("", ".", "..")]
     if steps and _DRIVE.fullmatch(steps[0]):
         steps = steps[1:]

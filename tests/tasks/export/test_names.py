@@ -24,6 +24,10 @@ def test_good_names_stay(path: str) -> None:
         ("a/../b.jpg", "a/b.jpg"),
         ("./a//b.jpg", "a/b.jpg"),
         ("C:/x/y.jpg", "x/y.jpg"),
+        ("D:\\scans\\1931\\a.jpg", "scans/1931/a.jpg"),
+        ("\\\\nas\\scans\\b.jpg", "nas/scans/b.jpg"),
+        ("\\\\?\\c:\\scans\\..\\c.jpg", "scans/c.jpg"),
+        ("scans\\a.jpg", "scans\\a.jpg"),  # elsewhere a name may have a backslash
         ("a\0b\n.jpg", "a_b_.jpg"),
         ("\udcff.jpg", "_.jpg"),
         ("nul", "_nul"),
