@@ -69,20 +69,21 @@ def require_distinct(schema: pa.Schema) -> None:
 
 
 def image_bytes(value: object, fetch: Fetch | None = None) -> bytes | None:
-    """The encoded image in one cell of an image column (as `to_pylist` gives it); None if it is empty.
+    """The encoded image in one cell of an image column (as `to_pylist` gives it): no bytes of an empty file, None if
+    the cell is empty.
 
     UsageError for an address if there is no `fetch`.
     """
     if isinstance(value, Mapping):
-        if value.get("bytes") or fetch is None:
-            return value.get("bytes") or None
+        if value.get("bytes") is not None or fetch is None:
+            return value.get("bytes")
         value = value.get("path")
-    if not value:
+    if value is None or value == "":
         return None
     if isinstance(value, str):
         if fetch is None:
             raise UsageError(f"expected image bytes in the column, found the address {value[:80]!r}")
-        return fetch(value) or None
+        return fetch(value)
     if isinstance(value, bytes):
         return value
     raise TypeError(f"expected bytes, a struct with `bytes`, or a string, got {type(value).__name__}")

@@ -78,7 +78,7 @@ class ExportRun:
         reject = next(rejected, None)
         for row, cell in zip(shard.numbers, _originals(shard, column), strict=True):
             if reject is not None and reject["source_row"] == row:
-                yield _rejected(reject, cell.path)
+                yield _rejected(reject, cell)
                 reject = next(rejected, None)
                 continue
             values = next(restored, None)
@@ -88,7 +88,7 @@ class ExportRun:
                     "says what is damaged"
                 )
             images = {name: values.pop(name, None) for name in (_RESTORED, kept)}
-            own = cell if cell.data or not images[kept] else _cell(images[kept], cell.path)
+            own = cell if cell.data is not None or not images[kept] else _cell(images[kept], cell.path)
             refused = tuple(self._refused(shard, row, values["faces"] or []))
             restored_bytes = image_bytes(images[_RESTORED])
             yield ExportRow(values["id"], own.path, own.data, own.lost, restored_bytes, values, refused)
@@ -167,11 +167,13 @@ def _records(store: Store, path: str | None, images: list[str]) -> Iterator[dict
                 yield {name: value_at(table[name], row) for name in names}
 
 
-def _rejected(values: dict[str, Any], path: str | None) -> ExportRow:
+def _rejected(values: dict[str, Any], cell: _Cell) -> ExportRow:
     image = values.pop(_IMAGE)
     data = image_bytes(image, lambda _: None)
-    lost = "" if data else f"it had no bytes in the source ({values['error']})"
-    return ExportRow(values["id"], path or _path(image), data, lost, None, values)
+    if data is None and cell.data == b"":  # of an empty file older versions kept nothing
+        data = cell.data
+    lost = "" if data is not None else f"it had no bytes in the source ({values['error']})"
+    return ExportRow(values["id"], cell.path or _path(image), data, lost, None, values)
 
 
 def _originals(shard: Shard, column: str) -> Iterator[_Cell]:

@@ -87,8 +87,10 @@ class DecodedImage:
 
 def decode(data: bytes | None, max_pixels: int = MAX_PIXELS) -> DecodedImage:
     """The first frame of an image. RowError `missing`, `undecodable`, `too_large` or `too_small`."""
-    if not data:
+    if data is None:
         raise RowError("missing", "expected a picture, found nothing")
+    if not data:
+        raise RowError("undecodable", "expected a picture, found an empty file (0 bytes)")
     kind = kind_of(data)
     if kind is None:  # not its bytes: of an address that a stranger chose they would tell him what is there
         raise RowError(

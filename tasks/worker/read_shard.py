@@ -67,9 +67,9 @@ class ShardInput:
         """The image cell of a row as it was read, as a struct of bytes and path."""
         cell = self._cell(row, self.columns.image) if self.table is not None else None
         if isinstance(cell, dict):
-            return {"bytes": cell.get("bytes") or None, "path": cell.get("path")}
+            return {"bytes": cell.get("bytes"), "path": cell.get("path")}
         return {
-            "bytes": cell or None if isinstance(cell, bytes) else None,
+            "bytes": cell if isinstance(cell, bytes) else None,
             "path": cell if isinstance(cell, str) else None,
         }
 

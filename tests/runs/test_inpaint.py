@@ -138,7 +138,7 @@ def test_a_row_without_a_mask_that_fits_is_rejected_and_costs_no_other(tmp_path:
     assert [row["id"] for row in data] == ["0", "6"] and record["rejects"] == {"bad_mask": 5}
     details = [row["detail"] for row in support.read_table(tmp_path / "dst" / "rejected").to_pylist()]
     assert [text.partition("none that fits: ")[2].partition(":")[0] for text in details] == [
-        "missing", "missing", "undecodable", "bad_mask", "bad_mask",
+        "missing", "undecodable", "undecodable", "bad_mask", "bad_mask",
     ]  # fmt: skip
     assert "expected the shape of 30 x 20, found 20 x 30" in details[3]
     support.assert_whole(tmp_path / "dst", 7)

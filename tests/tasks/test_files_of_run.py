@@ -145,6 +145,18 @@ def test_a_packed_file_that_is_short_or_gone_is_found_and_nothing_is_exported(co
     assert export_run(str(copied), str(tmp_path / "files"))["missing"] == 2
 
 
+def test_an_empty_file_is_named_and_comes_back_empty(scans: Path, tmp_path: Path) -> None:
+    (scans / "empty.jpg").write_bytes(b"")
+    pack(scans, tmp_path / "dst")
+    restore(f"{tmp_path}/dst/{SOURCE}", tmp_path)
+    (rejected,) = support.read_table(tmp_path / "dst" / "rejected").to_pylist()
+    assert (rejected["error"], rejected["image"]) == ("undecodable", {"bytes": b"", "path": "empty.jpg"})
+    assert rejected["detail"] == "expected a picture, found an empty file (0 bytes)"
+    report = export_run(f"{tmp_path}/dst", str(tmp_path / "files"))
+    assert (report["rejected"], report["missing"]) == (1, 0)
+    assert (tmp_path / "files" / "empty.jpg").read_bytes() == b""
+
+
 @pytest.mark.parametrize("kind", ["zip", "one file", "glob"])
 def test_other_kinds_of_files(kind: str, scans: Path, tmp_path: Path) -> None:
     sources = {"zip": tmp_path / "all.zip", "one file": scans / "1.png", "glob": f"{scans}/*.png"}

@@ -46,7 +46,7 @@ def test_rows_that_cannot_be_scored_say_why(tmp_path: Path) -> None:
     scores = pq.read_table(tmp_path / "out").to_pylist()
     assert [row["id"] for row in scores] == [f"a.parquet#{i}" for i in range(4)]
     assert [row["error"] and row["error"].partition(":")[0] for row in scores] == [
-        None, "undecodable", "missing", "missing",
+        None, "undecodable", "missing", "undecodable",
     ]  # fmt: skip
     assert all(scores[1][metric] is None for metric in METRICS)
     assert scores[0]["psnr"] is not None and scores[0]["identity_similarity"] is None  # nothing to be similar to

@@ -135,9 +135,10 @@ def test_image_features_are_added_to_those_that_are_noted() -> None:
         (pa.large_binary(), b"abc", b"abc"),
         (IMAGE, {"bytes": b"abc", "path": "x.png"}, b"abc"),
         (IMAGE, {"bytes": None, "path": "x.png"}, None),
-        (IMAGE, {"bytes": b"", "path": None}, None),
+        (IMAGE, {"bytes": b"", "path": "x.png"}, b""),  # an empty file
         (IMAGE, None, None),
-        (pa.binary(), b"", None),
+        (pa.binary(), b"", b""),
+        (pa.binary(), None, None),
         (pa.string(), None, None),
     ],
 )

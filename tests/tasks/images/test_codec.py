@@ -87,7 +87,7 @@ def test_the_limit_is_the_callers() -> None:
 
 @pytest.mark.parametrize(("data", "code"), [
     (None, "missing"),
-    (b"", "missing"),
+    (b"", "undecodable"),
     (b"The quick brown fox" * 20, "undecodable"),
     (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "undecodable"),
     (b"8BPS" + bytes(100), "undecodable"),
