@@ -6,45 +6,43 @@ becomes one row per page; that of the first one has the whole file, of which eve
 
 from __future__ import annotations
 
+import hashlib
 import uuid
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from bfr_models.errors import BfrError, UsageError
-from tasks.datasets.archives import ARCHIVES, SIDECARS, Entry, image_files, read_entries
+from tasks.datasets.archives import Entry, is_archive, read_entries
 from tasks.datasets.folder_columns import with_folder_columns
 from tasks.datasets.image_column import IMAGE, find_image_column, image_bytes, with_image_features, with_image_fields
-from tasks.datasets.overwriting import made_by, require_free
+from tasks.datasets.image_files import ImageFiles, digest_of, image_files
+from tasks.datasets.overwriting import made_by, require_free, require_outside
+from tasks.datasets.picture_rows import BATCH_ROWS, PackReport, rows_of, tables_of
 from tasks.datasets.row_groups import batches, opened_parquet, values
 from tasks.datasets.row_ids import row_ids
 from tasks.datasets.writer import DatasetWriter
-from tasks.images.document_readers import later_pages
-from tasks.images.tiff_pages import split_pages
 from tasks.runs.layout import SOURCE, SPEC
-from tasks.runs.packed import Packed, note_packed, read_packed
+from tasks.runs.packed import (
+    Note,
+    Packed,
+    Sums,
+    note_packed,
+    read_left_out,
+    read_packed,
+    read_sums,
+    write_left_out,
+    write_sums,
+)
 from tasks.runs.source import open_source
 from tasks.storage.redaction import redact
-from tasks.storage.store import Store
+from tasks.storage.store import PARALLEL_READS, Store
+from tasks.storage.waits import say
 
 ROWS_PER_FILE, ROW_GROUP_ROWS = 5000, 32
-BATCH_ROWS, BATCH_BYTES = 64, 64 * 2**20  # of a table in memory, whichever is reached first
-
-
-@dataclass
-class PackReport:
-    """What was packed, with name and reason for each file that has no row or no bytes."""
-
-    rows: int = 0
-    files: int = 0
-    bytes: int = 0
-    skipped: list[dict[str, str]] = field(default_factory=list)
-    """Files that are not images; they produce no row."""
-    lost: list[dict[str, str]] = field(default_factory=list)
-    """Images that could not be read from their archive; their rows have no bytes."""
+_AT_ONCE = 1024  # files whose bytes are compared: what is to be done later takes no memory yet
 
 
 def pack_pictures(
@@ -62,12 +60,13 @@ def pack_pictures(
     UsageError if there is nothing to pack, or if the destination has other files, or another dataset that is not to be
     overwritten.
     """
+    require_outside(source, destination)
     store, report = Store(destination), PackReport()
     mark = made_by("pack", source, {"column": column})
     require_free(store, mark, overwrite=overwrite)
     with DatasetWriter(store, rows_per_file, row_group_rows, mark=mark) as writer:
         entries = read_entries(source, follow_links=follow_links)
-        tables = _from_parquet(source, column) if entries is None else _tables(_rows(entries, report))
+        tables = _from_parquet(source, column) if entries is None else tables_of(rows_of(entries, report))
         for table in tables:
             writer.write(table)
     report.rows, report.files, report.bytes = writer.rows, len(writer.files), writer.bytes
@@ -86,113 +85,141 @@ class FilesOfRun:
 
     source: str  # as it was given
     url: str  # of the dataset
+    found: ImageFiles
     todo: dict[str, str]  # files that are new or have changed, with their versions
-    changed: int  # how many of them were packed before, in another version: those rows stay
+    same: dict[str, str]  # files with other versions, and the bytes that were packed
     packed: Packed
+    others: dict[str, str]  # files that are left out, and why, of which no record tells yet
+
+    @property
+    def changed(self) -> int:
+        """How many of those to do were packed before, in another version: those rows stay."""
+        return len(self.todo.keys() & self.packed.versions.keys())
+
+    @property
+    def gone(self) -> int:
+        """How many of those packed before are at the source no more."""
+        return len(self.packed.versions.keys() - self.found.files.keys())
+
+    @property
+    def moved_from(self) -> str:
+        """Where the files were when they were packed, if that was elsewhere."""
+        origin = self.packed.origin
+        return origin if origin != redact(self.source) else ""
 
     def pack(self) -> PackReport:
-        """Packs what is to do into further files of the dataset."""
-        folder, report, attempt = Store(self.url), PackReport(), uuid.uuid4().hex[:12]
-        if not self.todo:
-            return report
+        """Packs what is to do into further files of the dataset, and notes what else is new."""
+        folder, report, number = Store(self.url), PackReport(), self.packed.records
+        if self.same:
+            self._note(folder, number, self.same, Note(redact(self.source)))
+            number += 1
+        if self.todo or self.others or (self.moved_from and not self.same):
+            attempt = uuid.uuid4().hex[:12]
+            note = self._packed(folder, attempt, report) if self.todo else Note(redact(self.source))
+            self._note(folder, number, self.todo, self._with_left_out(folder, attempt, note, report))
+        report.left_out = self.packed.left_out_files + len(report.skipped)
+        return report
+
+    def _packed(self, folder: Store, attempt: str, report: PackReport) -> Note:
+        sums = Sums()
         with DatasetWriter(folder.sub(attempt), ROWS_PER_FILE, ROW_GROUP_ROWS) as writer:
             entries = read_entries(self.source, only=self.todo.keys())
-            for table in _tables(_rows(entries or (), report)):
+            for table in tables_of(rows_of(_summed(entries or (), sums), report)):
                 writer.write(table)
         report.rows, report.files, report.bytes = writer.rows, len(writer.files), writer.bytes
+        for name in filter(is_archive, self.todo):
+            if digest := digest_of(self.found.store, name):
+                sums[name] = (self.found.files[name].size, digest)
         parts = [f"{attempt}/{name}" for name in writer.files]
-        if not note_packed(folder, self.packed, redact(self.source), self.todo, parts):
-            for path in parts:
-                folder.delete(path)
-            raise BfrError(
-                f"expected to be the only one that packs {redact(self.source)} into {redact(self.url)}, found another "
-                "that was faster; run the same command again"
-            )
-        return report
+        return Note(redact(self.source), parts, write_sums(folder, attempt, sums))
+
+    def _with_left_out(self, folder: Store, attempt: str, note: Note, report: PackReport) -> Note:
+        """The note with the list of what has no row, or a row without bytes, and is in no earlier list."""
+        known = read_left_out(folder, self.packed) if report.skipped else set[str]()
+        skipped = {one["name"]: one["why"] for one in report.skipped if one["name"] not in known} | self.others
+        report.skipped = [{"name": name, "why": why} for name, why in skipped.items()]
+        lost = {one["name"]: one["why"] for one in report.lost}
+        if not skipped and not lost:
+            return note
+        return replace(note, left_out=write_left_out(folder, attempt, skipped, lost), left_out_files=len(skipped))
+
+    def _note(self, folder: Store, number: int, versions: Mapping[str, str], note: Note) -> None:
+        if note_packed(folder, number, versions, note):
+            return
+        for path in filter(None, (*note.parts, note.sums, note.left_out)):
+            folder.delete(path)
+        raise BfrError(
+            f"expected to be the only one that packs {redact(self.source)} into {redact(self.url)}, found another "
+            "that was faster; run the same command again"
+        )
 
 
 def files_of_run(source: str, destination: str) -> FilesOfRun | None:
     """The images at a run's source, if these are files; None for a dataset. UsageError, before anything is written, if
-    the run at the destination is of other files."""
+    the run at the destination is of other files, or if none of its files is there."""
     Store(destination).require_writable()
     url = f"{destination.rstrip('/')}/{SOURCE}"
     packed = read_packed(Store(url))
     if not packed.records and Store(destination).exists(SPEC):
         return None  # a run of a dataset: nothing is listed to know that
+    if packed.records and redact(source).rstrip("/") == redact(url):
+        return None  # by the dataset's own address, as `run.json` has it
     found = image_files(source)
-    if packed.records and packed.origin != redact(source):
-        if redact(source).rstrip("/") == redact(url):
-            return None  # by the dataset's own address, as `run.json` has it
-        raise UsageError(
-            f"expected {packed.origin}, whose images are packed in {redact(url)}, found {redact(source)}; use another "
-            "destination"
-        )
-    if not packed.records and not found:
+    if not packed.records and found is None:
         return None
-    if f"{destination}/".startswith(f"{source.rstrip('/')}/"):
-        raise UsageError(f"expected a destination outside {redact(source)}, found {redact(destination)}; use another")
-    todo = {name: version for name, version in (found or {}).items() if packed.versions.get(name) != version}
+    require_outside(source, destination)
+    elsewhere = UsageError(
+        f"expected {packed.origin}, whose images are packed in {redact(url)}, found {redact(source)}; use another "
+        "destination"
+    )
+    moved = packed.records > 0 and packed.origin != redact(source)
+    if found is None or (packed.records and not packed.versions.keys() & found.files.keys()):
+        raise (
+            elsewhere
+            if moved
+            else UsageError(
+                f"expected the {len(packed.versions)} files packed before in {redact(source)}, found none of them"
+                f"{f' and {len(found.files)} others' if found else ''}; is it mounted? Other files go to another "
+                f"destination; to go on with what is packed, name {redact(url)} as the source"
+            )
+        )
+    todo, same = _compared(found, packed, Store(url))
     again = [name for name in todo if name in packed.versions]
-    if archive := next((name for name in again if name.lower().endswith(ARCHIVES)), None):
+    if moved and again:
+        raise elsewhere
+    if archive := next(filter(is_archive, again), None):
         raise UsageError(
             f"expected {archive} as it was when it was packed into {redact(url)}, found it changed: all its images "
             "would come twice; use another destination"
         )
-    return FilesOfRun(source, url, todo, len(again), packed)
+    known = read_left_out(Store(url), packed) if found.others and packed.records else set[str]()
+    others = {name: why for name, why in found.others.items() if name not in known}
+    return FilesOfRun(source, url, found, todo, same, packed, others)
 
 
-def _rows(entries: Iterable[Entry], report: PackReport) -> Iterator[dict[str, Any]]:
-    """One row per image or page. Ids are unique: a name that occurs again gets a number."""
-    seen: Counter[str] = Counter()
+def _compared(found: ImageFiles, packed: Packed, folder: Store) -> tuple[dict[str, str], dict[str, str]]:
+    """The files that are to be packed, and those of another version whose bytes are packed, with their versions. Only
+    files are read whose version has changed and whose size has not."""
+    todo = {name: one.version for name, one in found.files.items() if packed.versions.get(name) != one.version}
+    sums = read_sums(folder, packed) if todo.keys() & packed.versions.keys() else Sums()
+    doubtful = [name for name in todo if name in sums and sums[name][0] == found.files[name].size]
+    if doubtful:
+        say(f"{len(doubtful)} files have other dates than when they were packed: comparing their bytes")
+    same: dict[str, str] = {}
+    with ThreadPoolExecutor(PARALLEL_READS) as readers:
+        for start in range(0, len(doubtful), _AT_ONCE):
+            names = doubtful[start : start + _AT_ONCE]
+            digests = readers.map(lambda name: digest_of(found.store, name), names)
+            same |= {name: todo.pop(name) for name, got in zip(names, digests, strict=True) if got == sums[name][1]}
+    return todo, same
+
+
+def _summed(entries: Iterable[Entry], sums: Sums) -> Iterator[Entry]:
+    """The entries; notes size and sha256 of files that are in no archive."""
     for entry in entries:
-        if entry.skipped:
-            report.skipped.append({"name": entry.name, "why": entry.skipped})
-            continue
-        if entry.lost:
-            report.lost.append({"name": entry.name, "why": entry.lost})
-        for page, data in enumerate(_pages(entry.data), start=1):
-            path = entry.name
-            name = path if page == 1 else f"{path}#page={page}"
-            seen[name] += 1
-            row_id = name if seen[name] == 1 else f"{name}#{seen[name]}"
-            yield {"id": row_id, "image": {"bytes": data, "path": path}, **entry.sidecars}
-
-
-def _pages(data: bytes | None) -> Iterator[bytes | None]:
-    """Each page of a TIFF or a PDF, the first as the file itself: with it the dataset has every byte of what was
-    packed."""
-    yield data
-    if data is not None and data[:5] == b"%PDF-":
-        yield from later_pages(data)
-    else:
-        yield from split_pages(data)[1:]
-
-
-def _tables(rows: Iterator[dict[str, Any]]) -> Iterator[pa.Table]:
-    """Tables of bounded size. The first row decides whether there are sidecar columns."""
-    batch: list[dict[str, Any]] = []
-    size = 0
-    schema: pa.Schema | None = None
-    for row in rows:
-        schema = schema or _schema(row)
-        if not set(row) <= set(schema.names):
-            raise UsageError(
-                f"expected archives with the same columns, found {', '.join(row)} after {', '.join(schema.names)}; "
-                "pack the archives that have text files beside their images separately"
-            )
-        batch.append(row)
-        size += len(row["image"]["bytes"] or b"")
-        if len(batch) >= BATCH_ROWS or size >= BATCH_BYTES:
-            table, batch, size = pa.Table.from_pylist(batch, schema=schema), [], 0  # not held while it is written
-            yield table
-    if batch:
-        yield pa.Table.from_pylist(batch, schema=schema)
-
-
-def _schema(row: Mapping[str, Any]) -> pa.Schema:
-    columns = [("id", pa.string()), ("image", IMAGE)]
-    columns += [(name, pa.string()) for name in SIDECARS if name in row]
-    return with_image_features(pa.schema(columns), ["image"])
+        if entry.path and entry.data is not None:
+            sums[entry.path] = (len(entry.data), hashlib.sha256(entry.data).digest())
+        yield entry
 
 
 def _from_parquet(source: str, column: str) -> Iterator[pa.Table]:

@@ -106,7 +106,7 @@ def _unfinished_packings(store: Store) -> Iterator[Leftover]:
     """The files of packings without a record, each as old as the last one that the same packing has written: it may be
     at work for hours."""
     packed = read_packed(store.sub(SOURCE))
-    keep = {f"{SOURCE}/{path}" for path in packed.parts}
+    keep = {f"{SOURCE}/{path}" for path in packed.files}
     by_attempt = defaultdict[str, list[Leftover]](list)
     for leftover in store.leftovers(SOURCE) if packed.records else ():
         attempt, _, part = leftover.path.removeprefix(f"{SOURCE}/").partition("/")

@@ -8,6 +8,8 @@ from typing import Any
 from rich.table import Column, Table
 
 from flows.cli.show import EXAMPLES, Result, by_reason, console
+from tasks.runs.layout import LEFT_OUT
+from tasks.storage.redaction import redact
 from tasks.storage.waits import say
 
 
@@ -57,15 +59,26 @@ def assessed(record: Result) -> None:
 
 
 def packed(files: Any, report: Any) -> None:
-    """Says what a run has packed into itself: its own result is still to come."""
-    if not files.todo:
-        say(f"{len(files.packed.versions)} files of {files.source} are packed already: none is new or changed")
-        return
-    say(f"packed {report.rows} images of {files.source} into {files.url} ({report.bytes / 2**20:.1f} MiB)")
+    """Says what a run has found and packed into itself: its own result is still to come."""
+    if files.moved_from:
+        say(f"{redact(files.source)} has the files that were packed from {files.moved_from}: the run goes on with them")
+    if files.todo:
+        say(f"packed {report.rows} images of {files.source} into {files.url} ({report.bytes / 2**20:.1f} MiB)")
+    else:
+        say(f"{len(files.found.files)} files of {files.source} are packed already: none is new or changed")
     if files.changed:
         say(f"{files.changed} of them had changed: their rows of before stay, and so do the results")
+    if files.same:
+        say(f"{len(files.same)} files have other dates and the same bytes: they are not packed again")
+    if files.gone:
+        say(
+            f"{files.gone} of {len(files.packed.versions)} files packed before are gone from {redact(files.source)}: "
+            "their rows stay, and so do the results"
+        )
     for line in by_reason(report.skipped):
         say(f"left out: {line}")
+    if report.left_out:
+        say(f"{report.left_out} files are left out in all, named with the reasons in {files.url}/*/{LEFT_OUT}")
     for line in by_reason(report.lost):
         say(f"packed without its bytes: {line}")
 

@@ -61,6 +61,7 @@ class Entry:
 
     name: str
     data: bytes | None = None
+    path: str = ""  # in its store, of a file that is in no archive
     skipped: str = ""
     lost: str = ""
     sidecars: Mapping[str, str | None] = field(default_factory=dict)
@@ -76,39 +77,30 @@ def read_entries(
         return _archive(Store(folder), name)
     if name.endswith(".parquet"):
         return None
-    store, files, follow_links = _list(source, follow_links=follow_links)
+    store, files, follow_links = list_files(source, follow_links=follow_links)
     sizes = {file.path: file.size for file in files if only is None or file.path in only or why_skipped(file.path)}
     names = [path for path in sizes if not is_hidden(path)]
     images = any(map(is_image, names))
-    if any(path.endswith(".parquet") for path in names):
+    if parquet := [path for path in names if path.endswith(".parquet")]:
         if images:
-            raise UsageError(f"expected images or Parquet at {redact(source)}, found both; pack them separately")
+            raise both_kinds(source, next(filter(is_image, names)), parquet[0])
         return None
-    archives = [path for path in names if _is_archive(path) and (only is None or path in only)]
+    archives = [path for path in names if is_archive(path) and (only is None or path in only)]
     if archives and not images:
         return (entry for path in archives for entry in _inner_archive(store, path, follow_links))
     return (_file(store, path, size, follow_links) for path, size in sizes.items())
 
 
-def image_files(source: str) -> dict[str, str] | None:
-    """The version of each image at a source by its name or, if there are none, of each archive; None if the source has
-    neither, or if it is a dataset: it has a Parquet file."""
-    folder, name = split_file(source.rstrip("/"))
-    if _is_archive(name) and not has_magic(name):
-        store = Store(folder)
-        return {name: store.info(name).version} if store.exists(name) else None
-    if name.endswith(".parquet") or source.startswith(("http://", "https://")):  # web servers do not list
-        return None
-    files = [file for file in _list(source, follow_links=False)[1] if not is_hidden(file.path)]
-    if any(file.path.endswith(".parquet") for file in files):
-        return None
-    for wanted in (is_image, _is_archive):
-        if found := {file.path: file.version for file in files if wanted(file.path)}:
-            return found
-    return None
+def both_kinds(source: str, image: str, parquet: str) -> UsageError:
+    """What to raise for a source that is half a folder of images and half a dataset: one half would be left out."""
+    place = redact(source).rstrip("/")
+    return UsageError(
+        f"expected images or Parquet at {place}, found both ({as_text(image)}, {as_text(parquet)}); move one kind out, "
+        f"or name the other by a pattern: '{place}/**/*.parquet'"
+    )
 
 
-def _list(source: str, *, follow_links: bool) -> tuple[Store, FileVersions, bool]:
+def list_files(source: str, *, follow_links: bool) -> tuple[Store, FileVersions, bool]:
     """The folder of a source, the files, and whether links may be followed. A single file, or a link to one, may: who
     named it meant it."""
     source = source.rstrip("/")
@@ -137,17 +129,23 @@ def _named(source: str, refused: PermissionError | None = None) -> tuple[Store, 
 
 
 def _file(store: Store, path: str, size: int, follow_links: bool) -> Entry:
-    leads_out, name = not follow_links and store.leads_out(path), as_text(path)
-    if why := why_skipped(path):
-        return Entry(name, skipped=LEADS_OUT if leads_out else why)
-    if leads_out:
+    name = as_text(path)
+    if why := why_left_out(store, path, follow_links):
+        return Entry(name, skipped=why)
+    if not follow_links and store.leads_out(path):
         return Entry(name, lost=LEADS_OUT)
     if size > archive_limits.MAX_FILE_BYTES:
         return Entry(name, lost=_more_than_allowed(size))
     try:
-        return Entry(name, store.read(path))
+        return Entry(name, store.read(path), path)
     except (FileNotFoundError, NotAFileError) as error:  # a dangling link; a pipe, a device or a socket
         return Entry(name, lost=f"expected a file, found {error.strerror or error}")
+
+
+def why_left_out(store: Store, path: str, follow_links: bool = False) -> str:
+    """Why a file of a folder has no row; "" for an image."""
+    why = why_skipped(path)
+    return LEADS_OUT if why and not follow_links and store.leads_out(path) else why
 
 
 def _inner_archive(store: Store, name: str, follow_links: bool) -> Iterator[Entry]:
@@ -286,5 +284,5 @@ def as_text(name: str) -> str:
     return name
 
 
-def _is_archive(path: str) -> bool:
+def is_archive(path: str) -> bool:
     return path.lower().endswith(ARCHIVES)

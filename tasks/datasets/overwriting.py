@@ -49,6 +49,13 @@ def require_free(store: Store, mark: str, *, overwrite: bool) -> None:
         )
 
 
+def require_outside(source: str, destination: str) -> None:
+    """UsageError if the destination is the source or a folder in it: what is written there would be read as well."""
+    inside, outside = Store(destination).url(), Store(source).url().rstrip("/")
+    if f"{inside}/".startswith(f"{outside}/"):
+        raise UsageError(f"expected a destination outside {redact(source)}, found {redact(destination)}; use another")
+
+
 def _is_marked(store: Store, mark: str) -> bool:
     try:
         with store.open_input(FIRST) as opened:

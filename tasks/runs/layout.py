@@ -21,6 +21,7 @@ CARD = "README.md"
 
 SOURCE = "source"  # the images, packed, of a run that was given files
 PACKED = "_packed"  # in it: what was packed; no reader takes a name with `_` for the dataset's
+SUMS, LEFT_OUT = "_sums.parquet", "_left_out.parquet"  # beside the parts of a packing: lists of its files
 
 REVIEW = "review"  # what people have decided about the faces
 DECISIONS = "review/decisions"  # create-only records, which nothing removes

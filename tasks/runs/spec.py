@@ -12,6 +12,7 @@ from typing import Any
 from bfr_models.errors import UsageError
 from tasks.config.resolve import ResolvedRun
 from tasks.config.restore import RestoreRun
+from tasks.datasets.overwriting import require_outside
 from tasks.runs.commits import committed, read_commit
 from tasks.runs.layout import COMMITS, DATA, RECORD, SPEC
 from tasks.runs.sealed import DamagedError, read_json
@@ -59,8 +60,7 @@ def as_settled(run: RestoreRun, settings: Settings) -> RestoreRun:
 def check_destination(resolved: ResolvedRun, store: Store) -> None:
     """UsageError, before any work, if the run must not write to its destination."""
     run = resolved.run
-    if f"{run.destination}/".startswith(f"{run.source.rstrip('/')}/"):
-        raise UsageError(f"expected a destination outside {run.source}, found {run.destination}; use another")
+    require_outside(run.source, run.destination)
     store.require_writable()
     if store.exists(SPEC):
         _refuse_mixture(read_spec(store), resolved)

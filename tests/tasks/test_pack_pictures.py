@@ -20,8 +20,9 @@ from bfr_models.errors import RowError, UsageError
 from flows.cli.show import pack as show_pack
 from tasks.datasets import archive_limits, file_kinds
 from tasks.datasets.image_column import IMAGE
+from tasks.datasets.picture_rows import PackReport
 from tasks.images.codec import decode
-from tasks.pack_pictures import PackReport, pack_pictures
+from tasks.pack_pictures import pack_pictures
 from tasks.storage.store import Store
 from tests.newer_formats import pdf
 from tests.support import encoded, portrait
@@ -245,7 +246,7 @@ def test_parquet_that_does_not_fit_is_refused(trouble: str, tmp_path: Path, out:
 
 def test_files_are_bounded_by_bytes_too(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.datasets.writer.MAX_GROUP_BYTES", 20_000)
-    monkeypatch.setattr("tasks.pack_pictures.BATCH_BYTES", 10_000)
+    monkeypatch.setattr("tasks.datasets.picture_rows.BATCH_BYTES", 10_000)
     files = {f"{i:02}.jpg": bytes([i]) * 9000 for i in range(12)}
     pack_pictures(folder_of(files, tmp_path / "in"), str(out))
     metadata = pq.ParquetFile(out / "part-00000.parquet").metadata
@@ -284,6 +285,14 @@ def test_nothing_to_pack_and_a_destination_in_use_are_said(tmp_path: Path, out: 
         pack_pictures(
             folder_of({"a.png": picture(1)}, tmp_path / "good"), folder_of({"notes.txt": b""}, tmp_path / "used")
         )
+
+
+@pytest.mark.parametrize("inside", ["", "/packed", "/../in/packed"])
+def test_a_destination_inside_the_source_is_refused(inside: str, tmp_path: Path) -> None:
+    source = folder_of({"a.png": picture(1)}, tmp_path / "in")
+    with pytest.raises(UsageError, match="expected a destination outside"):
+        pack_pictures(source, f"{source}{inside}")
+    assert os.listdir(source) == ["a.png"]
 
 
 def test_another_dataset_is_replaced_only_when_asked(tmp_path: Path, out: Path) -> None:
