@@ -22,12 +22,15 @@ from tasks.runs import commits
 from tasks.runs.damage import closing_record, derived_damage, described, inspect_shards, newest_plan
 from tasks.runs.face_sizes import Sizes, face_sizes, too_small
 from tasks.runs.layout import MANIFEST
-from tasks.runs.manifest import manifest_entry, write_manifest
+from tasks.runs.manifest import Entry, manifest_entry, write_manifest
 from tasks.runs.mending import keep_copy
+from tasks.runs.packed import left_out_of
 from tasks.runs.plan import Plan, latest_plan
 from tasks.runs.record import RunRecord, write_record
 from tasks.runs.sealed import seal
+from tasks.runs.shards import from_table
 from tasks.runs.single_writer import WARNING, learn_conditions
+from tasks.runs.superseded import count_superseded
 from tasks.scoring.embedding_sums import EmbeddingSums
 from tasks.scoring.figures import figures
 from tasks.scoring.frechet import distances
@@ -45,10 +48,11 @@ def finish_run(resolved: ResolvedRun, store: Store, started: datetime, left_out:
     finished = closing_record(store, plan)
     derived = list(derived_damage(store, plan)) if finished else []
     if finished and not derived:
-        changed = {  # what may differ between calls: --max-rejects, --protocol, the files left out
+        changed = {  # what may differ between calls: --max-rejects, --protocol, what is left out
             "arguments": resolved.run.arguments,
             "protocol": figures(resolved.run.protocol, finished, finished["statistics"]),
             "warnings": [*_warnings(resolved, store, finished.get("face_sizes")), *left_out],
+            "left_out": left_out_of(store),
         }
         return finished | changed
     totals, sums, manifest, keep = Totals(), EmbeddingSums(), [], set[str]()
@@ -75,6 +79,7 @@ def finish_run(resolved: ResolvedRun, store: Store, started: datetime, left_out:
     measured = distances(resolved.run, store, resolved.measures, sums, features)
     record = _run_record(resolved, store, plan, totals, measured, started)
     record["warnings"] += left_out
+    record |= _of_files(store, plan, manifest, record["totals"])
     record = seal(record)
     write_report(store, plan, manifest, record, resolved.run)
     write_card(store, record)
@@ -162,6 +167,17 @@ def _run_record(
         "examples": totals.examples.to_json(),
         "started": started.isoformat(timespec="seconds"),
         "finished": now.isoformat(timespec="seconds"),
+    }
+
+
+def _of_files(store: Store, plan: Plan, manifest: Sequence[Entry], totals: dict[str, Any]) -> dict[str, Any]:
+    """What is to be known of a run that was given files: which rows a newer version of their file has superseded, and
+    the files without a row."""
+    superseded = count_superseded(store, from_table(plan.shards), {entry["shard"]: entry for entry in manifest})
+    return {
+        "totals": totals | {"superseded": superseded.rows},
+        "superseded_rejects": dict(superseded.rejects.most_common()),
+        "left_out": left_out_of(store),
     }
 
 

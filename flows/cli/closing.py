@@ -12,12 +12,13 @@ from rich.box import ROUNDED
 from rich.console import Console
 from rich.table import Column, Table
 
-from tasks.runs.outcomes import written_words
+from tasks.runs.outcomes import standing_rejects, written_words
 
 Result = Mapping[str, Any]
 
 MENDABLE = frozenset({"missing", "undecodable", "too_large", "too_small", "bad_mask", "bad_gt"})
 """Codes of files that cannot be used as they are: to try them again, as they are, would change nothing."""
+_SUPERSEDED = "of files packed anew since; they are neither exported nor among the rejects that count"
 SCORES = ("identity_similarity", "identity_similarity_gt", "psnr", "ssim")
 
 
@@ -49,6 +50,8 @@ def _facts(record: Result) -> Iterator[tuple[str, str]]:
     yield "faces", f"{totals['faces']}{outcomes_of(record['outcomes'])}"
     for code, count in record["rejects"].items():
         yield "rejected", f"{count:,} as {code}"
+    if superseded := totals.get("superseded"):
+        yield "superseded", f"{superseded:,} rows, {_SUPERSEDED}"
     for name, told in _scores(record):
         yield name.replace("_", " "), told
     yield "took", f"{totals['wall_seconds']:.1f} s for {totals['shards']:,} shards"
@@ -61,6 +64,8 @@ def _lines(record: Result) -> Iterator[str]:
         f"{totals['rows']:,} rows in = {written_words(totals)} + {totals['rejected']:,} rejected, "
         f"{totals['shards']} shards, {totals['wall_seconds']:.1f} s"
     )
+    if superseded := totals.get("superseded"):
+        yield f"superseded: {superseded:,} of these rows, {_SUPERSEDED}"
     for name, told in _scores(record):
         yield f"{name:>24}  {told}"
     yield f"{totals['faces']} faces{outcomes_of(record['outcomes'])}"
@@ -85,11 +90,12 @@ def _next(record: Result) -> Iterator[str]:
     arguments = record["arguments"]
     source, destination = arguments["source"], arguments["destination"]
     has_files = source.startswith(f"{destination}/")  # it was given files
-    mendable = [code for code in record["rejects"] if has_files and code in MENDABLE]
+    rejects = standing_rejects(record)
+    mendable = [code for code in rejects if has_files and code in MENDABLE]
     if mendable:
         named = ", ".join(mendable)
         yield f"mend the files that the report names as {named}, and run the same command again; the others stay done"
-    if others := [code for code in record["rejects"] if code not in mendable]:
+    if others := [code for code in rejects if code not in mendable]:
         yield f"look at {destination}/rejected; what may pass is tried again with --retry-rejected {','.join(others)}"
     if has_files:
         yield f"bfr review {destination}        # look at the faces and decide"

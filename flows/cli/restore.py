@@ -35,6 +35,7 @@ from flows.cli.options import (
 )
 from flows.orchestration.early_server import start_server
 from tasks.config.restore import RestoreRun
+from tasks.runs.outcomes import rejects_too_many, standing_rejects, standing_rows
 from tasks.storage.waits import say
 
 if TYPE_CHECKING:
@@ -266,16 +267,16 @@ def _start_prefect() -> bool:
 
 def too_many_rejects(record: RunRecord) -> int:
     """The exit code of a finished run: 3, which explains itself, if it rejected more rows than allowed."""
-    totals, limit = record["totals"], record["arguments"]["max_rejects"]
-    if totals["rejected"] <= limit * totals["rows"]:
+    if not rejects_too_many(record):
         return 0
+    rejected, rows = sum(standing_rejects(record).values()), standing_rows(record)
     _log.warning(
         "exit code 3: %d of %d rows were rejected (%.1f %%), more than --max-rejects %g allows; all others are done. "
         "The reasons are in %s/rejected and in the report; mend the images, or allow more",
-        totals["rejected"],
-        totals["rows"],
-        100 * totals["rejected"] / totals["rows"],
-        limit,
+        rejected,
+        rows,
+        100 * rejected / rows,
+        record["arguments"]["max_rejects"],
         record["arguments"]["destination"],
     )
     return 3

@@ -26,7 +26,7 @@ from prefect.context import FlowRunContext
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
 
-from tasks.runs.outcomes import written_words
+from tasks.runs.outcomes import rejects_too_many, standing_rejects, standing_rows, written_words
 from tasks.storage.redaction import redact, redact_text
 
 PROGRESS_SECONDS = 10.0
@@ -99,9 +99,9 @@ def show_record(record: Mapping[str, Any]) -> None:
     key, destination = slug(record["arguments"]["destination"]), record["arguments"]["destination"]
     create_table_artifact(list(_table(record["statistics"])), key=f"statistics-{key}", description=destination)
     create_markdown_artifact(_summary(record), key=f"summary-{key}", description=destination)
-    totals, limit = record["totals"], record["arguments"]["max_rejects"]
-    if totals["rejected"] > limit * totals["rows"]:
-        announce(DEGRADED, destination, {"rows": totals["rows"], "rejected": totals["rejected"], **record["rejects"]})
+    if rejects_too_many(record):
+        rejects = standing_rejects(record)
+        announce(DEGRADED, destination, {"rows": standing_rows(record), "rejected": sum(rejects.values()), **rejects})
 
 
 @best_effort

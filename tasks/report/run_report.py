@@ -92,8 +92,10 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 
 def _summary(run: Run, label: str) -> dict[str, Any]:
     """One run as the template reads it; `missing`: rows that are neither written nor rejected, 0 if all is well."""
-    keys = ("rows", "restored", "rejected", "changed", "faces", "shards", "accelerator_seconds", "wall_seconds")
-    totals: dict[str, Any] = {key: finite(_at(run, "totals", key)) for key in keys}
+    keys = ("rows", "restored", "rejected", "changed", "superseded", "faces", "shards")
+    totals: dict[str, Any] = {
+        key: finite(_at(run, "totals", key)) for key in (*keys, "accelerator_seconds", "wall_seconds")
+    }
     rows, restored, rejected, changed = (totals[key] for key in keys[:4])
     totals["kept"] = None if None in (restored, changed) else restored - changed
     missing = None if None in (rows, restored, rejected) else rows - restored - rejected

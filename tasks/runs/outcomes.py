@@ -45,3 +45,20 @@ def written_words(totals: Mapping[str, Any]) -> str:
     if changed is None:
         return f"{written:,} written"
     return f"{written:,} written ({changed:,} restored, {written - changed:,} kept as they were)"
+
+
+def standing_rejects(record: Mapping[str, Any]) -> dict[str, int]:
+    """The rejected rows of a run by code, without those of files that have been packed anew since."""
+    old = record.get("superseded_rejects", {})  # earlier versions do not say
+    left = {code: count - old.get(code, 0) for code, count in record["rejects"].items()}
+    return {code: count for code, count in left.items() if count}
+
+
+def standing_rows(record: Mapping[str, Any]) -> int:
+    """The rows of a run without those of files that have been packed anew since."""
+    return int(record["totals"]["rows"] - record["totals"].get("superseded", 0))
+
+
+def rejects_too_many(record: Mapping[str, Any]) -> bool:
+    """Whether a finished run rejected more rows than `--max-rejects` allows."""
+    return bool(sum(standing_rejects(record).values()) > record["arguments"]["max_rejects"] * standing_rows(record))

@@ -73,3 +73,11 @@ def test_rows_of_a_dataset_are_tried_again() -> None:
     told = io.StringIO()
     closing(Console(file=told, soft_wrap=True), RECORD | {"arguments": {"source": "/a", "destination": "/b"}})
     assert "tried again with --retry-rejected undecodable\n" in told.getvalue() and "mend" not in told.getvalue()
+
+
+def test_rows_of_files_that_were_packed_anew_are_told_and_are_not_to_be_mended() -> None:
+    told = io.StringIO()
+    totals = RECORD["totals"] | {"superseded": 3}
+    closing(Console(file=told, soft_wrap=True), RECORD | {"totals": totals, "superseded_rejects": {"undecodable": 1}})
+    assert "superseded: 3 of these rows, of files packed anew since" in told.getvalue()
+    assert "mend" not in told.getvalue() and "--retry-rejected" not in told.getvalue()
