@@ -86,6 +86,7 @@ def export_run(
         **{state: report.states[state] for state in ("changed", "unchanged", "rejected", "missing")},
         "written": report.written,
         "bytes": report.bytes,
+        "superseded": sum(len(run.superseded_in(number)) for number in range(len(run.shards))),
         "noted": report.noted,
         "renamed": report.renamed,
         "not_exported": report.missing,

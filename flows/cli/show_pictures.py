@@ -17,6 +17,8 @@ def export(report: Result) -> None:
     """How many images came out changed and unchanged, and what did not come out."""
     counts = ", ".join(f"{report[state]} {state}" for state in ("changed", "unchanged", "rejected") if report[state])
     console.print(f"{report['images']} images{': ' if counts else ''}{counts}; {report['written']} files written")
+    if report["superseded"]:
+        console.print(f"{report['superseded']} rows of files that were packed anew later are superseded: not exported")
     for one in report["renamed"][:EXAMPLES]:
         console.print(f"renamed: {one['name']!r} is {one['as']!r}", markup=False)
     if report["noted"]:

@@ -6,6 +6,7 @@ once: those of a shard that is done are not given to another.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -85,8 +86,11 @@ class Progress:
         return [Exported(**one) for one in json.loads(self._store.read(name))]
 
     def _name(self, number: int) -> str:
+        """Other rows of the shard have been superseded since: its pictures are others, under another name."""
         shard, entry = self._run.shards[number]
-        return f"{FOLDER}/{shard.commit}-{entry['attempt']}.json"
+        old = self._run.superseded_in(number)
+        digest = f"-{hashlib.sha256(json.dumps(old).encode()).hexdigest()[:12]}" if old else ""
+        return f"{FOLDER}/{shard.commit}-{entry['attempt']}{digest}.json"
 
 
 def _ignores_case(store: Store) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any
 
@@ -25,6 +25,7 @@ from tasks.runs.reviews import APPROVED, ORIGINAL, FaceKey, Reviews, read_review
 from tasks.runs.sealed import DamagedError
 from tasks.runs.shards import Shard, from_table, is_unchanged
 from tasks.runs.spec import read_spec, settings_digest
+from tasks.runs.superseded import Rows, of_shard, superseded_rows
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
@@ -63,13 +64,25 @@ class ExportRun:
     shards: list[tuple[Shard, Entry]]
     reviews: Reviews
     only_approved: bool = False  # a face that nobody has approved is as good as refused
+    superseded: Rows = field(default_factory=dict)  # rows whose file has been packed anew since
 
     def asked(self, name: str, default: Any = None) -> Any:
         """A setting of the run."""
         return self.record["arguments"].get(name, default)
 
+    def superseded_in(self, number: int) -> list[int]:
+        """The rows of a shard that a newer version of their file has superseded."""
+        shard, _ = self.shards[number]
+        rows = of_shard(shard, self.superseded)
+        return [row for row in shard.numbers if row in rows] if rows else []
+
     def rows(self, number: int) -> Iterator[ExportRow]:
-        """The rows of a shard, in the order of the source. One row group of each file is in memory at a time."""
+        """The rows of a shard that count, in the order of the source. One row group of each file is in memory at a
+        time."""
+        old = set(self.superseded_in(number))
+        yield from (found for row, found in self._all_rows(number) if row not in old)
+
+    def _all_rows(self, number: int) -> Iterator[tuple[int, ExportRow]]:
         shard, entry = self.shards[number]
         column = self.asked("column", _IMAGE)
         kept = f"source_{column}" if column.casefold() == _RESTORED else column
@@ -78,7 +91,7 @@ class ExportRun:
         reject = next(rejected, None)
         for row, cell in zip(shard.numbers, _originals(shard, column), strict=True):
             if reject is not None and reject["source_row"] == row:
-                yield _rejected(reject, cell)
+                yield row, _rejected(reject, cell)
                 reject = next(rejected, None)
                 continue
             values = next(restored, None)
@@ -91,7 +104,7 @@ class ExportRun:
             own = cell if cell.data is not None or not images[kept] else _cell(images[kept], cell.path)
             refused = tuple(self._refused(shard, row, values["faces"] or []))
             restored_bytes = image_bytes(images[_RESTORED])
-            yield ExportRow(values["id"], own.path, own.data, own.lost, restored_bytes, values, refused)
+            yield row, ExportRow(values["id"], own.path, own.data, own.lost, restored_bytes, values, refused)
 
     @property
     def newest_first(self) -> list[int]:
@@ -150,7 +163,7 @@ def open_export(url: str, *, only_approved: bool = False) -> ExportRun:
             f"{redact(store.url())}` shows them"
         )
     settings = settings_digest(read_spec(store))
-    return ExportRun(store, record, settings, shards, reviews, only_approved)
+    return ExportRun(store, record, settings, shards, reviews, only_approved, superseded_rows(store))
 
 
 def _records(store: Store, path: str | None, images: list[str]) -> Iterator[dict[str, Any]]:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 import shutil
 import zipfile
+from glob import glob
+from operator import itemgetter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from bfr_models.errors import BfrError, UsageError
-from tasks.datasets.archives import image_files
+from tasks.datasets.image_files import image_files
 from tasks.export_run import export_run
 from tasks.pack_pictures import files_of_run
 from tasks.repair_run import repair_run
-from tasks.runs.layout import SOURCE
+from tasks.runs.layout import LEFT_OUT, SOURCE, SUMS
+from tasks.runs.outcomes import rejects_too_many, standing_rejects, standing_rows
 from tasks.runs.source import open_source
 from tasks.runs.spec import read_spec
 from tasks.storage.store import Store
@@ -52,8 +56,8 @@ def pack(source: Path | str, destination: Path) -> Any:
     return files.pack()
 
 
-def restore(source: str, tmp_path: Path) -> dict[str, Any]:
-    return support.finished_run(support.make_run(tmp_path, source=source, recogniser="none"))
+def restore(source: str, tmp_path: Path, **settings: Any) -> dict[str, Any]:
+    return support.finished_run(support.make_run(tmp_path, source=source, recogniser="none", **settings))
 
 
 def test_files_are_packed_once_and_what_is_new_later(scans: Path, tmp_path: Path) -> None:
@@ -166,7 +170,8 @@ def test_other_kinds_of_files(kind: str, scans: Path, tmp_path: Path) -> None:
     assert pack(sources[kind], tmp_path / "dst").rows == (2 if kind == "zip" else 1)
     assert pack(sources[kind], tmp_path / "dst").rows == 0
     if kind == "zip":
-        os.utime(tmp_path / "all.zip", ns=(1, 1))
+        with zipfile.ZipFile(tmp_path / "all.zip", "a") as archive:
+            archive.writestr("3.png", picture(3))
         with pytest.raises(UsageError, match=r"expected all\.zip as it was when it was packed"):
             files_of_run(str(sources[kind]), str(tmp_path / "dst"))
 
@@ -222,20 +227,159 @@ def test_a_name_that_is_not_text_is_packed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("attempts", ["ab", "ba"])
-def test_of_a_file_that_was_mended_the_newer_image_gets_its_name(
+def test_of_a_file_that_was_mended_only_the_newer_image_counts(
     scans: Path, tmp_path: Path, attempts: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = iter(SimpleNamespace(hex=12 * letter) for letter in attempts)
     monkeypatch.setattr("tasks.pack_pictures.uuid", SimpleNamespace(uuid4=lambda: next(names)))
     (scans / "1.png").write_bytes(picture(1)[:80])
-    restored = tmp_path / "dst"
-    for _ in range(2):
-        pack(scans, restored)
-        support.finished_run(
-            support.make_run(tmp_path, source=f"{restored}/{SOURCE}", recogniser="none", max_rejects=1.0)
-        )
-        (scans / "1.png").write_bytes(picture(1))
-    report = export_run(str(restored), str(tmp_path / "files"))
-    assert (tmp_path / "files" / "1~2.png").read_bytes() == picture(1)[:80]
-    assert Image.open(tmp_path / "files" / "1.png").size == (support.SIDE, support.SIDE)
-    assert report["renamed"] == [{"name": "1.png", "as": "1~2.png"}]
+    out, files = tmp_path / "dst", tmp_path / "files"
+    pack(scans, out)
+    broken = restore(f"{out}/{SOURCE}", tmp_path, max_rejects=0.1)
+    assert broken["totals"]["superseded"] == 0 and rejects_too_many(broken)
+    export_run(str(out), str(files))
+    assert (files / "1.png").read_bytes() == picture(1)[:80]
+    (scans / "1.png").write_bytes(picture(1))
+    pack(scans, out)
+    mended = restore(f"{out}/{SOURCE}", tmp_path, max_rejects=0.1)
+    assert (mended["totals"]["rows"], mended["totals"]["rejected"], mended["totals"]["superseded"]) == (3, 1, 1)
+    assert mended["superseded_rejects"] == {"undecodable": 1} == mended["rejects"]
+    assert (standing_rejects(mended), standing_rows(mended), rejects_too_many(mended)) == ({}, 2, False)
+    for folder in (tmp_path / "new", files):  # the second one has the broken file of before
+        report = export_run(str(out), str(folder))
+        assert {path for path in Store(str(folder)).list() if path.endswith(".png")} == {"1.png", "a/2.png"}
+        assert Image.open(folder / "1.png").size == (support.SIDE, support.SIDE)
+        assert (report["images"], report["superseded"], report["renamed"]) == (2, 1, [])
+    assert export_run(str(out), str(files))["written"] == 0
+    assert verify_run(str(out))["ok"]
+
+
+def test_pages_of_a_file_that_was_mended_are_superseded_together(scans: Path, tmp_path: Path) -> None:
+    out, pages = tmp_path / "dst", [Image.fromarray(support.portrait(number)) for number in (1, 2)]
+    for attempt in range(2):
+        pages[attempt].save(scans / "b.tif", save_all=True, append_images=pages[:1])
+        pack(scans, out)
+        record = restore(f"{out}/{SOURCE}", tmp_path)
+    assert (record["totals"]["rows"], record["totals"]["superseded"]) == (6, 2)
+    report = export_run(str(out), str(tmp_path / "files"))
+    assert (report["images"], report["superseded"], report["renamed"]) == (3, 2, [])
+
+
+def test_files_whose_dates_alone_have_changed_are_not_packed_again(scans: Path, tmp_path: Path) -> None:
+    out = tmp_path / "dst"
+    pack(scans, out)
+    for name in ("1.png", "a/2.png"):
+        os.utime(scans / name, ns=(1, 1))
+    (scans / "a" / "2.png").write_bytes(picture(2)[:-1] + b"x")  # as long as before
+    files = files_of_run(str(scans), str(out))
+    assert files is not None and (list(files.same), list(files.todo)) == (["1.png"], ["a/2.png"])
+    assert files.pack().rows == 1
+    assert pack(scans, out).rows == 0 and sorted(packed_ids(out)) == ["1.png", "a/2.png", "a/2.png"]
+    before = support.snapshot(out)
+    again = files_of_run(str(scans), str(out))
+    assert again is not None and not again.same and again.pack().rows == 0 and support.snapshot(out) == before
+
+
+def test_an_archive_whose_date_alone_has_changed_is_the_same(scans: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.write(scans / "1.png", "1.png")
+    pack(tmp_path / "all.zip", tmp_path / "dst")
+    os.utime(tmp_path / "all.zip", ns=(1, 1))
+    assert pack(tmp_path / "all.zip", tmp_path / "dst").rows == 0
+
+
+def test_what_earlier_versions_have_packed_is_known_by_its_date(scans: Path, tmp_path: Path) -> None:
+    out = tmp_path / "dst"
+    pack(scans, out)
+    for path in (out / SOURCE).rglob(SUMS):
+        path.unlink()
+    assert pack(scans, out).rows == 0
+    os.utime(scans / "1.png", ns=(1, 1))
+    assert pack(scans, out).rows == 1
+
+
+def test_the_same_files_at_another_place_go_on(scans: Path, tmp_path: Path) -> None:
+    out, moved = tmp_path / "dst", tmp_path / "elsewhere"
+    pack(scans, out)
+    shutil.copytree(scans, moved, copy_function=shutil.copyfile)  # with other dates
+    (moved / "3.png").write_bytes(picture(3))
+    files = files_of_run(str(moved), str(out))
+    assert files is not None and (files.moved_from, len(files.same), list(files.todo)) == (str(scans), 2, ["3.png"])
+    files.pack()
+    (moved / "1.png").write_bytes(picture(4))
+    assert pack(moved, out).rows == 1, "that is the place of the run now"
+    with pytest.raises(UsageError, match=r"expected .*elsewhere, whose images are packed in .*use another destination"):
+        files_of_run(str(scans), str(out))
+
+
+def test_a_source_that_is_gone_is_no_source_that_has_nothing_new(scans: Path, tmp_path: Path) -> None:
+    out, away = tmp_path / "dst", tmp_path / "away"
+    pack(scans, out)
+    (scans / "1.png").unlink()
+    files = files_of_run(str(scans), str(out))
+    assert files is not None and (files.gone, len(files.found.files), files.todo) == (1, 1, {})
+    scans.rename(away)
+    expected = (
+        r"expected the 2 files packed before in .*scans, found none of them; is it mounted\? .*/dst/source as the "
+    )
+    with pytest.raises(UsageError, match=expected):
+        files_of_run(str(scans), str(out))
+    scans.mkdir()
+    with pytest.raises(UsageError, match=expected):
+        files_of_run(str(scans), str(out))
+    (scans / "other.png").write_bytes(picture(5))
+    with pytest.raises(UsageError, match="found none of them and 1 others"):
+        files_of_run(str(scans), str(out))
+    assert files_of_run(f"{out}/{SOURCE}", str(out)) is None, "what is packed is a dataset"
+
+
+def test_parquet_among_images_is_refused_unless_its_rows_name_them(scans: Path, tmp_path: Path) -> None:
+    rows = [{"image": {"bytes": picture(1), "path": "1.png"}, "id": "1.png"}]
+    for table in (pa.table({"x": [1]}), pa.Table.from_pylist(rows)):
+        pq.write_table(table, scans / "a" / "stray.parquet")
+        with pytest.raises(UsageError, match=r"found both \(1\.png, a/stray\.parquet\); move one kind out"):
+            files_of_run(str(scans), str(tmp_path / "dst"))
+    assert pack(f"{scans}/**/*.png", tmp_path / "dst").rows == 2
+    (scans / "a" / "stray.parquet").write_bytes(b"not really")
+    with pytest.raises(UsageError, match="found both"):
+        files_of_run(str(scans), str(tmp_path / "dst"))
+    named = ["a/2.png", "./a/2.png", f"{scans}/a/2.png", f"file://{scans}/a/2.png"]
+    for name in named:
+        for cell in (name, {"bytes": None, "path": name}):
+            pq.write_table(pa.table({"image": [cell]}), scans / "a" / "stray.parquet")
+            assert image_files(str(scans)) is None, f"a dataset, whose rows name their images as {name}"
+
+
+def test_a_dataset_with_other_files_stays_one(tmp_path: Path) -> None:
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(2))
+    (tmp_path / "src" / "README.md").write_text("x")
+    assert image_files(str(tmp_path / "src")) is None
+
+
+def test_what_is_left_out_is_recorded_once(scans: Path, tmp_path: Path) -> None:
+    out, lists = tmp_path / "dst", f"{tmp_path}/dst/{SOURCE}/*/{LEFT_OUT}"
+    (scans / "pipe.png").symlink_to("nowhere.png")
+    assert pack(scans, out).left_out == 1
+    record = restore(f"{out}/{SOURCE}", tmp_path, max_rejects=1.0)
+    assert record["left_out"] == {"files": 1, "names": f"{SOURCE}/*/{LEFT_OUT}"}
+    assert "1 files, named with the reasons in" in (out / "report" / "index.html").read_text()
+    (scans / "Thumbs.db").write_text("x")
+    assert [pack(scans, out).left_out for _ in range(2)] == [2, 2]
+    (scans / "3.png").write_bytes(picture(3))
+    assert pack(scans, out).left_out == 2
+    rows = sorted((row for path in glob(lists) for row in pq.read_table(path).to_pylist()), key=itemgetter("name"))
+    assert [(row["name"], row["has_row"]) for row in rows] == [
+        ("Thumbs.db", False), ("notes.txt", False), ("pipe.png", True),
+    ]  # fmt: skip
+    assert rows[1]["why"] == "not an image by its extension" and "expected a file" in rows[2]["why"]
+    assert restore(f"{out}/{SOURCE}", tmp_path, max_rejects=1.0)["left_out"]["files"] == 2
+    for path in (out / SOURCE).rglob("*.parquet"):
+        os.utime(path, (1, 1))
+    assert not vacuum_run(str(out))["removed"], "the lists belong to the run"
+
+
+def test_members_of_an_archive_that_are_left_out_are_recorded(scans: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.write(scans / "1.png", "1.png")
+        archive.writestr("notes.txt", "x")
+    assert [pack(tmp_path / "all.zip", tmp_path / "dst").left_out for _ in range(2)] == [1, 1]
