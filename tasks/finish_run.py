@@ -22,7 +22,7 @@ from tasks.runs import commits
 from tasks.runs.damage import closing_record, derived_damage, described, inspect_shards, newest_plan
 from tasks.runs.face_sizes import Sizes, face_sizes, too_small
 from tasks.runs.layout import MANIFEST
-from tasks.runs.manifest import Entry, manifest_entry, write_manifest
+from tasks.runs.manifest import Entry, manifest_entry, read_manifest, write_manifest
 from tasks.runs.mending import keep_copy
 from tasks.runs.packed import left_out_of
 from tasks.runs.plan import Plan, latest_plan
@@ -54,6 +54,8 @@ def finish_run(resolved: ResolvedRun, store: Store, started: datetime, left_out:
             "warnings": [*_warnings(resolved, store, finished.get("face_sizes")), *left_out],
             "left_out": left_out_of(store),
         }
+        if "superseded" not in finished["totals"]:  # of an earlier version
+            changed |= _of_files(store, plan, read_manifest(store), finished["totals"])
         return finished | changed
     totals, sums, manifest, keep = Totals(), EmbeddingSums(), [], set[str]()
     live = plan.commits

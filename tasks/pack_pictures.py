@@ -204,7 +204,7 @@ def _compared(found: ImageFiles, packed: Packed, folder: Store) -> tuple[dict[st
     sums = read_sums(folder, packed) if todo.keys() & packed.versions.keys() else Sums()
     doubtful = [name for name in todo if name in sums and sums[name][0] == found.files[name].size]
     if doubtful:
-        say(f"{len(doubtful)} files have other dates than when they were packed: comparing their bytes")
+        say(f"{len(doubtful)} files have another date than when they were packed: comparing their bytes")
     same: dict[str, str] = {}
     with ThreadPoolExecutor(PARALLEL_READS) as readers:
         for start in range(0, len(doubtful), _AT_ONCE):

@@ -71,7 +71,7 @@ def packed(files: Any, report: Any) -> None:
     if files.changed:
         say(f"{files.changed} of them had changed: their rows of before stay, and so do the results")
     if files.same:
-        say(f"{len(files.same)} files have other dates and the same bytes: they are not packed again")
+        say(f"{len(files.same)} files have a new date and the same bytes: they are not packed again")
     if files.gone:
         say(
             f"{files.gone} of {len(files.packed.versions)} files packed before are gone from {redact(files.source)}: "
