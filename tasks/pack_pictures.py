@@ -164,7 +164,7 @@ def files_of_run(source: str, destination: str) -> FilesOfRun | None:
         return None  # a run of a dataset: nothing is listed to know that
     if packed.records and redact(source).rstrip("/") == redact(url):
         return None  # by the dataset's own address, as `run.json` has it
-    found = image_files(source)
+    found = image_files(source, packed.versions.keys())
     if not packed.records and found is None:
         return None
     require_outside(source, destination)

@@ -14,8 +14,10 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from glob import has_magic
 from typing import IO, TypeVar
 
@@ -31,13 +33,13 @@ from tasks.datasets.archive_limits import (
     open_tar,
     size_of,
 )
-from tasks.datasets.file_kinds import is_hidden, is_image, why_skipped
+from tasks.datasets.file_kinds import has_no_extension, is_hidden, is_image, is_image_by_start, why_skipped
 from tasks.storage.filesystem import split_file
 from tasks.storage.globs import split_glob
 from tasks.storage.local_disk import NotAFileError
 from tasks.storage.redaction import redact
 from tasks.storage.refusals import cannot_read
-from tasks.storage.store import FileVersions, Store
+from tasks.storage.store import PARALLEL_READS, FileVersions, Store
 
 SIDECARS = ("json", "txt", "cls")  # files beside an image in a WebDataset; they become columns
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -70,25 +72,44 @@ class Entry:
 def read_entries(
     source: str, *, follow_links: bool = False, only: Collection[str] | None = None
 ) -> Iterator[Entry] | None:
-    """The files of a folder, a glob or of archives, in a stable order; None if the source is Parquet. With `only`, of
-    the images and archives those of these names, as `image_files` has them."""
+    """The files of a folder, a glob or of archives, in a stable order; None if the source is Parquet. With `only`, the
+    images or archives of these names alone, as `image_files` has them."""
     folder, name = split_file(source.rstrip("/"))
     if name.lower().endswith(ARCHIVES) and not has_magic(source):
         return _archive(Store(folder), name)
     if name.endswith(".parquet"):
         return None
     store, files, follow_links = list_files(source, follow_links=follow_links)
-    sizes = {file.path: file.size for file in files if only is None or file.path in only or why_skipped(file.path)}
+    sizes = {file.path: file.size for file in files if only is None or file.path in only}
     names = [path for path in sizes if not is_hidden(path)]
     images = any(map(is_image, names))
     if parquet := [path for path in names if path.endswith(".parquet")]:
         if images:
             raise both_kinds(source, next(filter(is_image, names)), parquet[0])
         return None
-    archives = [path for path in names if is_archive(path) and (only is None or path in only)]
+    images_by_start = find_by_start(store, names)
+    images = images or bool(images_by_start)
+    archives = [path for path in names if is_archive(path)]
     if archives and not images:
         return (entry for path in archives for entry in _inner_archive(store, path, follow_links))
-    return (_file(store, path, size, follow_links) for path, size in sizes.items())
+    return (_file(store, path, size, follow_links, is_known=path in images_by_start) for path, size in sizes.items())
+
+
+def find_by_start(store: Store, paths: Iterable[str]) -> set[str]:
+    """Those of the files that are images though their names have no extension: their first bytes say so."""
+    asked = [path for path in paths if has_no_extension(path)]
+    with ThreadPoolExecutor(PARALLEL_READS) as readers:
+        return {path for path, found in zip(asked, readers.map(partial(_starts, store), asked), strict=True) if found}
+
+
+def _starts(store: Store, path: str) -> bool:
+    if store.leads_out(path):
+        return False
+    try:
+        with store.open_input(path) as opened:
+            return is_image_by_start(opened.read(64))
+    except (FileNotFoundError, NotAFileError):  # a dangling link; a pipe, a device or a socket
+        return False
 
 
 def both_kinds(source: str, image: str, parquet: str) -> UsageError:
@@ -128,9 +149,9 @@ def _named(source: str, refused: PermissionError | None = None) -> tuple[Store, 
         raise cannot_read(source, refused or error) from error
 
 
-def _file(store: Store, path: str, size: int, follow_links: bool) -> Entry:
+def _file(store: Store, path: str, size: int, follow_links: bool, *, is_known: bool = False) -> Entry:
     name = as_text(path)
-    if why := why_left_out(store, path, follow_links):
+    if not is_known and (why := why_left_out(store, path, follow_links)):
         return Entry(name, skipped=why)
     if not follow_links and store.leads_out(path):
         return Entry(name, lost=LEADS_OUT)

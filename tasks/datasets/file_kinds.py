@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tasks.images.extras import EXTRA, is_installed
+from tasks.images.kinds import kind_of
 
 _READ = frozenset({
     "jpg", "jpeg", "jpe", "jfif", "jfi", "jif", "pjpeg", "pjp", "mpo", "jps", "png", "apng", "webp", "tif", "tiff",
@@ -45,6 +46,7 @@ _OF_EXTRA = {  # extensions -> what they stand for, and the library of the extra
     "pdf": ("a PDF", "pypdfium2"),
     "dcm": ("a DICOM image", "pydicom"),
 }
+_KNOWN_BY_START = ("JPEG", "PNG", "TIFF", "GIF", "WEBP")
 _CONVERT = "which is not read; convert it to TIFF or PNG"
 _NOT_READ = {  # extensions -> what they stand for, and what to do
     **dict.fromkeys(("psd", "psb"), f"a Photoshop document, {_CONVERT}"),
@@ -62,6 +64,16 @@ def is_image(path: str) -> bool:
     """Whether it is one that can be read on this machine."""
     extension = _extension(path)
     return extension in _READ or (extension in _OF_EXTRA and is_installed(_OF_EXTRA[extension][1]))
+
+
+def has_no_extension(path: str) -> bool:
+    """Whether a name says nothing of what is in the file."""
+    return bool(path) and not _extension(path) and not is_hidden(path)
+
+
+def is_image_by_start(start: bytes) -> bool:
+    """Whether a file is an image by its first bytes; a format that two bytes would tell is none of these."""
+    return kind_of(start) in _KNOWN_BY_START
 
 
 def why_skipped(path: str) -> str:

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.datasets.archive_limits import CHUNK
-from tasks.datasets.archives import as_text, both_kinds, is_archive, list_files, why_left_out
-from tasks.datasets.file_kinds import is_hidden, is_image
+from tasks.datasets.archives import as_text, both_kinds, find_by_start, is_archive, list_files, why_left_out
+from tasks.datasets.file_kinds import has_no_extension, is_hidden, is_image
 from tasks.storage.filesystem import split_file
 from tasks.storage.local_disk import NotAFileError
 from tasks.storage.store import FileVersion, Store
@@ -30,9 +30,10 @@ class ImageFiles:
     others: dict[str, str]  # names of the other files, and why they are left out
 
 
-def image_files(source: str) -> ImageFiles | None:
+def image_files(source: str, known: Collection[str] = ()) -> ImageFiles | None:
     """The images or archives at a source; None if it has neither, or if it is a dataset. UsageError if it has images
-    and Parquet, unless the images are what the rows of the Parquet name."""
+    and Parquet, unless the images are what the rows of the Parquet name. Of files without an extension, those in
+    `known` are images and others are looked into."""
     folder, name = split_file(source.rstrip("/"))
     if is_archive(name) and not has_magic(name):
         store = Store(folder)
@@ -47,6 +48,9 @@ def image_files(source: str) -> ImageFiles | None:
         if images and not _names_images(store, parquet[0], images.keys()):
             raise both_kinds(source, next(iter(images)), parquet[0])
         return None
+    blank = find_by_start(store, (file.path for file in shown if file.path not in known))
+    blank |= {file.path for file in shown if has_no_extension(file.path) and file.path in known}
+    images = {file.path: file for file in shown if is_image(file.path) or file.path in blank}
     files = images or {file.path: file for file in shown if is_archive(file.path)}
     others = {as_text(f.path): why_left_out(store, f.path) for f in listed if f.path not in files}
     return ImageFiles(store, files, others) if files else None

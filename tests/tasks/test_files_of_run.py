@@ -20,7 +20,7 @@ from PIL import Image
 from bfr_models.errors import BfrError, UsageError
 from tasks.datasets.image_files import image_files
 from tasks.export_run import export_run
-from tasks.pack_pictures import files_of_run
+from tasks.pack_pictures import files_of_run, pack_pictures
 from tasks.repair_run import repair_run
 from tasks.runs.layout import LEFT_OUT, SOURCE, SUMS
 from tasks.runs.outcomes import rejects_too_many, standing_rejects, standing_rows
@@ -390,3 +390,21 @@ def test_members_of_an_archive_that_are_left_out_are_recorded(scans: Path, tmp_p
         archive.write(scans / "1.png", "1.png")
         archive.writestr("notes.txt", "x")
     assert [pack(tmp_path / "all.zip", tmp_path / "dst").left_out for _ in range(2)] == [1, 1]
+
+
+def test_an_image_without_an_extension_is_taken(scans: Path, tmp_path: Path) -> None:
+    out = tmp_path / "dst"
+    for name, data in {"3": picture(3), "a/README": b"BM text", "empty": b""}.items():
+        (scans / name).write_bytes(data)
+    (scans / "out").symlink_to(tmp_path / "scans.png")
+    report = pack(scans, out)
+    assert sorted(packed_ids(out)) == ["1.png", "3", "a/2.png"] and report.left_out == 4
+    (scans / "4.png").write_bytes(picture(4))
+    again = pack(scans, out)
+    assert (again.rows, again.left_out, again.skipped) == (1, 4, [])
+    restore(f"{out}/{SOURCE}", tmp_path)
+    export_run(str(out), str(tmp_path / "files"))
+    assert Image.open(tmp_path / "files" / "3").size == (support.SIDE, support.SIDE)
+    for name in ("1.png", "a/2.png", "4.png"):
+        (scans / name).unlink()
+    assert pack(scans, tmp_path / "other").rows == pack_pictures(str(scans), str(tmp_path / "packed")).rows == 1

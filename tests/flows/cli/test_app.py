@@ -276,7 +276,7 @@ def test_a_folder_of_images_goes_in_and_comes_out(bfr: Bfr, prefect_server: str,
     (tmp_path / "scans" / "a").mkdir(parents=True)
     for name, number in {"1 é.png": 1, "a/2#.png": 2}.items():
         (tmp_path / "scans" / name).write_bytes(support.encoded(support.portrait(number)))
-    (tmp_path / "scans" / "3").write_bytes(support.encoded(support.portrait(3)))
+    (tmp_path / "scans" / "3").write_bytes(b"no image")
     asked = ("restore", "scans", "out", "--method", "passthrough", "--engine", "local", "--input", "faces")
     first = bfr(*asked)
     assert first.exit_code == 0, first.output
