@@ -156,7 +156,7 @@ class FilesOfRun:
 
 def files_of_run(source: str, destination: str) -> FilesOfRun | None:
     """The images at a run's source, if these are files; None for a dataset. UsageError, before anything is written, if
-    the run at the destination is of other files, or if none of its files is there."""
+    the run at the destination is of other files, or if there is none any more."""
     Store(destination).require_writable()
     url = f"{destination.rstrip('/')}/{SOURCE}"
     packed = read_packed(Store(url))
@@ -173,15 +173,12 @@ def files_of_run(source: str, destination: str) -> FilesOfRun | None:
         "destination"
     )
     moved = packed.records > 0 and packed.origin != redact(source)
-    if found is None or (packed.records and not packed.versions.keys() & found.files.keys()):
-        raise (
-            elsewhere
-            if moved
-            else UsageError(
-                f"expected the {len(packed.versions)} files packed before in {redact(source)}, found none of them"
-                f"{f' and {len(found.files)} others' if found else ''}; is it mounted? Other files go to another "
-                f"destination; to go on with what is packed, name {redact(url)} as the source"
-            )
+    if moved and (found is None or not packed.versions.keys() & found.files.keys()):
+        raise elsewhere
+    if found is None or not found.files:  # new ones alone are a folder that is emptied after each run
+        raise UsageError(
+            f"expected the {len(packed.versions)} files packed before in {redact(source)}, or new ones, found none; is "
+            f"it mounted? To go on with what is packed, name {redact(url)} as the source"
         )
     todo, same = _compared(found, packed, Store(url))
     again = [name for name in todo if name in packed.versions]
