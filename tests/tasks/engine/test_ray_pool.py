@@ -231,6 +231,21 @@ def test_workers_that_die_over_suspects_say_nothing_about_the_run(monkeypatch: p
         lose_a_worker(is_suspect=False)
 
 
+def test_a_worker_that_is_let_go_leaves_no_forgotten_orders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later order may get the id of one of them: its worker would count as idle."""
+    killed = list[Any]()
+    monkeypatch.setattr(ray_pool.ray, "kill", killed.append)
+    pool = ray_pool.RayPool.__new__(ray_pool.RayPool)
+    actor, order = Actor("handle", placing=None), Order(Shard("0", "/a/x.parquet", "x.parquet", "1", 0, 1, 0, 10))
+    actor.in_hand["ref"] = (order, 0.0)
+    pool._actors, pool._forgotten = [actor], set()
+    pool._let_go(1)
+    assert killed == [], "it has an order in hand"
+    pool.forget(order)
+    pool._let_go(1)
+    assert killed == ["handle"] and pool._actors == [] and pool._forgotten == set()
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])
 def test_a_cluster_that_is_not_there_is_said_in_seconds(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)

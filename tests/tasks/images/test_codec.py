@@ -109,6 +109,18 @@ def test_a_truncated_picture_is_refused(fmt: str) -> None:
     assert code_of(data[: len(data) // 2]) == "undecodable"
 
 
+@pytest.mark.parametrize("error", [MemoryError, ImportError])
+def test_what_is_wrong_with_the_machine_is_not_written_down_as_the_pictures_fault(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("tasks.images.readers.read", fail)
+    with pytest.raises(error):
+        decode(saved(Image.new("RGB", (8, 8)), "PNG"))
+
+
 def test_one_pixel_is_too_small() -> None:
     assert code_of(encode(np.zeros((1, 1, 3), np.uint8))) == "too_small"
     assert code_of(encode(np.zeros((64, 3, 3), np.uint8))) == "too_small"

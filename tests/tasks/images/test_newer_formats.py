@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import zlib
 
 import imagecodecs
 import numpy as np
@@ -87,6 +88,21 @@ def test_levels_of_dicom_fill_the_range_that_it_states() -> None:
     seen = decode(dicom(FLAT, 8, compressed=jpeg, PhotometricInterpretation="YBR_FULL_422"))
     assert np.abs(seen.pixels.astype(int) - decode(jpeg).pixels).max() <= 2
     assert code_of(dicom(signed, 16)) == "undecodable"
+
+
+def test_a_dicom_that_is_deflated_as_a_whole_is_refused_before_it_is_inflated() -> None:
+    pytest.importorskip("pydicom")
+    plain = dicom(FLAT, 8)
+    meta = plain[: 144 + int.from_bytes(plain[140:144], "little")]
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -15)
+    old = meta[meta.index(b"1.2.840.10008.1.2") :].split(b"\0")[0]
+    assert old == b"1.2.840.10008.1.2.1", "explicit, little endian"
+    head = meta.replace(
+        b"UI" + (20).to_bytes(2, "little") + old + b"\0", b"UI" + (22).to_bytes(2, "little") + old + b".99"
+    )
+    head = head[:140] + (int.from_bytes(head[140:144], "little") + 2).to_bytes(4, "little") + head[144:]
+    deflated = head + deflater.compress(plain[len(meta) :]) + deflater.flush()
+    assert code_of(deflated) == "undecodable" and count_pixels(deflated) == 0
 
 
 def test_pages_of_a_pdf_are_its_scans_or_are_drawn() -> None:
