@@ -175,7 +175,7 @@ def files_of_run(source: str, destination: str) -> FilesOfRun | None:
     moved = packed.records > 0 and packed.origin != redact(source)
     if moved and (found is None or not packed.versions.keys() & found.files.keys()):
         raise elsewhere
-    if found is None or not found.files:  # new ones alone are a folder that is emptied after each run
+    if found is None or (packed.records and not found.files):  # new ones alone are an inbox, emptied after each run
         raise UsageError(
             f"expected the {len(packed.versions)} files packed before in {redact(source)}, or new ones, found none; is "
             f"it mounted? To go on with what is packed, name {redact(url)} as the source"
