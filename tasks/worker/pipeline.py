@@ -110,22 +110,19 @@ class _Section(Generic[T]):
         """What a thread is to do now; nothing if it should wait for more."""
         if (batch := self.stages[0].batch) is None:
             return [self.waiting.popleft()] if self.waiting else []
-        if passing := [entry for entry in self.waiting if entry[1].is_over and not entry[1].is_last]:
-            self.waiting = deque(entry for entry in self.waiting if entry not in passing)
-            return passing
         return [self.waiting.popleft() for _ in range(self._ready(batch))]
 
     def _ready(self, batch: Batch[T]) -> int:
         """How many items the next batch has; 0 if it is not full yet."""
         limit, most, weight, size = batch.limit(), batch.size(), 0, 0
         for count, (_, item) in enumerate(self.waiting):
-            if not item.is_over:
-                weight, size = weight + batch.weigh(item), size + item.size
+            weight += 0 if item.is_over else batch.weigh(item)
+            size += item.size
             if weight > limit and count:
                 return count
             if weight >= limit or size >= most or item.is_last or item.is_large:
                 return count + 1
-        return 0
+        return len(self.waiting) if all(item.is_over for _, item in self.waiting) else 0
 
     def work(self, items: Sequence[T]) -> None:
         for one in self.stages:

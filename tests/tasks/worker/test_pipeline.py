@@ -147,30 +147,6 @@ def test_things_that_are_over_do_not_wait_for_others(make: Make) -> None:
     assert len(ends.wait(3)) == 3
 
 
-def test_what_is_over_already_changes_no_batch_whether_it_comes_before_others_or_with_them(make: Make) -> None:
-    def batches(wait_after_the_first: bool) -> list[list[int]]:
-        seen, release = list[list[int]](), threading.Event()
-
-        def hold(things: Sequence[Thing]) -> None:
-            release.wait(30)
-
-        def batch(things: Sequence[Thing]) -> None:
-            seen.append([thing.number for thing in things])
-
-        line, ends = make(Stage("hold", hold, ONE), Stage("batch", batch, Lane("batch", 1), by(8)))
-        line.admit(Thing(0, size=300, is_over=True))
-        if wait_after_the_first:
-            release.set()
-            ends.wait(1)
-        for number in (1, 2, 3):
-            line.admit(Thing(number, size=300, is_last=number == 3))
-        release.set()
-        ends.wait(4)
-        return seen
-
-    assert batches(True) == batches(False) == [[1, 2], [3]]
-
-
 def test_what_is_under_way_is_bounded_and_the_large_are_alone(make: Make) -> None:
     """The first three have room side by side, and wait for each other there."""
     most, under_way, lock, together = [0, 0], list[Thing](), threading.Lock(), threading.Barrier(3)
