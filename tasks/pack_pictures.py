@@ -89,7 +89,7 @@ class FilesOfRun:
     todo: dict[str, str]  # files that are new or have changed, with their versions
     same: dict[str, str]  # files with other versions, and the bytes that were packed
     packed: Packed
-    others: dict[str, str]  # files that are left out, and why, of which no record tells yet
+    others: dict[str, str]  # files that are left out and not recorded yet, and why
 
     @property
     def changed(self) -> int:

@@ -71,7 +71,9 @@ class CLRFace:
         noise = RowNoise(seeds, self._device)
         degraded = self._encode(lq)
         # An ablation may have no use for the IRN's face; z_irn is then z_y.
-        recovered = estimate_of(self._irn, lq, self._options) if self._options.uses_irn else lq
+        recovered = lq
+        if self._options.uses_irn:
+            recovered = estimate_of(self._irn, lq, self_ensemble=self._options.self_ensemble)
         estimate = self._encode(recovered)
         levels = self._sde.levels(self._times(degraded, estimate))
         z = self._start(degraded, estimate, levels[0], noise)

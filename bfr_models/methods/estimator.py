@@ -37,12 +37,12 @@ class Estimator:
     def estimate(self, lq: Tensor) -> Tensor:
         """f(y0) of `resized` faces; [-1, 1] in and out."""
         with autocast(self._device, self._options.precision):
-            return estimate_of(self._network, lq, self._options)
+            return estimate_of(self._network, lq, self_ensemble=self._options.self_ensemble)
 
 
-def estimate_of(network: nn.Module, lq: Tensor, options: EstimateOptions) -> Tensor:
-    """f(y0) by a network that works in [0, 1]; (B, 3, H, W) in [-1, 1] in and out."""
+def estimate_of(network: nn.Module, lq: Tensor, *, self_ensemble: bool = False) -> Tensor:
+    """f(y0) by a network that works in [0, 1]; (B, 3, H, W) in [-1, 1] in and out. See `EstimateOptions`."""
     hq: Tensor = network((lq + 1) / 2).float()
-    if options.self_ensemble:
+    if self_ensemble:
         hq = (hq + network((lq.flip(-1) + 1) / 2).float().flip(-1)) / 2
     return hq.clamp(0, 1) * 2 - 1

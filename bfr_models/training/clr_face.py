@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from bfr_models.diffusion.sampling import get_sampler, sample
 from bfr_models.diffusion.sde import VPSDE
 from bfr_models.diffusion.times import FIRST_TIME, times_from
 from bfr_models.errors import UsageError
-from bfr_models.methods.clr_face_presets import CLRFaceOptions, CLRFacePreset
+from bfr_models.methods.clr_face_presets import CLRFacePreset
 from bfr_models.methods.estimator import estimate_of
 from bfr_models.networks.configs import SwinIRConfig
 from bfr_models.networks.estimators import build_estimator
@@ -144,8 +144,8 @@ class OnLatents(Component):
         return {"trained_with": self._built_on}
 
     def _recovered(self, lq: Tensor) -> Tensor:
-        """The IRN's face as the method has it, of components that have it as `_irn`."""
-        return estimate_of(self._irn, lq, cast(CLRFaceOptions, self.preset.options))
+        """The IRN's face, of components that have it as `_irn`: one estimate, which is enough to train with."""
+        return estimate_of(self._irn, lq)
 
     def _frozen(self, component: str, network: N, device: torch.device) -> N:
         path = require_weight(self.preset.weights[component])

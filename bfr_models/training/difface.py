@@ -13,6 +13,7 @@ from bfr_models.diffusion.sampling import as_model, clipped, get_sampler, sample
 from bfr_models.diffusion.schedule import add_noise, levels_at, linear_alphas_cumprod, truncated_timesteps
 from bfr_models.errors import UsageError
 from bfr_models.methods.difface_presets import DifFacePreset, PriorPreset
+from bfr_models.methods.estimator import estimate_of
 from bfr_models.networks.configs import SwinIRConfig
 from bfr_models.networks.swinir import SwinIR
 from bfr_models.networks.unet import UNet
@@ -63,7 +64,7 @@ class Estimator(Component):
         return [lq, self._restore(network, lq), gt]
 
     def _restore(self, network: nn.Module, lq: Tensor) -> Tensor:
-        return (network((lq + 1) / 2).float() * 2 - 1).clamp(-1, 1)
+        return estimate_of(network, lq)
 
 
 class Prior(Component):

@@ -29,6 +29,7 @@ from bfr_models.diffusion.schedule import add_noise, levels_at, linear_alphas_cu
 from bfr_models.errors import UsageError
 from bfr_models.methods.diffbfr import corrected
 from bfr_models.methods.diffbfr_presets import DiffBFROptions, DiffBFRPreset
+from bfr_models.methods.estimator import estimate_of
 from bfr_models.networks.configs import UNetConfig
 from bfr_models.networks.estimators import build_estimator
 from bfr_models.networks.unet import UNet
@@ -238,8 +239,7 @@ class IrmHigh(_ConditionalDenoiser):
         """One estimate of the face, which is enough to train with; `start_of_second` takes two, as the method does."""
         if self.estimator is None:
             return lq
-        estimate: Tensor = self.estimator.to(lq.device)((lq + 1) / 2)
-        return (estimate.float() * 2 - 1).clamp(-1, 1)
+        return estimate_of(self.estimator.to(lq.device), lq)
 
     @torch.no_grad()
     def _first_output(self, start: Tensor, lq: Tensor, steps: int, noise: Noise) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bfr_models.errors import UsageError
 from bfr_models.faces.template import FFHQ_5, TEMPLATE_SIDE
 from bfr_models.methods.difface_presets import EstimatorPreset
+from bfr_models.methods.estimator import estimate_of
 from bfr_models.networks.configs import UNetEstimatorConfig
 from bfr_models.networks.unet_estimator import UNetEstimator
 from bfr_models.training.component import AuxiliaryWeights, Component, LossWeights, Recipe, psnr
@@ -78,7 +79,7 @@ class UNetRegression(Component):
         return [lq, self._restore(network, lq), gt]
 
     def _restore(self, network: nn.Module, lq: Tensor) -> Tensor:
-        return (network((lq + 1) / 2).float() * 2 - 1).clamp(-1, 1)
+        return estimate_of(network, lq)
 
     @staticmethod
     def _attention(gt: Tensor) -> Tensor:

@@ -109,9 +109,9 @@ def _require_distinct(expression: Any, columns: list[str], condition: str) -> No
         name = steps[1] if len(steps) > 1 and steps[0].casefold() == "rows" else steps[0]
         if len(found := spellings.get(name.casefold(), [])) > 1:
             raise UsageError(
-                f"expected columns that differ in more than case, found {' and '.join(map(repr, found))}, one of which "
-                f"{condition!r} names: SQL does not tell them apart; leave it out, or restore a source whose "
-                "column has another name"
+                f"expected columns that differ in more than case, found {' and '.join(map(repr, found))}; "
+                f"{condition!r} names one of them, and SQL does not tell them apart: leave it out, or restore a source "
+                "whose column has another name"
             )
 
 
