@@ -25,6 +25,12 @@ from tasks.storage.http_errors import causes
 _log = logging.getLogger(__name__)
 
 KILL_TIMEOUT = 2.0  # seconds for Ray to end its actors
+SETTINGS = {
+    "prestart_worker_first_driver": False,  # one for each CPU: the run asks for those that it needs at once
+    "raylet_client_connect_timeout_milliseconds": 10,  # the raylet's object store may listen a moment after it is asked
+    "raylet_client_num_connect_attempts": 1000,
+}
+"""Of a cluster of this process's own. Ray itself tries ten times, a second apart."""
 LEAN_VERSION = "2.60."  # of Ray: the one whose insides `tasks.engine.ray_own_head` knows
 
 
@@ -59,10 +65,8 @@ def _init(address: str | None, environments: bool) -> None:
             ray.init(address=address, **quiet)
         return
     with _own_head(environments):
-        # A small object store: images go through storage, only orders and records through Ray. And no workers in
-        # advance, one for each CPU: the run asks for those that it needs at once.
-        config = {"prestart_worker_first_driver": False}
-        ray.init("local", include_dashboard=False, object_store_memory=256 * 2**20, _system_config=config, **quiet)
+        # A small object store: images go through storage, only orders and records through Ray.
+        ray.init("local", include_dashboard=False, object_store_memory=256 * 2**20, _system_config=SETTINGS, **quiet)
 
 
 def _own_head(environments: bool) -> AbstractContextManager[None]:

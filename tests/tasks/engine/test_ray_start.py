@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,11 @@ ray_cluster.connect_ray(environments="environments" in sys.argv)
 processes = ray._private.worker._global_node.all_processes
 raylet = processes["raylet"][0].process.pid
 children = Path(f"/proc/{raylet}/task/{raylet}/children").read_text().split()
+"""
+FIRST_STEPS = """
+print("ray.dashboard.optional_deps" in sys.modules)
+print(Path(ray._private.worker._global_node.get_logs_dir_path(), "raylet.out").read_text())
+ray.shutdown()
 """
 PROCESSES = """
 print(*sorted(processes))
@@ -65,6 +71,18 @@ def test_ray_of_ones_own_is_what_runs_workers_and_no_more(started: Callable[...,
     """Ray by itself starts a dashboard, an autoscaler and a log monitor as well, whatever it is told, and a raylet two
     agents, in whose places are processes that do nothing."""
     assert started(PROCESSES) == ["gcs_server raylet", "cat cat", "a worker"]
+
+
+def test_nothing_sleeps_a_second_and_nothing_of_the_dashboard_is_imported(started: Callable[..., list[str]]) -> None:
+    """A raylet that asks its own object store a moment too early asks again: Ray by itself a second later, which was
+    every other start of a run."""
+    imported, *log = started(FIRST_STEPS)
+    store, server = (
+        datetime.strptime(next(line for line in log if words in line)[1:24], "%Y-%m-%d %H:%M:%S,%f")
+        for words in ("Starting object store", "ObjectManager server started")
+    )
+    assert imported == "False"
+    assert server - store < timedelta(seconds=0.9)
 
 
 def test_another_version_of_ray_starts_in_its_own_way(started: Callable[..., list[str]]) -> None:
