@@ -28,6 +28,13 @@ from tests import support
 from tests.faults.fault_proxy import KINDS, FaultProxy, Request, never, some
 
 ROWS = 16
+ONE_KIND = (pytest.mark.s3, pytest.mark.minutes)  # they are among all kinds, too
+ON_EACH = pytest.mark.parametrize(
+    "proxy",
+    [pytest.param("moto", marks=pytest.mark.long), pytest.param("ceph", marks=(pytest.mark.s3, pytest.mark.minutes))],
+    indirect=True,
+)
+"""On the real store with `make test-all` alone."""
 
 
 @pytest.fixture
@@ -61,9 +68,9 @@ def undisturbed(run: RestoreRun) -> dict[str, bytes]:
     [
         ("moto", KINDS),
         pytest.param("ceph", KINDS, marks=pytest.mark.s3),
-        pytest.param("ceph", ("busy",), marks=pytest.mark.s3),
-        pytest.param("ceph", ("reset_after",), marks=pytest.mark.s3),
-        pytest.param("ceph", ("reset_upload", "reset_download"), marks=pytest.mark.s3),
+        pytest.param("ceph", ("busy",), marks=ONE_KIND),
+        pytest.param("ceph", ("reset_after",), marks=ONE_KIND),
+        pytest.param("ceph", ("reset_upload", "reset_download"), marks=ONE_KIND),
     ],
     indirect=["proxy"],
 )
@@ -80,7 +87,7 @@ def test_spoiled_requests_lose_nothing_and_double_nothing(
     assert support.restored_images_at(run.destination) == undisturbed(run)
 
 
-@pytest.mark.long
+@ON_EACH
 def test_a_storm_is_waited_out(proxy: FaultProxy, run: RestoreRun) -> None:
     """After the first commit the store refuses everything for some seconds."""
     calm = threading.Timer(5, lambda: setattr(proxy, "choose", never))
@@ -97,7 +104,7 @@ def test_a_storm_is_waited_out(proxy: FaultProxy, run: RestoreRun) -> None:
     assert verify_run(run.destination)["ok"] and support.restored_images_at(run.destination) == undisturbed(run)
 
 
-@pytest.mark.long
+@ON_EACH
 def test_two_drivers_at_once_over_a_bad_store_share_the_work(proxy: FaultProxy, run: RestoreRun) -> None:
     proxy.choose, proxy.slow_seconds = some(seed=5, share=0.15), 0.2
     drivers = [threading.Thread(target=to_the_end, args=(run,)) for _ in range(2)]

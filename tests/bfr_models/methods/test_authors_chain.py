@@ -16,10 +16,14 @@ from bfr_models.weights.tensors import save_weights
 from tests.bfr_models.methods import authors_chain as theirs
 
 
-@pytest.mark.long
+@pytest.mark.parametrize(
+    "steps", [pytest.param(20, marks=pytest.mark.long), pytest.param(100, marks=pytest.mark.minutes)]
+)
 @torch.inference_mode()
-def test_the_full_size_networks_give_the_stored_faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """But for rounding, of 120 calls of a network in float32 and in another layout of memory: 1e-4 allowed, a 78th of a
+def test_the_full_size_networks_give_the_stored_faces(
+    steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for rounding, of calls of a network in float32 and in another layout of memory: 1e-4 allowed, a 78th of a
     grey level."""
     monkeypatch.setenv("BFR_WEIGHTS", str(tmp_path))
     weights = {"estimator": convert_estimator(theirs.estimator_state()), "prior": convert_prior(theirs.prior_state())}
@@ -27,12 +31,12 @@ def test_the_full_size_networks_give_the_stored_faces(tmp_path: Path, monkeypatc
         save_weights(state, {}, tmp_path / f"difface-ffhq512-{name}.safetensors")
     del weights, state
     batch = FaceBatch(("a", "b"), theirs.lq_faces() * 2 - 1, (theirs.SEED,) * 2, places=(0, 1))
-    for steps, (expected, _) in theirs.stored().items():
-        resolved = resolve_method("difface", "ffhq512", {"noise": "authors", "steps": steps})
-        restorer = load_method(replace(resolved, preset=replace(resolved.preset, size=theirs.SIZE)))
-        found = restorer.restore(batch).images
-        assert expected.std() > 0.1 and (expected.abs() < 0.99).float().mean() > 0.5
-        np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=0, atol=1e-4)
+    expected, _ = theirs.stored()[steps]
+    resolved = resolve_method("difface", "ffhq512", {"noise": "authors", "steps": steps})
+    restorer = load_method(replace(resolved, preset=replace(resolved.preset, size=theirs.SIZE)))
+    found = restorer.restore(batch).images
+    assert expected.std() > 0.1 and (expected.abs() < 0.99).float().mean() > 0.5
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=0, atol=1e-4)
 
 
 def test_the_stored_faces_are_small_and_of_both_lengths() -> None:
