@@ -32,6 +32,7 @@ from header import header
 from numpy.typing import NDArray
 from PIL import Image
 
+from bfr_models.degradation.ageing import age
 from bfr_models.degradation.degrade import degrade
 from bfr_models.degradation.presets import get_preset
 from bfr_models.faces.dlib_models import DlibRecogniser
@@ -46,6 +47,8 @@ LEVELS = {  # blur in px of a face of 128 px, noise in grey levels, quality of t
     "worn": (1.3, 8.0, 55),
 }
 PRESETS = ("gfpgan", "difface")
+AGED, AGED_JPEG = "aged", 80
+ALL_LEVELS = (*LEVELS, *PRESETS, AGED)
 SIZES = (64, 384)
 BINS = ((64, 128), (128, 224), (224, 385))
 COMPARED = (128, 256)  # px: smaller faces are enlarged to be compared, larger ones shrunk
@@ -125,14 +128,13 @@ def main() -> None:
 
 
 def _photos(data: Path, seed: int, limit: int | None) -> Iterator[Photo]:
-    levels = [*LEVELS, *PRESETS]
     for number, row in enumerate(pq.read_table(data, columns=["id", "image"]).to_pylist()[:limit]):
-        for turn in range(len(levels)):
-            if turn % 2 != number % 2:  # half of the levels each, so that every face is there but not five times
+        for turn, level in enumerate(ALL_LEVELS):
+            if turn % 2 != number % 2:  # half of the levels each, so that every face is there but not six times
                 continue
             rng = np.random.default_rng((seed, number, turn))
             side = round(float(np.exp(rng.uniform(*np.log(SIZES)))))
-            yield photo_of(row, levels[turn], side, rng)
+            yield photo_of(row, level, side, rng)
 
 
 def photo_of(row: dict[str, Any], level: str, side: int, rng: np.random.Generator) -> Photo:
@@ -147,8 +149,8 @@ def photo_of(row: dict[str, Any], level: str, side: int, rng: np.random.Generato
 def _damage(clean: Uint8Image, level: str, side: int, rng: np.random.Generator) -> Uint8Image:
     if level in PRESETS:
         return degrade(clean, get_preset(level), int(rng.integers(2**62)))
-    blur, noise, quality = LEVELS[level]
-    image: NDArray[np.floating] = clean.astype(np.float32)
+    blur, noise, quality = LEVELS.get(level, (0.0, 0.0, AGED_JPEG))
+    image: NDArray[np.floating] = (age(clean, rng) if level == AGED else clean).astype(np.float32)
     if blur:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), blur * side / 128), np.float32)
     if noise:
@@ -206,7 +208,7 @@ def _table(outcomes: Sequence[Outcome]) -> list[str]:
     head = "| faces | n | before | after | worse | better | untouched | gain | oracle's | kept of it "
     head += "| replaced all: worse | replaced all: gain | unseen: worse | unseen: gain | dB | identity |"
     groups: list[tuple[str, Callable[[Outcome], bool]]] = [("all", lambda _: True)]
-    groups += [(level, lambda o, level=level: o.photo.level == level) for level in (*LEVELS, *PRESETS)]  # type: ignore[misc]
+    groups += [(level, lambda o, level=level: o.photo.level == level) for level in ALL_LEVELS]  # type: ignore[misc]
     groups += [
         (f"{low} to {high - 1} px", lambda o, low=low, high=high: low <= o.photo.side < high)  # type: ignore[misc]
         for low, high in BINS
@@ -244,7 +246,8 @@ def _explanation() -> str:
     worn = "; ".join(f"{name}: blur {b} px, noise {n}, JPEG {q}" for name, (b, n, q) in LEVELS.items())
     return (
         f"`bfr restore --input photos` with the defaults on photos of one face, {SIZES[0]} to {SIZES[1]} px wide. "
-        f"{worn} (blur in px of a face of 128 px); {' and '.join(PRESETS)}: the degradation presets.\n\n"
+        f"{worn} (blur in px of a face of 128 px); {' and '.join(PRESETS)}: the degradation presets; "
+        f"{AGED}: as prints do (halftone, paper, scratches, dust), JPEG {AGED_JPEG}.\n\n"
         "Before and after: mean perceptual distance to the clean face (SqueezeNet 1.1's features, through which the "
         f"judge does not look), compared at the face's own size, at least {COMPARED[0]} and at most {COMPARED[1]} px. "
         f"Worse and better: by more than {EQUAL:.1%} of the distance. Gain: share of the mean distance that goes. The "
