@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cv2
@@ -22,6 +22,7 @@ from tasks.export.rows import ExportRow, ExportRun
 from tasks.export.sidecar import event_of
 from tasks.export.tiff import write_tiff
 from tasks.export.xmp import Event
+from tasks.images.codec import decode, encode
 from tasks.images.kinds import kind_of
 from tasks.images.readers import size
 from tasks.runs.outcomes import CHANGED as CHANGED_FACES
@@ -57,7 +58,7 @@ def make(run: ExportRun, picture: Picture) -> Made:
         notes.add("its format cannot take the new pixels: it stays as it was, and they are beside it as PNG")
     except (RowError, OSError, ValueError) as error:  # the last two are Pillow's
         notes.add(f"the new pixels cannot be put into it ({error}): it stays as it was, and they are beside it as PNG")
-    return Made(CHANGED, _whole(picture, notes), _beside(picture, canvases, event, notes), notes)
+    return Made(CHANGED, _whole(picture, notes), _beside(run, picture, canvases, event, notes), notes)
 
 
 def _whole(picture: Picture, notes: Notes) -> bytes:
@@ -69,33 +70,42 @@ def _whole(picture: Picture, notes: Notes) -> bytes:
     return write_tiff(files, {}, Event("", "", ""), notes)
 
 
-def _beside(picture: Picture, canvases: dict[int, Canvas], event: Event, notes: Notes) -> dict[str, bytes]:
+def _beside(run: ExportRun, picture: Picture, numbers: Iterable[int], event: Event, notes: Notes) -> dict[str, bytes]:
     one = len(picture.rows) == 1
-    originals = {number: picture.rows[number].original or b"" for number in canvases}
     return {
-        ".png" if one else f".page{number + 1}.png": write_png(originals[number], canvas, event, notes)
-        for number, canvas in canvases.items()
+        ".png" if one else f".page{number + 1}.png": _as_png(run, picture.rows[number], event, notes)
+        for number in numbers
     }
+
+
+def _as_png(run: ExportRun, row: ExportRow, event: Event, notes: Notes) -> bytes:
+    """A page with its new pixels as a PNG, upright, with the profile and all else that its own file has beside them."""
+    before = decode(row.original)
+    original = encode(before.pixels, "png", like=before)
+    canvas = _canvas(run, replace(row, original=original), notes)
+    assert canvas is not None, "its pixels are those that were compared before"
+    return write_png(original, canvas, event, notes)
 
 
 def _canvases(run: ExportRun, picture: Picture, notes: Notes) -> dict[int, Canvas]:
     """The new pixels of each page that has some."""
-    found = {}
-    for number, row in enumerate(picture.rows):
-        if row.restored is None or row.original is None or _is_untouched(run, row):
-            continue
-        if row.refused and not _has_the_size_of_before(run, row):
-            raise RowError(
-                "enlarged",
-                "some of its faces are to stay and others are not, and the run has written it larger: the input's "
-                "pixels cannot be put back; decide the same about all of its faces, or restore it without --upscale",
-            )
-        is_exact = run.asked("format") == "png" and not row.refused
-        region = None if is_exact else _pasted(row, run.asked("detector"), notes)
-        canvas = with_restored(row.original, row.restored, region, notes)
-        if canvas is not None:
-            found[number] = canvas
-    return found
+    found = ((number, _canvas(run, row, notes)) for number, row in enumerate(picture.rows))
+    return {number: canvas for number, canvas in found if canvas is not None}
+
+
+def _canvas(run: ExportRun, row: ExportRow, notes: Notes) -> Canvas | None:
+    """The new pixels of a page; None if it has none."""
+    if row.restored is None or row.original is None or _is_untouched(run, row):
+        return None
+    if row.refused and not _has_the_size_of_before(run, row):
+        raise RowError(
+            "enlarged",
+            "some of its faces are to stay and others are not, and the run has written it larger: the input's "
+            "pixels cannot be put back; decide the same about all of its faces, or restore it without --upscale",
+        )
+    is_exact = run.asked("format") == "png" and not row.refused
+    region = None if is_exact else _pasted(row, run.asked("detector"), notes)
+    return with_restored(row.original, row.restored, region, notes)
 
 
 def _is_untouched(run: ExportRun, row: ExportRow) -> bool:
