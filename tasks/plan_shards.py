@@ -66,6 +66,10 @@ def plan_shards(resolved: ResolvedRun, store: Store) -> Plan:
         keep_copies(store, broken)
     if not live:
         raise UsageError(f"expected rows in {run.source}, found Parquet files without any")
+    if plan is None and run.fid_reference is not None:  # else it would be missed when all rows are done
+        from tasks.scoring.reference_set import require_reference  # imports OpenCV
+
+        require_reference(run.fid_reference)
     learn_conditions(store)  # before the first write that only one of several drivers may win
     freeze_spec(resolved, store)
     number = 0 if plan is None else plan.number + 1

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from bfr_models.errors import UsageError
 from bfr_models.metrics.extractors import WHY_NO_FID
 from bfr_models.metrics.frechet import FeatureSource, FeatureStatistics, Gaussian, frechet_distance
 from bfr_models.metrics.measures import Measures
 from tasks.config.restore import RestoreRun
 from tasks.scoring.embedding_sums import SIDES, EmbeddingSums
 from tasks.scoring.face_vectors import SOURCE_KEY
-from tasks.storage.redaction import redact
+from tasks.storage.redaction import redact, redact_text
 from tasks.storage.store import Store
 
 NO_REFERENCE = "nothing to compare with: give --gt-column or --fid-reference"
@@ -55,14 +56,18 @@ def distance_to_gt(sums: EmbeddingSums) -> dict[str, Any]:
 
 
 def set_distance(run: RestoreRun, restored: FeatureStatistics, gt: FeatureStatistics | None) -> dict[str, Any]:
-    """The distance between restored faces and the run's reference: its `fid_reference`, else `gt`."""
-    if run.fid_reference is not None:
-        from tasks.scoring.reference_set import (
-            reference_statistics,
-        )  # imports torch, which the driver of Ray actors must not
+    """The distance between restored faces and the run's reference: its `fid_reference`, else `gt`. One that does not
+    compare, since it has other features, leaves no distance but the reason: a run has to end all the same."""
+    if run.fid_reference is None:
+        return _between(restored, _gaussian(gt), "gt") if gt else {"value": None, "why": NO_REFERENCE}
+    from tasks.scoring.reference_set import (
+        reference_statistics,
+    )  # imports torch, which the driver of Ray actors must not
 
+    try:
         return _between(restored, reference_statistics(run.fid_reference, restored.source), redact(run.fid_reference))
-    return _between(restored, _gaussian(gt), "gt") if gt else {"value": None, "why": NO_REFERENCE}
+    except UsageError as error:
+        return {"value": None, "why": redact_text(str(error))[:500]}
 
 
 def _between(restored: FeatureStatistics, reference: Gaussian | None, name: str) -> dict[str, Any]:

@@ -36,6 +36,14 @@ class Side:
     skipped: int  # rows without an image that decodes
 
 
+def require_reference(url: str) -> None:
+    """UsageError unless there is a reference set: saved statistics that read, or a dataset."""
+    if is_saved(url):
+        Gaussian.from_npz(_saved(url))
+    else:
+        open_source(url)
+
+
 def reference_statistics(url: str, source: FeatureSource) -> Gaussian:
     """The statistics of a reference set by the network that `source` names: saved, or computed from its images."""
     if is_saved(url):

@@ -84,3 +84,13 @@ def test_fid_comes_from_the_features_of_every_face(
     for path in (tmp_path / "dst" / "features").glob("*.parquet"):
         about = json.loads(pq.read_schema(path).metadata[b"inception"])
         assert (about["network"], about["preprocessing"]) == ("inception-2015-12-05", "pytorch-fid")
+
+
+def test_a_reference_of_another_network_leaves_a_distance_out_and_not_the_run_unfinished(
+    source: Path, tmp_path: Path
+) -> None:
+    """FFHQ's statistics by Inception, as pytorch-fid writes them, beside dlib's embeddings."""
+    mean, covariance = np.zeros(2048), np.eye(2048)
+    np.savez(tmp_path / "ffhq.npz", mu=mean, sigma=covariance)
+    found = statistics(tmp_path, source, fid_reference=str(tmp_path / "ffhq.npz"))[DLIB]
+    assert found["value"] is None and "2048" in found["why"]

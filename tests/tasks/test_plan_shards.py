@@ -40,6 +40,14 @@ def sources(run: RestoreRun) -> dict[str, list[str]]:
     return found
 
 
+def test_a_reference_that_is_not_there_is_missed_before_anything_is_done(source: Path) -> None:
+    for missing in ("ffhq.npz", "faces"):
+        run = support.make_run(source.parent, fid_reference=str(source.parent / missing))
+        with pytest.raises(UsageError, match=missing):
+            support.plan_run(run)
+        assert not Path(run.destination).exists() or not any(Path(run.destination).rglob("*.parquet"))
+
+
 def test_a_resume_does_not_list_the_source(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = support.make_run(source.parent)
     first = support.plan_run(run)
