@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_origin
 
@@ -131,8 +131,16 @@ def settings_from(context: typer.Context, model: type[BaseModel], config: Path |
             chosen[name] = given
     settings = {**from_file, **chosen}
     if "options" in model.model_fields:
-        settings["options"] = {**from_file.get("options", {}), **options}
+        settings["options"] = {**_options(from_file, str(config)), **_options(chosen, "--set"), **options}
     return settings
+
+
+def _options(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The method's options among some settings. UsageError unless these are names and values."""
+    found = settings.get("options", {})
+    if not isinstance(found, dict):
+        raise UsageError(f"expected names and values for options in {where}, found {found!r}; for example steps: 4")
+    return found
 
 
 def _qualities(given: Iterable[str]) -> dict[str, str]:
@@ -165,9 +173,9 @@ def _read_settings(config: Path) -> dict[str, Any]:
 
     try:
         found = yaml.safe_load(config.read_text()) or {}
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"expected a YAML file of settings at {config}, found: {error}") from None
-    if not isinstance(found, dict) or not isinstance(found.get("options", {}), dict):
+    if not isinstance(found, dict):
         raise UsageError(f"expected a YAML file of settings at {config} (name: value), found other YAML")
     return found
 
@@ -183,5 +191,9 @@ def _assignments(pairs: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         if not equals:
             raise UsageError(f"expected --set NAME=VALUE, found {pair!r}")
         where = options if name.startswith("options.") else chosen
-        where[name.removeprefix("options.")] = yaml.safe_load(value)
+        try:
+            where[name.removeprefix("options.")] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            found = f"{value!r} ({getattr(error, 'problem', None) or error})"
+            raise UsageError(f"expected a value in YAML for --set {name}, found {found}; put it in quotes") from None
     return chosen, options

@@ -16,6 +16,7 @@ from click.testing import Result
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
+from bfr_models.errors import UsageError
 from flows.cli.app import app
 from flows.cli.command import run as command
 from flows.cli.options import settings_from
@@ -237,6 +238,23 @@ def test_a_setting_wins_over_the_file_and_a_flag_over_both(tmp_path: Path) -> No
     found = settings("reprocess", ReprocessRun, "a", "b", *flags, config=tmp_path / "run.yaml")
     assert (found["seed"], found["method"], found["shard_rows"]) == (2, "passthrough", 8)
     assert found["options"] == {"eta": 0.1, "steps": 4}
+    found = settings("reprocess", ReprocessRun, "a", "b", *flags, "--set", "options={sampler: ddim, steps: 9}")
+    assert found["options"] == {"sampler": "ddim", "steps": 4}  # what names one option wins over what names them all
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [("gt_column=[", "expected a value in YAML for --set gt_column, found '['"), ("options=4", "options in --set")],
+)
+def test_a_setting_that_is_no_yaml_or_no_options_is_wrong_usage(setting: str, told: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(told)):
+        settings("reprocess", ReprocessRun, "a", "b", "--set", setting)
+
+
+def test_a_settings_file_that_is_no_text_is_wrong_usage(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_bytes(b"method: \xff")
+    with pytest.raises(UsageError, match="expected a YAML file of settings"):
+        settings("restore", RestoreRun, "a", "b", config=tmp_path / "run.yaml")
 
 
 @pytest.mark.parametrize("model", [RestoreRun, EvaluateRun, CurateRun, ScoreRun, DegradeRun])
