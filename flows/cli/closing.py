@@ -34,11 +34,11 @@ def closing(console: Console, record: Result) -> None:
         for line in _lines(record):
             console.print(line)
     for warning in record.get("warnings", ()):
-        console.print(f"[yellow]{warning}[/]")
+        console.print(warning, style="yellow", markup=False)
     if not console.is_terminal:
         for code, count in record["rejects"].items():
             console.print(f"rejected as {code}: {count}")
-    console.print(f"report: {record['arguments']['destination']}/report/index.html")
+    console.print(f"report: {record['arguments']['destination']}/report/index.html", markup=False)
     for command in _next(record):
         console.print(f"next:   {command}", markup=False)
 

@@ -127,9 +127,9 @@ def reprocessed(outcome: Result) -> None:
 
 def deployed(found: Result) -> None:
     """The deployment, and the commands that run it."""
-    console.print(f"{found['deployment']}: {found['schedule']}, in the work pool {found['work_pool']}")
+    console.print(f"{found['deployment']}: {found['schedule']}, in the work pool {found['work_pool']}", markup=False)
     if found["gpu_pool"]:
-        console.print(f"holds the concurrency limit {found['gpu_pool']} while it restores")
+        console.print(f"holds the concurrency limit {found['gpu_pool']} while it restores", markup=False)
     console.print(f"measured by {', '.join(f'{what}: {name}' for what, name in found['measured_by'].items())}")
     for command in found["next"]:
         console.print(f"  {command}", markup=False)
@@ -172,7 +172,7 @@ def estimate(facts: Result) -> None:
         if (assessed := facts["assessed"]) and assessed["outcomes"]:
             console.print(f"by the assessment {assessed['faces']} faces; pictures{outcomes_of(assessed['outcomes'])}")
     for warning in facts["warnings"]:
-        console.print(f"[yellow]{warning}[/]")
+        console.print(warning, style="yellow", markup=False)
 
 
 def demo(result: Result) -> None:
@@ -182,7 +182,7 @@ def demo(result: Result) -> None:
         scores = f"identity to gt {identity:.3f}, " if identity is not None else ""
         console.print(f"{name}: {record['totals']['restored']} faces, {scores}{psnr:.2f} dB")
     console.print(f"an old photograph, restored: {result['files']}", markup=False)
-    console.print(f"report: {result['report']}")
+    console.print(f"report: {result['report']}", markup=False)
 
 
 def score(result: Result) -> None:
@@ -213,7 +213,7 @@ def fid(result: Result) -> None:
     if any(result["skipped"]):
         console.print(f"rows without a decodable image: {result['skipped'][0]} and {result['skipped'][1]}")
     if result["warning"]:
-        console.print(f"[yellow]{result['warning']}[/]")
+        console.print(result["warning"], style="yellow", markup=False)
 
 
 def evaluate(result: Result) -> None:
@@ -221,7 +221,7 @@ def evaluate(result: Result) -> None:
     from tasks.report.score_table import to_markdown
 
     console.print(to_markdown(result["comparison"]), markup=False)
-    console.print(f"report: {result['report']}")
+    console.print(f"report: {result['report']}", markup=False)
 
 
 def pack(report: Result) -> None:
@@ -248,4 +248,4 @@ def degrade(report: Result) -> None:
 
 
 def train(result: Result) -> None:
-    console.print(f"weights: {result['weights']}")
+    console.print(f"weights: {result['weights']}", markup=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 
+from rich.markup import escape
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -26,7 +27,7 @@ def doctor(checks: list[Result]) -> None:
         _nodes(checks)
         return
     for check in checks:
-        console.print(f"{_MARKS[check['state']]} {check['name']}: {check['found']}")
+        console.print(f"{_MARKS[check['state']]} {check['name']}: {escape(check['found'])}")
         if check["advice"]:
             console.print(f"   {check['advice']}", markup=False)
 

@@ -48,6 +48,17 @@ def test_a_log_gets_lines() -> None:
     assert "rejected as undecodable: 1" in lines and not any("╭" in line for line in lines)
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_brackets_in_names_are_told_as_they_are(terminal: bool) -> None:
+    """Rich would take `[old]` for a style, and end with an error at `[/b]`."""
+    place, told = "/archive/[old]/[/b]", io.StringIO()
+    record = {**RECORD, "warnings": [f"left out: {place}/a.parquet"]}
+    record["arguments"] = {"source": "/somewhere/else", "destination": place}
+    closing(Console(file=told, force_terminal=terminal, soft_wrap=True, color_system=None), record)
+    lines = told.getvalue().splitlines()
+    assert f"report: {place}/report/index.html" in lines and f"left out: {place}/a.parquet" in lines
+
+
 @pytest.mark.parametrize(
     ("rejects", "mended", "again"),
     [
