@@ -79,11 +79,15 @@ def _sampled(shards: Sequence[Shard], wanted: int, draw: random.Random) -> list[
     order = list(range(len(shards)))
     draw.shuffle(order)
     each = max(SAMPLE_ROWS, -(-wanted // max(len(shards), 1)))
-    chosen: dict[int, Piece] = {}
-    for number in order:
-        shard = shards[number]
-        count = min(each, shard.rows, wanted - sum(piece.rows for piece in chosen.values()))
-        if count <= 0:
-            break
-        chosen[number] = Piece(shard, tuple(sorted(draw.sample(range(shard.rows), count))))
+    counts, left = dict.fromkeys(order, 0), wanted
+    for most in (each, wanted):  # others make up for shards that have fewer rows than their share
+        for number in order:
+            more = min(min(most, shards[number].rows) - counts[number], left)
+            counts[number] += more
+            left -= more
+    chosen = {
+        number: Piece(shards[number], tuple(sorted(draw.sample(range(shards[number].rows), count))))
+        for number, count in counts.items()
+        if count
+    }
     return [chosen[number] for number in sorted(chosen)]

@@ -26,3 +26,9 @@ def test_the_first_rows_or_some_at_random_from_all_over() -> None:
     assert sum(piece.rows for piece in drawn) == 100 and len({piece.shard.id for piece in drawn}) == 13
     assert drawn == pieces(shards(3200), None, 100, 1) != pieces(shards(3200), None, 100, 2)
     assert sum(piece.rows for piece in pieces(shards(64), None, 100, 1)) == 64
+
+
+def test_a_sample_has_as_many_rows_as_were_asked_for_where_some_shards_are_small() -> None:
+    few = list(shards_of_file("/s/0", "0", "1", [32, 32, 32, 4], 32))
+    for wanted in (50, 90, 99, 100):
+        assert sum(piece.rows for piece in pieces(few, None, wanted, 0)) == wanted
