@@ -146,14 +146,20 @@ def _tar(number: int, samples: list[Sample]) -> Iterator[tuple[str, bytes]]:
 
 
 def _folder(number: int, samples: list[Sample]) -> Iterator[tuple[str, bytes]]:
-    """Images and `metadata.jsonl`, as Hugging Face's `imagefolder` reads them."""
+    """Images and `metadata.jsonl`, as Hugging Face's `imagefolder` reads them: of each image a column with its file's
+    name. A column of the rows that has this name is renamed."""
     lines = []
+    own = {
+        column: "file_name" if column == _RESTORED else f"{column}_file_name"
+        for _, some, _ in samples
+        for column in some
+    }
     for _, images, values in samples:
-        named = {}
-        for column, (name, data) in images.items():
+        for name, data in images.values():
             yield f"{number:05d}/{name}", data
-            named["file_name" if column == _RESTORED else f"{column}_file_name"] = name
-        lines.append(encode_json(named | {name: value for name, value in values.items() if name not in named}))
+        names = {own[column]: name for column, (name, _) in images.items()}
+        columns = rename_clashing(list(values), own.values())
+        lines.append(encode_json(names | dict(zip(columns, values.values(), strict=True))))
     yield f"{number:05d}/metadata.jsonl", b"\n".join(lines) + b"\n"
 
 

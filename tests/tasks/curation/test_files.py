@@ -4,9 +4,12 @@ import json
 import tarfile
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from tasks.curation.files import safe_name
+from tasks.curation.files import open_files, safe_name
+from tasks.datasets.image_column import IMAGE
+from tasks.storage.store import Store
 from tests import support
 from tests.tasks.curation.curated import HOSTILE, curated_files, run_rows
 
@@ -63,3 +66,21 @@ def test_a_safe_name_has_nothing_but_plain_letters(row_id: str) -> None:
     name = safe_name(7, row_id)
     assert name.startswith("00000007") and len(name) <= 70
     assert all((letter.isalnum() and letter.isascii()) or letter in "_-" for letter in name)
+
+
+def test_a_column_that_is_called_as_a_folder_calls_its_own_stays(tmp_path: Path) -> None:
+    image = {"bytes": support.encoded(support.portrait(1)), "path": None}
+    columns = {
+        "id": ["a", "b"],
+        "file_name": ["1931/x.jpg", "1931/y.jpg"],
+        "restored": [image, image],
+        "gt": [image, None],
+    }
+    kinds = {"id": pa.string(), "file_name": pa.string(), "restored": IMAGE, "gt": IMAGE}
+    table = pa.Table.from_pydict(columns, pa.schema(list(kinds.items())))
+    with open_files("folder", Store(str(tmp_path)), table.schema) as files:
+        files.write(table)
+    text = (tmp_path / "data" / "00000" / "metadata.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [line["file_name"] for line in lines] == ["00000000-a.png", "00000001-b.png"]
+    assert [line["source_file_name"] for line in lines] == columns["file_name"]
