@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from itertools import count
 from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -21,6 +22,7 @@ from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 from prefect.types.entrypoint import EntrypointType
+from pydantic import ValidationError
 
 from bfr_models.errors import UsageError
 from bfr_models.faces.recognisers import RECOGNISERS
@@ -35,6 +37,7 @@ from tasks.storage.redaction import redact
 TAG = "bfr"
 HEARTBEAT = 30  # seconds; Prefect allows no shorter interval
 SILENCE = timedelta(seconds=3 * HEARTBEAT)
+PAGE = 200  # deployments; the most that a server gives at once
 WATCH = "bfr: a run that has fallen silent has crashed"
 
 
@@ -55,6 +58,8 @@ def deploy(
     limit. Networks set to `auto` are chosen here, once for all workers. Raises UsageError before changing anything.
     """
     schedule = _schedule(cron, interval, timezone)
+    if gpu_limit is not None and run.gpu_pool is None:
+        raise UsageError(f"expected --gpu-pool with --gpu-limit {gpu_limit}, found none: name the limit that it is for")
     resolved = resolve_run(run)
     _require_no_keys(run)
     run = run.model_copy(update=_chosen(resolved))
@@ -117,9 +122,16 @@ def _chosen(resolved: ResolvedRun) -> dict[str, str | float]:
 def _schedule(cron: str | None, interval: float | None, timezone: str | None) -> CronSchedule | IntervalSchedule:
     if (cron is None) == (interval is None):
         raise UsageError('expected --cron or --interval, one of them; for example --cron "0 3 * * *"')
-    if cron is not None:
-        return CronSchedule(cron=cron, timezone=timezone)
-    return IntervalSchedule(interval=timedelta(seconds=interval or 0), timezone=timezone)
+    try:
+        if cron is not None:
+            return CronSchedule(cron=cron, timezone=timezone)
+        return IntervalSchedule(interval=timedelta(seconds=interval or 0), timezone=timezone)
+    except ValidationError as error:
+        found = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UsageError(
+            f"expected a schedule that Prefect takes, found: {found}; for example "
+            '--cron "0 3 * * *" --timezone Europe/Berlin'
+        ) from None
 
 
 def _require_no_keys(run: ReprocessRun) -> None:
@@ -159,12 +171,23 @@ def _require_one_deployment(client: SyncPrefectClient, run: ReprocessRun, name: 
                 "another --name"
             )
     ours = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
-    for found in client.read_deployments(deployment_filter=ours, limit=200, sort=DeploymentSort.NAME_ASC):
+    for found in _all_deployments(client, ours):
         if found.name != name and _place(_destination(found)) == _place(run.destination):
             raise UsageError(
                 f"expected no other deployment for {place}, found {flow}/{found.name}; change it with "
                 f"--name {found.name}, or delete it: `prefect deployment delete {flow}/{found.name}`"
             )
+
+
+def _all_deployments(client: SyncPrefectClient, which: DeploymentFilter) -> Iterator[DeploymentResponse]:
+    """Page by page: a server gives no more at a time."""
+    for offset in count(0, PAGE):
+        found = client.read_deployments(
+            deployment_filter=which, limit=PAGE, offset=offset, sort=DeploymentSort.NAME_ASC
+        )
+        yield from found
+        if len(found) < PAGE:
+            return
 
 
 def _destination(found: DeploymentResponse) -> str:

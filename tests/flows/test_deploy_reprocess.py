@@ -19,10 +19,10 @@ from prefect.settings import (
     PREFECT_CLIENT_MAX_RETRIES,
     temporary_settings,
 )
-from pydantic import ValidationError
 
 from bfr_models.errors import UsageError
 from bfr_models.faces import recognisers
+from flows import deploy_reprocess
 from flows.deploy_reprocess import HEARTBEAT, WATCH, _watch, deploy
 from flows.orchestration.credentials import StoreCredentials, use_credentials
 from flows.orchestration.run_page import DEGRADED, FAILED, HELD_BACK
@@ -103,6 +103,16 @@ def test_a_deployment_of_another_destination_is_not_overwritten(prefect_server: 
     assert deploy(ask(destination="s3://archive/restored/"), interval=90)["id"] == made["id"]
 
 
+def test_a_second_deployment_of_a_destination_is_found_among_any_number(
+    prefect_server: str, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("page-1", "page-2"):
+        deploy(ask(destination=f"s3://{name}"), interval=60, name=name)
+    monkeypatch.setattr(deploy_reprocess, "PAGE", 1)
+    with pytest.raises(UsageError, match="expected no other deployment for s3://page-2, found reprocess/page-2"):
+        deploy(ask(destination="s3://page-2"), interval=60, name="page-3")
+
+
 def test_what_is_auto_is_chosen_where_it_is_deployed(
     prefect_server: str, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,10 +131,13 @@ def test_what_is_wrong_is_said_before_anything_is_made(prefect_server: str, ask:
     for schedule in ({}, {"cron": "* * * * *", "interval": 5.0}):
         with pytest.raises(UsageError, match="expected --cron or --interval"):
             deploy(ask(), **schedule)
-    with pytest.raises(ValidationError, match="cron"):
+    with pytest.raises(UsageError, match=r"expected a schedule that Prefect takes, found: .*at three"):
         deploy(ask(), cron="at three")
-    with pytest.raises(ValidationError, match="timezone"):
-        deploy(ask(), cron="0 3 * * *", timezone="Middle/Earth")
+    for schedule in ({"cron": "0 3 * * *"}, {"interval": 60.0}):
+        with pytest.raises(UsageError, match=r"expected a schedule that Prefect takes, found: .*timezone"):
+            deploy(ask(), timezone="Middle/Earth", **schedule)
+    with pytest.raises(UsageError, match="expected --gpu-pool with --gpu-limit 2, found none"):
+        deploy(ask(), interval=60, gpu_limit=2)
     with pytest.raises(UsageError, match="unknown method 'magic'"):
         deploy(ask(method="magic"), interval=60)
     with pytest.raises(UsageError, match="expected an address without keys, found them in that of s3://bucket/x"):
