@@ -39,6 +39,9 @@ SORTED_BY = {
 }
 
 
+_FLAGS = {"effort": "quality"}  # of `bfr restore`, where they are not called as the argument
+_NO_FLAGS = ("retire_deleted", "leave_out_damaged")  # of `bfr reprocess` alone: they decide nothing about a row
+
 PARTS = ("report.html.j2", "report.js", "look.css", "report.css")
 
 
@@ -188,9 +191,9 @@ def _command(run: Run) -> str:
     given = {key: value for key, value in (_at(run, "arguments") or {}).items() if value not in (None, [])}
     words = ["bfr", "restore", given.pop("source", "SRC"), given.pop("destination", "DST")]
     for key, value in (method | given | dict(given.pop("options", {}))).items():
-        if value is not None and value is not False and not isinstance(value, Mapping):
+        if value is not None and value is not False and not isinstance(value, Mapping) and key not in _NO_FLAGS:
             text = ",".join(map(str, value)) if isinstance(value, list | tuple) else value
-            words += [f"--{str(key).replace('_', '-')}"] + ([] if value is True else [text])
+            words += [f"--{_FLAGS.get(key, str(key)).replace('_', '-')}"] + ([] if value is True else [text])
     return shlex.join(plain(word, limit=4000) for word in words)
 
 
