@@ -6,6 +6,7 @@ Commands stand outside of the box, in one line each, so that they can be copied.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from shlex import quote
 from typing import Any
 
 from rich.box import ROUNDED
@@ -89,7 +90,7 @@ def _next(record: Result) -> Iterator[str]:
     """The commands that a finished run is most likely to be followed by."""
     arguments = record["arguments"]
     source, destination = arguments["source"], arguments["destination"]
-    has_files = source.startswith(f"{destination}/")  # it was given files
+    has_files, run = source.startswith(f"{destination}/"), quote(destination)  # the first: it was given files
     rejects = standing_rejects(record)
     mendable = [code for code in rejects if has_files and code in MENDABLE]
     if mendable:
@@ -98,10 +99,10 @@ def _next(record: Result) -> Iterator[str]:
     if others := [code for code in rejects if code not in mendable]:
         yield f"look at {destination}/rejected; what may pass is tried again with --retry-rejected {','.join(others)}"
     if has_files:
-        yield f"bfr review {destination}        # look at the faces and decide"
-        yield f"bfr export {destination} DIR    # the same files, restored"
+        yield f"bfr review {run}        # look at the faces and decide"
+        yield f"bfr export {run} DIR    # the same files, restored"
     else:
-        yield f'bfr curate {destination} DIR --where "identity_similarity > 0.9"    # the best rows as a dataset'
+        yield f'bfr curate {run} DIR --where "identity_similarity > 0.9"    # the best rows as a dataset'
 
 
 def outcomes_of(counts: Mapping[str, int]) -> str:

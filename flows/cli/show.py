@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
+from shlex import quote
 from typing import Any
 
 from rich.console import Console
@@ -49,7 +50,7 @@ def verified(found: Result) -> None:
         console.print("[green]ok[/]: every row exactly once, every file as committed")
         return
     console.print(_problems(found["problems"]))
-    console.print(f"`bfr repair {found['destination']}` mends what can be mended", markup=False)
+    console.print(f"`bfr repair {quote(found['destination'])}` mends what can be mended", markup=False)
 
 
 def repaired(found: Result) -> None:

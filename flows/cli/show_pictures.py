@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from shlex import quote
 from typing import Any
 
 from rich.table import Column, Table
@@ -88,9 +89,9 @@ def packed(files: Any, report: Any) -> None:
 def reviewed(result: Result) -> None:
     """What has been decided, and the commands that go by it."""
     counts = ", ".join(f"{count} {verdict}" for verdict, count in result["decisions"].items() if count)
-    own = sum(result["own"].values())
+    own, run = sum(result["own"].values()), quote(result["run"])
     console.print(f"decided: {counts or 'nothing yet'}; {own} by {result['reviewer']}", markup=False)
     if result["decisions"]["approved"]:
-        console.print(f"  bfr export {result['run']} DIR --only approved", markup=False)
+        console.print(f"  bfr export {run} DIR --only approved", markup=False)
     if result["decisions"]["redo"]:
-        console.print(f"  bfr restore {result['run']} DST --redo", markup=False)
+        console.print(f"  bfr restore {run} DST --redo", markup=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from typing import Any
 
 import pytest
@@ -46,6 +47,14 @@ def test_a_log_gets_lines() -> None:
         "1,200 rows in = 1,199 written (9 restored, 1,190 kept as they were) + 1 rejected, 40 shards, 61.5 s"
     )
     assert "rejected as undecodable: 1" in lines and not any("╭" in line for line in lines)
+
+
+def test_a_command_with_a_path_that_has_a_space_can_be_copied() -> None:
+    told, place = io.StringIO(), "/my scans/restored"
+    record = {**RECORD, "arguments": {"source": f"{place}/source", "destination": place}}
+    closing(Console(file=told, soft_wrap=True), record)
+    commands = [line.removeprefix("next:   ") for line in told.getvalue().splitlines() if "next:   bfr" in line]
+    assert [shlex.split(command, comments=True)[2] for command in commands] == [place, place]
 
 
 @pytest.mark.parametrize("terminal", [False, True])
