@@ -50,8 +50,8 @@ def fetch_weights(
     for entry in todo:
         if entry.by_hand and mirror is None:
             raise UsageError(
-                f"expected a mirror for {entry.name}, found none: {entry.origin} is a page, not a file; download "
-                f"{entry.by_hand} there and run `bfr weights import {entry.group} {entry.by_hand}`"
+                f"expected a mirror for {entry.name}, found none: {entry.origin} is not the file itself; get "
+                f"{entry.by_hand} from there by hand and run `bfr weights import {entry.group} {entry.by_hand}`"
             )
     refused = {**_unchecked(todo, trust_on_first_use), **_not_agreed(todo, consent)}
     if refused:

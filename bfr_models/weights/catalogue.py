@@ -26,7 +26,7 @@ class WeightEntry:
     licence_url: str
     non_commercial: bool
     converter: str | None = None
-    by_hand: str | None = None  # the file's name, where the origin is a page that only a person can download from
+    by_hand: str | None = None  # the file's name, where the origin is a page, an archive or another format
 
     @property
     def group(self) -> str:
@@ -101,7 +101,7 @@ CATALOGUE = (
                 "the model.ckpt in the archive",
                 "https://ommer-lab.com/files/latent-diffusion/vq-f4.zip",
                 None, None,
-                *_COMPVIS, "bfr_models.conversion.vqgan:convert_first_stage"),
+                *_COMPVIS, "bfr_models.conversion.vqgan:convert_first_stage", by_hand="model.ckpt"),
 
     WeightEntry("facexlib/retinaface-resnet50", "RetinaFace, the face detector of facexlib",
                 f"{_FACEXLIB}/v0.1.0/detection_Resnet50_Final.pth",
@@ -130,7 +130,8 @@ CATALOGUE = (
                 "https://storage.openvinotoolkit.org/repositories/open_model_zoo/2023.0/models_bin/1/"
                 "face-reidentification-retail-0095/FP32/face-reidentification-retail-0095.xml",
                 None, None,
-                *_OPEN_MODEL_ZOO, "bfr_models.conversion.mobile_face:convert_recogniser"),
+                *_OPEN_MODEL_ZOO, "bfr_models.conversion.mobile_face:convert_recogniser",
+                by_hand="face-reidentification-retail-0095.onnx"),
 
     WeightEntry("realesrgan/x2plus", "Real-ESRGAN x2plus, which enlarges a photo's background twice",
                 f"{_REALESRGAN}/v0.2.1/RealESRGAN_x2plus.pth",

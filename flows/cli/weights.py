@@ -17,7 +17,8 @@ from flows.cli.output import with_output_options
 app = typer.Typer(help="List, fetch, verify and import weights.", no_args_is_help=True)
 
 Names = Annotated[
-    list[str], typer.Argument(metavar="NAME...", help="Names from `bfr weights list`, or parts of names.")
+    list[str],
+    typer.Argument(metavar="NAME...", help="Names from `bfr weights list`, or their beginnings: difface/ffhq512."),
 ]
 
 

@@ -173,6 +173,7 @@ def test_a_catalogued_file_has_what_a_user_must_know(entry: WeightEntry) -> None
     origin, licence = urlsplit(entry.origin), urlsplit(entry.licence_url)
     assert origin.scheme == licence.scheme == "https"
     assert entry.by_hand or origin.path.endswith(entry.source_file)
+    assert entry.source_file.endswith((".pth", ".ckpt", ".onnx")), "what a converter reads"
     assert entry.licence and entry.what and entry_of(entry.stem) is entry
     assert entry.sha256 is None or (len(entry.sha256) == 64 and int(entry.sha256, 16))
     assert entry.size is None or 1e6 < entry.size < 1e9

@@ -69,12 +69,22 @@ def assert_whole(cache: Path) -> None:
 
 def test_what_is_to_be_got_by_hand_comes_from_a_mirror_alone(server: Server, cache: Path, fetch: Fetch) -> None:
     by_hand = {"by_hand": "net_v1.pth"}
-    with pytest.raises(UsageError, match=r"/v1/net\.pth is a page, not a file; .*`bfr weights import lib net_v1\.pth`"):
+    with pytest.raises(
+        UsageError, match=r"/v1/net\.pth is not the file itself; .*`bfr weights import lib net_v1\.pth`"
+    ):
         fetch(**by_hand)
     assert not server.requests
     assert fetch(mirror=f"{server.url}/mirror", **by_hand)["source"]["file"] == "net_v1.pth"
     assert_whole(cache)
     assert server.requests == [("/mirror/net_v1.pth", None, None)]
+
+
+@pytest.mark.parametrize("name", ["clr_face/ffhq512/vqgan", "recogniser/face-reidentification-retail-0095"])
+def test_an_archive_and_a_model_of_another_format_are_not_downloaded_in_vain(name: str, cache: Path) -> None:
+    """No converter reads them: what was downloaded would be thrown away."""
+    with pytest.raises(UsageError, match=r"is not the file itself; get .*\.(ckpt|onnx) from there by hand and run"):
+        fetch_weights([name], lambda _: True, trust_on_first_use=True)
+    assert not cache.exists()
 
 
 def test_a_file_is_fetched_with_its_card_and_then_left_alone(server: Server, cache: Path, fetch: Fetch) -> None:
