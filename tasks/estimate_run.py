@@ -7,9 +7,8 @@ from typing import Any
 
 from bfr_models.device import local_device
 from tasks.config.resolve import ResolvedRun
+from tasks.plan_shards import shards_to_be
 from tasks.runs.face_sizes import face_sizes, too_small
-from tasks.runs.listing import list_source
-from tasks.runs.plan import find_plan
 from tasks.runs.selected_rows import SelectedRows, selected_rows
 from tasks.runs.spec import check_destination
 from tasks.storage.store import Store
@@ -26,9 +25,7 @@ def estimate_run(resolved: ResolvedRun) -> dict[str, Any]:
     """
     run, store = resolved.run, Store(resolved.run.destination)
     check_destination(resolved, store)
-    shards, _ = list_source(run)
-    plan = find_plan(store)
-    done = plan.done if plan else frozenset()
+    shards, done = shards_to_be(run, store)
     todo = [shard for shard in shards if shard.commit not in done]
     rows = sum(shard.rows for shard in todo)
     workers = run.actors or 1

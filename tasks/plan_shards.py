@@ -96,6 +96,15 @@ def finished_plan(resolved: ResolvedRun, store: Store) -> Plan | None:
     return replace(plan, given=run.source, damaged=left_out, finished=True)
 
 
+def shards_to_be(run: RestoreRun, store: Store) -> tuple[list[Shard], frozenset[str]]:
+    """The shards as a plan that is made now would have them, and the commits of those that are done. Writes nothing."""
+    plan = find_plan(store)
+    if plan is None:
+        return list_source(run)[0], frozenset()
+    retry = set(run.retry_rejected) if _is_new_retry(store, plan, run) else set()
+    return _live_shards(store, plan, run, retry, set())[0], plan.done
+
+
 def _live_shards(
     store: Store, plan: Plan | None, run: RestoreRun, retry: set[str], broken: set[str]
 ) -> tuple[list[Shard], tuple[str, ...]]:

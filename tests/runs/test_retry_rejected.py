@@ -9,6 +9,7 @@ import pytest
 from bfr_models.errors import BfrError
 from tasks.config.resolve import resolve_run
 from tasks.config.restore import RestoreRun
+from tasks.estimate_run import estimate_run
 from tasks.explain_row import explain_row
 from tasks.runs.plan import latest_plan
 from tasks.runs.shards import Shard, from_table
@@ -113,3 +114,12 @@ def test_a_source_that_grows_leaves_generations_as_they_are(with_rejects: Restor
     plan = support.plan_run(with_rejects)
     assert [shard.generation for shard in plan.todo] == [0] and plan.todo_count == 1
     assert sorted(plan.shards["generation"].to_pylist()) == [0, 0, 0, 1]
+
+
+def test_an_estimate_takes_shards_that_were_tried_again_for_done(with_rejects: RestoreRun, tmp_path: Path) -> None:
+    (tmp_path / "ill").unlink()
+    run = again(with_rejects, "method_failed")
+    assert estimate_run(resolve_run(run))["rows_to_do"] == 4, "the shard that is to be tried again"
+    support.finished_run(run)
+    for asked in (with_rejects, run):
+        assert estimate_run(resolve_run(asked))["rows_to_do"] == 0
