@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from bfr_models.errors import UsageError
 from tasks.datasets.row_groups import value_at
+from tasks.datasets.writer import rename_clashing
 from tasks.report.identity_words import face_word, row_word
 from tasks.runs import commits
 from tasks.runs.finished_run import current_run
@@ -91,7 +92,8 @@ def _rows(store: Store, shard: Shard, record: commits.Record, row_id: str) -> It
         with store.open_input(path) as file:
             for values in _matches(pq.ParquetFile(file), row_id):
                 state = "restored" if folder == DATA else "rejected"
-                yield {"state": state, **values, **made_by, "file": path}
+                names = rename_clashing(list(values), [*made_by, "state", "identity", "became"])
+                yield {"state": state, **dict(zip(names, values.values(), strict=True)), **made_by, "file": path}
 
 
 def _matches(parquet: pq.ParquetFile, row_id: str) -> Iterator[dict[str, Any]]:

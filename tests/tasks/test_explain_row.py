@@ -26,6 +26,15 @@ def test_a_restored_row_is_told_with_what_made_it_and_without_its_pixels(tmp_pat
     assert "restored" not in row and not any(isinstance(value, bytes) for value in row.values())
 
 
+def test_columns_of_the_input_that_are_called_as_what_is_told_are_told_as_well(tmp_path: Path) -> None:
+    own = {"source": "Library of Congress", "process": "albumen", "state": "Ohio", "became": "mayor"}
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(1, **own))
+    support.finished_run(support.make_run(tmp_path))
+    (row,) = explain_row(str(tmp_path / "dst"), "a.parquet#0")
+    assert {name: row[f"source_{name}"] for name in own} == own
+    assert row["source"].endswith("a.parquet") and row["state"] == "restored"
+
+
 @pytest.mark.parametrize(
     ("outcomes", "enlarged", "said"),
     [
