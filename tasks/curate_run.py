@@ -39,8 +39,9 @@ from tasks.curation.selection import (
 )
 from tasks.datasets.conditions import check_conditions, rows_where
 from tasks.datasets.writer import encode_table
-from tasks.runs.finished_run import FinishedRun, open_run
+from tasks.runs.finished_run import FinishedRun, Rows, open_run
 from tasks.runs.layout import CURATION, CURATION_UNFINISHED, REPORT
+from tasks.runs.superseded import of_file, superseded_rows
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 from tasks.worker.daemon_threads import DaemonThreads
@@ -159,6 +160,8 @@ def _clear(store: Store) -> None:
 
 def _select(asked: CurateRun, run: FinishedRun, conditions: list[str]) -> tuple[Selection, Duplicates | None]:
     selection = Selection.of(run.table.num_rows)
+    if len(superseded := _superseded(run)):
+        selection.drop("superseded by a newer version of its file", superseded)
     for condition, holds in zip(conditions, rows_where(run.table, conditions), strict=True):
         selection.keep(condition, holds)
     rank, duplicates = ranks(run.table, asked.by, asked.ascending), None
@@ -176,3 +179,12 @@ def _select(asked: CurateRun, run: FinishedRun, conditions: list[str]) -> tuple[
         chosen = best(selection.kept, rank, asked.top_k)
         selection.drop(f"not of the {asked.top_k} {order} {asked.by}", np.setdiff1d(selection.kept, chosen))
     return selection, duplicates
+
+
+def _superseded(run: FinishedRun) -> Rows:
+    """The rows whose file was packed anew since: the newer row counts."""
+    found, known = np.zeros(run.table.num_rows, bool), superseded_rows(run.store)
+    for file in run.files if known else ():
+        rows = slice(file.start, file.stop)
+        found[rows] = np.isin(run.source_rows[rows], list(of_file(file.source, known)))
+    return np.flatnonzero(found)

@@ -40,7 +40,12 @@ def superseded_rows(store: Store) -> Rows:
 
 def of_shard(shard: Shard, superseded: Rows) -> frozenset[int]:
     """Those of the rows that are in the file of a shard."""
-    return superseded.get(shard.source.rpartition(f"/{SOURCE}/")[2], frozenset())
+    return of_file(shard.source, superseded)
+
+
+def of_file(source: str, superseded: Rows) -> frozenset[int]:
+    """Those of the rows that are in the file at an address."""
+    return superseded.get(source.rpartition(f"/{SOURCE}/")[2], frozenset())
 
 
 @dataclass

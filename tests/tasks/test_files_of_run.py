@@ -18,12 +18,15 @@ import pytest
 from PIL import Image
 
 from bfr_models.errors import BfrError, UsageError
+from tasks.config.curate import CurateRun
+from tasks.curate_run import curate_run
 from tasks.datasets.image_files import image_files
 from tasks.export_run import export_run
 from tasks.pack_pictures import files_of_run, pack_pictures
 from tasks.repair_run import repair_run
 from tasks.runs.layout import LEFT_OUT, SOURCE, SUMS
 from tasks.runs.outcomes import rejects_too_many, standing_rejects, standing_rows
+from tasks.runs.packed import read_packed
 from tasks.runs.source import open_source
 from tasks.runs.spec import read_spec
 from tasks.storage.store import Store
@@ -408,3 +411,17 @@ def test_an_image_without_an_extension_is_taken(scans: Path, tmp_path: Path) -> 
     for name in ("1.png", "a/2.png", "4.png"):
         (scans / name).unlink()
     assert pack(scans, tmp_path / "other").rows == pack_pictures(str(scans), str(tmp_path / "packed")).rows == 1
+
+
+def test_of_a_file_that_has_changed_a_curated_dataset_has_the_newer_image_alone(scans: Path, tmp_path: Path) -> None:
+    out, curated = tmp_path / "dst", tmp_path / "curated"
+    for number in (1, 3):
+        (scans / "1.png").write_bytes(picture(number))
+        pack(scans, out)
+        restore(f"{out}/{SOURCE}", tmp_path)
+    record = curate_run(CurateRun(source=str(out), destination=str(curated), by="seconds"))
+    assert record["counts"] == {"rows": 3, "kept": 2, "dropped": 1}
+    (old,) = pq.read_table(curated / "dropped.parquet").to_pylist()
+    assert (old["id"], old["reason"]) == ("1.png", "superseded by a newer version of its file")
+    assert old["origin_file"].endswith(read_packed(Store(f"{out}/{SOURCE}")).parts[0]), "what was packed first"
+    assert sorted(pq.read_table(curated / "data")["id"].to_pylist()) == ["1.png", "a/2.png"]
