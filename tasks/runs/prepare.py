@@ -41,7 +41,8 @@ def with_rows(resolved: ResolvedRun) -> ResolvedRun:
         resolved = replace(resolved, selection=selected.description)
     if not has_own_source({"source": run.source, "destination": run.destination}):
         return resolved
-    return replace(resolved, begun_at=_settings(Store(run.destination)).get("source"))
+    here = redact(run.source.rstrip("/"))
+    return replace(resolved, begun_at=_settings(Store(run.destination)).get("source", here))
 
 
 def decide_input(run: Run, verb: str = "bfr restore") -> tuple[Run, str]:

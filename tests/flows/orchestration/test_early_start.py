@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from bfr_models.errors import UsageError
-from flows.orchestration.early_start import early_start
+from flows.orchestration.early_start import early_start, taken_early_start
 from flows.restore_dataset import restore_without_prefect
 from tasks.config.resolve import ResolvedRun, resolve_run
 from tasks.engine.thread_pool import ThreadPool
+from tasks.pack_pictures import files_of_run
 from tasks.runs import single_writer
 from tasks.runs.commits import committed
+from tasks.runs.prepare import prepare_run
 from tasks.storage.store import Store
 from tasks.worker.job import Order
 from tests import support
@@ -66,6 +68,19 @@ def test_the_time_of_a_run_counts_from_its_first_steps(resolved: ResolvedRun) ->
         record = restore_without_prefect(resolved.run)
     worked = sum(commit["seconds"] for commit in support.read_commits(Path(resolved.run.destination))[:1])
     assert record["totals"]["wall_seconds"] >= worked
+
+
+def test_so_does_that_of_a_run_of_files(tmp_path: Path) -> None:
+    """Its recipe takes over a run that knows where its source was when it began, which was just now."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "a.png").write_bytes(support.encoded(support.portrait(1)))
+    run = support.make_run(tmp_path)
+    files = files_of_run(run.source, run.destination)
+    assert files is not None
+    files.pack()
+    resolved = prepare_run(run.model_copy(update={"source": files.url}))
+    with early_start(resolved):
+        assert taken_early_start(prepare_run(resolved.run)) is not None
 
 
 def test_a_run_that_is_left_before_its_recipe_is_resumed(resolved: ResolvedRun, orders: list[Order]) -> None:
