@@ -14,7 +14,7 @@ from tasks.config.resolve import ResolvedRun
 from tasks.config.restore import RestoreRun
 from tasks.datasets.overwriting import require_outside
 from tasks.runs.commits import committed, read_commit
-from tasks.runs.layout import COMMITS, DATA, RECORD, SPEC
+from tasks.runs.layout import CARD, COMMITS, DATA, POINTER, RECORD, REPORT, SPEC
 from tasks.runs.sealed import DamagedError, read_json
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
@@ -25,6 +25,8 @@ Settings = dict[str, Any]
 
 _BEFORE: Settings = {"max_harm": 1, "size": "network", "grain": "clean"}
 """What runs did before they had these settings: their spec.json has none of them."""
+_WRITTEN = (RECORD, DATA, COMMITS, REPORT, CARD, POINTER)
+"""What a run would write over or be mixed with, if it is there first: of an assessment, a comparison, generations."""
 _ASKED = 16  # commits
 _TOLD_FIRST = ("source", "method.method", "method.preset.name")
 _TOLD = 8  # differing settings in a message
@@ -64,18 +66,18 @@ def check_destination(resolved: ResolvedRun, store: Store) -> None:
     store.require_writable()
     if store.exists(SPEC):
         _refuse_mixture(read_spec(store), resolved)
-    elif any(store.exists(path) for path in (RECORD, DATA, COMMITS)) and (
+    elif (others := [path for path in _WRITTEN if store.exists(path)]) and (
         settings_of_commits(store) != {settings_digest(resolved.settings)}
     ):
         raise UsageError(
-            f"expected a new or an unfinished run at {run.destination}, found other files and no {SPEC}; use another "
+            f"expected a new or an unfinished run at {run.destination}, found {others[0]} and no {SPEC}; use another "
             f"destination, or, if that was this run, `bfr repair {redact(run.destination)}`"
         )
 
 
 def is_empty(store: Store) -> bool:
-    """Whether there is nothing of a run at a destination."""
-    return not any(store.exists(path) for path in (SPEC, RECORD, DATA, COMMITS))
+    """Whether there is nothing of a run, or in its way, at a destination."""
+    return not any(store.exists(path) for path in (SPEC, *_WRITTEN))
 
 
 def freeze_spec(resolved: ResolvedRun, store: Store) -> None:

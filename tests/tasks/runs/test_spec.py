@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from bfr_models.errors import UsageError
 from tasks.config.resolve import resolve_run
 from tasks.config.restore import RestoreRun
+from tasks.storage.store import Store
 from tests import support
 
 
@@ -62,7 +64,15 @@ def test_what_does_not_change_the_output_may_change(change: dict[str, Any], sour
 
 def test_a_destination_with_other_files_is_refused(source: Path) -> None:
     support.write_parquet(source.parent / "dst" / "data" / "mine.parquet", support.make_rows(1))
-    with pytest.raises(UsageError, match="found other files"):
+    with pytest.raises(UsageError, match=r"found data and no plan/spec\.json"):
+        support.check_run(support.make_run(source.parent))
+
+
+@pytest.mark.parametrize("path", ["report/index.html", "README.md", "current.json"])
+def test_what_a_run_would_write_over_or_be_mixed_with_is_refused(path: str, source: Path) -> None:
+    """As an assessment, a comparison, somebody's own folder and generations have it."""
+    Store(str(source.parent / "dst")).write(path, b"mine")
+    with pytest.raises(UsageError, match=f"found {re.escape(path)} and no"):
         support.check_run(support.make_run(source.parent))
 
 
