@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bfr_models.errors import BfrError
+from tasks.config.code import require_accepted_code
 from tasks.config.resolve import ResolvedRun
 from tasks.config.restore import RestoreRun
 from tasks.runs.damage import Damage
@@ -44,16 +45,18 @@ class Repair:
 
 
 def repair_run(destination: str, *, accept_code_change: bool = False) -> Repair:
-    """Reads the whole run, or the current one of generations, and mends its records and its plan. UsageError if there
-    is no run."""
+    """Reads the whole run, or the current one of generations, and mends its records and its plan. UsageError, before
+    anything is changed, if there is no run, and if it has to be restored by other code than it was begun with."""
     store = current_run(destination)
     found = inspect_run(store)
     damage = [one for one in found.problems if one.kind not in _NOT_DAMAGE]
     if not damage and not _has_lost_commits(found):
         return Repair(found.problems, [], None, todo=False, close=False)
     resolved, why = _started_with(store, found, accept_code_change)
-    mended = list(_mend_records(store, damage, found.settings or (resolved.settings if resolved else None)))
     plan, broken = found.plan, {one.commit for one in damage if one.commit}
+    if resolved is not None and plan is not None and (broken or plan.todo_count) and plan.done - broken:
+        require_accepted_code(plan.made_by.get("code", {}), accepted=accept_code_change)
+    mended = list(_mend_records(store, damage, found.settings or (resolved.settings if resolved else None)))
     if plan is None or any(one.kind.startswith("plan_") for one in damage):
         if resolved is not None:  # the recipe makes the plan again, and then looks at the shards of that one
             resolved = replace(resolved, run=resolved.run.model_copy(update={"deep": True}))

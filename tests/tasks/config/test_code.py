@@ -12,6 +12,7 @@ from bfr_models.errors import UsageError
 from tasks.config import code
 from tasks.config.resolve import resolve_run
 from tasks.config.restore import RestoreRun
+from tasks.repair_run import repair_run
 from tasks.restore_shards import restore_shards, worker_pool
 from tasks.runs.plan import freeze_plan, latest_plan
 from tasks.runs.shards import from_table
@@ -81,6 +82,22 @@ def test_what_was_accepted_once_is_not_asked_again(begun: RestoreRun, change_cod
     change_code("after")
     support.plan_run(begun.model_copy(update={"accept_code_change": True}))
     assert support.finished_run(begun)["totals"]["rows"] == 12
+
+
+def test_a_repair_that_has_to_restore_by_other_code_is_refused_and_writes_nothing(
+    begun: RestoreRun, change_code: Callable[[str], None]
+) -> None:
+    support.finished_run(begun)
+    next((Path(begun.destination) / "data").iterdir()).write_bytes(b"")
+    change_code("after")
+    before = support.snapshot(Path(begun.destination))
+    with pytest.raises(UsageError, match=r"bfr: expected before, found after.*--accept-code-change"):
+        repair_run(begun.destination)
+    assert support.snapshot(Path(begun.destination)) == before
+    repair = repair_run(begun.destination, accept_code_change=True)
+    assert repair.todo and repair.resolved is not None
+    support.finished_run(repair.resolved.run)
+    assert verify_run(begun.destination)["ok"]
 
 
 def test_a_finished_run_is_a_no_op_under_any_code_until_there_is_more_to_do(
