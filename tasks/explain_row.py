@@ -18,6 +18,7 @@ from tasks.runs.finished_run import current_run
 from tasks.runs.layout import DATA, REJECTED, SPEC
 from tasks.runs.outcomes import row_words
 from tasks.runs.plan import Plan, latest_plan
+from tasks.runs.sealed import run_parquet
 from tasks.runs.shards import Shard, from_table
 from tasks.runs.spec import read_spec
 from tasks.storage.redaction import redact
@@ -89,8 +90,8 @@ def _rows(store: Store, shard: Shard, record: commits.Record, row_id: str) -> It
         if folder not in record["files"]:
             continue
         path = record["files"][folder]["path"]
-        with store.open_input(path) as file:
-            for values in _matches(pq.ParquetFile(file), row_id):
+        with run_parquet(store, path) as parquet:
+            for values in _matches(parquet, row_id):
                 state = "restored" if folder == DATA else "rejected"
                 names = rename_clashing(list(values), [*made_by, "state", "identity", "became"])
                 yield {"state": state, **dict(zip(names, values.values(), strict=True)), **made_by, "file": path}

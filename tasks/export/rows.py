@@ -22,7 +22,7 @@ from tasks.runs.packed import read_packed
 from tasks.runs.plan import require_finished
 from tasks.runs.record import RunRecord
 from tasks.runs.reviews import APPROVED, ORIGINAL, FaceKey, Reviews, read_reviews
-from tasks.runs.sealed import DamagedError
+from tasks.runs.sealed import DamagedError, run_parquet
 from tasks.runs.shards import Shard, from_table, is_unchanged
 from tasks.runs.spec import read_spec, settings_digest
 from tasks.runs.superseded import Rows, of_shard, superseded_rows
@@ -145,8 +145,8 @@ class ExportRun:
                 face["outcome"] = f"{KEPT_ORIGINAL}: {why} ({face['outcome']})"
 
     def _columns(self, path: str, names: list[str]) -> pa.Table:
-        with self.store.open_input(path) as opened:
-            return pq.read_table(opened, columns=names)
+        with run_parquet(self.store, path) as parquet:
+            return parquet.read(columns=names)
 
 
 def open_export(url: str, *, only_approved: bool = False) -> ExportRun:
@@ -170,8 +170,7 @@ def _records(store: Store, path: str | None, images: list[str]) -> Iterator[dict
     """The rows of a file of the run: its columns without images, and those of `images` that it has."""
     if path is None:
         return
-    with store.open_input(path) as opened:
-        parquet = pq.ParquetFile(opened)
+    with run_parquet(store, path) as parquet:
         schema = parquet.schema_arrow
         names = [name for name in schema.names if name in images or name in plain_columns(schema)]
         for group in range(parquet.num_row_groups):

@@ -6,10 +6,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from tasks.report.cards import MAX_CARDS
 from tasks.runs.outcomes import CHANGED, outcome_word
+from tasks.runs.sealed import run_parquet
 from tasks.storage.store import Store
 
 EXAMPLE_SHARE = 2 / 3  # of the cards: the rest is for faces that nothing makes special
@@ -62,8 +61,7 @@ def _spread(files: Sequence[str], count: int) -> list[str]:
 
 def _of_file(store: Store, path: str, wanted: Sequence[Place], more: int) -> tuple[list[Place], list[str], Rows]:
     """The wanted faces and up to so many more, in the order of the file."""
-    with store.open_input(path) as source:
-        parquet = pq.ParquetFile(source)
+    with run_parquet(store, path) as parquet:
         table = parquet.read(columns=[name for name in FACTS if name in parquet.schema_arrow.names])
     rows: list[dict[str, Any]] = table.to_pylist()
     every = [(number, place) for number, row in enumerate(rows) for place in range(len(row["faces"] or ()))]

@@ -21,6 +21,7 @@ from tasks.runs.manifest import read_manifest
 from tasks.runs.plan import latest_plan, require_finished
 from tasks.runs.pointer import address, read_pointer
 from tasks.runs.record import read_record
+from tasks.runs.sealed import run_parquet
 from tasks.runs.shards import from_table
 from tasks.storage.store import PARALLEL_READS, Store
 
@@ -163,6 +164,5 @@ def _open(store: Store, record: dict[str, Any]) -> FinishedRun:
 
 
 def _plain(store: Store, path: str) -> tuple[pa.Schema, pa.Table]:
-    with store.open_input(path) as source:
-        parquet = pq.ParquetFile(source)
+    with run_parquet(store, path) as parquet:
         return parquet.schema_arrow, parquet.read(columns=plain_columns(parquet.schema_arrow))

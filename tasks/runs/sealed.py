@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -67,6 +68,20 @@ def read_json(store: Store, path: str) -> dict[str, Any]:
     if CHECKSUM in record and record[CHECKSUM] != _checksum(record):
         raise damaged(store, path, "content that does not match its checksum")
     return record
+
+
+@contextmanager
+def run_parquet(store: Store, path: str) -> Iterator[pq.ParquetFile]:
+    """A file with rows of a run. DamagedError if it is gone or does not read."""
+    try:
+        with store.open_input(path) as opened:
+            yield pq.ParquetFile(opened)
+    except FileNotFoundError:
+        raise damaged(store, path, "no file") from None
+    except DAMAGE as error:
+        if not is_damage(error):
+            raise
+        raise damaged(store, path, f"one that does not read ({error})") from error
 
 
 def encode_sealed(table: pa.Table, metadata: Mapping[bytes, bytes] | None = None) -> bytes:

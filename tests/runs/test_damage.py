@@ -13,8 +13,13 @@ import pytest
 from bfr_models.errors import BfrError
 from flows.repair_dataset import repair_dataset
 from flows.restore_dataset import restore_without_prefect
+from tasks.config.curate import CurateRun
 from tasks.config.resolve import resolve_run
 from tasks.config.restore import RestoreRun
+from tasks.curate_run import curate_run
+from tasks.explain_row import explain_row
+from tasks.export_run import export_run
+from tasks.render_report import render_report
 from tasks.restore_shards import restore_shards, worker_pool
 from tasks.runs.record import RunRecord
 from tasks.verify_run import verify_run
@@ -165,3 +170,22 @@ def test_repair_mends_it_and_keeps_what_was_damaged(runs: Runs, damaged: tuple[P
     kept = [copy.read_bytes() for copy in (destination / "damaged").rglob("*") if copy.is_file()]
     stays = path == "report/index.html" or path.startswith("plan/0")  # the one is made anew, the other superseded
     assert there is None or there in kept or stays or not outcome["found"]
+
+
+@pytest.mark.parametrize("fault", ["removed", "truncated"])
+def test_what_reads_the_rows_names_a_damaged_file_and_what_to_do(runs: Runs, tmp_path: Path, fault: str) -> None:
+    destination = tmp_path / "dst"
+    shutil.copytree(runs.folder / "finished", destination)
+    path = min(destination.glob(FOUND["data"]))
+    FAULTS[fault](path, path)
+    run, made = str(destination), str(tmp_path / "made")
+    readers: dict[str, Callable[[], object]] = {
+        "explain": lambda: explain_row(run, "row-0"),
+        "report": lambda: render_report(run),
+        "curate": lambda: curate_run(CurateRun(source=run, destination=made)),
+        "export": lambda: export_run(run, made),
+    }
+    for reader, read in readers.items():
+        with pytest.raises(BfrError) as raised:
+            read()
+        assert path.name in str(raised.value) and f"`bfr repair {run}`" in str(raised.value), reader
