@@ -16,6 +16,7 @@ from tasks.config.resolve import ResolvedRun, resolve_run
 from tasks.runs.layout import SOURCE
 from tasks.runs.listing import list_source
 from tasks.runs.prepare import decide_input
+from tasks.runs.spec import flat
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
@@ -107,9 +108,10 @@ def _require_own(store: Store, request: dict[str, Any]) -> dict[str, Any] | None
                 "files; use another destination"
             )
         return None
-    differing = [key for key, value in request.items() if found.get(key) != value]
+    there, here = flat({key: found.get(key) for key in request}), flat(request)
+    differing = [key for key in there | here if there.get(key) != here.get(key)]
     if differing:
-        told = "; ".join(f"{key}: expected {found.get(key)}, found {request[key]}" for key in differing)[:600]
+        told = "; ".join(f"{key}: expected {there.get(key)}, found {here.get(key)}" for key in differing)[:600]
         raise UsageError(
             f"{redact(store.url())} holds an assessment with other settings ({told}); use another destination"
         )

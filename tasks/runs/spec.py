@@ -35,8 +35,8 @@ _SHOWN = 120  # characters of a setting's value in a message
 
 def settings_digest(settings: Settings) -> str:
     """8 hex digits; equal for settings that may share a destination."""
-    flat = _flat(settings).items()
-    given = {key: value for key, value in flat if value not in (None, _BEFORE.get(key)) and key != "fingerprint"}
+    told = flat(settings).items()
+    given = {key: value for key, value in told if value not in (None, _BEFORE.get(key)) and key != "fingerprint"}
     return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -107,7 +107,7 @@ def settings_of_commits(store: Store) -> set[str | None]:
 
 
 def _refuse_mixture(found: Settings, resolved: ResolvedRun) -> None:
-    there, here = _BEFORE | _flat(found), _BEFORE | _flat(resolved.settings)
+    there, here = _BEFORE | flat(found), _BEFORE | flat(resolved.settings)
     differing = [key for key in there | here if there.get(key) != here.get(key) and key != "fingerprint"]
     if not differing:
         return
@@ -120,12 +120,12 @@ def _refuse_mixture(found: Settings, resolved: ResolvedRun) -> None:
     )
 
 
-def _flat(settings: Settings, prefix: str = "") -> Settings:
+def flat(settings: Settings, prefix: str = "") -> Settings:
     """{"method": {"options": {"steps": 2}}} -> {"method.options.steps": 2}"""
-    flat: Settings = {}
+    found: Settings = {}
     for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
+    return found
 
 
 def _short(value: object) -> str:

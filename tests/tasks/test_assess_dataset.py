@@ -172,7 +172,7 @@ def test_a_plan_counts_what_the_assessment_found(assessed: tuple[Path, dict[str,
 
 def test_other_settings_and_other_folders_are_refused(assessed: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, _ = assessed
-    with pytest.raises(UsageError, match=r"an assessment with other settings \(arguments"):
+    with pytest.raises(UsageError, match=r"settings \(arguments\.min_face: expected 64, found 50\)"):
         assess(folder, shard_rows=2, min_face=50)
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="expected an empty folder"):
