@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 
 from bfr_models.device import local_device
 from bfr_models.judge.verdict import HarmLimits
-from tasks.assessment.begin import begin
+from tasks.assessment.begin import begin, require_assessment
 from tasks.assessment.outcomes import Limits
 from tasks.assessment.table import DUPLICATES, RECORD, SCHEMA, UNFINISHED
 from tasks.assessment.units import Unit
@@ -58,6 +58,11 @@ class Line(Protocol):
 
 
 Progress = Callable[[str, int, int], AbstractContextManager[Line]]
+
+
+def require_place(asked: AssessRun) -> None:
+    """UsageError, before files are packed into it, if the destination holds something else."""
+    require_assessment(Store(asked.destination))
 
 
 def finished_assessment(asked: AssessRun) -> dict[str, Any] | None:

@@ -67,6 +67,7 @@ def assess(
 
 def _packed(asked: AssessRun) -> AssessRun:
     """The assessment of a dataset: files are packed into it first, once, as a run packs its own."""
+    from tasks.assess_dataset import require_place
     from tasks.config.resolve import resolve_run
     from tasks.pack_pictures import files_of_run
 
@@ -74,5 +75,6 @@ def _packed(asked: AssessRun) -> AssessRun:
     files = files_of_run(asked.source, asked.destination)
     if files is None:
         return asked
+    require_place(asked)
     show_pictures.packed(files, files.pack())
     return asked.model_copy(update={"source": files.url})

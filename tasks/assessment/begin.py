@@ -98,15 +98,20 @@ def _found(store: Store) -> dict[str, Any] | None:
     return None
 
 
+def require_assessment(store: Store) -> None:
+    """UsageError unless the destination holds an assessment, of whatever settings, or nothing yet but its images."""
+    if _found(store) is None and (others := [path for path in store.list() if not path.startswith(f"{SOURCE}/")]):
+        raise UsageError(
+            f"expected an empty folder at {redact(store.url())}, found {others[0]} and {len(others) - 1} other files; "
+            "use another destination"
+        )
+
+
 def _require_own(store: Store, request: dict[str, Any]) -> dict[str, Any] | None:
     """The record of this very assessment, if it is finished. UsageError if the destination holds something else."""
+    require_assessment(store)
     found = _found(store)
     if found is None:
-        if others := [path for path in store.list() if not path.startswith(f"{SOURCE}/")]:
-            raise UsageError(
-                f"expected an empty folder at {redact(store.url())}, found {others[0]} and {len(others) - 1} other "
-                "files; use another destination"
-            )
         return None
     there, here = flat({key: found.get(key) for key in request}), flat(request)
     differing = [key for key in there | here if there.get(key) != here.get(key)]

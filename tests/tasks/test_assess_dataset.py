@@ -54,6 +54,16 @@ def assess(folder: Path, **settings: Any) -> tuple[dict[str, Any], Line]:
     return assess_dataset(AssessRun(**asked), line), line
 
 
+def test_files_are_not_packed_into_a_folder_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(support.encoded(support.portrait(0)))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("x")
+    result = CliRunner().invoke(app, ["assess", str(tmp_path / "photos"), str(tmp_path / "mine")])
+    assert result.exit_code == 2 and "expected an empty folder" in result.stderr
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
 def test_files_are_packed_into_the_assessment_once(tmp_path: Path) -> None:
     """And a restore of the same files takes what it selects: both name them alike."""
     (tmp_path / "photos").mkdir()
