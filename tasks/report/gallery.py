@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tasks.config.restore import RestoreRun
 from tasks.report.cards import INPUT, TRUTH, Card, Hero, Photo, Reject, tile_budget
@@ -19,6 +18,7 @@ from tasks.report.image_cells import ImageCells
 from tasks.report.pictures import opened, shown
 from tasks.runs.plan import Plan
 from tasks.runs.record import RunRecord
+from tasks.runs.sealed import run_parquet
 from tasks.runs.shards import Shard, from_table
 from tasks.storage.store import Store
 
@@ -103,8 +103,8 @@ def example_rejects(store: Store, manifest: Sequence[Mapping[str, Any]]) -> list
     cells, counts = ImageCells(READ_BYTES // 4), Counter[str]()
     paths = [entry["rejected"] for entry in manifest if entry["rejected"]]
     for path in paths[:REJECT_FILES]:
-        with store.open_input(path) as source:
-            rows = pq.read_table(source, columns=["id", "error", "detail"]).to_pylist()
+        with run_parquet(store, path) as parquet:
+            rows = parquet.read(columns=["id", "error", "detail"]).to_pylist()
         taken = []
         for number, row in enumerate(rows):
             counts[row["error"]] += 1

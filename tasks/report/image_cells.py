@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from bfr_models.errors import BfrError
 from tasks.datasets.image_column import embedded_bytes
 from tasks.datasets.row_ids import row_ids
+from tasks.runs.sealed import run_parquet
 from tasks.runs.shards import Shard, require_unchanged
 from tasks.storage.store import Store
 
@@ -27,8 +28,8 @@ class ImageCells:
 
     def of_run(self, store: Store, path: str, column: str, rows: Sequence[int]) -> Iterator[tuple[int, bytes | None]]:
         """Images of a data file or one of rejects, by the (ascending) numbers of their rows."""
-        with store.open_input(path) as source:
-            yield from self._cells(pq.ParquetFile(source, buffer_size=STREAM), 0, column, rows)
+        with run_parquet(store, path, STREAM) as parquet:
+            yield from self._cells(parquet, 0, column, rows)
 
     def of_source(self, shard: Shard, column: str, ids: Sequence[str], rows: Sequence[int]) -> dict[int, bytes | None]:
         """The input images of rows of a data file that has these ids, by number; none if the source has changed."""

@@ -28,6 +28,7 @@ from tasks.report.identity_words import BOX_SHARE
 from tasks.runs.layout import DATA, MANIFEST, REJECTED, review_index
 from tasks.runs.manifest import Entry
 from tasks.runs.outcomes import CHANGED
+from tasks.runs.sealed import run_parquet
 from tasks.runs.shards import Shard
 from tasks.storage.store import PARALLEL_READS, Store
 
@@ -112,8 +113,7 @@ def _of_file(
     """The faces of one data file."""
     if entry[DATA] is None:
         return SCHEMA.empty_table()
-    with store.open_input(entry[DATA]) as opened:
-        parquet = pq.ParquetFile(opened)
+    with run_parquet(store, entry[DATA]) as parquet:
         wanted = (year_column,) if year_column else YEAR_COLUMNS
         years = next((name for name in wanted if name in parquet.schema_arrow.names), None)
         table = parquet.read(columns=["id", "faces", *([years] if years else [])])
@@ -175,8 +175,8 @@ def _source_rows(store: Store, shard: Shard, entry: Entry) -> NDArray[np.int64]:
     rows = np.array(shard.numbers, np.int64)
     if entry[REJECTED] is None:
         return rows
-    with store.open_input(entry[REJECTED]) as opened:
-        return np.setdiff1d(rows, pq.read_table(opened, columns=["source_row"])["source_row"].to_numpy())
+    with run_parquet(store, entry[REJECTED]) as parquet:
+        return np.setdiff1d(rows, parquet.read(columns=["source_row"])["source_row"].to_numpy())
 
 
 def _field(faces: pa.StructArray, name: str) -> pa.Array:

@@ -81,8 +81,8 @@ class FinishedRun:
         rows = np.array(covered, np.int64)
         if file.rejected is None:
             return rows
-        with self.store.open_input(file.rejected) as opened:
-            return np.setdiff1d(rows, pq.read_table(opened, columns=["source_row"])["source_row"].to_numpy())
+        with run_parquet(self.store, file.rejected) as parquet:
+            return np.setdiff1d(rows, parquet.read(columns=["source_row"])["source_row"].to_numpy())
 
     def read(self, rows: Rows, columns: Sequence[str] | None = None) -> Iterator[tuple[Rows, pa.Table]]:
         """Reads `rows` (ascending), with all columns or some; yields row groups one by one, with the file's schema."""

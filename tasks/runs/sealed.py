@@ -71,11 +71,12 @@ def read_json(store: Store, path: str) -> dict[str, Any]:
 
 
 @contextmanager
-def run_parquet(store: Store, path: str) -> Iterator[pq.ParquetFile]:
-    """A file with rows of a run. DamagedError if it is gone or does not read."""
+def run_parquet(store: Store, path: str, buffer_size: int = 0) -> Iterator[pq.ParquetFile]:
+    """A file with rows of a run, read in pieces of `buffer_size` bytes if that is not 0. DamagedError if it is gone or
+    does not read."""
     try:
         with store.open_input(path) as opened:
-            yield pq.ParquetFile(opened)
+            yield pq.ParquetFile(opened, buffer_size=buffer_size)
     except FileNotFoundError:
         raise damaged(store, path, "no file") from None
     except DAMAGE as error:

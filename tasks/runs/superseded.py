@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from tasks.runs.layout import REJECTED, SOURCE
 from tasks.runs.manifest import Entry
 from tasks.runs.packed import read_packed
-from tasks.runs.sealed import DamagedError
+from tasks.runs.sealed import DamagedError, run_parquet
 from tasks.runs.shards import Shard
 from tasks.storage.store import PARALLEL_READS, Store
 
@@ -68,8 +68,9 @@ def count_superseded(store: Store, shards: Iterable[Shard], entries: Mapping[str
 
 
 def _rejects(store: Store, path: str) -> list[dict[str, Any]]:
-    with store.open_input(path) as opened:
-        return pq.read_table(opened, columns=["source_row", "error"]).to_pylist()
+    with run_parquet(store, path) as parquet:
+        rejects: list[dict[str, Any]] = parquet.read(columns=["source_row", "error"]).to_pylist()
+    return rejects
 
 
 def _rows_of(folder: Store, part: str, names: Collection[str]) -> Iterable[int]:

@@ -11,13 +11,13 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bfr_models.errors import BfrError
 from bfr_models.metrics.frechet import FeatureSource
 from tasks.runs.finished_run import FinishedRun, Rows, RunFile
 from tasks.runs.outcomes import SCORED
+from tasks.runs.sealed import run_parquet
 from tasks.storage.store import PARALLEL_READS
 
 SCHEMA = pa.schema(
@@ -74,8 +74,8 @@ class FaceVectors:
         """Whether all features files have this column: those of earlier versions lack `embedding_gt`."""
 
         def names(path: str) -> list[str]:
-            with self._run.store.open_input(path) as opened:
-                return list(pq.read_schema(opened).names)
+            with run_parquet(self._run.store, path) as parquet:
+                return list(parquet.schema_arrow.names)
 
         paths = [file.features for file in self._run.files if file.features]
         with ThreadPoolExecutor(PARALLEL_READS) as readers:
@@ -87,8 +87,8 @@ class FaceVectors:
         rows, empty = np.arange(file.start, file.stop), np.empty((0, 0), np.float32)
         if file.features is None:
             return rows[:0], empty, None
-        with self._run.store.open_input(file.features) as opened:
-            table = pq.read_table(opened, columns=["id", column])
+        with run_parquet(self._run.store, file.features) as parquet:
+            table = parquet.read(columns=["id", column])
         owners = np.repeat(rows, self._scored_faces[file.start : file.stop])
         if [self._run.ids[row] for row in owners] != table["id"].to_pylist():
             raise BfrError(

@@ -13,13 +13,13 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from bfr_models.errors import UsageError
 from bfr_models.metrics.extractors import WHY_NO_FID
 from bfr_models.metrics.frechet import FeatureSource, FeatureStatistics, Gaussian, frechet_distance
 from bfr_models.metrics.measures import Measures
 from tasks.config.restore import RestoreRun
+from tasks.runs.sealed import run_parquet
 from tasks.scoring.embedding_sums import SIDES, EmbeddingSums
 from tasks.scoring.face_vectors import SOURCE_KEY
 from tasks.storage.redaction import redact, redact_text
@@ -104,8 +104,8 @@ def folded(parts: Iterator[FeatureStatistics]) -> FeatureStatistics | None:
 
 def _of_each_shard(store: Store, files: Iterable[tuple[str, str]], column: str) -> Iterator[FeatureStatistics]:
     for shard, path in files:
-        with store.open_input(path) as file:
-            table = pq.read_table(file, columns=[column])
+        with run_parquet(store, path) as parquet:
+            table = parquet.read(columns=[column])
         vectors = table[column].drop_null()
         if len(vectors):
             source = FeatureSource(**json.loads(table.schema.metadata[SOURCE_KEY]))

@@ -18,9 +18,11 @@ from tasks.config.resolve import resolve_run
 from tasks.config.restore import RestoreRun
 from tasks.curate_run import curate_run
 from tasks.explain_row import explain_row
+from tasks.export.rows import open_export
 from tasks.export_run import export_run
 from tasks.render_report import render_report
 from tasks.restore_shards import restore_shards, worker_pool
+from tasks.review.index import make_index
 from tasks.runs.record import RunRecord
 from tasks.verify_run import verify_run
 from tests import support
@@ -173,19 +175,29 @@ def test_repair_mends_it_and_keeps_what_was_damaged(runs: Runs, damaged: tuple[P
 
 
 @pytest.mark.parametrize("fault", ["removed", "truncated"])
-def test_what_reads_the_rows_names_a_damaged_file_and_what_to_do(runs: Runs, tmp_path: Path, fault: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("data", ("explain", "report", "curate", "export", "review")),
+        ("rejected", ("explain", "report", "curate", "review")),
+    ],
+)
+def test_what_reads_the_rows_names_a_damaged_file_and_what_to_do(
+    runs: Runs, tmp_path: Path, kind: str, names: tuple[str, ...], fault: str
+) -> None:
     destination = tmp_path / "dst"
     shutil.copytree(runs.folder / "finished", destination)
-    path = min(destination.glob(FOUND["data"]))
+    path = min(destination.glob(FOUND[kind]))
     FAULTS[fault](path, path)
     run, made = str(destination), str(tmp_path / "made")
     readers: dict[str, Callable[[], object]] = {
-        "explain": lambda: explain_row(run, "row-0"),
+        "explain": lambda: explain_row(run, "row-0" if kind == "data" else "no such row"),
         "report": lambda: render_report(run),
         "curate": lambda: curate_run(CurateRun(source=run, destination=made)),
         "export": lambda: export_run(run, made),
+        "review": lambda: list(make_index(open_export(run), None)),
     }
-    for reader, read in readers.items():
+    for name in names:
         with pytest.raises(BfrError) as raised:
-            read()
-        assert path.name in str(raised.value) and f"`bfr repair {run}`" in str(raised.value), reader
+            readers[name]()
+        assert path.name in str(raised.value) and f"`bfr repair {run}`" in str(raised.value), name
