@@ -7,8 +7,8 @@ from typing import Any
 
 from bfr_models.device import local_device
 from tasks.config.resolve import ResolvedRun
-from tasks.plan_shards import shards_to_be
 from tasks.runs.face_sizes import face_sizes, too_small
+from tasks.runs.live_shards import shards_to_be
 from tasks.runs.selected_rows import SelectedRows, selected_rows
 from tasks.runs.spec import check_destination
 from tasks.storage.store import Store

@@ -13,7 +13,6 @@ error.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -22,19 +21,18 @@ from bfr_models.errors import UsageError
 from tasks.config.code import differences, require_accepted_code, running_code
 from tasks.config.resolve import ResolvedRun
 from tasks.config.restore import RestoreRun
-from tasks.runs import commits
 from tasks.runs.commits import committed
 from tasks.runs.damage import closing_record, described, inspect_shards, newest_plan, record_damage
 from tasks.runs.layout import RECORD, SPEC, plan_file
 from tasks.runs.listing import list_source
-from tasks.runs.mending import keep_copies, keep_copy, next_generations, retire, shards_by_commits
-from tasks.runs.plan import Plan, find_plan, finished_record, freeze_plan, latest_plan, plan_numbers, reopen
+from tasks.runs.live_shards import is_new_retry, live_shards
+from tasks.runs.mending import keep_copies, keep_copy, retire, shards_by_commits
+from tasks.runs.plan import Plan, find_plan, freeze_plan, latest_plan, plan_numbers, reopen
 from tasks.runs.record import read_record
 from tasks.runs.sealed import DamagedError
-from tasks.runs.shards import Shard, from_table, is_unchanged, recognised
+from tasks.runs.shards import is_unchanged
 from tasks.runs.single_writer import learn_conditions
 from tasks.runs.spec import check_destination, freeze_spec, read_spec, settings_digest
-from tasks.storage.redaction import redact, without_secrets
 from tasks.storage.store import PARALLEL_READS, Store
 
 _log = logging.getLogger(__name__)
@@ -53,10 +51,10 @@ def plan_shards(resolved: ResolvedRun, store: Store) -> Plan:
         broken = _broken_commits(store, plan, run)
         plan = replace(plan, given=run.source, done=plan.done - broken)
         reopen(store, plan)
-        retry = set(run.retry_rejected) if _is_new_retry(store, plan, run) else set()
+        retry = set(run.retry_rejected) if is_new_retry(store, plan, run) else set()
         if plan.todo_count and not retry and _sources_unchanged(plan):
             return replace(_renewed(resolved, store, plan, broken), resumed=True)
-    live, left_out = _live_shards(store, plan, run, retry, broken)
+    live, left_out = live_shards(store, plan, run, retry, broken)
     if plan is not None:
         if [shard.commit for shard in live] == plan.commits:
             finished = closing_record(store, plan) is not None
@@ -88,34 +86,12 @@ def finished_plan(resolved: ResolvedRun, store: Store) -> Plan | None:
         return None
     if plan is None or not _is_of(resolved, plan) or not store.exists(SPEC) or closing_record(store, plan) is None:
         return None
-    live, left_out = _live_shards(store, plan, run, set(run.retry_rejected), set())
+    live, left_out = live_shards(store, plan, run, set(run.retry_rejected), set())
     if [shard.commit for shard in live] != plan.commits or newest_plan(store, plan) > plan.number:
         return None
     if any(shard.damage for shard in inspect_shards(store, plan, read_spec(store), deep=run.deep)):
         return None
     return replace(plan, given=run.source, damaged=left_out, finished=True)
-
-
-def shards_to_be(run: RestoreRun, store: Store) -> tuple[list[Shard], frozenset[str]]:
-    """The shards as a plan that is made now would have them, and the commits of those that are done. Writes nothing."""
-    plan = find_plan(store)
-    if plan is None:
-        return list_source(run)[0], frozenset()
-    retry = set(run.retry_rejected) if _is_new_retry(store, plan, run) else set()
-    return _live_shards(store, plan, run, retry, set())[0], plan.done
-
-
-def _live_shards(
-    store: Store, plan: Plan | None, run: RestoreRun, retry: set[str], broken: set[str]
-) -> tuple[list[Shard], tuple[str, ...]]:
-    """The shards as they are to be now, those of the source among them, and what was left out of the source."""
-    live, damaged = list_source(run)
-    left_out = tuple(f"left out: {redact(url)} does not read ({why})" for url, why in damaged.items())
-    if plan is not None:
-        live = recognised(live, from_table(plan.shards))
-        kept = _carried_over(plan, live, damaged, run.retire_deleted)
-        live = kept + _tried_again(store, plan, live, retry, broken)
-    return live, left_out
 
 
 def _live_plan(resolved: ResolvedRun, store: Store) -> Plan | None:
@@ -190,49 +166,6 @@ def _require_code(plan: Plan, run: RestoreRun) -> None:
 
 def _made_by(resolved: ResolvedRun) -> dict[str, Any]:
     return {"settings": resolved.settings, "arguments": resolved.run.arguments, "code": running_code()}
-
-
-def _carried_over(plan: Plan, live: list[Shard], damaged: Iterable[str], retire_deleted: bool) -> list[Shard]:
-    """The planned shards of files that are gone from the source, and the finished ones of files that are damaged now.
-    UsageError if a file went before it was done: a plan without it would lose its rows silently."""
-    sources, unread = {without_secrets(shard.source) for shard in live}, set(map(without_secrets, damaged))
-    planned = [(shard, without_secrets(shard.source)) for shard in from_table(plan.shards)]
-    absent = [(shard, source) for shard, source in planned if source not in sources]
-    kept = [s for s, source in absent if (s.commit in plan.done if source in unread else not retire_deleted)]
-    _require_done(plan, kept)
-    return kept
-
-
-def _require_done(plan: Plan, gone: list[Shard]) -> None:
-    if (undone := next((shard for shard in gone if shard.commit not in plan.done), None)) is None:
-        return
-    of_the_file = [shard for shard in gone if shard.source == undone.source]
-    rows = sum(shard.rows for shard in of_the_file)
-    left = sum(shard.rows for shard in of_the_file if shard.commit not in plan.done)
-    raise UsageError(
-        f"expected {redact(undone.source)} to stay until it is done, found it gone with {left} of its {rows} rows to "
-        "do; put it back unchanged, or drop the rows of all files that are gone (`retire_deleted: true` in the file "
-        "of --config)"
-    )
-
-
-def _is_new_retry(store: Store, plan: Plan, run: RestoreRun) -> bool:
-    """Whether rejected rows are to be tried again and need a new plan: one that was made for the same codes is resumed
-    until it is finished."""
-    if not run.retry_rejected:
-        return False
-    return plan.retried != sorted(run.retry_rejected) or finished_record(store, plan) is not None
-
-
-def _tried_again(store: Store, plan: Plan, live: list[Shard], codes: set[str], broken: set[str]) -> list[Shard]:
-    """The shards with their generations: the next one for shards with rows that were rejected for one of the codes, or
-    whose commit does not hold."""
-    generations = {shard.id: shard.generation for shard in from_table(plan.shards)}
-    live = [replace(shard, generation=generations.get(shard.id, 0)) for shard in live]
-    done = [shard.commit for shard in live if codes and shard.commit in plan.done]
-    records = commits.read_commits(store, done)
-    again = {name for name, record in zip(done, records, strict=True) if codes & record["rejects"].keys()}
-    return next_generations(store, live, again | broken)
 
 
 def _sources_unchanged(plan: Plan) -> bool:
