@@ -20,8 +20,15 @@ from tests.faults.fault_proxy import FaultProxy
 from tests.faults.nemesis import GROUP_ROWS, ROWS, Nemesis, one_round, source_url, write_source
 
 SEED = 7
-FAULTS = ("SIGKILL of the driver", "a second driver", "a committed file is gone", "connections reset")
-MORE_FAULTS = ("a committed file is cut", "truncated bodies", "slow responses")
+FAULTS = (
+    "SIGKILL of the driver",
+    "a second driver",
+    "a committed file is gone",
+    "connections reset",
+    "a committed file is cut",
+    "truncated bodies",
+    "slow responses",
+)
 NEEDED = (
     "flows.restore_dataset",
     "tasks.worker.shard_worker",
@@ -91,17 +98,15 @@ def nemesis(moto: tuple[str, int], faulty: str, tmp_path: Path, monkeypatch: pyt
         yield nemesis
 
 
-@pytest.mark.parametrize(
-    "faults", [pytest.param(FAULTS, marks=pytest.mark.long), pytest.param(MORE_FAULTS, marks=pytest.mark.minutes)]
-)
-def test_faults_at_random_points_cost_no_row_and_no_byte(faults: tuple[str, ...], nemesis: QuickNemesis) -> None:
+@pytest.mark.minutes
+def test_faults_at_random_points_cost_no_row_and_no_byte(nemesis: QuickNemesis) -> None:
     driver = nemesis.start(source_url(nemesis, ""), "s3://nemesis/undisturbed")
     driver.wait(300)
     assert driver.poll() == 0, nemesis.log.read_text()
     expected = support.restored_images_at("s3://nemesis/undisturbed")
     nemesis.rng = random.Random(SEED)
-    rounds = [one_round(nemesis, number, name, expected) for number, name in enumerate(faults)]
+    rounds = [one_round(nemesis, number, name, expected) for number, name in enumerate(FAULTS)]
     for found in rounds:
         whole = {"rows_in": ROWS, "rows_out": ROWS, "duplicates": 0, "losses": 0, "bytes_differ": 0}
         assert {name: found[name] for name in whole} == whole, found
-    assert sum(found["hits"] for found in rounds) >= len(faults) / 2
+    assert sum(found["hits"] for found in rounds) >= len(FAULTS) / 2
