@@ -98,19 +98,21 @@ def _found(store: Store) -> dict[str, Any] | None:
     return None
 
 
-def require_assessment(store: Store) -> None:
-    """UsageError unless the destination holds an assessment, of whatever settings, or nothing yet but its images."""
-    if _found(store) is None and (others := [path for path in store.list() if not path.startswith(f"{SOURCE}/")]):
+def require_assessment(store: Store) -> dict[str, Any] | None:
+    """The record or request of the assessment there, whatever its settings; None if there is nothing yet but its
+    images. UsageError if the destination holds something else."""
+    found = _found(store)
+    if found is None and (others := [path for path in store.list() if not path.startswith(f"{SOURCE}/")]):
         raise UsageError(
             f"expected an empty folder at {redact(store.url())}, found {others[0]} and {len(others) - 1} other files; "
             "use another destination"
         )
+    return found
 
 
 def _require_own(store: Store, request: dict[str, Any]) -> dict[str, Any] | None:
     """The record of this very assessment, if it is finished. UsageError if the destination holds something else."""
-    require_assessment(store)
-    found = _found(store)
+    found = require_assessment(store)
     if found is None:
         return None
     there, here = flat({key: found.get(key) for key in request}), flat(request)

@@ -70,7 +70,7 @@ def test_a_destination_with_other_files_is_refused(source: Path) -> None:
 
 @pytest.mark.parametrize("path", ["report/index.html", "README.md", "current.json"])
 def test_what_a_run_would_write_over_or_be_mixed_with_is_refused(path: str, source: Path) -> None:
-    """As an assessment, a comparison, somebody's own folder and generations have it."""
+    """What an assessment or a comparison, a folder of the user's own, and a reprocess archive leave there."""
     Store(str(source.parent / "dst")).write(path, b"mine")
     with pytest.raises(UsageError, match=f"found {re.escape(path)} and no"):
         support.check_run(support.make_run(source.parent))
