@@ -55,7 +55,7 @@ def _extrapolated(sample: Sample, rows: int, workers: int, selected: SelectedRow
     """A picture takes as long as it has faces: the first ones may have more or fewer of them than the others."""
     per_row = sample.seconds / max(sample.restored, 1)
     if selected and selected.faces and sample.sides.n:
-        per_row *= (selected.faces / len(selected.ids)) / (sample.sides.n / sample.rows)
+        per_row *= (selected.faces / selected.rows) / (sample.sides.n / sample.rows)
     return {
         "assessed": None if selected is None else {"faces": selected.faces, "outcomes": selected.outcomes},
         "sample_rows": sample.rows,

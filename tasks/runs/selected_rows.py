@@ -40,6 +40,7 @@ class SelectedRows:
     """The ids of rows to restore."""
 
     ids: frozenset[str]
+    rows: int  # of the assessment with these ids: an id may be there more than once
     among: int  # rows of the assessment
     condition: str | None
     faces: int | None = None  # that an assessment found in them
@@ -52,8 +53,8 @@ class SelectedRows:
         return {
             "sha256": digest.hexdigest(),
             "condition": self.condition,
-            "selected": len(self.ids),
-            "left_out": self.among - len(self.ids),
+            "selected": self.rows,
+            "left_out": self.among - self.rows,
         }
 
 
@@ -73,18 +74,19 @@ def _selected(url: str, condition: str | None, _as_of: Sequence[FileVersion]) ->
         table = pa.concat_tables(tables, promote_options="permissive")
     else:
         table = redo_rows(reviewed)
-    ids = list(values(table["id"]))
+    ids = [row_id if row_id is None else str(row_id) for row_id in values(table["id"])]
     if condition is not None:
         kept = rows_where(table, [condition])[0].tolist()
     elif "outcome" in table.column_names:
         kept = pc.is_in(table["outcome"], pa.array(CHANGED)).to_pylist()
     else:
         kept = [True] * len(ids)  # a list of ids that somebody else has made
-    found = frozenset(str(row_id) for row_id, is_kept in zip(ids, kept, strict=True) if is_kept and row_id is not None)
+    found = frozenset(row_id for row_id, is_kept in zip(ids, kept, strict=True) if is_kept and row_id is not None)
     if not found:
         told = condition or f"outcome in {CHANGED}"
         raise UsageError(f"expected rows at {redact(url)} for {told}, found none among {len(ids)}; nothing to restore")
-    return SelectedRows(found, len(ids), condition, *_assessed(table.filter(pa.array(kept))))
+    rows = sum(row_id in found for row_id in ids)
+    return SelectedRows(found, rows, len(ids), condition, *_assessed(table.filter(pa.array(kept))))
 
 
 def _assessed(table: pa.Table) -> tuple[int | None, dict[str, int]]:

@@ -76,6 +76,16 @@ def test_the_selected_rows_are_restored_each_once_and_the_others_are_counted(sou
     assert all(of_all[row_id] == data for row_id, data in support.restored_images(destination).items())
 
 
+def test_rows_that_share_an_id_are_selected_and_counted_together(source: Path, tmp_path: Path) -> None:
+    twins = [row | {"id": "name-3"} for row in support.make_rows(2, first=30)]
+    support.write_parquet(source / "c.parquet", twins)
+    table = pa.table({"id": [*all_rows(), "name-3", "name-3"], "severity": [0.1] * 15 + [0.5, 0.1, 0.1]})
+    pq.write_table(table, tmp_path / "mine.parquet")
+    record = run(tmp_path, str(tmp_path / "mine.parquet"), select_where="severity > 0.4")
+    assert record["totals"]["rows"] == 3
+    assert (record["selection"]["selected"], record["selection"]["left_out"]) == (3, 15)
+
+
 def test_another_selection_needs_another_destination_and_what_is_damaged_is_mended(
     source: Path, tmp_path: Path
 ) -> None:
