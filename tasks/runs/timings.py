@@ -55,8 +55,10 @@ class Timings:
         worker.began, worker.ended = min(worker.began, found["began"]), max(worker.ended, found["ended"])
 
     def to_json(self) -> dict[str, Any] | None:
-        """{stages: {name: s}, worker_seconds, workers, most_workers, shards, busy_share}; None if no record has any.
+        """{stages: {name: s}, worker_seconds, work_seconds, workers, most_workers, shards, busy_share}; None if no
+        record has any.
 
+        `work_seconds` is how long there was a worker at all, in all calls of the run together: its rows per second.
         `most_workers` is how many of the workers there were at once: they come and go with the nodes of a cluster.
         `busy_share` is the share of the workers' time, from the loaded method to the last commit, in which the
         accelerator was at work.
@@ -68,6 +70,7 @@ class Timings:
         return {
             "stages": {name: round(self.stages[name], 3) for name in STAGES},
             "worker_seconds": round(seconds, 3),
+            "work_seconds": round(_covered(workers), 3),
             "workers": len(workers),
             "most_workers": _most_at_once(workers),
             "shards": self.shards,
@@ -78,3 +81,11 @@ class Timings:
 def _most_at_once(workers: Iterable[_Worker]) -> int:
     turns = sorted([(each.began, 1) for each in workers] + [(each.ended, -1) for each in workers])
     return max(accumulate(change for _, change in turns))
+
+
+def _covered(workers: Iterable[_Worker]) -> float:
+    seconds, ended = 0.0, 0.0
+    for worker in sorted(workers, key=lambda each: each.began):
+        seconds += max(0.0, worker.ended - max(worker.began, ended))
+        ended = max(ended, worker.ended)
+    return seconds

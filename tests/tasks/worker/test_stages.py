@@ -132,3 +132,11 @@ def test_workers_that_follow_each_other_are_not_counted_as_workers_at_once() -> 
         timings.add({"timings": {"worker": worker, "began": began, "ended": ended, "stages": {"method": 1.0}}})
     found = timings.to_json()
     assert found is not None and (found["workers"], found["most_workers"]) == (3, 2)
+
+
+def test_the_time_in_which_there_was_a_worker_is_that_of_all_calls_together() -> None:
+    timings = Timings()
+    for worker, began, ended in (("late", 500, 520), ("a", 100, 110), ("b", 105, 115), ("c", 106, 108)):
+        timings.add({"timings": {"worker": worker, "began": began, "ended": ended, "stages": {"method": 1.0}}})
+    found = timings.to_json()
+    assert found is not None and found["work_seconds"] == 15 + 20
