@@ -20,6 +20,9 @@ from tasks.runs.spec import flat
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
+PLACE = "arguments.destination"
+"""The one setting that does not decide the rows: an assessment may have been moved, or be named in another way."""
+
 
 @dataclass(frozen=True)
 class Begun:
@@ -116,7 +119,7 @@ def _require_own(store: Store, request: dict[str, Any]) -> dict[str, Any] | None
     if found is None:
         return None
     there, here = flat({key: found.get(key) for key in request}), flat(request)
-    differing = [key for key in there | here if there.get(key) != here.get(key)]
+    differing = [key for key in there | here if there.get(key) != here.get(key) and key != PLACE]
     if differing:
         told = "; ".join(f"{key}: expected {there.get(key)}, found {here.get(key)}" for key in differing)[:600]
         raise UsageError(

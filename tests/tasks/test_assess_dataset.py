@@ -64,6 +64,15 @@ def test_files_are_not_packed_into_a_folder_of_something_else(tmp_path: Path) ->
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 
 
+def test_an_assessment_that_was_moved_goes_on_where_it_is(tmp_path: Path) -> None:
+    support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(2))
+    first, _ = assess(tmp_path)
+    (tmp_path / "assessed").rename(tmp_path / "moved")
+    assert assess(tmp_path, destination=str(tmp_path / "moved"))[0] == first
+    with pytest.raises(UsageError, match=r"assessment with other settings \(arguments.seed: expected 0, found 1\)"):
+        assess(tmp_path, destination=str(tmp_path / "moved"), seed=1)
+
+
 def test_files_are_packed_into_the_assessment_once(tmp_path: Path) -> None:
     """And a restore of the same files takes what it selects: both name them alike."""
     (tmp_path / "photos").mkdir()
