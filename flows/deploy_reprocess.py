@@ -136,7 +136,7 @@ def _schedule(cron: str | None, interval: float | None, timezone: str | None) ->
 
 def _require_no_keys(run: ReprocessRun) -> None:
     """Everyone who reaches the Prefect server can read a deployment's parameters."""
-    for url in filter(None, (run.source, run.destination, run.fid_reference)):
+    for url in filter(None, (run.source, run.destination, run.select, run.fid_reference)):
         if redact(url) != url:
             raise UsageError(
                 f"expected an address without keys, found them in that of {redact(url)}; see --credentials"

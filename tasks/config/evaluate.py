@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tasks.config.degrade import DegradeRun
-from tasks.config.fields import StoredRedacted, Url
+from tasks.config.fields import Url
 from tasks.config.restore import RestoreRun
 
 AS_PAPERS_DO = {"max_harm": 1.0, "size": "network", "grain": "clean"}
@@ -37,9 +37,7 @@ class EvaluateRun(BaseModel):
     lpips: str = Field("auto", description="backbone of LPIPS: vgg, alex, squeeze, none or auto")
     metrics: tuple[str, ...] = Field((), description="further metrics: ms_ssim, niqe, lmd")
     protocol: str = Field("default", description="protocol of the reported figures")
-    fid_reference: Annotated[str, StoredRedacted] | None = Field(
-        None, description="reference set of the Fréchet distances; defaults to gt"
-    )
+    fid_reference: Url | None = Field(None, description="reference set of the Fréchet distances; defaults to gt")
     seed: int = Field(0, description="seed of the degradation and of all methods")
     actors: int | None = Field(None, ge=1, description="exactly this many workers; by default as many as fit")
     shard_rows: int = Field(32, ge=1, description="rows per shard, in whole row groups")

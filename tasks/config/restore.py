@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -13,7 +13,7 @@ from pydantic import (
 
 from bfr_models.methods.effort import Effort
 from bfr_models.methods.preset import Task
-from tasks.config.fields import BatchSizeAsked, MinIdentity, StoredRedacted, UpscaleAsked, Url
+from tasks.config.fields import BatchSizeAsked, MinIdentity, UpscaleAsked, Url
 from tasks.storage.redaction import redact
 
 
@@ -85,7 +85,7 @@ class RestoreRun(BaseModel):
         "faces are judged",
     )
     detector: Literal["dlib", "retinaface"] = Field("dlib", description="network that finds the faces in photos")
-    detector_weights: str | None = Field(
+    detector_weights: Url | None = Field(
         None, description="file of the detector's weights; defaults to the fetched one"
     )
     min_face: int = Field(32, ge=1, description="side of the smallest face crop to restore, in the photo's pixels")
@@ -115,7 +115,7 @@ class RestoreRun(BaseModel):
         "default", description="protocol of the figures in run.json: default, vqfr, difface or ntire2025"
     )
     fid: str = Field("auto", description="inception or none; auto: inception if its weights are here")
-    fid_reference: Annotated[str, StoredRedacted] | None = Field(
+    fid_reference: Url | None = Field(
         None, description="reference set of the Fréchet distances: a dataset, a run or .npz statistics; defaults to gt"
     )
     keep_embeddings: bool = Field(False, description="store the recogniser's embeddings, which are biometric data")

@@ -142,6 +142,8 @@ def test_what_is_wrong_is_said_before_anything_is_made(prefect_server: str, ask:
         deploy(ask(method="magic"), interval=60)
     with pytest.raises(UsageError, match="expected an address without keys, found them in that of s3://bucket/x"):
         deploy(ask(source="s3://key:secret@bucket/x"), interval=60)
+    with pytest.raises(UsageError, match="found them in that of s3://bucket/assessed"):
+        deploy(ask(select="s3://key:secret@bucket/assessed"), interval=60)
     with pytest.raises(UsageError, match="expected a Prefect block bfr-store-credentials/nobody, found none"):
         deploy(ask(credentials="nobody"), interval=60, work_pool="not-made")
     assert get(f"{prefect_server}/work_pools/not-made").status_code == 404
