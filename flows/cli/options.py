@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from bfr_models.errors import UsageError, did_you_mean
 from bfr_models.methods.effort import EFFORTS
 from flows.cli.faults import told
+from tasks.config.fields import OPTION_FLAGS
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Print tracebacks.")]
@@ -80,9 +81,6 @@ Keep = Annotated[int | None, typer.Option(min=1, help="Finished generations to k
 Credentials = Annotated[str | None, typer.Option(metavar="BLOCK", help="Prefect block with the object store's keys.")]
 GpuPool = Annotated[str | None, typer.Option(help="Prefect concurrency limit to hold while faces are restored.")]
 
-METHOD_OPTIONS = frozenset({"steps", "sampler", "start_timestep", "eta", "noise", "precision"})
-"""Flags that set the method's own options, which are not fields of a run model."""
-
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -125,7 +123,7 @@ def settings_from(context: typer.Context, model: type[BaseModel], config: Path |
             continue
         if name == "quality":
             chosen |= _qualities(value)
-        elif name in METHOD_OPTIONS and "options" in model.model_fields:
+        elif name in OPTION_FLAGS and "options" in model.model_fields:
             options[name] = value
         elif name in model.model_fields and (given := _as_field(model, name, value)) is not None:
             chosen[name] = given

@@ -11,10 +11,17 @@ from pydantic import AfterValidator, Field, PlainSerializer, ValidationError, Wr
 from bfr_models.metrics.identity_gates import PROFILES, Profile
 from tasks.storage.redaction import without_secrets
 
+OPTION_FLAGS = frozenset({"steps", "sampler", "start_timestep", "eta", "noise", "precision"})
+"""The method's own options that have flags; the others are given by `--set options.NAME=VALUE`."""
+
 StoredRedacted = PlainSerializer(lambda url: url and without_secrets(url), when_used="json")
 
 
-Url = Annotated[str, AfterValidator(lambda url: url if "://" in url else os.path.abspath(url)), StoredRedacted]
+def _absolute(url: str) -> str:
+    return url if "://" in url else os.path.abspath(os.path.expanduser(url))
+
+
+Url = Annotated[str, AfterValidator(_absolute), StoredRedacted]
 """A path or a URL. Paths are made absolute, since workers run in folders of their own. JSON goes to places that keep it
 (Prefect, run.json), so secrets are left out there."""
 

@@ -7,6 +7,7 @@ forbids the network and all scripts but its own.
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -14,6 +15,7 @@ from typing import Any
 
 from bfr_models.metrics.identity_scale import scale_of
 from bfr_models.metrics.protocols import is_lower_better
+from tasks.config.fields import OPTION_FLAGS
 from tasks.config.restore import RestoreRun
 from tasks.report.cards import Card, Hero, Photo, Reject, in_order
 from tasks.report.gallery import example_rejects, run_gallery
@@ -130,13 +132,13 @@ def _limits(run: Run) -> str:
 
 def _speed(run: Run) -> dict[str, Any]:
     """Rows per second, and the share of each stage of the workers' time; None for what was not recorded."""
-    rows, wall = finite(_at(run, "totals", "rows")), finite(_at(run, "totals", "wall_seconds"))
+    rows, worked = finite(_at(run, "totals", "rows")), finite(_at(run, "timings", "work_seconds"))
     found = {name: finite(_at(run, "timings", "stages", name)) for name in STAGES}
     known = {name: seconds for name, seconds in found.items() if seconds is not None}
     total = sum(known.values())
     busy = finite(_at(run, "timings", "busy_share"))
     return {
-        "rate": rows / wall if rows and wall else None,
+        "rate": rows / worked if rows and worked else None,
         "busy": busy,
         "workers": finite(_at(run, "timings", "workers")),
         "most_workers": finite(_at(run, "timings", "most_workers")),
@@ -186,14 +188,18 @@ def _licences(run: Run) -> list[dict[str, Any]]:
 
 
 def _command(run: Run) -> str:
-    """The command line of this run: each argument is a flag, and so is each option of the method."""
+    """The command line of this run: each argument is a flag, and so are the options of the method that have one."""
     method = {"method": _at(run, "method", "name"), "preset": _at(run, "method", "preset"), "seed": _at(run, "seed")}
     given = {key: value for key, value in (_at(run, "arguments") or {}).items() if value not in (None, [])}
     words = ["bfr", "restore", given.pop("source", "SRC"), given.pop("destination", "DST")]
-    for key, value in (method | given | dict(given.pop("options", {}))).items():
+    options = dict(given.pop("options", {}))
+    flags = {key: options.pop(key) for key in list(options) if key in OPTION_FLAGS}
+    for key, value in (method | given | flags).items():
         if value is not None and value is not False and not isinstance(value, Mapping) and key not in _NO_FLAGS:
             text = ",".join(map(str, value)) if isinstance(value, list | tuple) else value
             words += [f"--{_FLAGS.get(key, str(key)).replace('_', '-')}"] + ([] if value is True else [text])
+    for key, value in options.items():
+        words += ["--set", f"options.{key}={value if isinstance(value, str) else json.dumps(value)}"]
     return shlex.join(plain(word, limit=4000) for word in words)
 
 

@@ -263,9 +263,10 @@ def test_every_report_has_a_slider_and_the_photo_opens_it() -> None:
 
 def test_the_stages_and_the_busy_share_are_shown_and_old_runs_have_none() -> None:
     stages = dict.fromkeys(STAGES, 1.0) | {"method": 8.0}
-    timings = {"stages": stages, "worker_seconds": 10.0, "workers": 2, "shards": 4, "busy_share": 0.9}
+    timings = {"stages": stages, "worker_seconds": 10.0, "work_seconds": 1e3, "workers": 2, "shards": 4}
+    timings["busy_share"] = 0.9
     text = Page(render_report("Title", [run(timings=timings)], [], [])).text
-    assert "method 8.0 s 42 %" in text and "90 %" in text
+    assert "method 8.0 s 42 %" in text and "90 %" in text and "12.35" in text  # rows per second of work
     changing = timings | {"workers": 5, "most_workers": 3}
     assert "5, 3 at once" in Page(render_report("Title", [run(timings=changing)], [], [])).text
     assert "The stages were not timed" in Page(render_report("Title", [RUN], [], [])).text
@@ -304,9 +305,11 @@ def test_a_licence_that_forbids_commerce_is_said_at_the_top_and_the_others_below
 
 
 def test_the_command_has_the_options_as_flags_and_keeps_what_arguments_leave_open() -> None:
-    arguments = {"source": "a b", "destination": "d", "preset": None, "options": {"steps": 20}, "max_rejects": 0.0}
+    arguments = {"source": "a b", "destination": "d", "preset": None, "max_rejects": 0.0}
+    arguments["options"] = {"self_ensemble": False, "steps": 20, "guidance": 1.5}
     text = Page(render_report("Title", [run(arguments=arguments)], [], [])).text
-    assert "bfr restore 'a b' d --method difface --preset face128 --seed 7 --max-rejects 0.0 --steps 20" in text
+    command = "bfr restore 'a b' d --method difface --preset face128 --seed 7 --max-rejects 0.0 --steps 20"
+    assert f"{command} --set options.self_ensemble=false --set options.guidance=1.5" in text
 
 
 def test_two_runs_of_one_method_have_different_names() -> None:
