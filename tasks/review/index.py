@@ -32,7 +32,7 @@ from tasks.runs.sealed import run_parquet
 from tasks.runs.shards import Shard
 from tasks.storage.store import PARALLEL_READS, Store
 
-VERSION = 1  # of the table: another one is made again
+VERSION = 2  # of the table: another one is made again
 YEAR_COLUMNS = ("year", "date", "taken", "created", "decade")
 FIRST_FILES, FILES_AT_ONCE = 16, 256  # the first few are shown at once
 _ROW_GROUP_ROWS = 65_536
@@ -83,11 +83,10 @@ def make_index(run: ExportRun, year_column: str | None) -> Iterator[tuple[int, p
     """The table, some files at a time, each part with the number of files read so far. Faces are numbered in the order
     of the run."""
     scale = scale_of((run.record.get("recogniser") or {}).get("name"))
-    first, numbered = 0, list(enumerate(run.shards))
+    first, files = 0, len(run.shards)
     with ThreadPoolExecutor(PARALLEL_READS) as readers:
-        for start, stop in pairwise([0, *range(FIRST_FILES, len(numbered), FILES_AT_ONCE), len(numbered)]):
-            some = numbered[start:stop]
-            parts = readers.map(lambda one: _of_file(run.store, one[0], one[1][0], one[1][1], scale, year_column), some)
+        for start, stop in pairwise([0, *range(FIRST_FILES, files, FILES_AT_ONCE), files]):
+            parts = readers.map(lambda number: _of_file(run, number, scale, year_column), range(start, stop))
             table = pa.concat_tables([SCHEMA.empty_table(), *parts])
             numbers = pa.array(np.arange(first, first + table.num_rows), pa.int64())
             first += table.num_rows
@@ -107,13 +106,12 @@ def facts_of(path: str) -> dict[str, Any]:
     return found
 
 
-def _of_file(
-    store: Store, number: int, shard: Shard, entry: Entry, scale: IdentityScale | None, year_column: str | None
-) -> pa.Table:
-    """The faces of one data file."""
+def _of_file(run: ExportRun, number: int, scale: IdentityScale | None, year_column: str | None) -> pa.Table:
+    """The faces of one data file, in the rows that count."""
+    shard, entry = run.shards[number]
     if entry[DATA] is None:
         return SCHEMA.empty_table()
-    with run_parquet(store, entry[DATA]) as parquet:
+    with run_parquet(run.store, entry[DATA]) as parquet:
         wanted = (year_column,) if year_column else YEAR_COLUMNS
         years = next((name for name in wanted if name in parquet.schema_arrow.names), None)
         table = parquet.read(columns=["id", "faces", *([years] if years else [])])
@@ -132,7 +130,7 @@ def _of_file(
         "face": np.zeros(len(rows), np.int64),
         "file": np.full(len(rows), number, np.int32),
         "row": rows.astype(np.int32),
-        "source_row": _source_rows(store, shard, entry)[rows],
+        "source_row": _source_rows(run.store, shard, entry)[rows],
         "place": (np.arange(len(rows)) - np.searchsorted(rows, rows)).astype(np.int16),
         "id": [ids[row] for row in rows],
         "outcome": words,
@@ -144,7 +142,8 @@ def _of_file(
         "year": [year[row] for row in rows],
         "folder": [folders[row] for row in rows],
     }
-    return pa.table({field.name: pa.array(columns[field.name], field.type) for field in SCHEMA}, schema=SCHEMA)
+    table = pa.table({field.name: pa.array(columns[field.name], field.type) for field in SCHEMA}, schema=SCHEMA)
+    return table.filter(np.isin(columns["source_row"], run.superseded_in(number), invert=True))
 
 
 def _doubt(

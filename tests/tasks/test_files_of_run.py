@@ -21,9 +21,11 @@ from bfr_models.errors import BfrError, UsageError
 from tasks.config.curate import CurateRun
 from tasks.curate_run import curate_run
 from tasks.datasets.image_files import image_files
+from tasks.export.rows import open_export
 from tasks.export_run import export_run
 from tasks.pack_pictures import files_of_run, pack_pictures
 from tasks.repair_run import repair_run
+from tasks.review.index import make_index
 from tasks.runs.layout import LEFT_OUT, SOURCE, SUMS
 from tasks.runs.outcomes import rejects_too_many, standing_rejects, standing_rows
 from tasks.runs.packed import read_packed
@@ -425,3 +427,16 @@ def test_of_a_file_that_has_changed_a_curated_dataset_has_the_newer_image_alone(
     assert (old["id"], old["reason"]) == ("1.png", "superseded by a newer version of its file")
     assert old["origin_file"].endswith(read_packed(Store(f"{out}/{SOURCE}")).parts[0]), "what was packed first"
     assert sorted(pq.read_table(curated / "data")["id"].to_pylist()) == ["1.png", "a/2.png"]
+
+
+def test_a_review_lists_the_faces_of_the_newer_image_alone(scans: Path, tmp_path: Path) -> None:
+    out = tmp_path / "dst"
+    for number in (1, 3):
+        (scans / "1.png").write_bytes(picture(number))
+        pack(scans, out)
+        restore(f"{out}/{SOURCE}", tmp_path)
+    run = open_export(str(out))
+    listed = [face for _, part in make_index(run, None) for face in part.to_pylist()]
+    assert sorted(face["id"] for face in listed) == ["1.png", "a/2.png"]
+    (newer,) = (face for face in listed if face["id"] == "1.png")
+    assert run.superseded_in(newer["file"]) == [] and sum(len(run.superseded_in(n)) for n in range(2)) == 1
