@@ -92,10 +92,11 @@ def _next(record: Result) -> Iterator[str]:
     source, destination = arguments["source"], arguments["destination"]
     has_files, run = source.startswith(f"{destination}/"), quote(destination)  # the first: it was given files
     rejects = standing_rejects(record)
-    mendable = [code for code in rejects if has_files and code in MENDABLE]
+    # Where images are addresses, one that is missing may be there the next time.
+    mendable = [code for code in rejects if code in MENDABLE and (has_files or code != "missing")]
     if mendable:
-        named = ", ".join(mendable)
-        yield f"mend the files that the report names as {named}, and run the same command again; the others stay done"
+        what, named = "files" if has_files else "rows", ", ".join(mendable)
+        yield f"mend the {what} that the report names as {named}, and run the same command again; the others stay done"
     if others := [code for code in rejects if code not in mendable]:
         yield f"look at {destination}/rejected; what may pass is tried again with --retry-rejected {','.join(others)}"
     if has_files:

@@ -89,15 +89,20 @@ def test_files_that_cannot_be_read_are_to_be_mended_and_other_rows_tried_again(
     assert [line.partition(retry)[2] for line in lines if retry in line] == ([again] if again else [])
 
 
-def test_rows_of_a_dataset_are_tried_again() -> None:
-    told = io.StringIO()
-    closing(Console(file=told, soft_wrap=True), RECORD | {"arguments": {"source": "/a", "destination": "/b"}})
-    assert "tried again with --retry-rejected undecodable\n" in told.getvalue() and "mend" not in told.getvalue()
-
-
 def test_rows_of_files_that_were_packed_anew_are_told_and_are_not_to_be_mended() -> None:
     told = io.StringIO()
     totals = RECORD["totals"] | {"superseded": 3}
     closing(Console(file=told, soft_wrap=True), RECORD | {"totals": totals, "superseded_rejects": {"undecodable": 1}})
     assert "superseded: 3 of these rows, of files packed anew since" in told.getvalue()
     assert "mend" not in told.getvalue() and "--retry-rejected" not in told.getvalue()
+
+
+def test_of_a_dataset_an_image_at_an_address_may_be_there_the_next_time() -> None:
+    told = io.StringIO()
+    record = RECORD | {
+        "rejects": {"missing": 2, "undecodable": 1},
+        "arguments": {"source": "/set", "destination": "/d"},
+    }
+    closing(Console(file=told, soft_wrap=True), record)
+    assert "next:   mend the rows that the report names as undecodable, and run" in told.getvalue()
+    assert "is tried again with --retry-rejected missing\n" in told.getvalue()
