@@ -105,8 +105,10 @@ def _judge(
     before, after = map(_values, sides)
     both = [name for name in before if name in after]
     identity = next((name for name in _IDENTITIES if name in both), None)
-    if identity is None or records[0]["recogniser"] != records[1]["recogniser"]:
+    if records[0]["recogniser"] != records[1]["recogniser"] or not before.keys() & set(_IDENTITIES):
         notes.append("identity is not compared: it was not measured in both, by the same recogniser")
+    elif identity is None:
+        reasons.append("identity was measured before, and could be measured in no row now, by the same recogniser")
     elif (drop := before[identity] - after[identity]) > run.max_identity_drop:
         reasons.append(
             f"{identity} fell by {drop:.4f} from {before[identity]:.4f} to {after[identity]:.4f}; "

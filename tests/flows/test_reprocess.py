@@ -23,6 +23,7 @@ from tasks.generations import (
     list_generations,
     switch_generation,
 )
+from tasks.runs.finished_run import FinishedRun, Rows
 from tasks.runs.source import open_source
 from tests import support
 from tests.generations import Ask, current, folder, interrupted
@@ -141,6 +142,22 @@ def test_a_generation_that_loses_identity_waits_until_it_is_forced(ask: Ask) -> 
     with pytest.raises(UsageError, match=r"was held back: identity_similarity_gt fell by.*--force"):
         switch_generation(run.destination, new)
     assert switch_generation(run.destination, new, force=True).generation == new == current(run)
+
+
+def test_a_generation_of_which_identity_cannot_be_measured_any_more_waits(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, measured = reprocess_without_prefect(ask(recogniser="dlib"))["generation"], comparing.subset_statistics
+
+    def unmeasured(run: FinishedRun, rows: Rows) -> dict[str, Any]:
+        lost = {"identity_similarity": {"why": "no face"}, "identity_similarity_gt": {"why": "no face"}}
+        return measured(run, rows) | (lost if run.record["seed"] == 1 else {})
+
+    monkeypatch.setattr(comparing, "subset_statistics", unmeasured)
+    outcome = reprocess_without_prefect(ask(recogniser="dlib", seed=1))
+    assert outcome["current"] == old and "measured in no row now, by the same" in outcome["held_back"][0]
+    outcome = reprocess_without_prefect(ask(recogniser="none", seed=2))
+    assert outcome["switched"], "another recogniser, or none, was asked for"
 
 
 @pytest.mark.usefixtures("faulty")
