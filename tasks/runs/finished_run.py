@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bfr_models.errors import UsageError
@@ -90,9 +88,8 @@ class FinishedRun:
             own = rows[np.searchsorted(rows, file.start) : np.searchsorted(rows, file.stop)]
             if not len(own):
                 continue
-            whole = io.BytesIO(self.store.read(file.data)) if columns is None else self.store.open_input(file.data)
-            with whole as source:
-                parquet, first = pq.ParquetFile(source), file.start
+            with run_parquet(self.store, file.data, whole=columns is None) as parquet:
+                first = file.start
                 for group in range(parquet.num_row_groups):
                     stop = first + parquet.metadata.row_group(group).num_rows
                     here = own[np.searchsorted(own, first) : np.searchsorted(own, stop)]

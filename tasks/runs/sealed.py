@@ -7,6 +7,7 @@ file. Records of older versions carry no checksum: of these only what does not p
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -71,11 +72,11 @@ def read_json(store: Store, path: str) -> dict[str, Any]:
 
 
 @contextmanager
-def run_parquet(store: Store, path: str, buffer_size: int = 0) -> Iterator[pq.ParquetFile]:
-    """A file with rows of a run, read in pieces of `buffer_size` bytes if that is not 0. DamagedError if it is gone or
-    does not read."""
+def run_parquet(store: Store, path: str, buffer_size: int = 0, *, whole: bool = False) -> Iterator[pq.ParquetFile]:
+    """A file with rows of a run, read as a whole, or in pieces of `buffer_size` bytes if that is not 0. DamagedError if
+    it is gone or does not read."""
     try:
-        with store.open_input(path) as opened:
+        with io.BytesIO(store.read(path)) if whole else store.open_input(path) as opened:
             yield pq.ParquetFile(opened, buffer_size=buffer_size)
     except FileNotFoundError:
         raise damaged(store, path, "no file") from None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -23,6 +24,7 @@ from tasks.export_run import export_run
 from tasks.render_report import render_report
 from tasks.restore_shards import restore_shards, worker_pool
 from tasks.review.index import make_index
+from tasks.runs.finished_run import open_run
 from tasks.runs.record import RunRecord
 from tasks.verify_run import verify_run
 from tests import support
@@ -201,3 +203,15 @@ def test_what_reads_the_rows_names_a_damaged_file_and_what_to_do(
         with pytest.raises(BfrError) as raised:
             readers[name]()
         assert path.name in str(raised.value) and f"`bfr repair {run}`" in str(raised.value), name
+
+
+@pytest.mark.parametrize("columns", [None, ["restored"]])
+def test_a_file_that_is_damaged_while_a_run_is_open_is_named(
+    runs: Runs, tmp_path: Path, columns: list[str] | None
+) -> None:
+    shutil.copytree(runs.folder / "finished", tmp_path / "dst")
+    run = open_run(str(tmp_path / "dst"))
+    path = min((tmp_path / "dst").glob(FOUND["data"]))
+    FAULTS["truncated"](path, path)
+    with pytest.raises(BfrError, match=f"{path.name}.*`bfr repair {tmp_path / 'dst'}`"):
+        list(run.read(np.arange(run.table.num_rows), columns))
