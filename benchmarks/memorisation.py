@@ -30,14 +30,14 @@ HEADER = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train", type=Path, required=True, help="Parquet file that the weights were trained on")
+    parser.add_argument("--train", type=Path, required=True, action="append", help="Parquet that was trained on")
     parser.add_argument("--data", type=Path, required=True, help="Parquet file of other people's aligned faces")
     parser.add_argument("--faces", type=int, help="how many; all by default")
     parser.add_argument("--grid", type=Path, help="PNG: lq, restored, nearest training face, gt of the most suspicious")
     args = parser.parse_args()
     recogniser = DlibRecogniser()
     ids, gt = read_faces(args.data, args.faces)
-    _, train = read_faces(args.train, None)
+    train = np.concatenate([read_faces(path, None)[1] for path in args.train])
     known, true = recogniser.embed(list(train)), recogniser.embed(list(gt))
     lq = degraded(ids, gt, "difface_extreme")
     shown = {"gt": gt, "lq": lq} | {method: restore(method, ids, lq, {}, "cpu")[0] for method in METHODS}
