@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from tasks.runs.comparison import RUNS, TABLE
 from tasks.runs.manifest import data_files, read_manifest
 from tasks.runs.plan import latest_plan, require_finished
 from tasks.runs.record import RunRecord
+from tasks.runs.sealed import run_parquet
 from tasks.runs.shards import from_table
 from tasks.storage.store import Store
 
@@ -39,15 +39,22 @@ def compare_runs(
     """Writes index.html, table.{md,tex,json} and runs.json to `destination`; returns the table, and the page's
     address as `report`.
 
-    Scores are compared on the rows that all runs restored. BfrError if the runs did not have the same rows in the same
-    order. The page opens with a photo of the run `photo`, if there is one.
+    Scores are compared on the rows that all runs restored, and Fréchet distances if that is all that any of them has
+    restored. BfrError if the runs did not have the same rows in the same order. The page opens with a photo of the run
+    `photo`, if there is one.
     """
     restored = {run.method: _restored(Store(run.destination)) for run in runs}
     _require_equal_rows(records)
     common = _common(restored)
     scores = {name: {m.key: [rows[key][m.key] for key in common] for m in METRICS} for name, rows in restored.items()}
-    distances = {record["method"]["name"]: _distances(record["statistics"]) for record in records}
-    table = score_table(scores, distances) | {"rows": len(common)}
+    are_of_common = all(len(rows) == len(common) for rows in restored.values())
+    of = {record["method"]["name"]: record for record in records}
+    distances = {name: _distances(record["statistics"]) for name, record in of.items() if are_of_common}
+    table = score_table(scores, distances) | {
+        "rows": len(common),
+        "rejected": {name: record["totals"]["rejected"] for name, record in of.items()},
+        "why_no_distances": None if are_of_common else "each would be of other rows",
+    }
     store = Store(destination)
     store.write("table.md", to_markdown(table).encode())
     store.write("table.tex", to_latex(table).encode())
@@ -68,8 +75,10 @@ def _hero(run: RestoreRun) -> Hero | None:
 def _restored(store: Store) -> Rows:
     """The scores of the restored rows, in the order of the plan."""
     columns = ["id", *(metric.key for metric in METRICS)]
-    tables = [pq.read_table(io.BytesIO(store.read(path)), columns=columns) for path in data_files(store)]
-    rows = pa.concat_tables(tables).to_pylist() if tables else []
+    rows: list[dict[str, Any]] = []
+    for path in data_files(store):
+        with run_parquet(store, path) as parquet:
+            rows += parquet.read(columns=columns).to_pylist()
     return dict(zip(row_keys(row["id"] for row in rows), rows, strict=True))
 
 
@@ -140,5 +149,6 @@ def _source_tables(run: RestoreRun) -> Iterator[tuple[list[str], pa.Table]]:
 
 def _data_tables(store: Store) -> Iterator[tuple[list[str], pa.Table]]:
     for path in data_files(store):
-        table = pq.read_table(io.BytesIO(store.read(path)))
+        with run_parquet(store, path, whole=True) as parquet:
+            table = parquet.read()
         yield table["id"].to_pylist(), table

@@ -96,6 +96,11 @@ def to_markdown(table: Mapping[str, Any]) -> str:
         lines.append("| " + " | ".join([name, *cells]) + " |")
     n = min(found[m.key]["n"] for found in table["methods"].values() for m in metrics) if metrics else 0
     lines.append(f"\nMeans over {n} rows, [95 % interval], and how many of the rows beat {table['baseline']}'s.")
+    rejected = [f"{count} by {name}" for name, count in table.get("rejected", {}).items() if count]
+    if rejected:
+        lines.append(f"Rejected, and so compared with nothing: {', '.join(rejected)}.")
+    if why := table.get("why_no_distances"):
+        lines.append(f"No Fréchet distance is compared: {why}.")
     return "\n".join(lines) + "\n"
 
 

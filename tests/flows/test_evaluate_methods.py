@@ -75,6 +75,24 @@ def test_runs_that_restored_nothing_in_common_are_not_compared(tmp_path: Path) -
         compare_runs("two", runs, records, str(tmp_path / "report"))
 
 
+@pytest.mark.usefixtures("faulty")
+@pytest.mark.parametrize("failing", [0, 1])
+def test_what_one_method_failed_on_is_compared_with_nothing_and_said(tmp_path: Path, failing: int) -> None:
+    pytest.importorskip("dlib")
+    rows = [row | {"id": f"raises-{i}" if i < failing else f"row-{i}"} for i, row in enumerate(support.make_rows(4))]
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows)
+    runs = [
+        support.make_run(tmp_path, name, destination=str(tmp_path / name), gt_column="image", recogniser="dlib")
+        for name in ("passthrough", "faulty")
+    ]
+    table = compare_runs("two", runs, [restore_without_prefect(run) for run in runs], str(tmp_path / "report"))
+    assert (table["rows"], table["rejected"]) == (4 - failing, {"passthrough": 0, "faulty": failing})
+    assert bool(table["distances"]["passthrough"]) is not bool(failing), "of other rows they cannot be compared"
+    told = (tmp_path / "report" / "table.md").read_text()
+    assert ("Rejected, and so compared with nothing: 1 by faulty." in told) is bool(failing)
+    assert ("No Fréchet distance is compared: each would be of other rows." in told) is bool(failing)
+
+
 @pytest.mark.usefixtures("prefect_server")
 def test_an_unknown_method_is_refused_before_anything_is_written(faces: Path, tmp_path: Path) -> None:
     run = EvaluateRun(source=str(faces), destination=str(tmp_path / "out"), methods=("passthrough", "magic"))
