@@ -15,7 +15,7 @@ from bfr_models.methods.clr_face_presets import CLR_FACE
 from bfr_models.methods.difface_presets import DIFFACE, DifFacePreset
 from bfr_models.methods.diffbfr_presets import DIFFBFR
 from bfr_models.methods.preset import Preset
-from bfr_models.training import clr_face, detail, difface, diffbfr, diffbfr_flow, estimator_unet
+from bfr_models.training import clr_face, clr_face_decoder, detail, difface, diffbfr, diffbfr_flow, estimator_unet
 from bfr_models.training import clr_face_guidance as guidance
 from bfr_models.training.component import NO_AUXILIARY, AuxiliaryWeights, Component, Recipe
 from bfr_models.training.component import LossWeights as Loss
@@ -73,6 +73,8 @@ COMPONENTS = {
     ("diffbfr", "tem"):       Spec(difface.Prior,             CLEAN,  8000,  16,  4e-4, augmentation=OLD_PRINTS),
     ("clr_face", "vqgan"):    Spec(clr_face.Autoencoder,      CLEAN,  8000,   8,  4e-4,
                                    VQGAN_TERMS, ("perceptual",)),
+    ("clr_face", "vqgan_decoder"): Spec(clr_face_decoder.Decoder, CLEAN, 4000, 8, 6e-4,
+                                   Loss(perceptual=0.05, lattice=40), ("perceptual",), augmentation=OLD_PRINTS),
     ("clr_face", "score"):    Spec(clr_face.Score,            ARCHIVE, 12000,  8,  4e-4, augmentation=OLD_PRINTS),
     ("clr_face", "irn"):      Spec(clr_face.IdentityRecovery, MIXED,  3000,   8,  2e-4,
                                    Loss(perceptual=0.1, identity=0.5), LOOKS),

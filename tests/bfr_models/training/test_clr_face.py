@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from bfr_models.errors import UsageError
 from bfr_models.networks.latent_networks import LatentScore
@@ -175,6 +176,24 @@ class TestOnTrainedParts:
         card = read_card(folder / "clr_face-tiny-score.safetensors")
         vqgan = read_card(folder / "clr_face-tiny-vqgan.safetensors")
         assert card["trained_with"] == {"clr_face-tiny-vqgan.safetensors": vqgan["sha256"]}
+
+    def test_a_decoder_that_is_trained_further_leaves_latents_and_codes_to_the_bit(
+        self, folder: Path, faces: Faces, tmp_path: Path
+    ) -> None:
+        component = small(made("vqgan_decoder"))
+        component.recipe = replace(component.recipe, learning_rate=3e-3, ema=0.5)
+        component.weights = replace(component.weights, lattice=0.0)  # larger than all else in so untrained a network
+        first = run(component, faces, tmp_path / "short", steps=1, evaluate_every=1)
+        assert run(component, faces, tmp_path / "long", steps=20, evaluate_every=20)["psnr"] > first["psnr"]
+        old, new = (
+            load_file(path)
+            for path in (folder / "clr_face-tiny-vqgan.safetensors", tmp_path / "long" / "tiny.safetensors")
+        )
+        changed = {name for name, tensor in new.items() if not torch.equal(tensor, old[name])}
+        assert changed and {name.split(".")[1] for name in changed} == {"decoder", "post_quant_conv"}
+        assert read_card(tmp_path / "long" / "tiny.safetensors")["trained_with"].keys() == {
+            "clr_face-tiny-vqgan.safetensors"
+        }
 
     def test_the_score_normalises_the_training_faces_latents(self, folder: Path, faces: Faces) -> None:
         component = made("score")
