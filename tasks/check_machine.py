@@ -159,7 +159,7 @@ def _python() -> Check:
 
 
 def _own_precision(has_bf16: bool) -> str:
-    return f"--precision auto is {'bf16 (AMX)' if has_bf16 else 'fp32 (no AMX)'} on its CPU"
+    return f"--precision auto is {'bf16' if has_bf16 else 'fp32'} on its CPU"
 
 
 def _disk() -> Check:

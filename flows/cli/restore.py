@@ -77,7 +77,7 @@ def restore(
         str | None,
         typer.Option(
             help="Precision of the networks: fp32, bf16, fp16, or auto: bf16 on a CPU that multiplies it by itself "
-            "(AMX), else fp32. Default: fp32."
+            "(AMX, AVX-512), else fp32. Default: fp32."
         ),
     ] = None,
     task: Annotated[

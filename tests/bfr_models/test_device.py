@@ -36,8 +36,10 @@ def test_tensors_take_the_memory_of_those_before_them() -> None:
     assert int(done.stdout) <= 100
 
 
-@pytest.mark.parametrize(("flags", "found"), [("fpu amx_bf16 avx512_bf16", True), ("fpu avx512_bf16", False)])
-def test_a_cpu_with_amx_multiplies_bf16_by_itself(
+@pytest.mark.parametrize(
+    ("flags", "found"), [("fpu amx_bf16 amx_tile", True), ("fpu avx512_bf16", True), ("fpu avx512f avx512_vnni", False)]
+)
+def test_a_cpu_with_amx_or_instructions_of_avx512_multiplies_bf16_by_itself(
     flags: str, found: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\nbogomips\t: 1\n")
