@@ -1,5 +1,5 @@
-"""The fidelity dial: one number from 0 (free) to 1 (close to the input) instead of a method's own options. Imports no
-torch.
+"""The fidelity dial: one number from 0 (drawn freely) to 1 (close to what a face shows, or to the regression network's
+estimate of it, where a preset's chain starts from it) instead of a method's own options. Imports no torch.
 
 Every preset has a stop at each end of the dial; its own options are the middle, 0.5. In between, an option moves
 geometrically, as noise does: twice the timestep hides detail of about twice the size.

@@ -54,7 +54,8 @@ def restore(
     fidelity: Annotated[
         float | None,
         typer.Option(
-            metavar="0..1", help="How close to the input: 1 is closest, 0 restores most freely; 0.5 is the preset."
+            metavar="0..1",
+            help="How close to what the face shows: 1 stays closest, 0 draws most freely; 0.5: the preset.",
         ),
     ] = None,
     steps: Annotated[

@@ -31,7 +31,7 @@ class RestoreRun(BaseModel):
         None,
         ge=0,
         le=1,
-        description="how close to the input, from 0 to 1, instead of the method's own options; 0.5 is the preset",
+        description="how close to what a face shows, from 0 to 1, instead of the method's options; 0.5 is the preset",
     )
     effort: Effort = Field(
         "standard", description="draft, standard or best: how many network calls a face gets; standard is the preset"
