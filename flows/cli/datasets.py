@@ -12,6 +12,7 @@ from flows.cli import show
 from flows.cli.command import run as command
 from flows.cli.options import Debug, Destination, ImageColumn, Json, Overwrite, Source, asked_for
 from flows.orchestration.early_server import start_server
+from tasks.storage.store import Store
 from tasks.storage.waits import say
 
 RowsPerFile = Annotated[int, typer.Option(min=1, help="Rows per Parquet file.")]
@@ -32,6 +33,7 @@ def demo(
         chosen = methods.split(",") if methods else None
         for name in chosen or ():
             resolve_method(name)  # before Prefect and Ray start
+        Store(out).require_writable()
         say("starting Prefect")
         start_server()
         from flows.run_demo import run_demo_with_fallback

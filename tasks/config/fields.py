@@ -18,6 +18,8 @@ StoredRedacted = PlainSerializer(lambda url: url and without_secrets(url), when_
 
 
 def _absolute(url: str) -> str:
+    if not url:
+        raise ValueError("expected a path or a URL, found an empty one")
     return url if "://" in url else os.path.abspath(os.path.expanduser(url))
 
 

@@ -36,6 +36,8 @@ KEYED = ("s3", "s3a", "gs", "gcs")
 
 def connect(url: str) -> tuple[Any, str]:
     """The filesystem for a URL, and the URL's path in it. UsageError if no driver for it is installed."""
+    if not url:  # as of a variable of the shell that is not set: it would be the folder that a command stands in
+        raise UsageError("expected a path or a URL, found an empty one")
     if re.match(r"[a-z][a-z0-9+]+:/(?!/)", url):
         raise UsageError(
             f"expected a path or a URL, found {url!r}; a URL has two slashes: {url.replace(':/', '://', 1)}"

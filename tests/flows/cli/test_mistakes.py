@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -47,6 +48,11 @@ EARLY: tuple[tuple[str, str, int, tuple[str, ...]], ...] = (
     ("a destination that is a file", "restore faces notes.parquet --method difface", 2,
      ("expected a folder at", "found a file; correct the path")),
     ("a destination inside the source", "restore faces faces/out --method difface", 2, ("a destination outside",)),
+    ("a source that is empty", "restore '' out --method difface", 2, ("SRC: expected a path or a URL, found",)),
+    ("a destination that is empty", "restore faces '' --method difface", 2, ("DST: expected a path or a URL",)),
+    ("pack: a destination that is empty", "pack faces ''", 2, ("expected a path or a URL, found an empty one",)),
+    ("demo: a destination that is empty", "demo --out ''", 2, ("expected a path or a URL, found an empty one",)),
+    ("verify of an empty path", "verify ''", 2, ("expected a path or a URL, found an empty one",)),
     ("another seed on a finished run", "restore faces done --method passthrough --seed 3", 2,
      ("seed: expected 0, found 3", "use another destination, or the same settings")),
     ("another method on a finished run", "restore faces done --method estimator", 2, ("expected \"passthrough\"",)),
@@ -147,7 +153,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Told]]:
     (folder / "texts").mkdir()
     (folder / "texts" / "a.txt").write_text("no image")
     (folder / "run.yaml").write_text("{method: difface, sead: 3}")
-    asked = json.dumps([arguments.split() for _, arguments, _, _ in EARLY])
+    asked = json.dumps([shlex.split(arguments) for _, arguments, _, _ in EARLY])
     ran = subprocess.run(
         [sys.executable, "-c", SCRIPT], input=asked, cwd=folder, capture_output=True, text=True, check=True,
         env={**os.environ, "PYTHONPATH": str(support.ROOT), "BFR_WEIGHTS": str(folder / "weights")},
