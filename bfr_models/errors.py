@@ -8,6 +8,7 @@ BfrError                 exit 1  a run failed; finished work is kept, and the sa
 import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from typing import Literal
 
 
 class BfrError(Exception):
@@ -22,13 +23,32 @@ class UsageError(BfrError):
     exit_code = 2
 
 
+RejectionCode = Literal[
+    "missing",
+    "undecodable",
+    "too_large",
+    "too_small",
+    "not_square",
+    "no_face",
+    "unreadable",
+    "bad_gt",
+    "bad_landmarks",
+    "bad_mask",
+    "detector_failed",
+    "judge_failed",
+    "method_failed",
+    "worker_killed",
+]
+"""Why a row is rejected: what users filter on, and retry."""
+
+
 class RowError(BfrError):
     """One row cannot be restored.
 
-    `code` is stable (users filter on it); `detail` is for people.
+    `code` is stable; `detail` is for people.
     """
 
-    def __init__(self, code: str, detail: str) -> None:
+    def __init__(self, code: RejectionCode, detail: str) -> None:
         super().__init__(code, detail)  # both, so that it survives pickling
         self.code = code
         self.detail = detail

@@ -11,6 +11,7 @@ from pydantic import (
     model_validator,
 )
 
+from bfr_models.errors import RejectionCode
 from bfr_models.methods.effort import Effort
 from bfr_models.methods.preset import Task
 from tasks.config.fields import BatchSizeAsked, MinIdentity, UpscaleAsked, Url
@@ -120,7 +121,7 @@ class RestoreRun(BaseModel):
     )
     keep_embeddings: bool = Field(False, description="store the recogniser's embeddings, which are biometric data")
     max_rejects: float = Field(0.05, ge=0, le=1, description="share of rejected rows above which the exit code is 3")
-    retry_rejected: tuple[str, ...] = Field((), description="rejection codes of rows to try again")
+    retry_rejected: tuple[RejectionCode, ...] = Field((), description="rejection codes of rows to try again")
     retire_deleted: bool = Field(
         False, description="drop the rows of files that are gone from the source; by default they stay"
     )

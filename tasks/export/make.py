@@ -99,7 +99,7 @@ def _canvas(run: ExportRun, row: ExportRow, notes: Notes) -> Canvas | None:
         return None
     if row.refused and not _has_the_size_of_before(run, row):
         raise RowError(
-            "enlarged",
+            "too_large",
             "some of its faces are to stay and others are not, and the run has written it larger: the input's "
             "pixels cannot be put back; decide the same about all of its faces, or restore it without --upscale",
         )

@@ -21,7 +21,7 @@ def shards_to_be(run: RestoreRun, store: Store) -> tuple[list[Shard], frozenset[
     plan = find_plan(store)
     if plan is None:
         return list_source(run)[0], frozenset()
-    retry = set(run.retry_rejected) if is_new_retry(store, plan, run) else set()
+    retry: set[str] = set(run.retry_rejected) if is_new_retry(store, plan, run) else set()
     return live_shards(store, plan, run, retry, set())[0], plan.done
 
 

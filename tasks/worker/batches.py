@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 import torch
 
 from bfr_models.device import kind_of
-from bfr_models.errors import RowError
+from bfr_models.errors import RejectionCode, RowError
 
 START = {"cpu": 2, "cuda": 4}  # small: it costs one slow batch, where too large a first guess costs a failed one
 MOST = {"cpu": 16, "cuda": 128}
@@ -67,7 +67,7 @@ Result = TypeVar("Result")
 
 
 def call_or_bisect(
-    work: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item], code: str
+    work: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item], code: RejectionCode
 ) -> list[Result | RowError]:
     """Calls `work` on all items; if that fails, on each half, down to the items at fault. These get a RowError `code`.
 

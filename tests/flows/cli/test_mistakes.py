@@ -53,6 +53,8 @@ EARLY: tuple[tuple[str, str, int, tuple[str, ...]], ...] = (
     ("pack: a destination that is empty", "pack faces ''", 2, ("expected a path or a URL, found an empty one",)),
     ("demo: a destination that is empty", "demo --out ''", 2, ("expected a path or a URL, found an empty one",)),
     ("verify of an empty path", "verify ''", 2, ("expected a path or a URL, found an empty one",)),
+    ("a code of rejects misspelt", "restore faces done --method passthrough --retry-rejected undecodeable", 2,
+     ("expected --retry-rejected missing or undecodable or", "found 'undecodeable'; did you mean 'undecodable'?")),
     ("another seed on a finished run", "restore faces done --method passthrough --seed 3", 2,
      ("seed: expected 0, found 3", "use another destination, or the same settings")),
     ("another method on a finished run", "restore faces done --method estimator", 2, ("expected \"passthrough\"",)),
