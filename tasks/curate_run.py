@@ -134,7 +134,8 @@ def _request(asked: CurateRun, run: FinishedRun, decided: str) -> dict[str, Any]
 
 
 def _prepare(store: Store, request: dict[str, Any]) -> dict[str, Any] | None:
-    """The record of this very curation, if it is done. UsageError if the destination holds something else."""
+    """The record of this very curation, if it is done. UsageError if the destination holds something else, or if
+    nothing can be written there."""
     for name in (CURATION, CURATION_UNFINISHED):
         if store.exists(name):
             found: dict[str, Any] = json.loads(store.read(name))
@@ -145,6 +146,7 @@ def _prepare(store: Store, request: dict[str, Any]) -> dict[str, Any] | None:
                     "another destination"
                 )
             return found if name == CURATION else None
+    store.require_writable()
     if others := store.list():
         raise UsageError(f"expected an empty folder at {store}, found {others[0]} and {len(others) - 1} other files; "
                          "use another destination")  # fmt: skip

@@ -47,7 +47,10 @@ def require_writable(folder: str) -> None:
     while not os.path.lexists(place):
         place = os.path.dirname(place)
     if not os.path.isdir(place):
-        raise UsageError(f"expected a folder at {place}, found a file; correct the path")
+        found = "a file; correct the path"
+        if not os.path.exists(place):
+            found = f"a link to {os.path.realpath(place)}, where nothing is; mount or make that, or correct the path"
+        raise UsageError(f"expected a folder at {place}, found {found}")
     if not os.access(place, os.W_OK | os.X_OK):
         read_only = os.statvfs(place).f_flag & os.ST_RDONLY
         why = "a read-only file system" if read_only else "no permission for this user"

@@ -55,6 +55,10 @@ EARLY: tuple[tuple[str, str, int, tuple[str, ...]], ...] = (
     ("verify of an empty path", "verify ''", 2, ("expected a path or a URL, found an empty one",)),
     ("a code of rejects misspelt", "restore faces done --method passthrough --retry-rejected undecodeable", 2,
      ("expected --retry-rejected missing or undecodable or", "found 'undecodeable'; did you mean 'undecodable'?")),
+    ("a destination whose disk is gone", "restore faces gone --method difface", 2,
+     ("expected a folder at", "found a link to /no/disk/here/faces, where nothing is; mount or make that")),
+    ("curate: a destination whose disk is gone", "curate done gone", 2, ("found a link to /no/disk/here/faces,",)),
+    ("demo: a destination whose disk is gone", "demo --out gone", 2, ("found a link to /no/disk/here/faces,",)),
     ("another seed on a finished run", "restore faces done --method passthrough --seed 3", 2,
      ("seed: expected 0, found 3", "use another destination, or the same settings")),
     ("another method on a finished run", "restore faces done --method estimator", 2, ("expected \"passthrough\"",)),
@@ -154,6 +158,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Told]]:
     (folder / "notes.parquet").write_text("no Parquet")
     (folder / "texts").mkdir()
     (folder / "texts" / "a.txt").write_text("no image")
+    (folder / "gone").symlink_to("/no/disk/here/faces")
     (folder / "run.yaml").write_text("{method: difface, sead: 3}")
     asked = json.dumps([shlex.split(arguments) for _, arguments, _, _ in EARLY])
     ran = subprocess.run(
