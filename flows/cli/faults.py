@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from bfr_models.errors import BfrError, UsageError, did_you_mean
 from tasks.storage.redaction import redact_text
+from tasks.storage.refusals import CREDENTIALS
 
 _MOST = 3
 """Faults that are told at once; the others follow once these are mended."""
@@ -83,8 +84,18 @@ def _file_in_the_way(path: str) -> str:
     return path
 
 
+_UNSETTLED = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ConfigParseError")
+"""What botocore raises before it asks a store: by name, so that it is not imported without one."""
+
+
 def advice_on_settings(error: BaseException) -> UsageError | None:
-    """What Prefect does not take of its settings, as PREFECT_CLIENT_MAX_RETRIES=many; None for another error."""
+    """What Prefect does not take of its settings, as PREFECT_CLIENT_MAX_RETRIES=many, and what the driver of S3 lacks
+    in its own; None for another error."""
+    if type(error).__name__ in _UNSETTLED or str(error).startswith("Invalid endpoint: "):
+        return UsageError(
+            f"expected settings with which S3 can be asked, found: {redact_text(str(error))}; check {CREDENTIALS}; "
+            "an address starts with http:// or https://"
+        )
     if not isinstance(error, ValidationError) or not error.title.endswith("Settings"):
         return None
     wrong = "; ".join(f"{'.'.join(map(str, one['loc']))} = {one['input']!r} ({one['msg']})" for one in error.errors())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,34 @@ def test_a_setting_that_prefect_does_not_take_is_named(monkeypatch: pytest.Monke
     assert message.startswith(
         "expected settings that Prefect takes, found in its ClientSettings: max_retries = 'many' ("
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "Unable to locate credentials"),
+        ({"AWS_ACCESS_KEY_ID": "a"}, "Partial credentials found in env, missing: AWS_SECRET_ACCESS_KEY"),
+        ({"AWS_PROFILE": "nobody"}, "The config profile (nobody) could not be found"),
+        (
+            {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_ENDPOINT_URL": "localhost:9000"},
+            "Invalid endpoint: localhost:9000",
+        ),
+    ],
+    ids=("no keys", "half of the keys", "a profile misspelt", "an endpoint without its protocol"),
+)
+def test_what_is_missing_to_ask_s3_is_told_in_three_parts(
+    settings: dict[str, str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    nothing = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none")}
+    for name, value in (nothing | {"AWS_CONFIG_FILE": str(tmp_path / "none")} | settings).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(Exception, match=re.escape(words)) as raised:
+        Store("s3://scans/faces").exists("a.parquet")
+    code, message = explain(raised.value)
+    assert code == 2
+    assert message.startswith(f"expected settings with which S3 can be asked, found: {words}; check the credentials in")
 
 
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
