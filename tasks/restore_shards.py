@@ -16,7 +16,7 @@ from tasks.engine.busy_exit import DISPATCHER
 from tasks.engine.dispatch import Dispatch
 from tasks.engine.pool import STOP_SECONDS, Pool
 from tasks.engine.ray_session import cluster_is_own, joined_ray
-from tasks.engine.scaling import crew_of, described
+from tasks.engine.scaling import crew_of, described, require_a_place
 from tasks.engine.thread_pool import ThreadPool
 from tasks.runs.commits import Record
 from tasks.runs.shards import Shard
@@ -92,7 +92,9 @@ def _started(resolved: ResolvedRun) -> Iterator[Pool]:
 
         if not run.allow_open_cluster:
             warn_if_open()
-        share, limits = crew_of(run, cluster_nodes())
+        share, limits = crew_of(run, nodes := cluster_nodes())
+        if cluster_is_own():
+            require_a_place(share, nodes)
         device = "cuda" if share.gpus else "cpu"
         if run.device == "auto" and device == "cpu" and run.gpus_per_actor is None and ray_is_elsewhere():
             say("the cluster has no GPU, so CPUs do the work; one that starts GPU nodes on demand needs --device cuda")

@@ -194,7 +194,8 @@ def restore(
         float | None, typer.Option(help="Seconds that a first worker may take to be ready; 600 by default.")
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="auto (default: GPUs if there are some now), cpu, or cuda, which waits for GPUs.")
+        str | None,
+        typer.Option(help="auto (default: GPUs if there are some now), cpu, or cuda: a cluster waits for GPUs."),
     ] = None,
     actors: Actors = None,
     min_actors: Annotated[

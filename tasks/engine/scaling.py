@@ -10,10 +10,11 @@ Twice `left` may stay, though: a shard that takes its worker too long is done ag
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil
 
+from bfr_models.errors import UsageError
 from tasks.config.restore import RestoreRun
 
 CPU, GPU = "CPU", "GPU"  # Ray's names
@@ -72,6 +73,18 @@ def crew_of(run: RestoreRun, nodes: Iterable[Node]) -> tuple[Share, Limits]:
     gpus = (run.gpus_per_actor or 1.0) if on_gpus else 0.0
     share = Share(gpus, run.cpus_per_actor or 1.0, whole_node=not (gpus or run.actors or run.cpus_per_actor))
     return share, Limits(run.actors or run.min_actors or 1, run.actors or run.max_actors)
+
+
+def require_a_place(share: Share, nodes: Collection[Node]) -> None:
+    """UsageError if not one worker will ever fit on the nodes of a cluster that no others join."""
+    if any(share.fits(node.total) for node in nodes):
+        return
+    asked = f"{share.gpus:g} GPU and {share.cpus:g} CPU" if share.gpus else f"{share.cpus:g} CPU"
+    there = {name: sum(node.total.get(name, 0) for node in nodes) for name in (GPU, CPU)}
+    raise UsageError(
+        f"expected a machine that has what a worker takes ({asked}), found {there[GPU]:g} GPU and {there[CPU]:g} CPU "
+        "on this one; leave out --device, --gpus-per-actor and --cpus-per-actor, or name a cluster in RAY_ADDRESS"
+    )
 
 
 def described(limits: Limits) -> str:

@@ -6,8 +6,18 @@ from typing import Any
 
 import pytest
 
+from bfr_models.errors import UsageError
 from tasks.config.restore import RestoreRun
-from tasks.engine.scaling import Limits, Node, Share, crew_of, described, threads_on, wanted_workers
+from tasks.engine.scaling import (
+    Limits,
+    Node,
+    Share,
+    crew_of,
+    described,
+    require_a_place,
+    threads_on,
+    wanted_workers,
+)
 
 
 def node(name: str, cpus: float, gpus: float = 0, free: dict[str, float] | None = None, leaves: bool = False) -> Node:
@@ -116,6 +126,16 @@ def test_what_a_run_asks_for(settings: dict[str, Any], gpus: float, share: Share
 def test_workers_that_cannot_be(settings: dict[str, Any], why: str) -> None:
     with pytest.raises(ValueError, match=why):
         asked(**settings)
+
+
+@pytest.mark.parametrize(
+    ("share", "asked"),
+    [(Share(1), "1 GPU and 1 CPU"), (Share(0.5, 2), "0.5 GPU and 2 CPU"), (Share(cpus=9), "9 CPU")],
+)
+def test_a_worker_for_which_no_machine_will_come_is_not_waited_for(share: Share, asked: str) -> None:
+    with pytest.raises(UsageError, match=rf"\({asked}\), found 0 GPU and 8 CPU on this one; leave out --device"):
+        require_a_place(share, [node("a", 8)])
+    require_a_place(share, [node("a", 8), node("b", 16, gpus=1)])
 
 
 @pytest.mark.parametrize(
