@@ -222,7 +222,9 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> FrechetDistance:
     """
     a.source.check(b.source)
     if a.mean.shape != b.mean.shape:
-        raise UsageError(f"expected features of one length, found {a.mean.size} and {b.mean.size}")
+        raise UsageError(
+            f"expected features of one length, found {a.mean.size} and {b.mean.size}; compare by one network"
+        )
     thin, wide = sorted((a, b), key=lambda g: np.inf if g.n is None else g.n)  # the factor of the lower rank
     traces = np.trace(a.covariance) + np.trace(b.covariance)
     value = float(np.sum((a.mean - b.mean) ** 2) + traces - 2 * _trace_of_root(thin.covariance, wide.covariance))
@@ -272,9 +274,14 @@ def _arrays(data: bytes, *names: str) -> dict[str, NDArray[Any]]:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        raise UsageError(f"expected a .npz with {', '.join(names)}, found none that reads ({error})") from None
+        found = f"a damaged file, or one of another kind ({type(error).__name__})"
+        raise UsageError(
+            f"expected a .npz with {', '.join(names)}, found {found}; make it again, or name another"
+        ) from None
     if missing := [name for name in names if name not in arrays]:
-        raise UsageError(f"expected a .npz with {', '.join(names)}, found none of {', '.join(missing)}")
+        raise UsageError(
+            f"expected a .npz with {', '.join(names)}, found one without {', '.join(missing)}; name another"
+        )
     return arrays
 
 

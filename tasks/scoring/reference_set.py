@@ -39,7 +39,7 @@ class Side:
 def require_reference(url: str) -> None:
     """UsageError unless there is a reference set: saved statistics that read, or a dataset."""
     if is_saved(url):
-        Gaussian.from_npz(_saved(url))
+        _saved(url)
     else:
         open_source(url)
 
@@ -47,7 +47,7 @@ def require_reference(url: str) -> None:
 def reference_statistics(url: str, source: FeatureSource) -> Gaussian:
     """The statistics of a reference set by the network that `source` names: saved, or computed from its images."""
     if is_saved(url):
-        return Gaussian.from_npz(_saved(url), source)
+        return _saved(url, source)
     features = next((name for name, network in NETWORKS.items() if network == source.network), "auto")
     extractor = load_extractor(features, source.preprocessing or PREPROCESSING[0], local_device())
     extractor.source.check(source)
@@ -64,7 +64,7 @@ def read_side(
     """Reads a set: saved statistics (of the network `assumed`, if they name none), or the images of a dataset, which
     need an `extractor`; `keep` the features of each of them."""
     if is_saved(url):
-        return Side(Gaussian.from_npz(_saved(url), assumed), [], 0)
+        return Side(_saved(url, assumed), [], 0)
     assert extractor is not None, "only saved statistics need no network"
     parts: list[FeatureStatistics] = []
     features: list[NDArray[np.float32]] = []
@@ -78,6 +78,11 @@ def read_side(
         if keep:
             features.append(found)
         skipped += without
+    if (faces := sum(part.n for part in parts)) < 2:
+        raise UsageError(
+            f"expected at least 2 faces in {redact(url)}, found {faces} and {skipped} rows without an image that "
+            "decodes; name the right --column, or another dataset"
+        )
     return Side(FeatureStatistics.fold(parts).gaussian(), features, skipped)
 
 
@@ -93,11 +98,15 @@ def _require_faces(images: list[Uint8Image], source: FeatureSource, url: str) ->
             )
 
 
-def _saved(url: str) -> bytes:
+def _saved(url: str, assumed: FeatureSource | None = None) -> Gaussian:
+    """Saved statistics. UsageError, which names the file, if there are none that read."""
     store, name = locate(url)
     if not store.exists(name):
         raise UsageError(f"expected statistics (.npz) at {redact(url)}, found no such file")
-    return store.read(name)
+    try:
+        return Gaussian.from_npz(store.read(name), assumed)
+    except UsageError as error:
+        raise UsageError(f"{redact(url)}: {error}") from None
 
 
 def _batches(url: str, column: str | None) -> Iterator[tuple[str, list[Uint8Image], int]]:

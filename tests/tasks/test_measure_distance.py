@@ -2,8 +2,11 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from bfr_models.errors import UsageError
@@ -67,6 +70,31 @@ def test_rows_without_a_picture_are_counted(tmp_path: Path) -> None:
     support.write_parquet(tmp_path / "broken.parquet", rows)
     found = measure_distance(str(tmp_path), str(tmp_path), features="dlib")
     assert (found["skipped"], found["n"]) == ([2, 2], [2, 2])
+
+
+@pytest.mark.parametrize(("rows", "found"), [([], "0 and 0"), (support.make_rows(1), "1 and 1")])
+def test_a_set_of_too_few_faces_is_named(rows: list[dict[str, Any]], found: str, tmp_path: Path) -> None:
+    broken = [{"image": {"bytes": b"broken", "path": None}} for _ in rows]
+    schema = pa.Table.from_pylist(support.make_rows(1)).schema
+    (tmp_path / "few").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows + broken, schema), tmp_path / "few" / "a.parquet")
+    few = (
+        f"expected at least 2 faces in {tmp_path}/few, found {found} rows without an image that decodes; name the right"
+    )
+    with pytest.raises(UsageError, match=few):
+        measure_distance(str(tmp_path / "few"), str(tmp_path / "few"), features="dlib")
+
+
+@pytest.mark.parametrize("arrays", [None, {"mean": np.zeros(3)}])
+def test_of_two_files_the_one_without_statistics_is_named(arrays: dict[str, Any] | None, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", mu=np.zeros(3), sigma=np.eye(3))
+    (tmp_path / "b.npz").write_text("no statistics")
+    if arrays is not None:
+        np.savez(tmp_path / "b.npz", **arrays)
+    with pytest.raises(
+        UsageError, match=f"^{tmp_path}/b.npz: expected a .npz with mu, sigma, found .*; .*name another$"
+    ):
+        measure_distance(str(tmp_path / "a.npz"), str(tmp_path / "b.npz"))
 
 
 def test_whole_photos_are_refused_by_a_recogniser(folders: tuple[Path, Path], tmp_path: Path) -> None:
