@@ -17,7 +17,7 @@ from bfr_models.errors import BfrError
 from tasks.config.code import require_accepted_code
 from tasks.config.resolve import ResolvedRun
 from tasks.config.restore import RestoreRun
-from tasks.runs.damage import Damage
+from tasks.runs.damage import NOT_DAMAGE, Damage
 from tasks.runs.finished_run import current_run
 from tasks.runs.inspection import Findings, inspect_run
 from tasks.runs.layout import MANIFEST, PACKED, RECORD, REPORT, SOURCE, SPEC, STORAGE_FACTS
@@ -28,7 +28,6 @@ from tasks.runs.spec import Settings, as_settled, settings_digest, write_spec
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
-_NOT_DAMAGE = {"unfinished", "file_extra", "source_missing", "source_changed"}
 _RECOGNISERS = ("auto", "arcface", "adaface", "dlib", "none")
 
 
@@ -49,7 +48,7 @@ def repair_run(destination: str, *, accept_code_change: bool = False) -> Repair:
     anything is changed, if there is no run, and if it has to be restored by other code than it was begun with."""
     store = current_run(destination)
     found = inspect_run(store)
-    damage = [one for one in found.problems if one.kind not in _NOT_DAMAGE]
+    damage = [one for one in found.problems if one.kind not in NOT_DAMAGE]
     if not damage and not _has_lost_commits(found):
         return Repair(found.problems, [], None, todo=False, close=False)
     resolved, why = _started_with(store, found, accept_code_change)

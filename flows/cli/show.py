@@ -50,7 +50,10 @@ def verified(found: Result) -> None:
         console.print("[green]ok[/]: every row exactly once, every file as committed")
         return
     console.print(_problems(found["problems"]))
-    console.print(f"`bfr repair {quote(found['destination'])}` mends what can be mended", markup=False)
+    from tasks.runs.damage import NOT_DAMAGE
+
+    if any(problem["kind"] not in NOT_DAMAGE for problem in found["problems"]):
+        console.print(f"`bfr repair {quote(found['destination'])}` mends what can be mended", markup=False)
 
 
 def repaired(found: Result) -> None:

@@ -35,6 +35,9 @@ _READ_AHEAD = 256  # shards
 _SHOWN = 3  # examples in a message
 _FACTS = {"rows": int, "restored": int, "rejected": int, "ids": str, "files": dict, "fingerprint": str}
 
+NOT_DAMAGE = frozenset({"unfinished", "file_extra", "source_missing", "source_changed"})
+"""Kinds of problems that `repair` leaves: each says itself what mends it."""
+
 Identities = list[tuple[str, int | None]]
 """(id, row in the source file) of each row of a file; only rejected rows have the latter."""
 

@@ -34,9 +34,13 @@ def test_verify_ends_with_0_or_with_1_and_a_table_of_what_is_wrong(destination: 
     code, text = bfr("verify", destination)
     assert code == 0 and "8 rows in, 8 written + 0 rejected in 2 shards; 2 files hashed" in text
     path = next((destination / "data").iterdir())
+    (extra := destination / "data" / "extra.parquet").touch()
+    code, text = bfr("verify", destination)
+    assert code == 1 and "file_extra" in text and "bfr vacuum" in text and "bfr repair" not in text
+    extra.unlink()
     path.write_bytes(b"")
     code, text = bfr("verify", destination)
-    assert code == 1 and "file_changed" in text
+    assert code == 1 and "file_changed" in text and "bfr repair" in text
     code, text = bfr("verify", destination, "--json")
     assert code == 1 and json.loads(text)["problems"][0]["where"] == f"data/{path.name}"
 
