@@ -66,10 +66,13 @@ def _bands(shape: tuple[int, ...], from_photo: Matrix, side: int) -> Iterator[tu
     height = max(1, BAND_PIXELS // (right - left + 1))
     for first in range(top, bottom + 1, height):
         last = min(first + height - 1, bottom)
-        band = np.array([(left, first - 1), (right, first - 1), (right, last + 1), (left, last + 1)], np.float32)
-        _, covered = cv2.intersectConvexConvex(corners.astype(np.float32), band)
-        if covered is not None:  # a face that is turned is narrower in its first rows
-            start, end = _pixels_within(covered[:, 0, 0], columns)
+        # A pixel wider on all sides: where the photo cuts a face off, rounding must not cost its outermost pixels.
+        outer = [(left - 1, first - 1), (right + 1, first - 1), (right + 1, last + 1), (left - 1, last + 1)]
+        _, covered = cv2.intersectConvexConvex(corners.astype(np.float32), np.array(outer, np.float32))
+        if covered is None:
+            continue
+        start, end = _pixels_within(covered[:, 0, 0], columns)  # a face that is turned is narrower in its first rows
+        if start <= end:
             yield slice(first, last + 1), slice(start, end + 1)
 
 

@@ -179,6 +179,19 @@ def test_a_face_over_the_border_is_cut_off_there(corner: tuple[float, float]) ->
     assert pasted.shape == photo.shape and np.abs(pasted.astype(int) - photo).max() <= 2
 
 
+@pytest.mark.parametrize("turn", [0, 1, 2, 3])
+@pytest.mark.parametrize(("scale", "degrees", "corner"), [(0.85, -12, (-59, 44)), (1.48, -13, (-63, 11))])
+def test_a_face_that_the_border_cuts_off_reaches_it(
+    scale: float, degrees: float, corner: tuple[float, float], turn: int
+) -> None:
+    """Framings whose outline, cut off at the photo's first column, is rounded to lie behind it."""
+    matrix = framing(scale, degrees, corner)
+    for _ in range(turn):  # the photo a quarter to the right: (x, y) was (y, last - x)
+        matrix = matrix @ np.array([(0, 1, 0), (-1, 0, 399), (0, 0, 1)])
+    pasted = paste(noise(400, 400), [(flat(255), matrix, 1.0)])
+    assert (pasted[depth(matrix, 400, 400) >= MARGIN + FEATHER + 1e-6] == 255).all()
+
+
 def test_a_face_beyond_the_photo_changes_nothing() -> None:
     photo = noise(60, 60)
     for corner in ((500, 0), (0, 500), (-500, -500)):
