@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -90,7 +90,7 @@ class Done:
 
     row: Row
     values: dict[str, Any] | None = None  # for `data/`; None if it failed: then the row has the error
-    features: Sequence[FaceFeatures] = ()  # of its faces, in order
+    features: Mapping[int, FaceFeatures] = field(default_factory=dict)  # of its scored faces, by place, in order
 
 
 def shard_output(
@@ -113,7 +113,7 @@ def shard_output(
         files[DATA] = encode_table(table, ROW_GROUP_ROWS)
     keep = job.measures.keep_embeddings
     if inception or keep:
-        vectors = [(done.row.id, place, seen) for done in results for place, seen in enumerate(done.features)]
+        vectors = [(done.row.id, place, seen) for done in results for place, seen in done.features.items()]
         files[FEATURES] = encode_table(features_table(vectors, inception, keep), ROW_GROUP_ROWS)
     if failed:
         files[REJECTED] = encode_table(rejected_table(shard, source, failed), ROW_GROUP_ROWS)
@@ -151,7 +151,7 @@ def _precision(job: Job) -> str | None:
 def _embedding_sums(job: Job, shard: Shard, results: Sequence[Done]) -> dict[str, str]:
     if job.recogniser is None or not job.measures.distances:
         return {}
-    return embedding_sums([seen for done in results for seen in done.features], job.recogniser, shard.id)
+    return embedding_sums([seen for done in results for seen in done.features.values()], job.recogniser, shard.id)
 
 
 def output_table(

@@ -307,4 +307,5 @@ class RestoreRows:
             "seconds": opened.seconds,
             "note": "; ".join(filter(None, (written, opened.enlargement.note))) or None,
         }
-        return Done(row.row, values, [scored.features for scored in opened.scored])
+        features = {place: face.scored.features for place, face in enumerate(opened.faces) if face.scored}
+        return Done(row.row, values, features)

@@ -144,6 +144,15 @@ def test_landmarks_that_span_no_face_and_a_detector_that_fails_cost_no_other_fac
     assert record["rejects"] == {"detector_failed": 1}
 
 
+def test_features_name_the_face_by_its_place_among_all_faces_of_the_row(tiles: str, tmp_path: Path) -> None:
+    odd = photo(1, None, 3)
+    odd[:TILE, TILE : 2 * TILE] = (200, 0, 0)  # its landmarks span no face
+    _, (row,) = restored(tmp_path, {"odd": support.encoded(odd)}, tiles, keep_embeddings=True)
+    assert [name.partition(":")[0] for name in outcomes(row)] == ["restored", "failed", "restored"]
+    features = support.read_table(tmp_path / "dst" / "features")
+    assert features["id"].to_pylist() == ["odd"] * 2 and features["face"].to_pylist() == [0, 2]
+
+
 def test_a_grey_photo_stays_grey_and_an_upright_one_comes_of_a_turned_one(tiles: str, tmp_path: Path) -> None:
     grey = np.repeat(photo(1, 2)[..., 1:2], 3, axis=2)
     exif = Image.Exif()
