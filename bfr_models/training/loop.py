@@ -176,6 +176,7 @@ class _Training:
 
     def _line(self) -> None:
         """How training goes, of all ranks together."""
+        self._require_finite()
         step, recipe = self.state.step, self.recipe
         loss = float(ranks.mean(torch.stack(self.losses).mean()))
         rate = len(self.losses) * recipe.batch_size / (time.monotonic() - self.line_at)
@@ -187,6 +188,7 @@ class _Training:
             self.results.progress(step, figures)
 
     def _evaluate(self, results: Results, gt: Tensor, lq: Tensor) -> None:
+        self._require_finite()
         gt, lq = (x.to(self.run.device, memory_format=torch.channels_last) for x in (gt, lq))
         metrics = results.evaluate(self.state, gt, lq)
         self.log(f"step {self.state.step}  held out: " + "  ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
@@ -194,9 +196,18 @@ class _Training:
         self._save()
 
     def _save(self) -> None:
+        self._require_finite()
         self.state.save(self.run.out / CHECKPOINT)
         self.run.publish()
         self.line_at = self.saved_at = time.monotonic()
+
+    def _require_finite(self) -> None:
+        """BfrError once the network is lost: before it takes the place of what was kept."""
+        if not torch.stack([parameter.isfinite().all() for parameter in self.state.network.parameters()]).all():
+            raise BfrError(
+                f"expected a network of finite numbers, found others after step {self.state.step}: the training has "
+                "diverged; the last checkpoint is from before: go on there with --resume and a smaller --learning-rate"
+            )
 
 
 def learning_rate_at(step: int, recipe: Recipe) -> float:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from bfr_models.errors import UsageError
+from bfr_models.errors import BfrError, UsageError
 from bfr_models.training.component import Component, Recipe
 from bfr_models.training.data import Faces
 from bfr_models.training.difface import Estimator, Prior
@@ -83,6 +83,33 @@ class TestResume:
     def test_without_resume_a_run_starts_anew(self, component: Component, faces: Faces, undisturbed: Path) -> None:
         train(component, faces, TrainingRun("tiny", undisturbed, steps=2, seed=1), quiet)
         assert [line["step"] for line in metrics_of(undisturbed)] == [2]
+
+
+@pytest.mark.parametrize("log_every", [1, 100])
+@pytest.mark.parametrize("lost", ["loss", "gradient"])
+def test_a_training_that_diverges_ends_and_keeps_what_it_had(
+    lost: str, log_every: int, estimator: Estimator, faces: Faces, tmp_path: Path
+) -> None:
+    """At step 4, of which a checkpoint is due."""
+
+    class Diverging(Estimator):
+        def loss(self, network: Any, gt: torch.Tensor, lq: torch.Tensor, draws: Draws) -> torch.Tensor:
+            found = super().loss(network, gt, lq, draws)
+            if next(sound, None) is not None:
+                return found
+            # The square root's slope at 0 is infinite, and no number times 0.
+            return found * math.nan if lost == "loss" else found + (0 * found).sqrt()
+
+    sound = iter((1, 2, 3))  # steps
+    estimator.__class__ = Diverging
+    run = TrainingRun("tiny", tmp_path, steps=6, evaluate_every=2, log_every=log_every)
+    with pytest.raises(BfrError, match=r"finite numbers, found others after step 4: .*--resume"):
+        train(estimator, faces, run, quiet)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 2
+    assert [line["step"] for line in metrics_of(tmp_path)] == [2]
+    network = estimator.build()
+    load_weights(network, tmp_path / "tiny.safetensors")
+    assert all(parameter.isfinite().all() for parameter in network.parameters())
 
 
 def test_another_seed_trains_another_network(component: Component, faces: Faces, tmp_path: Path) -> None:
