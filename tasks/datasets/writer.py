@@ -23,10 +23,10 @@ MAX_GROUP_BYTES = 128 * 2**20  # and so is a row group, once more, when it is re
 class DatasetWriter:
     """Writes rows as `part-00000.parquet`, `part-00001.parquet`, ..., each built in memory and then put whole.
 
-    A file ends at `rows_per_file` rows or `max_file_bytes`, a row group at `row_group_rows` rows or 128 MiB. If an
-    exception leaves the block, the files written so far are removed, because half a dataset would look like a whole
-    one. If it ends well, leftover parts of an earlier, longer dataset are removed. With a `schema` but no rows, one
-    empty file is written, so that the columns are known. `mark` says whose the files are (`overwriting`).
+    A file ends at `rows_per_file` rows or `max_file_bytes`, a row group at `row_group_rows` rows or 128 MiB. Once the
+    first is there, all parts of an earlier dataset are removed, and if an exception leaves the block, the files written
+    so far: half a dataset would look like a whole one. With a `schema` but no rows, one empty file is written, so that
+    the columns are known. `mark` says whose the files are (`overwriting`).
     """
 
     def __init__(
@@ -81,14 +81,14 @@ class DatasetWriter:
             self._file = _FileInMemory(self._schema)
         if self._file is not None:
             self._publish(self._file)
-        for name in self._store.list():
-            if self.files and re.fullmatch(r"part-\d{5}\.parquet", name) and name > self.files[-1]:
-                self._store.delete(name)
 
     def _publish(self, file: _FileInMemory) -> None:
         name = f"part-{len(self.files):05d}.parquet"
         data = file.finish()
         self._store.write(name, data)
+        for other in self._store.list() if not self.files else ():
+            if re.fullmatch(r"part-\d{5}\.parquet", other) and other != name:
+                self._store.delete(other)
         self._file = None
         self.files.append(name)
         self.rows += file.rows

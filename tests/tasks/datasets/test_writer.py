@@ -74,6 +74,24 @@ def test_an_exception_takes_the_dataset_back(tmp_path: Path) -> None:
     assert store.list() == ["notes.txt"]
 
 
+def test_an_exception_leaves_no_parts_of_an_earlier_dataset_which_would_look_like_a_whole_one(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    with DatasetWriter(store, 2, 2) as writer:
+        writer.write(table(10))
+
+    def write_and_fail(rows: int) -> None:
+        with DatasetWriter(store, 2, 2) as writer:
+            writer.write(table(rows))
+            raise RuntimeError("camera on fire")
+
+    with pytest.raises(RuntimeError, match="camera"):
+        write_and_fail(1)
+    assert ids(store) == [str(i) for i in range(10)]  # nothing had taken its place yet
+    with pytest.raises(RuntimeError, match="camera"):
+        write_and_fail(4)
+    assert store.list() == []
+
+
 def test_a_shorter_dataset_leaves_no_parts_of_the_longer_one(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     for count in (10, 3):
