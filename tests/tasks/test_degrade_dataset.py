@@ -59,6 +59,16 @@ def test_pairs_of_other_settings_are_replaced_only_when_asked(tmp_path: Path) ->
     assert support.snapshot(tmp_path / "dst") != before
 
 
+@pytest.mark.parametrize("folder", ["src", "src/pairs"])
+def test_pairs_do_not_take_the_place_of_the_faces_that_they_are_made_of(folder: str, tmp_path: Path) -> None:
+    support.write_parquet(tmp_path / "src" / "part-00000.parquet", support.make_rows(1))
+    before = support.snapshot(tmp_path)
+    run = DegradeRun(source=str(tmp_path / "src"), destination=str(tmp_path / folder), overwrite=True)
+    with pytest.raises(UsageError, match="expected a destination outside"):
+        degrade_dataset(run)
+    assert support.snapshot(tmp_path) == before
+
+
 def test_a_source_without_a_usable_face_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     rows = support.make_rows(2)
     rows[0]["image"]["bytes"] = b"no picture"

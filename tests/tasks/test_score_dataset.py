@@ -53,6 +53,14 @@ def test_rows_that_cannot_be_scored_say_why(tmp_path: Path) -> None:
     assert (found["rows"], found["failed"]) == (4, 3)
 
 
+def test_scores_do_not_take_the_place_of_the_faces_that_they_are_of(tmp_path: Path) -> None:
+    support.write_parquet(tmp_path / "part-00000.parquet", support.make_rows(1))
+    before = support.snapshot(tmp_path)
+    with pytest.raises(UsageError, match="expected a destination outside"):
+        score_dataset(ScoreRun(source=str(tmp_path), destination=str(tmp_path), column="image", overwrite=True))
+    assert support.snapshot(tmp_path) == before
+
+
 def test_a_run_is_no_place_for_scores_and_other_scores_are_replaced_only_when_asked(tmp_path: Path) -> None:
     support.write_parquet(tmp_path / "src" / "a.parquet", support.make_rows(1))
     (tmp_path / "run").mkdir()
