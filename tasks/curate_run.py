@@ -40,7 +40,7 @@ from tasks.curation.selection import (
 from tasks.datasets.conditions import check_conditions, rows_where
 from tasks.datasets.writer import encode_table
 from tasks.runs.finished_run import FinishedRun, Rows, open_run
-from tasks.runs.layout import CURATION, CURATION_UNFINISHED, REPORT
+from tasks.runs.layout import CARD, CURATION, CURATION_UNFINISHED, DATA, REPORT
 from tasks.runs.superseded import of_file, superseded_rows
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from tasks.curation.duplicates import Duplicates
 
 NEAR_DUPLICATE = "near-duplicate"
+DROPPED = "dropped.parquet"
 
 
 def curate_run(asked: CurateRun) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def curate_run(asked: CurateRun) -> dict[str, Any]:
     with open_files(asked.format, store, schema) as files:
         for table in curated_tables(run, rows, source, schema):
             files.write(table)
-    store.write("dropped.parquet", encode_table(dropped_table(run, selection, duplicates), row_group_rows=65_536))
+    store.write(DROPPED, encode_table(dropped_table(run, selection, duplicates), row_group_rows=65_536))
     record = {
         "schema": 1,
         "state": "complete",
@@ -91,7 +92,7 @@ def curate_run(asked: CurateRun) -> dict[str, Any]:
         "statistics_of_run": run.record["statistics"],
         "licences": run.record["licences"],
     }
-    store.write("README.md", dataset_card(run, record, rows).encode())
+    store.write(CARD, dataset_card(run, record, rows).encode())
     examples = duplicate_examples(duplicates.dropped, duplicates.kept, duplicates.similarity) if duplicates else []
     store.write(REPORT, render_curation(run, record, rows, examples).encode())
     record["seconds"] = round(time.monotonic() - started, 3)
@@ -155,9 +156,8 @@ def _prepare(store: Store, request: dict[str, Any]) -> dict[str, Any] | None:
 
 def _clear(store: Store) -> None:
     """Removes what an interrupted attempt at the same curation has left behind."""
-    for path in store.list():
-        if path != CURATION_UNFINISHED:
-            store.delete(path)
+    for path in (*store.list(DATA), DROPPED, CARD, REPORT):
+        store.delete(path)
 
 
 def _select(asked: CurateRun, run: FinishedRun, conditions: list[str]) -> tuple[Selection, Duplicates | None]:

@@ -95,7 +95,10 @@ def test_an_interrupted_curation_is_no_dataset_and_is_done_again(
         open_source(str(tmp_path / "out"))
     with pytest.raises(UsageError, match="found another"):
         curated(hostile_run, tmp_path, where="n > 4")
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    (tmp_path / "out" / "data" / "part-00009.parquet").write_bytes(b"left behind")
     _, rows = curated(hostile_run, tmp_path, where="n > 3")
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
     assert len(rows) == 14 and not (tmp_path / "out" / "curation.unfinished.json").exists()
 
 
