@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from bfr_models.errors import UsageError
+from bfr_models.methods.fidelity import DIALS
 from tasks.runs.finished_run import current_run
 from tasks.runs.layout import DECISIONS, REVIEW
 from tasks.runs.plan import require_finished
@@ -59,8 +60,10 @@ def redo_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     same = choice.method == before["method"]
     settings = {name: before[name] for name in _KEPT if before.get(name) is not None}
     settings |= {name: before[name] for name in ("preset", "effort") if same and before.get(name) is not None}
-    if choice.fidelity is None and same:
-        settings["options"] = before.get("options", {})
+    if same:
+        dial = None if choice.fidelity is None else DIALS.get((choice.method, record["method"]["preset"]))
+        options = before.get("options", {}).items()
+        settings["options"] = {name: value for name, value in options if dial is None or name not in dial.sets}
     own = f"{str(before['destination']).rstrip('/')}/"
     source = str(before["source"])
     source = store.url(source.removeprefix(own)) if source.startswith(own) else source  # the run may have moved

@@ -12,6 +12,7 @@ import pytest
 
 from bfr_models.errors import UsageError
 from tasks.config.curate import CurateRun
+from tasks.config.resolve import resolve_run
 from tasks.config.restore import RestoreRun
 from tasks.curate_run import curate_run
 from tasks.export_run import export_run
@@ -162,6 +163,17 @@ def test_redo_is_a_run_over_what_is_marked_in_the_way_that_was_chosen(run: Path,
         redo_settings(asked)
     both = redo_settings(asked | {"method": "difface"})
     assert (both["fidelity"], both["select_where"]) == (0.8, "redo_method = 'difface' AND redo_fidelity = 0.8")
+
+
+def test_redo_by_the_same_method_keeps_the_options_that_a_fidelity_does_not_set(tmp_path: Path) -> None:
+    support.write_parquet(tmp_path / "src" / "a.parquet", [row | {"id": NAMES[0]} for row in support.make_rows(1)])
+    options = {"steps": 1, "self_ensemble": False}
+    support.finished_run(support.make_run(tmp_path, "difface", options=options, recogniser="none"))
+    for redo, kept in ((Redo("difface"), options), (Redo("difface", 0.8), {"self_ensemble": False})):
+        decide(tmp_path / "dst", (NAMES[0], 0, REDO), redo=redo)
+        settings = redo_settings({"source": str(tmp_path / "dst"), "destination": str(tmp_path / "redone")})
+        assert settings["options"] == kept
+        resolve_run(RestoreRun(**settings))
 
 
 def test_verify_vacuum_and_repair_know_decisions_and_leave_them_alone(run: Path) -> None:
