@@ -203,7 +203,7 @@ class _Training:
 
     def _require_finite(self) -> None:
         """BfrError once the network is lost: before it takes the place of what was kept."""
-        if not torch.stack([parameter.isfinite().all() for parameter in self.state.network.parameters()]).all():
+        if not self.state.is_finite:
             raise BfrError(
                 f"expected a network of finite numbers, found others after step {self.state.step}: the training has "
                 "diverged; the last checkpoint is from before: go on there with --resume and a smaller --learning-rate"

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from bfr_models.degradation.batched import BatchedDegradation
 from bfr_models.degradation.presets import get_preset
 from bfr_models.device import trains_in_bf16
-from bfr_models.errors import UsageError, exit_code_of, unknown
+from bfr_models.errors import BfrError, UsageError, exit_code_of, unknown
 from bfr_models.training import registry
 from bfr_models.training.component import NO_AUXILIARY, AuxiliaryWeights, Recipe
 from bfr_models.training.device_faces import DeviceFaces, facts_of, pack
@@ -186,6 +186,11 @@ class Training:
     def _save(self) -> None:
         """The average and its card, whole files at any moment; the one place that waits for the device."""
         settings, state = self.settings, self.state
+        if not state.is_finite:
+            raise BfrError(
+                f"expected a network of finite numbers, found others after step {state.step}: {settings.component} has "
+                "diverged; what it left is from before: the same command goes on there, with a smaller --rate"
+            )
         steps = state.step - self.since
         self.curve.append((state.step, float(self.total) / steps))
         seconds = time.time() - self.saved_at

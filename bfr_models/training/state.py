@@ -30,6 +30,11 @@ class State:
         self.optimizer = torch.optim.AdamW(self.network.parameters(), betas=(0.9, 0.99), weight_decay=0.0)
         self.step = 0
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether the network is not lost: one that is takes nothing's place."""
+        return bool(torch.stack([parameter.isfinite().all() for parameter in self.network.parameters()]).all())
+
     def save(self, path: Path) -> None:
         partial = path.with_suffix(".partial")
         torch.save(

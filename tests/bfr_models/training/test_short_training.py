@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bfr_models.errors import UsageError
+from bfr_models.errors import BfrError, UsageError
 from bfr_models.pixels import to_tensor, to_uint8
 from bfr_models.registry import load_method, resolve_method
 from bfr_models.training.component import NO_AUXILIARY, AuxiliaryWeights
@@ -170,6 +170,15 @@ class TestTraining:
     def test_it_ends_in_time_and_leaves_nothing_where_there_was_none(self, packed: Path, tmp_path: Path) -> None:
         Training(settings_of(packed, tmp_path / "out", ends_at=time.time() + GRACE - 1)).run()
         assert not list((tmp_path / "out").iterdir())
+
+    def test_one_that_diverges_ends_and_keeps_what_it_had(self, packed: Path, tmp_path: Path) -> None:
+        Training(settings_of(packed, tmp_path / "out", steps=1)).run()
+        before = support.snapshot(tmp_path / "out")
+        again = Training(settings_of(packed, tmp_path / "out", steps=1))
+        next(again.state.network.parameters()).data.fill_(torch.nan)
+        with pytest.raises(BfrError, match="found others after step 2: difface/prior has diverged"):
+            again.run()
+        assert support.snapshot(tmp_path / "out") == before
 
     def test_the_rate_warms_up_and_falls_with_the_time(self, packed: Path, tmp_path: Path) -> None:
         training = Training(settings_of(packed, tmp_path / "out", steps=1000))
