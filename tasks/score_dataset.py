@@ -28,6 +28,7 @@ from tasks.scoring.frechet import distance_to_gt
 from tasks.scoring.scorer import FaceTriple, load_scorer
 from tasks.scoring.statistics import BIN_WIDTHS, WHY_TOO_SMALL, WITHOUT_GT
 from tasks.storage.store import Store
+from tasks.worker.batches import call_or_bisect
 
 BATCH_ROWS = 16
 METRICS = (*BIN_WIDTHS, "sharpness")
@@ -37,7 +38,8 @@ SCHEMA = pa.schema([("id", pa.string()), *((name, pa.float32()) for name in METR
 def score_dataset(run: ScoreRun) -> dict[str, Any]:
     """Writes a dataset of scores, one row per row of the source in its order; returns the statistics.
 
-    A row whose images do not decode, or do not have the restored face's shape, has the reason in `error`.
+    A row whose images do not decode, do not have the restored face's shape, or are too small for a metric, has the
+    reason in `error`.
     """
     store = Store(run.destination)
     mark = check_score(run)
@@ -51,10 +53,10 @@ def score_dataset(run: ScoreRun) -> dict[str, Any]:
     with DatasetWriter(store, 500_000, 65_536, SCHEMA, mark=mark) as writer:
         for key, ids, faces in _batches(run):
             good = [face for face in faces if isinstance(face, FaceTriple)]
-            scored = iter(scorer.score(good))
+            scored = iter(call_or_bisect(scorer.score, good, "not_scored"))
+            ended = [face if isinstance(face, RowError) else next(scored) for face in faces]
             rows: list[dict[str, Any]] = [
-                {"error": str(face)} if isinstance(face, RowError) else vars(next(scored)) | unmeasured
-                for face in faces
+                {"error": str(one)} if isinstance(one, RowError) else vars(one) | unmeasured for one in ended
             ]
             if recogniser is not None and measures.distances:
                 seen = [row["features"] for row in rows if "features" in row]
@@ -62,7 +64,7 @@ def score_dataset(run: ScoreRun) -> dict[str, Any]:
             for name, width in BIN_WIDTHS.items():
                 values: Iterator[Any] = (row.get(name) for row in rows)
                 summaries[name] += Summary.of(values, width)
-            failed += len(faces) - len(good)
+            failed += sum(isinstance(one, RowError) for one in ended)
             columns = {name: [row.get(name) for row in rows] for name in SCHEMA.names} | {"id": ids}
             writer.write(pa.Table.from_pydict(columns, SCHEMA))
     by = {"recogniser": None if recogniser is None else asdict(recogniser), "measures": asdict(measures)}

@@ -53,6 +53,16 @@ def test_rows_that_cannot_be_scored_say_why(tmp_path: Path) -> None:
     assert (found["rows"], found["failed"]) == (4, 3)
 
 
+def test_a_face_that_is_too_small_for_a_metric_costs_no_other(tmp_path: Path) -> None:
+    rows = [row | {"gt": row["image"]} for row in (*support.make_rows(2), *support.make_rows(1, side=8))]
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows)
+    run = ScoreRun(source=str(tmp_path / "src"), destination=str(tmp_path / "out"), column="image", gt_column="gt")
+    found = score_dataset(run)
+    assert (found["rows"], found["failed"], found["statistics"]["ssim"]["n"]) == (3, 1, 2)
+    errors = pq.read_table(tmp_path / "out")["error"].to_pylist()
+    assert errors[:2] == [None, None] and "expected sides of at least 11 px" in errors[2]
+
+
 def test_scores_do_not_take_the_place_of_the_faces_that_they_are_of(tmp_path: Path) -> None:
     support.write_parquet(tmp_path / "part-00000.parquet", support.make_rows(1))
     before = support.snapshot(tmp_path)
