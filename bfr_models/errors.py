@@ -37,9 +37,10 @@ RejectionCode = Literal[
     "detector_failed",
     "judge_failed",
     "method_failed",
+    "not_scored",
     "worker_killed",
 ]
-"""Why a row is rejected: what users filter on, and retry."""
+"""Why a row is rejected: what users filter on, and retry. `not_scored` is of `bfr score` alone."""
 
 
 class RowError(BfrError):
