@@ -57,9 +57,9 @@ def curate_run(asked: CurateRun) -> dict[str, Any]:
     """Selects the rows and writes the dataset; returns curation.json. The same curation again is a no-op. UsageError,
     before anything is written, for settings that do not fit the run, or a destination that holds something else."""
     started = time.monotonic()
-    run, decided = with_reviews(open_run(asked.source))
+    run, reviews = with_reviews(open_run(asked.source))
     conditions = _conditions(asked, run)
-    request = _request(asked, run, decided)
+    request = _request(asked, run, reviews.digest)
     store = Store(asked.destination)
     if finished := _prepare(store, request):
         return finished
@@ -85,6 +85,7 @@ def curate_run(asked: CurateRun) -> dict[str, Any]:
         "state": "complete",
         **request,
         "counts": {"rows": run.table.num_rows, "kept": len(rows), "dropped": run.table.num_rows - len(rows)},
+        "outdated_decisions": len(reviews.outdated),
         "steps": selection.funnel(),
         "conditions": conditions,
         "dedupe": duplicates.facts if duplicates else None,

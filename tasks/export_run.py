@@ -87,6 +87,7 @@ def export_run(
         "written": report.written,
         "bytes": report.bytes,
         "superseded": sum(len(run.superseded_in(number)) for number in range(len(run.shards))),
+        "outdated_decisions": len(run.reviews.outdated),
         "noted": report.noted,
         "renamed": report.renamed,
         "not_exported": report.missing,

@@ -34,7 +34,17 @@ def curate(record: Result) -> None:
             console.print(f"{name:>24}  mean {before:.4f} -> {after['mean']:.4f}")
     if found := record["dedupe"]:
         console.print(f"{found['dropped']} near-duplicates in {found['groups']} groups, by {found['look']}")
+    outdated(record.get("outdated_decisions", 0))
     console.print(f"report: {record['report']}", markup=False)
+
+
+def outdated(decisions: int) -> None:
+    """Says how many faces a review has decided about that were done again since."""
+    if decisions:
+        console.print(
+            f"[yellow]{decisions} decisions count no more[/]: these faces have been restored again since somebody "
+            "looked at them; `bfr review` shows them as open"
+        )
 
 
 def verified(found: Result) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Column, Table
 
-from flows.cli.show import EXAMPLES, Result, by_reason, console
+from flows.cli.show import EXAMPLES, Result, by_reason, console, outdated
 from tasks.runs.layout import LEFT_OUT
 from tasks.storage.redaction import redact
 from tasks.storage.waits import say
@@ -20,6 +20,7 @@ def export(report: Result) -> None:
     console.print(f"{report['images']} images{': ' if counts else ''}{counts}; {report['written']} files written")
     if report["superseded"]:
         console.print(f"{report['superseded']} rows of files that were packed anew later are superseded: not exported")
+    outdated(report["outdated_decisions"])
     for one in report["renamed"][:EXAMPLES]:
         console.print(f"renamed: {one['name']!r} is {one['as']!r}", markup=False)
     if report["noted"]:
@@ -91,6 +92,7 @@ def reviewed(result: Result) -> None:
     counts = ", ".join(f"{count} {verdict}" for verdict, count in result["decisions"].items() if count)
     own, run = sum(result["own"].values()), quote(result["run"])
     console.print(f"decided: {counts or 'nothing yet'}; {own} by {result['reviewer']}", markup=False)
+    outdated(result["outdated"])
     if result["decisions"]["approved"]:
         console.print(f"  bfr export {run} DIR --only approved", markup=False)
     if result["decisions"]["redo"]:

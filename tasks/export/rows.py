@@ -156,10 +156,11 @@ def open_export(url: str, *, only_approved: bool = False) -> ExportRun:
     plan, record = require_finished(store)
     entries = {entry["shard"]: entry for entry in read_manifest(store)}
     shards = [(shard, entries[shard.id]) for shard in from_table(plan.shards)]
-    reviews = read_reviews(store)
+    reviews = read_reviews(store, {shard: entry[DATA] for shard, entry in entries.items()})
     if only_approved and not reviews.current:
+        found = f"{len(reviews.outdated)} about what they were before" if reviews.outdated else "none"
         raise UsageError(
-            f"expected decisions about the faces of {redact(store.url())}, found none; `bfr review "
+            f"expected decisions about the faces of {redact(store.url())}, found {found}; `bfr review "
             f"{redact(store.url())}` shows them"
         )
     settings = settings_digest(read_spec(store))

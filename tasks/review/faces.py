@@ -15,6 +15,7 @@ import pyarrow as pa
 from bfr_models.errors import UsageError, unknown
 from tasks.export.rows import ExportRun
 from tasks.review.index import SCHEMA, facts_of, index_name, keep_index, make_index, whole
+from tasks.runs.layout import DATA
 from tasks.runs.reviews import VERDICTS, Decision, FaceKey
 from tasks.storage.store import Store
 
@@ -100,6 +101,10 @@ class Faces:
     def key(self, row: Row) -> FaceKey:
         """What decisions about a face go by."""
         return FaceKey(self.shard_id(row), row["source_row"], row["place"])
+
+    def data(self, row: Row) -> str:
+        """The data file that a face is in."""
+        return str(self.run.shards[row["file"]][1][DATA])
 
     def note(self, decisions: Mapping[FaceKey, Decision | None]) -> None:
         """What is decided about faces now; None: nothing any more. Faces of other plans are left out."""

@@ -82,9 +82,11 @@ class Session:
         self.refresh()
         with self._lock:
             counts, own = self._reviews.counts(), self._reviews.counts(self.reviewer)
+            outdated = len(self._reviews.outdated)
         return {
             "counts": counts,
             "own": own,
+            "outdated": outdated,
             "filter": self.faces.count(asked),
             "read": [self.faces.files_read, len(self.run.shards)],
             "failed": self.faces.failed,
@@ -117,7 +119,7 @@ class Session:
             raise UsageError("expected a face to decide about, found none")
         how = self._redo(redo or {}) if verdict == REDO else None
         rows = self.faces.rows(faces)
-        decisions = [Decision(self.faces.key(row), row["id"], verdict, how) for row in rows]
+        decisions = [Decision(self.faces.key(row), row["id"], verdict, how, self.faces.data(row)) for row in rows]
         with self._lock:
             self._note(self._reviews.decide(self.reviewer, decisions))
         return self._told(self.faces.rows(faces))
@@ -135,7 +137,9 @@ class Session:
             self._note(self._reviews.refresh())
             self._reviews.bundle()
             counts, own = self._reviews.counts(), self._reviews.counts(self.reviewer)
-        return {"run": redact(self.run.store.url()), "reviewer": self.reviewer, "decisions": counts, "own": own}
+            outdated = len(self._reviews.outdated)
+        run = redact(self.run.store.url())
+        return {"run": run, "reviewer": self.reviewer, "decisions": counts, "own": own, "outdated": outdated}
 
     def _has_dial(self, method: str) -> bool:
         preset = self._preset(method) or methods()[method].presets[0].name

@@ -15,9 +15,10 @@ import pyarrow as pa
 from bfr_models.errors import UsageError
 from bfr_models.methods.fidelity import DIALS
 from tasks.runs.finished_run import current_run
-from tasks.runs.layout import DECISIONS, REVIEW
+from tasks.runs.layout import DATA, DECISIONS, REVIEW
+from tasks.runs.manifest import read_manifest
 from tasks.runs.plan import require_finished
-from tasks.runs.reviews import REDO, Redo, read_reviews
+from tasks.runs.reviews import REDO, Redo, Reviews, read_reviews
 from tasks.storage.redaction import redact
 from tasks.storage.store import Store
 
@@ -42,9 +43,14 @@ def reviewed_run(url: str) -> Store | None:
 
 def redo_rows(store: Store) -> pa.Table:
     """The rows with a face that is to be restored again, one for each way in which somebody wants that."""
-    wanted = {(one.id, one.redo) for one in read_reviews(store).current.values() if one.verdict == REDO and one.redo}
+    current = _reviews(store).current.values()
+    wanted = {(one.id, one.redo) for one in current if one.verdict == REDO and one.redo}
     rows = [{"id": row_id, "redo_method": redo.method, "redo_fidelity": redo.fidelity} for row_id, redo in wanted]
     return pa.Table.from_pylist(sorted(rows, key=str), schema=SCHEMA)
+
+
+def _reviews(store: Store) -> Reviews:
+    return read_reviews(store, {entry["shard"]: entry[DATA] for entry in read_manifest(store)})
 
 
 def redo_settings(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,7 +94,11 @@ def _choice(store: Store, given: Mapping[str, Any]) -> Redo:
         return (exact or fitting)[0]
     url = redact(store.url())
     if not ways:
-        raise UsageError(f"expected faces of {url} that are marked to be redone, found none; `bfr review {url}` marks")
+        outdated = len(_reviews(store).outdated)
+        found = f"{outdated} decisions about what faces were before" if outdated else "none"
+        raise UsageError(
+            f"expected faces of {url} that are marked to be redone, found {found}; `bfr review {url}` marks"
+        )
     commands = (f"\n  bfr restore {url} DST --redo {_flags(way)}  ({count} images)" for way, count in ways.items())
     raise UsageError(
         f"expected one method and fidelity for a run, found {len(ways)} among what is marked in {url}; give each a "

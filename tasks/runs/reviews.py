@@ -7,6 +7,8 @@ reviewers share a run without a lock: each writes files of its own, and all who 
     latest     by `when`, then by the record's name. `when` is the clock of the reviewer's machine, but never before
                what that reviewer has seen: whoever decides against a decision wins, however wrong the clocks are
     written    before the page says so; what is on the page has survived a crash
+    looked at  the picture that a decision is about, by its data file: once the shard is done again, as after damage or
+               by --retry-rejected, the decision is `outdated` and the face open again. Older records name no picture
     bundled    copies of many records lie in one file beside them, which is quicker to read; they are still what counts
 """
 
@@ -63,6 +65,7 @@ class Decision:
     id: str  # of its row
     verdict: str
     redo: Redo | None = None
+    data: str = ""  # the file with the picture that was looked at; "" in records of older versions
     by: str = ""
     when: str = ""
     record: str = ""
@@ -86,14 +89,16 @@ class _Record:
 class Reviews:
     """The decisions of a run, as far as they have been read. One thread at a time."""
 
-    def __init__(self, store: Store, *, bundled: bool = True) -> None:
-        """`bundled`: copies will do."""
-        self._store, self._may_be_copies = store, bundled
+    def __init__(self, store: Store, pictures: Mapping[str, str | None] | None = None, *, bundled: bool = True) -> None:
+        """`pictures`: the data file of each shard of the run as it is now; without them, decisions count whatever
+        picture they are about. `bundled`: copies will do."""
+        self._store, self._pictures, self._may_be_copies = store, pictures, bundled
         self._records: dict[str, _Record] = {}
         self._undone = set[str]()
         self._by_face: dict[FaceKey, list[Decision]] = defaultdict(list)
         self._in_bundle = 0
         self.current: dict[FaceKey, Decision] = {}
+        self.outdated = set[FaceKey]()  # faces that were decided about as they looked before, and not since
 
     def refresh(self, skip: Callable[[DamagedError], None] | None = None) -> set[FaceKey]:
         """Reads the records that have been added since, by anybody; the faces that they are about. DamagedError for a
@@ -145,8 +150,8 @@ class Reviews:
     def undo(self, by: str) -> set[FaceKey]:
         """Takes back the latest record of this reviewer that still counts; the faces that it was about, none if there
         is none."""
-        own = (one for one in self._records.values() if one.by == by and one.decisions)
-        live = (one for one in own if one.name not in self._undone)
+        own = (one for one in self._records.values() if one.by == by and one.name not in self._undone)
+        live = (one for one in own if not all(map(self._is_outdated, one.decisions)))
         last = max(live, key=lambda one: (one.when, one.name), default=None)
         return self._write(by, last.name, ()) if last else set()
 
@@ -167,7 +172,13 @@ class Reviews:
         learn_conditions(self._store)
         when = self._next_moment()
         entries = [
-            {**one.key._asdict(), "id": one.id, "verdict": one.verdict, "redo": one.redo and asdict(one.redo)}
+            {
+                **one.key._asdict(),
+                "id": one.id,
+                "verdict": one.verdict,
+                "redo": one.redo and asdict(one.redo),
+                "data": one.data,
+            }
             for one in decisions
         ]
         content = seal({"schema": 1, "by": by, "when": when, "undoes": undoes, "decisions": entries})
@@ -205,12 +216,27 @@ class Reviews:
                 if (undone := self._records.get(record.undoes)) is not None:
                     touched.update(one.key for one in undone.decisions)
         for key in touched:
-            counting = [one for one in self._by_face[key] if one.record not in self._undone]
-            if counting:
-                self.current[key] = max(counting, key=lambda one: one.order)
-            else:
-                self.current.pop(key, None)
+            self._settle(key)
         return touched
+
+    def _settle(self, key: FaceKey) -> None:
+        """Finds out what counts for a face. A decision that names no picture does not outlive a later one about a
+        picture that is no more."""
+        standing = [one for one in self._by_face[key] if one.record not in self._undone]
+        last = max((one.order for one in standing if self._is_outdated(one)), default=("", ""))
+        counting = [one for one in standing if not self._is_outdated(one) and (one.data or one.order > last)]
+        self.current.pop(key, None)
+        self.outdated.discard(key)
+        if counting:
+            self.current[key] = max(counting, key=lambda one: one.order)
+        elif standing:
+            self.outdated.add(key)
+
+    def _is_outdated(self, decision: Decision) -> bool:
+        """Whether it is about a picture that is no longer in the run."""
+        if self._pictures is None or not decision.data:
+            return False
+        return decision.data != self._pictures.get(decision.key.shard)
 
 
 def _parsed(name: str, content: Mapping[str, Any]) -> _Record:
@@ -219,13 +245,14 @@ def _parsed(name: str, content: Mapping[str, Any]) -> _Record:
     for entry in content["decisions"]:
         key = FaceKey(str(entry["shard"]), int(entry["row"]), int(entry["face"]))
         redo = Redo(**entry["redo"]) if entry["redo"] else None
-        record.decisions.append(Decision(key, entry["id"], entry["verdict"], redo, by, when, name))
+        about = (key, entry["id"], entry["verdict"], redo, entry.get("data", ""))
+        record.decisions.append(Decision(*about, by, when, name))
     return record
 
 
-def read_reviews(store: Store) -> Reviews:
-    """All decisions of a run. DamagedError for a record that is not what was written."""
-    reviews = Reviews(store)
+def read_reviews(store: Store, pictures: Mapping[str, str | None] | None = None) -> Reviews:
+    """All decisions of a run, as `Reviews` has them. DamagedError for a record that is not what was written."""
+    reviews = Reviews(store, pictures)
     reviews.refresh()
     return reviews
 

@@ -77,7 +77,9 @@ async function poll() {
   $("bar-label").textContent = `${number(decided)} of ${number(faces)} decided`;
   const counts = Object.entries(told.counts).filter(([, count]) => count);
   const own = Object.values(told.own).reduce((sum, count) => sum + count, 0);
-  $("counts").textContent = counts.map(([what, count]) => `${number(count)} ${WORDS[what]}`).join(", ") + (counts.length ? `; ${number(own)} by you` : "");
+  const said = counts.length ? [counts.map(([what, count]) => `${number(count)} ${WORDS[what]}`).join(", "), `${number(own)} by you`] : [];
+  if (told.outdated) said.push(`${number(told.outdated)} count no more: restored again since`);
+  $("counts").textContent = said.join("; ");
   if (told.failed) notice(`The list of faces could not be made: ${told.failed}`, true);
   else if (read < files) notice(`Reading the run, for the first time: ${number(read)} of ${number(files)} files. The order is that of what has been read.`);
   else if (state.reading) {

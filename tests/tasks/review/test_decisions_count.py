@@ -18,6 +18,7 @@ from tasks.curate_run import curate_run
 from tasks.export_run import export_run
 from tasks.images.codec import decode
 from tasks.repair_run import repair_run
+from tasks.review.faces import Filter
 from tasks.runs.layout import DECISIONS
 from tasks.runs.plan import latest_plan
 from tasks.runs.redo import redo_settings
@@ -27,6 +28,7 @@ from tasks.storage.store import Store
 from tasks.vacuum_run import vacuum_run
 from tasks.verify_run import verify_run
 from tests import support
+from tests.tasks.review.conftest import opened
 from tests.tiled_photos import TILE, photo
 
 PHOTOS = {"one.png": photo(1, None), "two.png": photo(1, 2), "three.png": photo(1, 2, 3), "none.png": photo(None, None)}
@@ -174,6 +176,31 @@ def test_redo_by_the_same_method_keeps_the_options_that_a_fidelity_does_not_set(
         settings = redo_settings({"source": str(tmp_path / "dst"), "destination": str(tmp_path / "redone")})
         assert settings["options"] == kept
         resolve_run(RestoreRun(**settings))
+
+
+def test_a_face_that_was_restored_again_since_is_as_nobody_has_seen_it(
+    run: Path, tmp_path: Path, mirror: str
+) -> None:
+    """The approval is of another picture: it is told, and everything goes on as without it."""
+    session = opened(run)
+    for rows, verdict, redo in (([0, 1], "original", None), ([2], "redo", {"method": "passthrough"})):
+        session.decide(rows, verdict, redo)
+    assert session.progress(Filter())["outdated"] == 0
+    for path in (run / "data").iterdir():
+        path.unlink()
+    repair_run(str(run))
+    support.finished_run(support.make_run(tmp_path, mirror, input="photos", shard_rows=2))
+    later = opened(run)
+    assert later.progress(Filter())["outdated"] == later.result()["outdated"] == 3
+    assert [row["verdict"] for row in later.page(Filter(), None, 10)] == [None] * 6
+    report = export_run(str(run), str(tmp_path / "out"))
+    assert (report["changed"], report["outdated_decisions"]) == (3, 3)
+    with pytest.raises(UsageError, match="found 3 about what they were before"):
+        exported(run, "none", only="approved")
+    with pytest.raises(UsageError, match="found 3 decisions about what faces were before"):
+        redo_settings({"source": str(run), "destination": str(tmp_path / "redone")})
+    curated = curate_run(CurateRun(source=str(run), destination=str(tmp_path / "c"), where="review IS NULL", by="seed"))
+    assert (curated["counts"]["kept"], curated["outdated_decisions"]) == (4, 3)
 
 
 def test_verify_vacuum_and_repair_know_decisions_and_leave_them_alone(run: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -116,6 +117,21 @@ def test_a_damaged_record_is_named_and_the_others_are_still_read(tmp_path: Path)
         read_reviews(store)
     count, unread = count_decisions(store)
     assert count == 2 and [error.path for error in unread] == [path]
+
+
+def test_a_decision_counts_for_the_picture_that_was_looked_at(tmp_path: Path) -> None:
+    store, seen = Store(str(tmp_path)), replace(about(0, APPROVED), data="data/s-1.parquet")
+    Reviews(store).decide("Anna", [about(0, ORIGINAL), about(1, ORIGINAL)])  # by a version that named no picture
+    read_reviews(store).decide("Anna", [seen])
+    assert verdicts(read_reviews(store, {"s": "data/s-1.parquet"})) == {0: APPROVED, 1: ORIGINAL}
+    for again in ({"s": "data/s-2.parquet"}, {"s": None}, {}):  # done again, all rejected, another version of the file
+        reviews = read_reviews(store, again)
+        assert verdicts(reviews) == {1: ORIGINAL} and reviews.outdated == {FaceKey("s", 7, 0)}
+    reviews = read_reviews(store, {"s": "data/s-2.parquet"})
+    reviews.decide("Ben", [replace(about(0, SKIPPED), data="data/s-2.parquet")])
+    assert verdicts(reviews) == {0: SKIPPED, 1: ORIGINAL} and not reviews.outdated
+    assert reviews.undo("Ben") and reviews.outdated, "what was before the undone one is still about another picture"
+    assert count_decisions(store) == (2, [])
 
 
 @pytest.mark.parametrize(
