@@ -28,6 +28,7 @@ from flows.cli import (
     train,
     weights,
 )
+from flows.cli.command import Commands
 from flows.cli.output import with_output_options
 from flows.cli.supervisor import supervise
 
@@ -64,6 +65,7 @@ VERBS: tuple[tuple[Callable[..., None], str], ...] = (
 
 app = typer.Typer(
     name="bfr",
+    cls=Commands,
     help="Blind face restoration at archive scale.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

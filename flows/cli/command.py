@@ -9,10 +9,13 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from bfr_models.errors import BfrError
 from flows.cli.faults import advice_on, advice_on_settings
@@ -55,7 +58,7 @@ def run(
         if debug:
             print(redact_text(traceback.format_exc()), file=sys.stderr)
         if as_json:
-            print(json.dumps({"error": message, "exit_code": code}))
+            _print_error(message, code)
         output.error(message)
         raise typer.Exit(code) from None
     finally:
@@ -65,6 +68,33 @@ def run(
     else:
         show(result)
     raise typer.Exit(exit_code(result))
+
+
+class Commands(TyperGroup):
+    """The verbs. What Typer itself finds wrong with the words of a command is told with --json as one document, too."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with _told_as_json(args):
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _told_as_json(ctx.args):
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _told_as_json(arguments: Sequence[str]) -> Iterator[None]:
+    as_json = "--json" in arguments  # asked before they are consumed
+    try:
+        yield
+    except TyperException as error:
+        if as_json:
+            _print_error(redact_text(error.format_message()), error.exit_code)
+        raise
+
+
+def _print_error(message: str, code: int) -> None:
+    print(json.dumps({"error": message, "exit_code": code}))
 
 
 def _end(failed: list[int]) -> None:

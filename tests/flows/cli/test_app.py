@@ -113,6 +113,25 @@ def test_a_flag_that_does_not_exist_ends_with_2(restore: Bfr) -> None:
     assert result.exit_code == 2 and "No such option" in result.stderr and not result.stdout
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("restore --json src", "Missing argument 'DST'."),
+        ("restore src dst --seed x --json", "Invalid value for '--seed'"),
+        ("fid a b --jason --json", "No such option: --jason"),
+        ("fid a b c --json", "Got unexpected extra argument"),
+        ("resore src dst --json", "No such command 'resore'."),
+        ("weights fetchh --json", "No such command 'fetchh'."),
+        ("--jason fid --json", "No such option: --jason"),
+    ],
+)
+def test_what_typer_finds_wrong_is_one_json_document_too(arguments: str, message: str, bfr: Bfr) -> None:
+    result = bfr(*arguments.split())
+    told = json.loads(result.stdout)
+    assert told["exit_code"] == result.exit_code == 2 and message in told["error"] and "Error" in result.stderr
+    assert set(told) == {"error", "exit_code"}
+
+
 def test_a_source_that_is_not_there_ends_with_2(bfr: Bfr, prefect_server: str) -> None:
     result = bfr("restore", "nowhere", "dst", "--method", "passthrough", "--engine", "local")
     assert result.exit_code == 2 and "nowhere" in result.stderr and "Traceback" not in result.stderr

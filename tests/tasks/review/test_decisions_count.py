@@ -178,9 +178,7 @@ def test_redo_by_the_same_method_keeps_the_options_that_a_fidelity_does_not_set(
         resolve_run(RestoreRun(**settings))
 
 
-def test_a_face_that_was_restored_again_since_is_as_nobody_has_seen_it(
-    run: Path, tmp_path: Path, mirror: str
-) -> None:
+def test_a_face_that_was_restored_again_since_is_as_nobody_has_seen_it(run: Path, tmp_path: Path, mirror: str) -> None:
     """The approval is of another picture: it is told, and everything goes on as without it."""
     session = opened(run)
     for rows, verdict, redo in (([0, 1], "original", None), ([2], "redo", {"method": "passthrough"})):
