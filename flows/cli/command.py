@@ -113,7 +113,7 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, BfrError):
         return error.exit_code, str(error)
     if refused := refusal(error):
-        return BfrError.exit_code, refused
+        return refused.exit_code, str(refused)
     if advice := advice_on(error) if isinstance(error, OSError) else advice_on_settings(error):
         return advice.exit_code, str(advice)
     return BfrError.exit_code, f"{type(error).__name__}: {error} (--debug shows where)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bfr_models.errors import UsageError
+from bfr_models.errors import BfrError, UsageError
 from tasks.storage.http_errors import http_code, http_message, http_status
 from tasks.storage.redaction import redact, redact_text
 from tasks.storage.retry import is_transient, with_retries
@@ -32,16 +32,19 @@ _FOUND = {
 }
 
 
-def refusal(error: BaseException) -> str:
-    """What a store refused, found behind an error; "" if no store did, or if the same request may succeed later."""
+def refusal(error: BaseException) -> BfrError | None:
+    """What a store refused, found behind an error; None if no store did, or if the same request may succeed later.
+    UsageError for keys that are wrong or may not, and for a bucket that is not there: the same run could not go on."""
     status, code = http_status(error), http_code(error)
     if not isinstance(error, OSError) or status not in (400, 401, 403, 404) or is_transient(error):
-        return ""
+        return None
     where = f" at {redact_text(str(error.filename))}" if error.filename else ""
     said = "".join(f": {said}" for said in [redact_text(http_message(error)[:_LONGEST])] if said)
     found = _FOUND.get(code, f"{'nothing' if status == 404 else 'a refusal'} ({code or 'HTTP'}, status {status}{said})")
     advice = _ADVICE.get(code, f"check the URL, the permissions, and {CREDENTIALS}")
-    return f"expected a place in a store that this machine may use{where}, found {found}; {advice}"
+    is_wrong = code == "NoSuchBucket" or (status in (401, 403) and code not in _ADVICE)
+    kind = UsageError if is_wrong else BfrError
+    return kind(f"expected a place in a store that this machine may use{where}, found {found}; {advice}")
 
 
 def require_bucket(fs: Any, path: str) -> None:

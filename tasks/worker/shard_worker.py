@@ -101,7 +101,7 @@ class ShardWorker:
                 record = self._run(order, time.monotonic())
         except OSError as error:
             if refused := refusal(error):  # said here: between processes an error loses its cause, the store's answer
-                raise BfrError(refused) from error
+                raise BfrError(str(refused)) from error
             raise
         return record if record is None or not self._job.traced else record | {"trace": self._clocks.trace()}
 

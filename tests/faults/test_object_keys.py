@@ -77,7 +77,7 @@ def test_a_missing_bucket_is_said_before_any_work(bucket: str, tmp_path: Path) -
     with pytest.raises(FileNotFoundError) as refused:
         Store(missing).write("a", b"")
     code, words = explain(refused.value)
-    assert code == 1
+    assert code == 2
     assert f"{missing[5:]}/a, found no such bucket; create it" in words
 
 

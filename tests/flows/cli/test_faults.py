@@ -8,8 +8,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from bfr_models.errors import UsageError
 from flows.cli.command import explain
@@ -78,6 +80,29 @@ def test_what_is_missing_to_ask_s3_is_told_in_three_parts(
     code, message = explain(raised.value)
     assert code == 2
     assert message.startswith(f"expected settings with which S3 can be asked, found: {words}; check the credentials in")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "exit_code", "words"),
+    [
+        (403, "InvalidAccessKeyId", 2, "found a refusal (InvalidAccessKeyId, status 403); check the URL, the perm"),
+        (403, "SignatureDoesNotMatch", 2, "found a refusal (SignatureDoesNotMatch, status 403); check the URL"),
+        (403, "403", 2, "found a refusal (403, status 403); check the URL"),
+        (404, "NoSuchBucket", 2, "found no such bucket; create it"),
+        (404, "NoSuchKey", 1, "found nothing (NoSuchKey, status 404)"),
+        (403, "ExpiredToken", 1, "found credentials that have expired; renew"),
+        (403, "InvalidObjectState", 1, "found an object in an archive of the store"),
+    ],
+)
+def test_a_refusal_of_a_store_ends_with_2_where_the_same_command_could_not_go_on(
+    status: int, code: str, exit_code: int, words: str
+) -> None:
+    """Whatever the verb: also those that do not ask for the bucket first."""
+    answer: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    error = PermissionError("refused") if status == 403 else FileNotFoundError("refused")
+    error.__cause__ = ClientError(answer, "GetObject")
+    found, message = explain(error)
+    assert found == exit_code and words in message, message
 
 
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
