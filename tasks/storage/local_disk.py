@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -55,6 +56,20 @@ def require_writable(folder: str) -> None:
         read_only = os.statvfs(place).f_flag & os.ST_RDONLY
         why = "a read-only file system" if read_only else "no permission for this user"
         raise UsageError(f"expected to be able to write to {folder}, found {why} at {place}; use another destination")
+    if place != os.path.abspath(folder):
+        _require_takes_folders(place, folder)
+
+
+def _require_takes_folders(place: str, folder: str) -> None:
+    """UsageError if no folder can be made where one is missing: that a user may write says little of /proc or of a full
+    disk."""
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=place))
+    except OSError as error:
+        raise UsageError(
+            f"expected a folder that is there or can be made at {folder}, found that {place} takes none "
+            f"({error.strerror}); use another destination"
+        ) from error
 
 
 def open_file(path: str) -> BinaryIO:

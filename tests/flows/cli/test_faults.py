@@ -136,6 +136,17 @@ def test_a_destination_that_cannot_be_written_is_known_before_the_first_byte(
         Store(str(tmp_path / "dst")).require_writable()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="others may not write to /proc")
+def test_a_destination_that_no_folder_can_be_made_for_is_known_too() -> None:
+    with pytest.raises(UsageError, match=r"can be made at /proc/x/y, found that /proc takes none .*; use another"):
+        Store("/proc/x/y").require_writable()
+
+
+def test_a_probe_for_a_destination_leaves_nothing(tmp_path: Path) -> None:
+    Store(str(tmp_path / "new" / "dst")).require_writable()
+    assert not list(tmp_path.iterdir())
+
+
 def test_nothing_is_broken_on_a_fresh_machine_for_weights_that_nobody_has_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
