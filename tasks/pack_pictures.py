@@ -22,7 +22,7 @@ from tasks.datasets.image_files import ImageFiles, digest_of, image_files
 from tasks.datasets.overwriting import made_by, require_free, require_outside
 from tasks.datasets.picture_rows import BATCH_ROWS, PackReport, rows_of, tables_of
 from tasks.datasets.row_groups import batches, opened_parquet, values
-from tasks.datasets.row_ids import row_ids
+from tasks.datasets.row_ids import require_ids, row_ids
 from tasks.datasets.writer import DatasetWriter
 from tasks.runs.layout import SOURCE, SPEC
 from tasks.runs.packed import (
@@ -224,6 +224,7 @@ def _from_parquet(source: str, column: str) -> Iterator[pa.Table]:
     for store, file in open_source(source):
         with opened_parquet(store, file) as parquet:
             find_image_column(parquet.schema_arrow, column)
+            require_ids(parquet.schema_arrow)
             first_row = 0
             for batch in batches(parquet, BATCH_ROWS):
                 table = with_folder_columns(pa.Table.from_batches([batch]), file.name)

@@ -8,8 +8,24 @@ from collections.abc import Iterable, Iterator
 from itertools import repeat
 
 import pyarrow as pa
+import pyarrow.types as pat
 
+from bfr_models.errors import UsageError
 from tasks.datasets.row_groups import values
+
+
+def require_ids(schema: pa.Schema) -> None:
+    """UsageError if the column `id` holds neither strings nor integers: as text, 7.0 would be another id than 7."""
+    if "id" not in schema.names:
+        return
+    given = schema.field("id").type
+    kind = given.value_type if pat.is_dictionary(given) else given
+    tests = (pat.is_string, pat.is_large_string, pat.is_string_view, pat.is_integer, pat.is_null)
+    if not any(test(kind) for test in tests):
+        raise UsageError(
+            f"expected strings or integers in column 'id', found {given}; convert them, or rename the column: rows are "
+            "then named <file>#<row>"
+        )
 
 
 def row_ids(name: str, first_row: int, table: pa.Table) -> list[str]:

@@ -13,7 +13,7 @@ from bfr_models.errors import UsageError
 from tasks.config.restore import RestoreRun
 from tasks.datasets.image_column import find_image_column
 from tasks.datasets.row_groups import DAMAGE, is_damage
-from tasks.datasets.row_ids import row_ids
+from tasks.datasets.row_ids import require_ids, row_ids
 from tasks.runs.layout import has_own_source
 from tasks.runs.selected_rows import picked_rows, selected_rows
 from tasks.runs.shards import Shard, shards_of_file
@@ -75,6 +75,7 @@ def _row_groups(store: Store, file: FileVersion, run: RestoreRun, wanted: Collec
             return str(error)
         for column in filter(None, (run.column, run.gt_column, run.mask_column)):
             find_image_column(parquet.schema_arrow, column)
+        require_ids(parquet.schema_arrow)
         rows = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
         return _File(rows, None if wanted is None else picked_rows(wanted, _ids(parquet, file.name)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,9 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bfr_models.errors import BfrError
-from tasks.datasets.row_ids import row_ids
+from bfr_models.errors import BfrError, UsageError
+from tasks.datasets.image_column import IMAGE
+from tasks.datasets.row_ids import require_ids, row_ids
+from tasks.pack_pictures import pack_pictures
+from tasks.runs.listing import list_source
 from tasks.runs.shards import Shard, current_version, from_table, require_unchanged, shards_of_file, to_table
+from tests import support
 from tests.weight_server import serving, status
 
 group_sizes = st.lists(st.integers(0, 50), max_size=30)
@@ -65,6 +70,27 @@ def test_a_plan_survives_its_table(groups: list[int], limit: int) -> None:
 def test_row_ids_are_the_column_id_or_else_the_place_in_the_file() -> None:
     assert row_ids("x.parquet", 10, pa.table({"image": [b""] * 2})) == ["x.parquet#10", "x.parquet#11"]
     assert row_ids("x.parquet", 10, pa.table({"id": [7, None]})) == ["7", "x.parquet#11"]
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.int8(), pa.uint64(), pa.large_string(), pa.null(), pa.dictionary(pa.int8(), pa.string())]
+)
+def test_ids_are_strings_or_integers(kind: pa.DataType) -> None:
+    require_ids(pa.schema([("id", kind)]))
+
+
+@pytest.mark.parametrize("kind", [pa.float64(), pa.bool_(), pa.date32(), pa.binary()])
+def test_ids_of_another_kind_are_refused(kind: pa.DataType, tmp_path: Path) -> None:
+    """A pandas column of integers with gaps holds floats: row 7 was called 7.0."""
+    schema = pa.schema([("id", kind), ("image", IMAGE)])
+    rows = [row | {"id": None} for row in support.make_rows(2)]
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows, schema=schema)
+    for refused in (
+        lambda: list_source(support.make_run(tmp_path)),
+        lambda: pack_pictures(str(tmp_path / "src"), str(tmp_path / "packed")),
+    ):
+        with pytest.raises(UsageError, match=re.escape(f"strings or integers in column 'id', found {kind}; convert")):
+            refused()
 
 
 @pytest.mark.parametrize("content", [b"other bytes", None])
