@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,7 +17,7 @@ from tasks.runs import commits
 from tasks.runs.finished_run import current_run
 from tasks.runs.layout import DATA, REJECTED, SPEC
 from tasks.runs.outcomes import row_words
-from tasks.runs.plan import Plan, latest_plan
+from tasks.runs.plan import latest_plan
 from tasks.runs.sealed import run_parquet
 from tasks.runs.shards import Shard, from_table
 from tasks.runs.spec import read_spec
@@ -35,12 +35,9 @@ def explain_row(destination: str, row_id: str) -> list[dict[str, Any]]:
     settings = read_spec(store) if store.exists(SPEC) else {}
     recogniser = (settings.get("recogniser") or {}).get("name")
     enlarges = (settings.get("photos") or {}).get("upscale") in (2, 4)
-    done = [shard for shard in _candidates(plan, row_id) if shard.commit in plan.done]
-    with ThreadPoolExecutor(PARALLEL_READS) as readers:
-        names = [shard.commit for shard in done]
-        pairs = zip(done, commits.read_commits(store, names), strict=True)
-        shards = readers.map(lambda pair: list(_rows(store, pair[0], pair[1], row_id)), pairs)
-        found = [row for rows in shards for row in rows]
+    done = [shard for shard in from_table(plan.shards) if shard.commit in plan.done]
+    # A source may have ids of its own that read like places.
+    found = _found(store, [shard for shard in done if _covers(shard, row_id)], row_id) or _found(store, done, row_id)
     if not found:
         todo = f"; {plan.todo_count} shards are still to do" if plan.todo_count else ""
         raise UsageError(
@@ -63,14 +60,18 @@ def _with_words(row: dict[str, Any], recogniser: str | None, *, enlarges: bool) 
     return row | ({"faces": faces} if faces else {}) | worded | {"became": became}
 
 
-def _candidates(plan: Plan, row_id: str) -> list[Shard]:
-    """The shard of an id of the form <file>#<row>; all shards for any other id."""
+def _covers(shard: Shard, row_id: str) -> bool:
+    """Whether an id is of the form <file>#<row>, and that row is the shard's."""
     name, _, row = row_id.rpartition("#")
-    shards = list(from_table(plan.shards))
-    if row.isdecimal():
-        inside = (s for s in shards if s.name == name and int(row) in s.numbers)
-        return list(inside) or shards
-    return shards
+    return row.isdecimal() and shard.name == name and int(row) in shard.numbers
+
+
+def _found(store: Store, shards: Sequence[Shard], row_id: str) -> list[dict[str, Any]]:
+    records = commits.read_commits(store, [shard.commit for shard in shards])
+    with ThreadPoolExecutor(PARALLEL_READS) as readers:
+        pairs = zip(shards, records, strict=True)
+        rows = readers.map(lambda pair: list(_rows(store, pair[0], pair[1], row_id)), pairs)
+        return [row for some in rows for row in some]
 
 
 def _rows(store: Store, shard: Shard, record: commits.Record, row_id: str) -> Iterator[dict[str, Any]]:

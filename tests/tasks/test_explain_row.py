@@ -49,6 +49,15 @@ def test_what_became_of_a_row_goes_by_its_faces(outcomes: list[str], enlarged: b
     assert row_words([{"outcome": outcome} for outcome in outcomes], enlarged=enlarged) == said
 
 
+def test_an_id_that_reads_like_a_place_may_be_another_rows_own(tmp_path: Path) -> None:
+    ids = [f"a.parquet#{number}" for number in range(11, -1, -1)]
+    rows = [row | {"id": row_id} for row_id, row in zip(ids, support.make_rows(12), strict=True)]
+    support.write_parquet(tmp_path / "src" / "a.parquet", rows)
+    support.finished_run(support.make_run(tmp_path))
+    (row,) = explain_row(str(tmp_path / "dst"), "a.parquet#11")
+    assert (row["id"], row["source_rows"]) == ("a.parquet#11", [0, 4])
+
+
 def test_a_photo_without_a_face_is_not_called_restored(tmp_path: Path) -> None:
     rows = [{"image": {"bytes": support.encoded(np.full((96, 96, 3), 128, np.uint8)), "path": None}}]
     support.write_parquet(tmp_path / "src" / "a.parquet", rows)
