@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bfr_models.errors import unknown
-from tasks.config.fields import Url
+from tasks.config.fields import SimilarityAsked, Url
 from tasks.storage.redaction import redact
 
 AUTO: Literal["auto"] = "auto"
@@ -23,7 +23,7 @@ class CurateRun(BaseModel):
     destination: Url = Field(description="folder of the curated dataset")
     where: str | None = Field(None, description="SQL condition on the run's columns")
     profile: str | None = Field(None, description="ready-made quality gates: archive or training-set")
-    dedupe: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] | None = Field(
+    dedupe: SimilarityAsked | None = Field(
         None, description="cosine similarity from which two rows are near-duplicates; auto takes the features' mark"
     )
     dedupe_by: str = Field(

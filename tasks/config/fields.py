@@ -38,6 +38,16 @@ def _whole_or_auto(value: object, validate: Callable[[object], int | str]) -> in
 BatchSizeAsked = Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], WrapValidator(_whole_or_auto)]
 
 
+def _similarity_or_auto(value: object, validate: Callable[[object], float | str]) -> float | str:
+    try:
+        return validate(value)
+    except ValidationError:
+        raise ValueError("expected a similarity above 0 and of at most 1, or auto") from None
+
+
+SimilarityAsked = Annotated[Annotated[float, Field(gt=0, le=1)] | Literal["auto"], WrapValidator(_similarity_or_auto)]
+
+
 def _cosine_or_profile(value: object, validate: Callable[[object], float | Profile]) -> float | Profile:
     try:
         return validate(value)

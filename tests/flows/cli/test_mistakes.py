@@ -96,6 +96,8 @@ EARLY: tuple[tuple[str, str, int, tuple[str, ...]], ...] = (
     ("curate: no run", "curate faces out", 2, ("expected a", "run at", "faces")),
     ("curate: a column misspelt", "curate done out --where outcom=1", 2, ("outcom",)),
     ("curate: a ranking misspelt", "curate done out --by identity_similarty", 2, ("identity_similarty",)),
+    ("curate: a similarity of two", "curate done out --dedupe 2", 2,
+     ("error: --dedupe: expected a similarity above 0 and of at most 1, or auto, found '2'",)),
     ("reprocess: a method misspelt", "reprocess faces out --method diface", 2, ("mean 'difface'?",)),
     ("reprocess: a column misspelt", "reprocess faces out --method difface --set column=imgae", 2, ("mean 'image'?",)),
     ("reprocess: a path misspelt", "reprocess face out --method difface", 2, ("check the path", "mean 'faces'?")),
