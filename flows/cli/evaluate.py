@@ -94,7 +94,7 @@ def _finished(run: EvaluateRun) -> dict[str, Any] | None:
     from tasks.finish_run import finish_run
     from tasks.plan_shards import finished_plan
     from tasks.runs.comparison import finished_comparison, is_degraded
-    from tasks.runs.prepare import prepare_run
+    from tasks.runs.prepare import FACES_ALONE, prepare_run
     from tasks.storage.store import Store
 
     degradation = run.degradation()
@@ -102,7 +102,7 @@ def _finished(run: EvaluateRun) -> dict[str, Any] | None:
         return None
     records = {}
     for restoration in run.restorations():
-        resolved, store = prepare_run(restoration), Store(restoration.destination)
+        resolved, store = prepare_run(restoration, FACES_ALONE), Store(restoration.destination)
         if (plan := finished_plan(resolved, store)) is None:
             return None
         records[restoration.method] = finish_run(resolved, store, datetime.now(UTC), plan.damaged)

@@ -21,16 +21,19 @@ from tasks.storage.store import Store
 
 Run = TypeVar("Run", bound=RestoreRun)
 
-
-def prepare_run(run: RestoreRun) -> ResolvedRun:
-    """The run with its input decided and every name resolved. UsageError, before anything is written, for what cannot
-    be done."""
-    return resolve_decided(as_begun(run))
+FACES_ALONE = "bfr evaluate"
+"""The command that takes no photos."""
 
 
-def resolve_decided(run: RestoreRun) -> ResolvedRun:
+def prepare_run(run: RestoreRun, verb: str = "bfr restore") -> ResolvedRun:
+    """The run of a command with its input decided and every name resolved. UsageError, before anything is written, for
+    what cannot be done."""
+    return resolve_decided(as_begun(run), verb)
+
+
+def resolve_decided(run: RestoreRun, verb: str = "bfr restore") -> ResolvedRun:
     """The same for a run whose settings are those that it was begun with."""
-    return with_rows(resolve_run(decide_input(run)[0]))
+    return with_rows(resolve_run(decide_input(run, verb)[0]))
 
 
 def with_rows(resolved: ResolvedRun) -> ResolvedRun:
@@ -63,16 +66,18 @@ def decide_input(run: Run, verb: str = "bfr restore") -> tuple[Run, str]:
         said = f"{redact(run.source)} is taken for {kind}: {found}; if that is wrong: --input {other}"
         return _with_input(run, found.kind), said
     if found.is_plainly_photos:
+        asked = "" if verb == FACES_ALONE else " for --input faces"
         raise UsageError(
-            f"expected aligned faces at {redact(run.source)} for --input faces, found photos: {found}; use\n  "
-            f"{_command(run, verb)}"
+            f"expected aligned faces at {redact(run.source)}{asked}, found photos: {found}; {_advice(run, verb)}"
         )
     return run, ""
 
 
-def _command(run: RestoreRun, verb: str) -> str:
+def _advice(run: RestoreRun, verb: str) -> str:
+    if verb == FACES_ALONE:
+        return f"{verb} compares methods on aligned faces alone: cut them out of the photos first"
     preset = f" --preset {run.preset}" if run.preset else ""
-    return f"{verb} {redact(run.source)} {redact(run.destination)} --method {run.method}{preset} --input photos"
+    return f"use\n  {verb} {redact(run.source)} {redact(run.destination)} --method {run.method}{preset} --input photos"
 
 
 def _with_input(run: Run, kind: str) -> Run:

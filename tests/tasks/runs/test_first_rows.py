@@ -11,7 +11,7 @@ from bfr_models.pixels import Uint8Image
 from tasks.config.restore import RestoreRun
 from tasks.runs import prepare
 from tasks.runs.first_rows import look
-from tasks.runs.prepare import decide_input, prepare_run
+from tasks.runs.prepare import FACES_ALONE, decide_input, prepare_run
 from tests import support
 from tests.real_photos import aligned, photo
 
@@ -61,6 +61,10 @@ def test_photos_are_refused_as_faces_with_the_command_to_use_and_nothing_is_writ
     with pytest.raises(UsageError, match=r"bfr restore \S+src \S+dst --method passthrough --input photos"):
         prepare_run(asked(tmp_path, "faces"))
     assert not (tmp_path / "dst").exists()
+    with pytest.raises(
+        UsageError, match=r"bfr evaluate compares methods on aligned faces alone: cut them out .* first$"
+    ):
+        prepare_run(asked(tmp_path, "faces"), FACES_ALONE)
     assert prepare_run(asked(tmp_path, "photos")).run.input == "photos"
 
 
