@@ -19,7 +19,7 @@ from tasks.datasets.archives import Entry, is_archive, read_entries
 from tasks.datasets.folder_columns import with_folder_columns
 from tasks.datasets.image_column import IMAGE, find_image_column, image_bytes, with_image_features, with_image_fields
 from tasks.datasets.image_files import ImageFiles, digest_of, image_files
-from tasks.datasets.overwriting import made_by, require_free, require_outside
+from tasks.datasets.overwriting import made_by, require_apart, require_free, require_outside
 from tasks.datasets.picture_rows import BATCH_ROWS, PackReport, rows_of, tables_of
 from tasks.datasets.row_groups import batches, opened_parquet, values
 from tasks.datasets.row_ids import require_ids, row_ids
@@ -60,7 +60,7 @@ def pack_pictures(
     UsageError if there is nothing to pack, or if the destination has other files, or another dataset that is not to be
     overwritten.
     """
-    require_outside(source, destination)
+    require_apart(source, destination)
     store, report = Store(destination), PackReport()
     mark = made_by("pack", source, {"column": column})
     require_free(store, mark, overwrite=overwrite)

@@ -56,6 +56,14 @@ def require_outside(source: str, destination: str) -> None:
         raise UsageError(f"expected a destination outside {redact(source)}, found {redact(destination)}; use another")
 
 
+def require_apart(source: str, destination: str) -> None:
+    """The same, and if the source is in the destination: with --overwrite what is made of it would take its place."""
+    require_outside(source, destination)
+    inside, outside = Store(source).url(), Store(destination).url().rstrip("/")
+    if inside.startswith(f"{outside}/"):
+        raise UsageError(f"expected a source outside {redact(destination)}, found {redact(source)}; use another DST")
+
+
 def _is_marked(store: Store, mark: str) -> bool:
     try:
         with store.open_input(FIRST) as opened:

@@ -10,7 +10,7 @@ from bfr_models.metrics.measures import choose_extra, choose_measures
 from tasks.config.degrade import DegradeRun
 from tasks.config.score import ScoreRun
 from tasks.datasets.image_column import find_image_column
-from tasks.datasets.overwriting import made_by, require_free, require_outside
+from tasks.datasets.overwriting import made_by, require_apart, require_free
 from tasks.datasets.row_groups import opened_parquet
 from tasks.runs.source import open_source
 from tasks.storage.store import Store
@@ -23,7 +23,7 @@ def check_score(run: ScoreRun) -> str:
     choose_measures(run.lpips, "none", has_gt=run.gt_column is not None, extra=choose_extra(run.metrics, run.protocol))
     settings = run.model_dump(mode="json", exclude={"source", "destination", "overwrite"})
     mark = made_by("score", run.source, settings)
-    require_outside(run.source, run.destination)
+    require_apart(run.source, run.destination)
     require_free(Store(run.destination), mark, overwrite=run.overwrite)
     _require_images(run.source, filter(None, (run.column, run.lq_column, run.gt_column)))
     return mark
@@ -33,7 +33,7 @@ def check_degrade(run: DegradeRun) -> str:
     """The same for a degradation."""
     preset_of_row(run.preset, 0)
     mark = made_by("degrade", run.source, run.model_dump(mode="json", include={"preset", "size", "seed", "column"}))
-    require_outside(run.source, run.destination)
+    require_apart(run.source, run.destination)
     require_free(Store(run.destination), mark, overwrite=run.overwrite)
     _require_images(run.source, [run.column])
     return mark

@@ -15,6 +15,7 @@ from bfr_models.rng import derive_seed
 from tasks import degrade_dataset as module
 from tasks.config.degrade import DegradeRun
 from tasks.degrade_dataset import degrade_dataset
+from tasks.pack_pictures import pack_pictures
 from tests import support
 
 
@@ -66,6 +67,21 @@ def test_pairs_do_not_take_the_place_of_the_faces_that_they_are_made_of(folder: 
     run = DegradeRun(source=str(tmp_path / "src"), destination=str(tmp_path / folder), overwrite=True)
     with pytest.raises(UsageError, match="expected a destination outside"):
         degrade_dataset(run)
+    assert support.snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("files", ["part-00000.parquet", "part-*.parquet"])
+def test_nor_of_the_one_file_that_they_are_made_of(files: str, tmp_path: Path) -> None:
+    support.write_parquet(tmp_path / "src" / "part-00000.parquet", support.make_rows(1))
+    before, source, destination = support.snapshot(tmp_path), str(tmp_path / "src" / files), str(tmp_path / "src")
+    for make in (
+        lambda: degrade_dataset(DegradeRun(source=source, destination=destination, overwrite=True)),
+        lambda: pack_pictures(source, destination, overwrite=True),
+    ):
+        with pytest.raises(
+            UsageError, match=r"expected a source outside \S+/src, found \S+/src/part-.*; use another DST"
+        ):
+            make()
     assert support.snapshot(tmp_path) == before
 
 
