@@ -99,10 +99,12 @@ def _next(record: Result) -> Iterator[str]:
         yield f"mend the {what} that the report names as {named}, and run the same command again; the others stay done"
     if others := [code for code in rejects if code not in mendable]:
         yield f"look at {destination}/rejected; what may pass is tried again with --retry-rejected {','.join(others)}"
+    if not record["totals"]["restored"]:
+        return  # there is nothing to look at, to export or to choose from
     if has_files:
         yield f"bfr review {run}        # look at the faces and decide"
         yield f"bfr export {run} DIR    # the same files, restored"
-    else:
+    elif "mean" in record["statistics"]["identity_similarity"]:
         yield f'bfr curate {run} DIR --where "identity_similarity > 0.9"    # the best rows as a dataset'
 
 

@@ -89,6 +89,24 @@ def test_files_that_cannot_be_read_are_to_be_mended_and_other_rows_tried_again(
     assert [line.partition(retry)[2] for line in lines if retry in line] == ([again] if again else [])
 
 
+@pytest.mark.parametrize("source", ["/archive/restored/source", "/set"])
+def test_a_run_that_has_written_nothing_suggests_nothing_to_do_with_it(source: str) -> None:
+    told = io.StringIO()
+    record = RECORD | {"arguments": RECORD["arguments"] | {"source": source}, "rejects": {"no_face": 1200}}
+    closing(Console(file=told, soft_wrap=True), record | {"totals": RECORD["totals"] | {"restored": 0}})
+    assert "--retry-rejected no_face" in told.getvalue() and "next:   bfr" not in told.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("similarity", "suggested"), [({"mean": 0.9, "p05": 0.8, "p95": 1.0}, True), ({"why": "", "n": 0}, False)]
+)
+def test_rows_are_chosen_by_a_similarity_that_was_measured(similarity: dict[str, Any], suggested: bool) -> None:
+    told, statistics = io.StringIO(), RECORD["statistics"] | {"identity_similarity": similarity}
+    record = RECORD | {"statistics": statistics, "arguments": {"source": "/set", "destination": "/d"}}
+    closing(Console(file=told, soft_wrap=True), record)
+    assert ("bfr curate" in told.getvalue()) == suggested
+
+
 def test_rows_of_files_that_were_packed_anew_are_told_and_are_not_to_be_mended() -> None:
     told = io.StringIO()
     totals = RECORD["totals"] | {"superseded": 3}
