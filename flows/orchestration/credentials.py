@@ -49,7 +49,11 @@ def load_credentials(name: str) -> StoreCredentials:
 
 
 def use_credentials(name: str | None) -> None:
-    """Uses the keys of that block from here on, in this process and in those it starts."""
+    """Uses the keys of that block from here on, in this process and in those it starts; its endpoint, or else the one
+    that is there."""
     if name is not None:
+        found = load_credentials(name).environment()
         os.environ.pop("AWS_SESSION_TOKEN", None)  # it would belong to other keys
-        os.environ.update(load_credentials(name).environment())
+        if "AWS_ENDPOINT_URL" in found:
+            os.environ.pop("AWS_ENDPOINT_URL_S3", None)  # it would go before the block's
+        os.environ.update(found)

@@ -197,12 +197,17 @@ def test_the_written_down_automations_tell_of_all_that_goes_wrong() -> None:
 
 @pytest.mark.usefixtures("prefect_server")
 def test_a_run_has_its_keys_from_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"):
-        monkeypatch.setenv(name, "of-the-worker")
+    names = ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "ENDPOINT_URL", "ENDPOINT_URL_S3")
+    for name in names:
+        monkeypatch.setenv(f"AWS_{name}", "of-the-worker")
     keys = StoreCredentials(access_key_id="reader", secret_access_key="hush", endpoint_url="http://127.0.0.1:1")
     keys.save("museum", overwrite=True)
     use_credentials("museum")
     assert os.environ["AWS_ACCESS_KEY_ID"] == "reader" and os.environ["AWS_SECRET_ACCESS_KEY"] == "hush"
     assert os.environ["AWS_ENDPOINT_URL"] == "http://127.0.0.1:1"
+    assert "AWS_ENDPOINT_URL_S3" not in os.environ, "S3's driver would ask the worker's own store"
     assert "AWS_SESSION_TOKEN" not in os.environ, "a session of other keys would be refused"
     assert "hush" not in repr(keys)
+    StoreCredentials(access_key_id="other", secret_access_key="hush").save("museum", overwrite=True)
+    use_credentials("museum")
+    assert os.environ["AWS_ACCESS_KEY_ID"] == "other" and os.environ["AWS_ENDPOINT_URL"] == "http://127.0.0.1:1"
