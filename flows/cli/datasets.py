@@ -12,7 +12,6 @@ from flows.cli import show
 from flows.cli.command import run as command
 from flows.cli.options import Debug, Destination, ImageColumn, Json, Overwrite, Source, asked_for
 from flows.orchestration.early_server import start_server
-from tasks.storage.store import Store
 from tasks.storage.waits import say
 
 RowsPerFile = Annotated[int, typer.Option(min=1, help="Rows per Parquet file.")]
@@ -30,6 +29,8 @@ def demo(
     """Degrade two real portraits with several seeds, restore them with every method, and write a report."""
 
     def work() -> Any:
+        from tasks.storage.store import Store
+
         chosen = methods.split(",") if methods else None
         for name in chosen or ():
             resolve_method(name)  # before Prefect and Ray start

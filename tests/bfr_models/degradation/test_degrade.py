@@ -41,7 +41,7 @@ def drawn_sigmas(kernel: torch.Tensor) -> NDArray[np.float64]:
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
     weights = kernel.numpy()
     covariance = np.array([[(weights * a * b).sum() for a in (x, y)] for b in (x, y)])
-    return np.sqrt(np.linalg.eigvalsh(covariance))
+    return np.sqrt(np.linalg.eigvalsh(covariance).clip(0))  # of a kernel of one pixel it may be a hair below 0
 
 
 class TestDraw:

@@ -10,7 +10,7 @@ from tasks.config.curate import CurateRun
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"dedupe": 1.5}, "less than or equal to 1"),
+        ({"dedupe": 1.5}, "above 0 and of at most 1, or auto"),
         ({"per_stratum": 2}, "expected --stratify with --per-stratum"),
         ({"dedupe_by": "name"}, "known: auto, embedding, inception, perceptual"),
         ({"destination": "/run/inside"}, "outside the run"),

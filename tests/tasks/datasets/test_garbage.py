@@ -74,10 +74,11 @@ def test_an_image_is_kept_whatever_is_wrong_with_its_name(tmp_path: Path) -> Non
     assert row["image"] == {"bytes": b"pixels", "path": None}
 
 
-def test_ids_that_python_does_not_know_are_replaced(tmp_path: Path) -> None:
+def test_ids_that_python_does_not_know_are_refused(tmp_path: Path) -> None:
     days = pa.array([2**31 - 1], pa.int32()).view(pa.date32())
-    (row,) = rows(parquet(pa.table({"id": days, "image": pa.array([b"pixels"])}), tmp_path), tmp_path)
-    assert row["id"] == "a.parquet#0"
+    source = parquet(pa.table({"id": days, "image": pa.array([b"pixels"])}), tmp_path)
+    with pytest.raises(UsageError, match=r"expected strings or integers in column 'id', found date32"):
+        rows(source, tmp_path)
 
 
 @pytest.mark.parametrize(
