@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PlainSerializer, ValidationError, WrapValidator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, ValidationError, WrapValidator
 
 from bfr_models.metrics.identity_gates import PROFILES, Profile
 from tasks.storage.redaction import without_secrets
@@ -28,41 +28,30 @@ Url = Annotated[str, AfterValidator(_absolute), StoredRedacted]
 (Prefect, run.json), so secrets are left out there."""
 
 
-def _whole_or_auto(value: object, validate: Callable[[object], int | str]) -> int | str:
-    try:
-        return validate(value)
-    except ValidationError:
-        raise ValueError("expected a whole number of at least 1, or auto") from None
+def _told(expected: str) -> WrapValidator:
+    """One message for a value that fits none of several types: pydantic has one for each of them."""
+
+    def validated(value: object, validate: Callable[[object], Any]) -> Any:
+        try:
+            return validate(value)
+        except ValidationError:
+            raise ValueError(f"expected {expected}") from None
+
+    return WrapValidator(validated)
 
 
-BatchSizeAsked = Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], WrapValidator(_whole_or_auto)]
-
-
-def _similarity_or_auto(value: object, validate: Callable[[object], float | str]) -> float | str:
-    try:
-        return validate(value)
-    except ValidationError:
-        raise ValueError("expected a similarity above 0 and of at most 1, or auto") from None
-
-
-SimilarityAsked = Annotated[Annotated[float, Field(gt=0, le=1)] | Literal["auto"], WrapValidator(_similarity_or_auto)]
-
-
-def _cosine_or_profile(value: object, validate: Callable[[object], float | Profile]) -> float | Profile:
-    try:
-        return validate(value)
-    except ValidationError:
-        raise ValueError(f"expected a number from -1 to 1, or one of the profiles {', '.join(PROFILES)}") from None
-
-
-MinIdentity = Annotated[Annotated[float, Field(ge=-1, le=1)] | Profile, WrapValidator(_cosine_or_profile)]
-
-
-def _factor_or_auto(value: object, validate: Callable[[object], int | str]) -> int | str:
-    try:
-        return validate(int(value) if isinstance(value, str) and value.isdigit() else value)
-    except ValidationError:
-        raise ValueError("expected 1, 2, 4 or auto") from None
-
-
-UpscaleAsked = Annotated[Literal[1, 2, 4, "auto"], WrapValidator(_factor_or_auto)]
+BatchSizeAsked = Annotated[
+    Annotated[int, Field(ge=1)] | Literal["auto"], _told("a whole number of at least 1, or auto")
+]
+SimilarityAsked = Annotated[
+    Annotated[float, Field(gt=0, le=1)] | Literal["auto"], _told("a similarity above 0 and of at most 1, or auto")
+]
+MinIdentity = Annotated[
+    Annotated[float, Field(ge=-1, le=1)] | Profile,
+    _told(f"a number from -1 to 1, or one of the profiles {', '.join(PROFILES)}"),
+]
+UpscaleAsked = Annotated[
+    Literal[1, 2, 4, "auto"],
+    BeforeValidator(lambda value: int(value) if isinstance(value, str) and value.isdigit() else value),
+    _told("1, 2, 4 or auto"),
+]
