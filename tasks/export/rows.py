@@ -16,7 +16,7 @@ from tasks.datasets.image_column import addresses, image_bytes
 from tasks.datasets.row_groups import plain_columns, read_row_groups, value_at
 from tasks.runs.finished_run import current_run
 from tasks.runs.layout import DATA, REJECTED, SOURCE
-from tasks.runs.manifest import Entry, read_manifest
+from tasks.runs.manifest import Entry, data_by_shard, read_manifest
 from tasks.runs.outcomes import CHANGED, KEPT_ORIGINAL, outcome_word
 from tasks.runs.packed import read_packed
 from tasks.runs.plan import require_finished
@@ -156,7 +156,7 @@ def open_export(url: str, *, only_approved: bool = False) -> ExportRun:
     plan, record = require_finished(store)
     entries = {entry["shard"]: entry for entry in read_manifest(store)}
     shards = [(shard, entries[shard.id]) for shard in from_table(plan.shards)]
-    reviews = read_reviews(store, {shard: entry[DATA] for shard, entry in entries.items()})
+    reviews = read_reviews(store, data_by_shard(entries.values()))
     if only_approved and not reviews.current:
         found = f"{len(reviews.outdated)} about what they were before" if reviews.outdated else "none"
         raise UsageError(

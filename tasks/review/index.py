@@ -25,11 +25,10 @@ from tasks.datasets.row_groups import values
 from tasks.datasets.writer import encode_table
 from tasks.export.rows import ExportRun
 from tasks.report.identity_words import BOX_SHARE
+from tasks.runs.finished_run import restored_rows
 from tasks.runs.layout import DATA, MANIFEST, REJECTED, review_index
-from tasks.runs.manifest import Entry
 from tasks.runs.outcomes import CHANGED
 from tasks.runs.sealed import run_parquet
-from tasks.runs.shards import Shard
 from tasks.storage.store import PARALLEL_READS, Store
 
 VERSION = 2  # of the table: another one is made again
@@ -130,7 +129,7 @@ def _of_file(run: ExportRun, number: int, scale: IdentityScale | None, year_colu
         "face": np.zeros(len(rows), np.int64),
         "file": np.full(len(rows), number, np.int32),
         "row": rows.astype(np.int32),
-        "source_row": _source_rows(run.store, shard, entry)[rows],
+        "source_row": restored_rows(run.store, shard.numbers, entry[REJECTED])[rows],
         "place": (np.arange(len(rows)) - np.searchsorted(rows, rows)).astype(np.int16),
         "id": [ids[row] for row in rows],
         "outcome": words,
@@ -167,15 +166,6 @@ def _doubt(
     doubt = risk + np.nan_to_num(strange, nan=0.5)
     kept = -10 + np.nan_to_num(scores["gain"], nan=-1.0)
     return np.where(changed, doubt, kept).astype(np.float32)
-
-
-def _source_rows(store: Store, shard: Shard, entry: Entry) -> NDArray[np.int64]:
-    """(n,) the row in the source file of each row of a data file."""
-    rows = np.array(shard.numbers, np.int64)
-    if entry[REJECTED] is None:
-        return rows
-    with run_parquet(store, entry[REJECTED]) as parquet:
-        return np.setdiff1d(rows, parquet.read(columns=["source_row"])["source_row"].to_numpy())
 
 
 def _field(faces: pa.StructArray, name: str) -> pa.Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -73,14 +73,8 @@ class FinishedRun:
         shards = {shard.id: shard for shard in from_table(latest_plan(self.store).shards)}
         with ThreadPoolExecutor(PARALLEL_READS) as readers:
             covered = [shards[file.shard].numbers for file in self.files]
-            return np.concatenate(list(readers.map(self._restored_rows, self.files, covered)))
-
-    def _restored_rows(self, file: RunFile, covered: Sequence[int]) -> Rows:
-        rows = np.array(covered, np.int64)
-        if file.rejected is None:
-            return rows
-        with run_parquet(self.store, file.rejected) as parquet:
-            return np.setdiff1d(rows, parquet.read(columns=["source_row"])["source_row"].to_numpy())
+            rejected = [file.rejected for file in self.files]
+            return np.concatenate(list(readers.map(partial(restored_rows, self.store), covered, rejected)))
 
     def read(self, rows: Rows, columns: Sequence[str] | None = None) -> Iterator[tuple[Rows, pa.Table]]:
         """Reads `rows` (ascending), with all columns or some; yields row groups one by one, with the file's schema."""
@@ -97,6 +91,15 @@ class FinishedRun:
                         table = read_groups(parquet, range(group, group + 1), columns)
                         yield here, take_rows(table, (here - first).tolist())
                     first = stop
+
+
+def restored_rows(store: Store, covered: Sequence[int], rejected: str | None) -> Rows:
+    """(n,) the row in the source file of each row of a data file: those that its shard covers and has not rejected."""
+    rows = np.array(covered, np.int64)
+    if rejected is None:
+        return rows
+    with run_parquet(store, rejected) as parquet:
+        return np.setdiff1d(rows, parquet.read(columns=["source_row"])["source_row"].to_numpy())
 
 
 def current_run(url: str) -> Store:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -58,6 +58,11 @@ def read_manifest(store: Store) -> list[Entry]:
     """The entries of a finished run. FileNotFoundError if there is no manifest, DamagedError for a damaged one."""
     entries: list[Entry] = read_sealed(store, MANIFEST, SCHEMA).to_pylist()
     return entries
+
+
+def data_by_shard(entries: Iterable[Entry]) -> dict[str, str | None]:
+    """The data file of each shard, by its id; None where it has no restored rows."""
+    return {entry["shard"]: entry[DATA] for entry in entries}
 
 
 def data_files(store: Store) -> list[str]:

@@ -15,8 +15,8 @@ import pyarrow as pa
 from bfr_models.errors import UsageError
 from bfr_models.methods.fidelity import DIALS
 from tasks.runs.finished_run import current_run
-from tasks.runs.layout import DATA, DECISIONS, REVIEW
-from tasks.runs.manifest import read_manifest
+from tasks.runs.layout import DECISIONS, REVIEW
+from tasks.runs.manifest import data_by_shard, read_manifest
 from tasks.runs.plan import require_finished
 from tasks.runs.reviews import REDO, Redo, Reviews, read_reviews
 from tasks.storage.redaction import redact
@@ -50,7 +50,7 @@ def redo_rows(store: Store) -> pa.Table:
 
 
 def _reviews(store: Store) -> Reviews:
-    return read_reviews(store, {entry["shard"]: entry[DATA] for entry in read_manifest(store)})
+    return read_reviews(store, data_by_shard(read_manifest(store)))
 
 
 def redo_settings(given: Mapping[str, Any]) -> dict[str, Any]:

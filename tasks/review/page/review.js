@@ -78,7 +78,7 @@ async function poll() {
   const counts = Object.entries(told.counts).filter(([, count]) => count);
   const own = Object.values(told.own).reduce((sum, count) => sum + count, 0);
   const said = counts.length ? [counts.map(([what, count]) => `${number(count)} ${WORDS[what]}`).join(", "), `${number(own)} by you`] : [];
-  if (told.outdated) said.push(`${number(told.outdated)} count no more: restored again since`);
+  if (told.outdated) said.push(`${number(told.outdated)} no longer count: restored again since`);
   $("counts").textContent = said.join("; ");
   if (told.failed) notice(`The list of faces could not be made: ${told.failed}`, true);
   else if (read < files) notice(`Reading the run, for the first time: ${number(read)} of ${number(files)} files. The order is that of what has been read.`);
