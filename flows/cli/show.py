@@ -42,7 +42,7 @@ def outdated(decisions: int) -> None:
     """Says how many faces a review has decided about that were done again since."""
     if decisions:
         console.print(
-            f"[yellow]{decisions} decisions count no more[/]: these faces have been restored again since somebody "
+            f"[yellow]{decisions} decisions no longer count[/]: these faces have been restored again since somebody "
             "looked at them; `bfr review` shows them as open"
         )
 

@@ -90,7 +90,7 @@ class TestResume:
 def test_a_training_that_diverges_ends_and_keeps_what_it_had(
     lost: str, log_every: int, estimator: Estimator, faces: Faces, tmp_path: Path
 ) -> None:
-    """At step 4, of which a checkpoint is due."""
+    """At step 4, when a checkpoint is due."""
 
     class Diverging(Estimator):
         def loss(self, network: Any, gt: torch.Tensor, lq: torch.Tensor, draws: Draws) -> torch.Tensor:
